@@ -1,0 +1,130 @@
+"""The functions behind ``import talkingface``. Heavy packages are loaded when a function needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from talkingface.config.config import load_config
+from talkingface.registry import get_registry
+
+if TYPE_CHECKING:
+    from talkingface.evaluator.base_metric import Metric
+    from talkingface.model.abstract_talkingface import AbstractTalkingFace
+    from talkingface.model.weights import LoadReport
+    from talkingface.quick_start.quick_start import RunResult
+
+
+def run(
+    model: str,
+    dataset: str,
+    config_files: Iterable[str | Path] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    preset: str | None = None,
+    dry_run: bool = False,
+) -> RunResult:
+    """Preprocess, train and evaluate, as the command line does; never reads ``sys.argv``.
+
+    Args:
+        model, dataset: names as shown by :func:`list_models` and :func:`list_datasets`.
+        config_files: YAML files with settings; later ones win.
+        overrides: settings; dotted keys are allowed, e.g. ``{"optim.ema_decay": 0.99}``.
+        preset: named settings of the model, e.g. ``"tiny"``.
+        dry_run: build everything and take one step only.
+
+    Returns:
+        ``best_valid_score``, ``valid_metric``, ``test_result``, ``run_dir``, ``checkpoint``.
+
+    Raises:
+        TalkingFaceError: one of its sub-classes, for anything that the caller can correct.
+    """
+    from talkingface.quick_start.quick_start import run_config
+
+    cfg = load_config(
+        model, dataset, config_files=config_files or (), overrides=overrides, preset=preset
+    )
+    return run_config(cfg, dry_run=dry_run)
+
+
+def create_model(
+    name: str,
+    preset: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    plugin_path: str | Path | None = None,
+) -> AbstractTalkingFace:
+    """A bare, untrained model on the CPU, in eval mode.
+
+    Args:
+        name: model name; ``preset`` and ``overrides`` choose its size.
+
+    Returns:
+        The wrapper. ``model(...)`` calls its main network with the paper's signature;
+        ``model.network`` is that network itself, with the official state_dict names.
+    """
+    settings = dict(overrides or {})
+    if plugin_path is not None:
+        settings["plugin_path"] = str(plugin_path)
+    registry = get_registry(settings.get("plugin_path"))
+    entry = registry.entry("model", name)
+    datasets = [d for d in registry.entries("dataset").values() if registry.supports(entry, d)]
+    cfg = load_config(entry.name, datasets[0].name, overrides=settings, preset=preset)
+    return registry.resolve(entry, "model")(cfg).eval()
+
+
+def load_weights(
+    model: AbstractTalkingFace,
+    path_or_state_dict: str | Path | Mapping[str, Any],
+    *,
+    network: str | None = None,
+    trust: str | None = None,
+) -> LoadReport:
+    """Load weights by name, strictly.
+
+    Args:
+        model: from :func:`create_model`.
+        path_or_state_dict: a file of ours or of the original authors, or its content.
+        network: which network gets them; default: the main one.
+        trust: SHA-256 of a file that holds pickled objects and may be opened nevertheless.
+
+    Raises:
+        WeightsError: keys missing, unexpected or of another shape; the message groups them.
+    """
+    from talkingface.model.weights import load_into
+
+    return load_into(model, path_or_state_dict, network=network, trust=trust)
+
+
+def _names(kind: str, plugin_path: str | Path | None) -> list[str]:
+    return get_registry(plugin_path).names(kind)
+
+
+def list_models(plugin_path: str | Path | None = None) -> list[str]:
+    """Names of all models."""
+    return _names("model", plugin_path)
+
+
+def list_datasets(plugin_path: str | Path | None = None) -> list[str]:
+    """Names of all datasets."""
+    return _names("dataset", plugin_path)
+
+
+def list_metrics(plugin_path: str | Path | None = None) -> list[str]:
+    """Names of all metrics."""
+    return _names("metric", plugin_path)
+
+
+def create_metric(name: str, *, plugin_path: str | Path | None = None, **params: Any) -> Metric:
+    """A metric by name, in any spelling.
+
+    Args:
+        params: settings of the metric; the defaults are in ``properties/metric/<name>.yaml``.
+
+    Raises:
+        ConfigError: unknown metric or parameter.
+    """
+    from talkingface.evaluator.base_metric import build_metric
+
+    return build_metric(get_registry(plugin_path), name, params)

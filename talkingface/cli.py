@@ -1,0 +1,245 @@
+"""Command line: grammar, actions and exit statuses.
+
+Everything that stops before a run (``--list``, ``--print_config``, ``--explain``, ``--help``) is
+answered without importing torch.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from talkingface.config.loader import parse_value
+from talkingface.errors import ConfigError, Interrupted, TalkingFaceError
+
+HELP = """\
+Train, run and compare audio-driven talking heads.
+
+  python run_talkingface.py --model=<Model> --dataset=<Dataset> [--key=value ...]
+
+prepares the data (if needed), trains with validation, and evaluates the best checkpoint on the test
+split. Every key of the configuration can be given as --key=value or --key value; dotted keys reach
+into sections (--loss.syncnet_wt=0.1); --flag and --no-flag set booleans; lists are [a, b].
+
+Main options
+  -m, --model NAME            model (see --list)
+  -d, --dataset NAME          dataset (see --list)
+  --preset NAME               named settings of the model, e.g. tiny (seconds on a CPU) or paper
+  --config_files A.yaml,B.yaml  more settings; later files win
+  --stages preprocess,train,evaluate
+  --resume auto|PATH          go on with a run that was stopped, exactly where it was
+  --evaluate_model_file PATH  evaluate a checkpoint without training
+  --plugin_path DIR           folder with models, datasets and metrics of your own
+
+Actions that stop before training
+  --list                      models, datasets and metrics with a line each
+  --print_config              all settings of this command and where each comes from
+  --explain KEY               meaning, type and default of one key
+  --dry_run                   build everything, one step, one generated clip, one metric
+  --help, --version
+
+Own videos
+  --prepare --dataset=my_face --videos=a.mp4,b.mp4
+                              make dataset/my_face and its YAML from videos of a person
+Generate
+  --infer --model=<Model> --audio=a.wav --source=face.mp4|face.png [--checkpoint=PATH|RUN]
+          [--output=out.mp4]  --audio may be a folder or a .txt list
+
+Exit status: 0 success, 1 unexpected error, 2 something to correct by you, 3 a stage gave nothing
+usable, 130 stopped by Ctrl-C (state saved). --debug shows the traceback of any error.
+"""
+
+_FLAGS = {"list", "print_config", "help", "version", "dry_run", "infer", "prepare", "debug"}
+# Options of actions; their values are kept as typed, since they are mostly paths.
+_OPTIONS = {"explain", "videos", "audio", "source", "output", "checkpoint", "config_files"}
+_TEXT_KEYS = {"model", "dataset", "preset", "plugin_path"}
+
+
+@dataclass
+class Arguments:
+    """A parsed command line.
+
+    Attributes:
+        flags: actions that were asked for.
+        options: options of actions, as typed.
+        config: configuration keys with parsed values.
+    """
+
+    flags: set[str] = field(default_factory=set)
+    options: dict[str, str] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    config_files: list[str] = field(default_factory=list)
+
+
+def parse_arguments(argv: Sequence[str]) -> Arguments:
+    """Read ``--key=value``, ``--key value``, ``--flag`` and ``--no-flag``.
+
+    Raises:
+        ConfigError: a word that belongs to no option, or one key with two values.
+    """
+    args = Arguments()
+    short = {"-m": "--model", "-d": "--dataset", "-h": "--help"}
+    tokens = list(argv)
+    position = 0
+    while position < len(tokens):
+        token = tokens[position]
+        position += 1
+        head, equals, value = token.partition("=")
+        head = short.get(head, head)
+        if not head.startswith("--") or len(head) < 3:
+            raise ConfigError(
+                f"'{token}' is not an option. Options are written --key=value; "
+                "quote values that hold blanks."
+            )
+        # Only the first part of a dotted key is folded: names below it belong to the user.
+        first, dot, rest = head[2:].partition(".")
+        key = first.replace("-", "_") + dot + rest.replace("-", "_")
+        if key in _FLAGS:
+            if not equals or parse_value(value) is not False:
+                args.flags.add(key)
+            continue
+        if not equals:
+            follows = tokens[position] if position < len(tokens) else None
+            if follows is not None and not follows.startswith("--") and follows not in short:
+                value = follows
+                position += 1
+            elif key.startswith("no_"):
+                key, value = key[3:], "false"
+            else:
+                value = "true"
+        _store(args, key, value)
+    return args
+
+
+def _store(args: Arguments, key: str, value: str) -> None:
+    if key == "config_files":
+        args.config_files += [part for part in value.replace(",", " ").split() if part]
+        return
+    if key == "audio" and "infer" not in args.flags and "{" in value:
+        target, parsed = args.config, parse_value(value)
+    elif key in _OPTIONS:
+        target, parsed = args.options, value
+    else:
+        target, parsed = args.config, value if key in _TEXT_KEYS else parse_value(value)
+    if key in target and target[key] != parsed:
+        raise ConfigError(f"--{key} is given twice with different values: {target[key]!r}, {parsed!r}")
+    target[key] = parsed
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that cannot show a character must not crash
+            stream.reconfigure(errors="replace")
+    try:
+        return _dispatch(parse_arguments(argv))
+    except TalkingFaceError as error:
+        if debug:
+            traceback.print_exc()
+        if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+            label = "stopped" if isinstance(error, Interrupted) else "error"
+            print(f"{label}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped: interrupted by the user", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # e.g. '--list | head'
+        sys.stderr.close()
+        return 0
+
+
+def _dispatch(args: Arguments) -> int:
+    if "help" in args.flags:
+        print(HELP, end="")
+        return 0
+    if "version" in args.flags:
+        from talkingface import __version__
+
+        print(__version__)
+        return 0
+    if "list" in args.flags:
+        print(_listing(args), end="")
+        return 0
+    if "prepare" in args.flags:
+        from talkingface.quick_start.prepare import prepare_videos
+
+        return prepare_videos(args.options, args.config)
+    if "infer" in args.flags:
+        from talkingface.quick_start.infer import infer_command
+
+        return infer_command(args.options, args.config, args.config_files)
+    _refuse_stray_options(args)
+    return _run(args)
+
+
+def _refuse_stray_options(args: Arguments) -> None:
+    owner = {"videos": "--prepare", "audio": "--infer", "source": "--infer", "output": "--infer",
+             "checkpoint": "--infer"}  # fmt: skip
+    for key in args.options:
+        if key in owner:
+            hint = " (to evaluate a checkpoint: --evaluate_model_file=PATH)" if key == "checkpoint" else ""
+            raise ConfigError(f"--{key} belongs to {owner[key]}, which is missing.{hint}")
+
+
+def _run(args: Arguments) -> int:
+    from talkingface.config.config import load_config
+
+    model, dataset = args.config.get("model"), args.config.get("dataset")
+    if "explain" in args.options:
+        from talkingface.config.reference import explain_key
+
+        cfg = load_config(model or "HyperLipsBase", dataset or "Synthetic",
+                          config_files=args.config_files, cli=args.config)  # fmt: skip
+        print(explain_key(cfg, args.options["explain"]))
+        return 0
+    if not (model and dataset) and not args.config_files:
+        missing = " and ".join(f"--{n}" for n in ("model", "dataset") if not args.config.get(n))
+        print(_listing(args), end="")
+        raise ConfigError(f"{missing} is missing. Choose from the tables above.")
+    cfg = load_config(model, dataset, config_files=args.config_files, cli=args.config)
+    if "print_config" in args.flags:
+        from talkingface.config.reference import print_config
+
+        print(print_config(cfg))
+        return 0
+    from talkingface.quick_start.quick_start import run_config
+
+    run_config(cfg, dry_run="dry_run" in args.flags, command=sys.argv)
+    return 0
+
+
+def _listing(args: Arguments) -> str:
+    from talkingface.registry import get_registry
+
+    registry = get_registry(args.config.get("plugin_path"))
+    arrows = {"up": "higher is better", "down": "lower is better", "zero": "nearer to 0 is better"}
+    lines = []
+
+    def table(title: str, rows: list[tuple[str, str]]) -> None:
+        width = max((len(row[0]) for row in rows), default=0)
+        lines.append(title)
+        lines.extend(f"  {name:<{width}}  {text}" for name, text in rows)
+        lines.append("")
+
+    models = registry.entries("model").values()
+    table("Models", [(m.name, m.summary) for m in models])
+    table("Datasets", [(d.name, d.summary) for d in registry.entries("dataset").values()])
+    pairs = []
+    for entry in models:
+        names = [d.name for d in registry.entries("dataset").values() if registry.supports(entry, d)]
+        presets = ", ".join(entry.presets) or "none"
+        pairs.append((entry.name, f"{', '.join(names)}   (presets: {presets})"))
+    table("Supported pairs", pairs)
+    rows = []
+    for entry in registry.entries("metric").values():
+        outputs = entry.meta.get("outputs") or {}
+        notes = "; ".join(f"{k}: {arrows.get(v.get('direction'), '')}" for k, v in outputs.items())
+        rows.append((entry.name, f"{entry.summary} [{notes}]"))
+    table("Metrics", rows)
+    return "\n".join(lines)

@@ -1,0 +1,94 @@
+"""Texts about configuration keys: ``--print_config``, ``--explain`` and the reference page."""
+
+from __future__ import annotations
+
+import typing
+from typing import Any
+
+from pydantic_core import PydanticUndefined
+
+from talkingface.config.config import Config, flatten, iter_fields
+from talkingface.config.suggest import did_you_mean, fold
+from talkingface.errors import ConfigError
+
+
+def type_name(annotation: Any) -> str:
+    """A readable form of a field's type, e.g. ``float or null``."""
+    origin = typing.get_origin(annotation)
+    if annotation is type(None):
+        return "null"
+    if origin is typing.Literal:
+        return "|".join(str(item) for item in typing.get_args(annotation))
+    if origin is typing.Annotated:
+        return type_name(typing.get_args(annotation)[0])
+    if origin is typing.Union or type(annotation).__name__ == "UnionType":
+        return " or ".join(type_name(item) for item in typing.get_args(annotation))
+    if origin in (list, tuple, dict):
+        inner = ", ".join(type_name(item) for item in typing.get_args(annotation))
+        return f"{origin.__name__} of {inner}"
+    return {"str": "text", "bool": "true|false"}.get(
+        getattr(annotation, "__name__", ""), getattr(annotation, "__name__", str(annotation))
+    )
+
+
+def _limits(info: Any) -> str:
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    found = []
+    for item in info.metadata:
+        for name, sign in signs.items():
+            if getattr(item, name, None) is not None:
+                found.append(f"{sign} {getattr(item, name)}")
+    return ", ".join(found)
+
+
+def print_config(cfg: Config) -> str:
+    """All keys, aligned, with the layer that set each."""
+    flat = flatten(cfg.to_dict())
+    width = max(len(key) for key in flat)
+    lines = []
+    section = None
+    for key, value in flat.items():
+        head = key.split(".")[0] if "." in key else ""
+        if head != section:
+            lines.append("" if lines else f"# {cfg.model} @ {cfg.dataset}")
+            section = head
+        text = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
+        source = cfg.provenance.get(key) or next(
+            (src for k, src in cfg.provenance.items() if k.startswith(key + ".")), "default"
+        )
+        lines.append(f"{key:<{width}} = {text!s:<24} # {source}")
+    return "\n".join(lines)
+
+
+def explain_key(cfg: Config, key: str) -> str:
+    """Type, default, meaning and present value of one key, found by full or last name.
+
+    Raises:
+        ConfigError: no such key.
+    """
+    fields = dict(iter_fields(cfg.schema))
+    wanted = cfg.schema.aliases.get(key, key)
+    matches = [n for n in fields if fold(n) == fold(wanted)]
+    matches = matches or [n for n in fields if fold(n.rsplit(".", 1)[-1]) == fold(wanted)]
+    if not matches:
+        raise ConfigError(f"There is no key '{key}'.{did_you_mean(key, fields)}")
+    blocks = []
+    for name in matches:
+        info = fields[name]
+        default = info.default
+        if default is PydanticUndefined:
+            default = "(a section)" if info.default_factory else "(required)"
+        limits = _limits(info)
+        source = cfg.provenance.get(name) or next(
+            (src for k, src in cfg.provenance.items() if k.startswith(name + ".")), "default"
+        )
+        value = cfg[name]
+        shown_value = "(a section)" if hasattr(value, "model_dump") else value
+        old = sorted(k for k, new in cfg.schema.aliases.items() if new == name)
+        blocks.append(
+            f"{name}\n  {info.description}\n"
+            f"  type:    {type_name(info.annotation)}{' (' + limits + ')' if limits else ''}\n"
+            f"  default: {default}\n  value:   {shown_value}   # {source}"
+            + (f"\n  old names: {', '.join(old)}" if old else "")
+        )
+    return "\n\n".join(blocks)

@@ -1,0 +1,143 @@
+"""Datasets with an index, items that repeat, and an order that can be resumed in mid-epoch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from talkingface.errors import StageError
+from talkingface.utils.seeding import item_rng
+
+if TYPE_CHECKING:
+    from talkingface.config.config import Config
+
+ItemKey = int | tuple[int, int]
+
+
+class TalkingFaceDataset(Dataset, ABC):
+    """Items of one split.
+
+    Sub-classes build an index once; an item depends only on ``(seed, epoch, index)``, so workers,
+    resumed runs and several processes all see the same data.
+
+    Args:
+        cfg: the run's configuration.
+        split: ``train``, ``val`` or ``test``.
+
+    Raises:
+        StageError: no usable item; the message says why.
+    """
+
+    batch_spec: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, cfg: Config, split: str) -> None:
+        self.cfg = cfg
+        self.split = split
+        self.index = self.build_index()
+        if not self.index:
+            raise StageError(self.explain_empty())
+
+    @abstractmethod
+    def build_index(self) -> list[Any]:
+        """Everything that an item can be made of."""
+
+    @abstractmethod
+    def load_item(self, entry: Any, rng: np.random.Generator) -> dict[str, Any]:
+        """One item; all randomness comes from ``rng``."""
+
+    def explain_empty(self) -> str:
+        return f"The {self.split} split of {self.cfg.dataset} has no usable item for {self.cfg.model}."
+
+    def summary(self) -> dict[str, Any]:
+        """Figures for the data summary, e.g. clips, frames and seconds."""
+        return {"items": len(self)}
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, key: ItemKey) -> dict[str, Any]:
+        epoch, position = key if isinstance(key, tuple) else (0, int(key))
+        rng = item_rng(self.cfg.seed, self.split, epoch, position)
+        return self.load_item(self.index[position], rng)
+
+
+class ResumableSampler(Sampler):
+    """Yields ``(epoch, index)``; the order of an epoch is a permutation seeded by (seed, epoch).
+
+    Args:
+        length: number of items.
+        start: items of the first epoch that were used before a resume; they are skipped here, not
+            loaded and thrown away.
+    """
+
+    def __init__(self, length: int, *, seed: int, shuffle: bool, rank: int = 0, world: int = 1) -> None:
+        self.length, self.seed, self.shuffle = length, seed, shuffle
+        self.rank, self.world = rank, world
+        self.epoch = 0
+        self.start = 0
+
+    def set_position(self, epoch: int, start: int = 0) -> None:
+        self.epoch, self.start = epoch, start
+
+    def __len__(self) -> int:
+        return max(-(-self.length // self.world) - self.start, 0)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.arange(self.length)
+        if self.shuffle:
+            order = item_rng(self.seed, "order", self.epoch).permutation(self.length)
+        padding = -len(order) % self.world  # every rank takes the same number of steps
+        order = np.concatenate([order, order[:padding]])[self.rank :: self.world]
+        for position in order[self.start :]:
+            yield self.epoch, int(position)
+
+
+def build_loader(
+    dataset: TalkingFaceDataset,
+    cfg: Config,
+    *,
+    train: bool,
+    rank: int = 0,
+    world: int = 1,
+    pin: bool = False,
+) -> DataLoader:
+    """A loader whose order, workers and position are reproducible.
+
+    The last, smaller batch of an epoch is dropped in training when there is a full one: BatchNorm
+    cannot train on a single item.
+    """
+    batch = cfg.batch_size if train else cfg.eval_batch_size
+    sampler = ResumableSampler(
+        len(dataset), seed=cfg.seed, shuffle=train and cfg.shuffle, rank=rank, world=world
+    )
+    workers = worker_count(cfg.num_workers)
+    # The loader draws a base seed at each start; from a generator of its own, so that resuming
+    # inside an epoch leaves the global one untouched.
+    generator = torch.Generator().manual_seed(cfg.seed)
+    return DataLoader(
+        dataset, batch_size=batch, sampler=sampler, num_workers=workers, pin_memory=pin,
+        drop_last=train and len(sampler) >= batch, generator=generator,
+        persistent_workers=workers > 0, worker_init_fn=_one_thread if workers else None,
+    )  # fmt: skip
+
+
+def _one_thread(_: int) -> None:
+    """Loader processes must not compete with the training threads."""
+    torch.set_num_threads(1)
+    import cv2
+
+    cv2.setNumThreads(0)
+
+
+def worker_count(setting: int | str) -> int:
+    """Loader processes for ``num_workers``; auto: one per two CPUs beyond the first, at most 8."""
+    if setting != "auto":
+        return int(setting)
+    from talkingface.utils.system import cpu_count
+
+    return min(8, cpu_count() // 2)

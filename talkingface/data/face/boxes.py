@@ -1,0 +1,106 @@
+"""Face boxes that are steady over time and do not give away how far the mouth is open.
+
+A box around all landmarks grows when the jaw drops: a network could read the mouth opening off the
+crop. Here the centre and size come from points that do not move in speech (eye corners, nose), and
+the extent from the clip's median face.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from talkingface.data.face.topology import FACE_OVAL, RIGID
+
+# Room around the face oval as shares of its height: S3FD's boxes, which the official weights were
+# trained on, end near the hairline and just below the chin (hyperlips inference pads 10 px there).
+MARGIN_TOP, MARGIN_BOTTOM, MARGIN_SIDE = 0.0, 0.06, 0.02
+
+
+def fill_gaps(values: np.ndarray) -> np.ndarray:
+    """Linear interpolation over frames that are NaN; ends take the nearest known value.
+
+    Args:
+        values: (T, ...) with whole frames NaN.
+
+    Returns:
+        Array of the same shape; all NaN stays all NaN.
+    """
+    flat = values.reshape(len(values), -1).astype(np.float64)
+    known = np.isfinite(flat).all(axis=1)
+    if known.all() or not known.any():
+        return values.astype(np.float64)
+    time = np.arange(len(flat))
+    filled = np.stack([np.interp(time, time[known], column[known]) for column in flat.T], axis=1)
+    return filled.reshape(values.shape)
+
+
+def smooth(values: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian over time (axis 0), out of place; short clips are mirrored, never wrapped."""
+    from scipy.ndimage import gaussian_filter1d
+
+    if sigma <= 0 or len(values) < 2:
+        return values
+    return gaussian_filter1d(values, sigma, axis=0, mode="nearest", truncate=3.0)
+
+
+def face_boxes(landmarks: np.ndarray, *, fps: float, smoothing: float = 0.2) -> np.ndarray:
+    """One box per frame.
+
+    Args:
+        landmarks: (T,478,>=2) pixels, NaN for missing frames.
+        fps: frame rate, for the smoothing.
+        smoothing: standard deviation of the temporal smoothing in seconds.
+
+    Returns:
+        (T,4) float64: x0, y0, x1, y1 in pixels; not clipped to the picture. NaN when the clip has
+        no face at all.
+    """
+    points = landmarks[..., :2].astype(np.float64)
+    known = np.isfinite(points).all(axis=(1, 2))
+    if not known.any():
+        return np.full((len(points), 4), np.nan)
+    rigid = points[:, RIGID]
+    centre = rigid.mean(axis=1)
+    size = np.sqrt(((rigid - centre[:, None]) ** 2).sum(-1).mean(1))
+    oval = points[:, FACE_OVAL]
+    low, high = oval.min(axis=1), oval.max(axis=1)
+    height = high[:, 1] - low[:, 1]
+    low = low - np.stack([MARGIN_SIDE * height, MARGIN_TOP * height], axis=1)
+    high = high + np.stack([MARGIN_SIDE * height, MARGIN_BOTTOM * height], axis=1)
+    extent = np.concatenate([low - centre, high - centre], axis=1) / size[:, None]
+    extent = np.median(extent[known], axis=0)
+    sigma = smoothing * fps
+    centre = smooth(fill_gaps(centre), sigma)
+    size = smooth(fill_gaps(size[:, None]), sigma)
+    return np.concatenate([centre, centre], axis=1) + extent * size
+
+
+def integer_box(box: np.ndarray, height: int, width: int) -> tuple[int, int, int, int]:
+    """A box rounded to pixels and cut at the picture's border, at least 2 px wide and high."""
+    x0, y0, x1, y1 = (int(round(float(v))) for v in box)
+    x0, y0 = min(max(x0, 0), width - 2), min(max(y0, 0), height - 2)
+    return x0, y0, max(min(x1, width), x0 + 2), max(min(y1, height), y0 + 2)
+
+
+def crop_face(image: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """The pixels inside a box, cut at the border (a view)."""
+    x0, y0, x1, y1 = integer_box(box, *image.shape[:2])
+    return image[y0:y1, x0:x1]
+
+
+def resize_image(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+    """Resize to (width, height) or a square: area averaging when shrinking, else bilinear."""
+    from talkingface.utils.env import import_cv2
+
+    cv2 = import_cv2()
+    width, height = (size, size) if isinstance(size, int) else size
+    shrinking = image.shape[0] > height and image.shape[1] > width
+    method = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
+    return cv2.resize(image, (width, height), interpolation=method)
+
+
+def landmark_box(points: np.ndarray, margin: float = 0.0, scale: float = 1.0) -> np.ndarray:
+    """Bounding box of points (K,2), grown by ``margin`` of its size or scaled about its centre."""
+    low, high = np.nanmin(points[:, :2], axis=0), np.nanmax(points[:, :2], axis=0)
+    centre, half = (low + high) / 2, (high - low) / 2 * scale * (1 + 2 * margin)
+    return np.concatenate([centre - half, centre + half])

@@ -1,0 +1,138 @@
+"""Mel front end of Wav2Lip and HyperLips: 80 bands, 80 columns per second, values in [-4, 4]."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import lru_cache
+
+import numpy as np
+
+from talkingface.data.media.files import exact_fps
+from talkingface.errors import DataError
+
+# All constants are those of hparams.py in the official Wav2Lip repository.
+SAMPLE_RATE = 16000
+HOP = 200
+N_MELS = 80
+COLUMNS_PER_SECOND = SAMPLE_RATE // HOP
+WINDOW = 16
+SILENCE = -4.0
+
+_N_FFT = 800
+_LOW_HZ, _HIGH_HZ = 55.0, 7600.0
+_PRE_EMPHASIS = 0.97
+_FLOOR = 1e-5
+_REFERENCE_DB, _MIN_DB, _MAX_ABS = 20.0, -100.0, 4.0
+_BLOCK = 2048  # columns per transform; bounds the memory for long sound
+
+
+def wav2lip_mel(wave: np.ndarray) -> np.ndarray:
+    """Compute the normalised log-mel spectrogram that the lip models take.
+
+    Pre-emphasis 0.97; STFT of 800 samples, hop 200, Hann window, centred with zeros at the ends as
+    in librosa 0.9.2; magnitude; 80 Slaney bands from 55 to 7600 Hz; 20 log10, reference 20 dB;
+    [-100, 0] dB mapped to [-4, 4] and clipped.
+
+    Args:
+        wave: float (N,), 16 kHz mono, about [-1, 1].
+
+    Returns:
+        float32 (80, T) with T = 1 + N // 200 (:data:`COLUMNS_PER_SECOND` columns per second).
+
+    Raises:
+        DataError: no samples, wrong shape, NaN or infinite values.
+    """
+    wave = np.asarray(wave)
+    if wave.ndim != 1 or not len(wave):
+        raise DataError(f"The mel front end needs sound of shape (N,), N > 0; got {wave.shape}.")
+    if not np.isfinite(wave).all():
+        raise DataError("The mel front end got sound with NaN or infinite values.")
+    wave = wave.astype(np.float32, copy=False)
+    padded = np.zeros(len(wave) + _N_FFT, np.float32)
+    body = padded[_N_FFT // 2 : _N_FFT // 2 + len(wave)]
+    body[:] = wave
+    body[1:] -= np.float32(_PRE_EMPHASIS) * wave[:-1]
+    segments = np.lib.stride_tricks.sliding_window_view(padded, _N_FFT)[::HOP]
+    columns = 1 + len(wave) // HOP
+    window = np.hanning(_N_FFT + 1)[:-1]  # periodic, as for every STFT
+    bank = _filter_bank()
+    mel = np.empty((N_MELS, columns), np.float32)
+    for start in range(0, columns, _BLOCK):
+        stop = min(start + _BLOCK, columns)
+        magnitude = np.abs(np.fft.rfft(segments[start:stop] * window, axis=1))
+        decibel = 20 * np.log10(np.maximum(_FLOOR, bank @ magnitude.T)) - _REFERENCE_DB
+        level = 2 * _MAX_ABS * (decibel - _MIN_DB) / -_MIN_DB - _MAX_ABS
+        mel[:, start:stop] = np.clip(level, -_MAX_ABS, _MAX_ABS)
+    return mel
+
+
+@lru_cache(maxsize=1)
+def _filter_bank() -> np.ndarray:
+    """Triangular mel filters (80, 401) of Slaney's Auditory Toolbox, each of unit area."""
+    # Slaney's scale: 200/3 Hz per mel below 1 kHz, then 27 mels per factor of 6.4.
+    step, knee, log_step = 200 / 3, 1000.0, np.log(6.4) / 27
+
+    def to_mel(hertz: float) -> float:
+        if hertz < knee:
+            return hertz / step
+        return knee / step + np.log(hertz / knee) / log_step
+
+    mels = np.linspace(to_mel(_LOW_HZ), to_mel(_HIGH_HZ), N_MELS + 2)
+    high = knee * np.exp(log_step * (mels - knee / step))
+    edges = np.where(mels < knee / step, mels * step, high)
+    bins = np.arange(_N_FFT // 2 + 1) * SAMPLE_RATE / _N_FFT
+    rising = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
+    falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
+    bank = np.maximum(0, np.minimum(rising, falling)) * (2 / (edges[2:] - edges[:-2]))[:, None]
+    bank.setflags(write=False)
+    return bank
+
+
+def window_start(frame_index: int, fps: float | Fraction) -> int:
+    """Return the first mel column of a frame: floor(80 * frame_index / fps), computed exactly."""
+    rate = exact_fps(fps)
+    return COLUMNS_PER_SECOND * int(frame_index) * rate.denominator // rate.numerator
+
+
+def mel_window(mel: np.ndarray, frame_index: int, fps: float | Fraction) -> np.ndarray | None:
+    """Return the 16 columns (200 ms) of one frame, (80, 16), or None when they do not fit."""
+    start = window_start(frame_index, fps)
+    if start < 0 or start + WINDOW > mel.shape[1]:
+        return None
+    return mel[:, start : start + WINDOW]
+
+
+def mel_windows(mel: np.ndarray, fps: float | Fraction, *, offset: int = 0) -> np.ndarray:
+    """Cut a spectrogram into the windows of the output frames, as Wav2Lip does at inference.
+
+    Frame i takes 16 columns from ``window_start(i)`` on, as long as they fit; one last window of
+    the final 16 columns follows. The number of windows is the number of frames to be made, about
+    0.1 s less than the sound. Shorter sound is filled up with silence to 16 columns.
+
+    Args:
+        mel: (80, T) from :func:`wav2lip_mel`.
+        fps: frames per second of the video.
+        offset: frame i takes the window of frame i + offset, held inside the spectrogram. 0 is
+            the official behaviour; -1 is what the official training uses. The count stays.
+
+    Returns:
+        (n, 80, 16), a copy.
+
+    Raises:
+        DataError: wrong shape, NaN or infinite values.
+    """
+    if mel.ndim != 2 or mel.shape[0] != N_MELS or not mel.shape[1]:
+        raise DataError(f"A mel spectrogram of shape (80, T) is needed, got {mel.shape}.")
+    if not np.isfinite(mel).all():
+        raise DataError("The mel spectrogram holds NaN or infinite values; check the sound.")
+    missing = max(0, WINDOW - mel.shape[1])
+    if missing:
+        mel = np.pad(mel, ((0, 0), (0, missing)), constant_values=SILENCE)
+    last = mel.shape[1] - WINDOW
+    rate = exact_fps(fps)
+    # Number of indices whose start is at most `last`: floor(80 i / fps) < last + 1.
+    fitting = -(-(last + 1) * rate.numerator // (COLUMNS_PER_SECOND * rate.denominator))
+    index = np.arange(fitting + 1, dtype=np.int64) + offset
+    starts = np.clip(COLUMNS_PER_SECOND * index * rate.denominator // rate.numerator, 0, last)
+    windows = np.lib.stride_tricks.sliding_window_view(mel, WINDOW, axis=1)
+    return np.ascontiguousarray(windows[:, starts].transpose(1, 0, 2))

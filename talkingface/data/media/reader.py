@@ -1,0 +1,245 @@
+"""Streaming reader of video frames at their own or at a constant rate, and of pictures."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from talkingface.data.media.files import decode, exact_fps, open_media, video_stream
+from talkingface.data.media.probe import MediaInfo, probe, turn_of
+from talkingface.errors import DataError
+from talkingface.utils.env import import_cv2, require
+
+logger = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+_MAX_THREADS = 8  # every decoder thread holds some frames; more threads bring little
+_SEEK_FROM = 3.0  # seconds; for nearer starts decoding from the beginning is as fast
+_SEEK_MARGIN = 1.0  # seconds; leaves room for frames that need a key frame before the target
+_JUMP = 10.0  # seconds; a longer step beyond the end of the file is a damaged time stamp
+_EPSILON = 1e-3  # of an output frame; makes ties and rounded time stamps fall on one side
+
+
+def read_frames(
+    path: str | Path,
+    fps: float | None = None,
+    *,
+    start: float = 0.0,
+    end: float | None = None,
+) -> Iterator[np.ndarray]:
+    """Yield the frames of a video one after the other, upright, without keeping them.
+
+    With ``fps``, output frame k is the source frame whose time stamp is nearest to k / fps seconds
+    after the first picture; frames are repeated or left out as needed, so variable frame rates,
+    gaps and other rates keep their time. The number of frames is round(duration * fps), at least 1.
+    Without ``fps`` every source frame comes once. Damaged packets are skipped and a cut-off file
+    ends early; both are logged as a warning. All frames have the size of the first one.
+
+    Args:
+        path: video file.
+        fps: constant output rate in frames per second, or None for the frames as stored.
+        start: skip what comes before this time, seconds after the first picture.
+        end: stop at this time (exclusive), seconds after the first picture.
+
+    Yields:
+        uint8 (H, W, 3), RGB; each is a new array that may be changed.
+
+    Raises:
+        DataError: at the call when the file cannot be opened or has no video; at the first frame
+            when nothing can be decoded.
+    """
+    info = probe(path)
+    if not info.has_video:
+        raise DataError(f"There is no video track in {path}. Give a video file.")
+    if start < 0 or (end is not None and end <= start):
+        raise DataError(f"Bad time range for {path}: start {start}, end {end} (seconds).")
+    if fps is None:
+        return _native(info, start, end)
+    return _constant(info, float(exact_fps(fps)), start, end)
+
+
+def count_frames(path: str | Path, fps: float | None = None) -> int:
+    """Count the frames that :func:`read_frames` yields, by decoding (colours not converted)."""
+    info = probe(path)
+    if not info.has_video:
+        raise DataError(f"There is no video track in {path}. Give a video file.")
+    if fps is None:
+        return sum(1 for _ in _timed(info, 0.0))
+    rate = float(exact_fps(fps))
+    return sum(1 for _ in _select(_timed(info, 0.0), rate, 0, None))
+
+
+def _native(info: MediaInfo, start: float, end: float | None) -> Iterator[np.ndarray]:
+    slack = _EPSILON / (info.fps or 25)
+    picture = _Converter(info)
+    for time, _, frame in _timed(info, start):
+        if end is not None and time >= end - slack:
+            break
+        if time >= start - slack:
+            yield picture(frame)
+
+
+def _constant(info: MediaInfo, fps: float, start: float, end: float | None) -> Iterator[np.ndarray]:
+    first = round(start * fps)
+    stop = None if end is None else max(first + 1, round(end * fps))
+    picture = _Converter(info)
+    for frame in _select(_timed(info, start), fps, first, stop):
+        yield picture(frame)
+
+
+def _select(
+    frames: Iterator[tuple[float, float, Any]], fps: float, first: int, stop: int | None
+) -> Iterator[Any]:
+    """Choose the nearest source frame for each output index in [first, stop)."""
+    index = first
+    previous: tuple[float, float, Any] | None = None
+    # Chosen frames wait until the source has lasted to the middle of their output interval, so
+    # that the count is round(duration * fps) for every source; this holds back one frame or two.
+    waiting: deque[tuple[int, Any]] = deque()
+    for time, duration, frame in frames:
+        if previous is not None:
+            middle = (previous[0] + time) / 2
+            while (index + _EPSILON) / fps <= middle and (stop is None or index < stop):
+                waiting.append((index, previous[2]))
+                index += 1
+        while waiting and (waiting[0][0] + 0.5 - _EPSILON) / fps <= time + duration:
+            yield waiting.popleft()[1]
+        if stop is not None and index >= stop and not waiting:
+            return
+        previous = (time, duration, frame)
+    if previous is None:
+        return
+    count = max(1, int((previous[0] + previous[1]) * fps + 0.5 + _EPSILON))
+    count = count if stop is None else min(count, stop)
+    for number, frame in waiting:
+        if number < count:
+            yield frame
+    for _ in range(index, count):
+        yield previous[2]
+
+
+def _timed(info: MediaInfo, start: float) -> Iterator[tuple[float, float, Any]]:
+    """Yield (seconds since the first picture, length in seconds, frame) in order of time.
+
+    May begin later than the beginning, but not after ``start``.
+    """
+    if start >= _SEEK_FROM:
+        frames = _decode(info, start - _SEEK_MARGIN)
+        item = next(frames, None)
+        if item is not None and item[0] <= start:
+            yield item
+            yield from frames
+            return
+    yield from _decode(info, None)
+
+
+def _decode(info: MediaInfo, target: float | None) -> Iterator[tuple[float, float, Any]]:
+    """As :func:`_timed`, from the beginning or from the key frame before ``target`` seconds."""
+    av = require("av", why="Reading video")
+    nominal = 1 / info.fps if info.fps > 0 else 1 / 25
+    count = failed = damaged = 0
+    last, length = None, 0.0
+    shift = -info.video_start
+    with open_media(info.path) as container:
+        stream = video_stream(container)
+        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = min(_MAX_THREADS, os.cpu_count() or 1)
+        promised = 0.0  # other containers only estimate their length
+        if "mp4" in container.format.name:
+            promised = float((stream.duration or 0) * stream.time_base)
+        if target is not None:
+            offset = int((info.video_start + target) / stream.time_base)
+            try:
+                container.seek(offset, stream=stream, backward=True)
+            except av.FFmpegError:
+                return  # no index: the caller decodes from the beginning
+        for frame in decode(container, stream):
+            if frame is None:
+                failed += 1
+                continue
+            damaged += bool(frame.is_corrupt)
+            time, shift = _clock(frame.time, shift, last, nominal, info.duration)
+            # A last frame that outlasts the file is a mistake of the writing program.
+            length = float((frame.duration or 0) * frame.time_base) or nominal
+            length = min(length, max(nominal, info.duration + 1.0 - time))
+            yield time, length, frame
+            last = time
+            count += 1
+    if target is None and not count:
+        raise DataError(
+            f"The video track of {info.path} cannot be decoded: no frame came out. "
+            "The file is damaged; copy or download it again."
+        )
+    missing = max(0.0, promised - (last or 0.0) - length)
+    if failed or damaged or missing > 0.2:
+        logger.warning(
+            "%s is damaged or cut off: %d frames decoded, %d of them damaged; %d packets could "
+            "not be decoded; it ends %.2f s before its header says",
+            info.path, count, damaged, failed, missing,
+        )  # fmt: skip
+
+
+def _clock(
+    stamp: float | None, shift: float, last: float | None, nominal: float, duration: float
+) -> tuple[float, float]:
+    """Turn a time stamp into seconds since the first picture; repair missing and broken ones."""
+    if last is None:
+        return (0.0 if stamp is None else stamp + shift), shift
+    if stamp is None:
+        return last + nominal, shift
+    time = stamp + shift
+    jumped = time > last + _JUMP and time > duration + _JUMP
+    if time < last - 1.0 or jumped:  # the clock was reset, e.g. recordings glued together
+        return last + nominal, last + nominal - stamp
+    return max(time, last), shift
+
+
+class _Converter:
+    """Convert decoded frames to upright RGB arrays of one size; every call makes a new array."""
+
+    def __init__(self, info: MediaInfo) -> None:
+        self._path = info.path
+        self._size: tuple[int, int] | None = None
+        self._warned = False
+
+    def __call__(self, frame: Any) -> np.ndarray:
+        if self._size is None:
+            self._size = (frame.width, frame.height)
+        elif (frame.width, frame.height) != self._size and not self._warned:
+            logger.warning("%s changes its size on the way; all frames get the first", self._path)
+            self._warned = True
+        width, height = self._size
+        rgb = frame.to_ndarray(format="rgb24", width=width, height=height, threads=1)
+        turns = turn_of(frame) // 90
+        return np.ascontiguousarray(np.rot90(rgb, -turns)) if turns else rgb
+
+
+def is_image(path: str | Path) -> bool:
+    """Tell by the suffix whether a path names a picture."""
+    return Path(path).suffix.lower() in IMAGE_SUFFIXES
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Read a picture as uint8 (H, W, 3), RGB, turned upright by its EXIF tag.
+
+    Raises:
+        DataError: missing, empty or not a picture.
+    """
+    path = Path(path)
+    cv2 = import_cv2()
+    try:
+        data = np.fromfile(path, dtype=np.uint8)  # cv2.imread fails on Unicode paths on Windows
+    except OSError as error:
+        raise DataError(
+            f"Cannot read the picture {path}: {error.strerror or error}. Check the path."
+        ) from error
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if image is None:
+        raise DataError(f"Not a picture that can be read: {path} ({data.size} bytes).")
+    return np.ascontiguousarray(image[..., ::-1])

@@ -1,0 +1,25 @@
+"""Configuration keys of the Synthetic dataset."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from talkingface.config.schema import DatasetConfig, Section
+
+
+class SyntheticSection(Section):
+    """How many clips are made, and how."""
+
+    clips: int = Field(48, ge=3, description="Number of clips.")
+    seconds: float = Field(6.0, ge=1, le=60, description="Length of each clip in seconds.")
+    size: int = Field(256, ge=128, le=1024, multiple_of=2, description="Side of the picture in pixels.")
+    fps: int = Field(25, ge=5, le=60, description="Frames per second.")
+    identities: int = Field(4, ge=1, le=16, description="Different pseudo-persons.")
+
+
+class SyntheticConfig(DatasetConfig):
+    """Keys of Synthetic."""
+
+    synthetic: SyntheticSection = Field(
+        default_factory=SyntheticSection, description="What is made on first use."
+    )

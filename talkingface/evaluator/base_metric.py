@@ -1,0 +1,83 @@
+"""What a metric is: one class and one YAML file below ``properties/metric``."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+
+from talkingface.config.suggest import did_you_mean
+from talkingface.errors import ConfigError
+from talkingface.evaluator.clip import ClipPair
+from talkingface.registry import Entry, Registry
+
+
+class Metric(ABC):
+    """Scores one clip at a time.
+
+    The evaluator calls :meth:`start`, then :meth:`update` for every frame pair of one shared decode
+    (when ``uses_frames``), then :meth:`finish`.
+
+    Args:
+        entry: the metric's YAML; ``outputs`` names its numbers with direction and unit.
+        params: settings, checked against the YAML's ``params``.
+    """
+
+    uses_frames: bool = True
+
+    def __init__(self, entry: Entry, params: dict[str, Any]) -> None:
+        self.entry = entry
+        self.name = entry.name
+        self.params = params
+        self.outputs: dict[str, dict[str, Any]] = dict(entry.meta.get("outputs") or {})
+        self.reasons: dict[str, str] = {}
+
+    def definition(self) -> str:
+        """The metric with the settings that its value depends on."""
+        text = ",".join(f"{k}={_short(v)}" for k, v in sorted(self.params.items()))
+        return f"{self.name}[{text}]" if text else self.name
+
+    def start(self, clip: ClipPair) -> None:
+        """Begin a clip."""
+        self.reasons = {}
+
+    def update(self, clip: ClipPair, index: int, generated: np.ndarray, real: np.ndarray) -> None:
+        """Take one frame pair, (H,W,3) uint8 RGB."""
+
+    @abstractmethod
+    def finish(self, clip: ClipPair) -> dict[str, float]:
+        """Values of the clip by output name. nan with an entry in ``reasons`` when undefined."""
+
+    def undefined(self, reason: str) -> dict[str, float]:
+        """nan for every output."""
+        self.reasons = {key: reason for key in self.outputs}
+        return {key: math.nan for key in self.outputs}
+
+
+def _short(value: Any) -> str:
+    return "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def build_metric(registry: Registry, name: str, params: dict[str, Any] | None = None) -> Metric:
+    """A metric by name in any spelling.
+
+    Raises:
+        ConfigError: unknown metric or parameter, or a parameter of another type.
+    """
+    entry = registry.entry("metric", name)
+    known = dict(entry.meta.get("params") or {})
+    for key, value in (params or {}).items():
+        if key not in known:
+            raise ConfigError(f"{entry.name} has no parameter '{key}'." + did_you_mean(key, known))
+        default = known[key]
+        numeric = isinstance(default, (int, float)) and not isinstance(default, bool)
+        fits = isinstance(value, (int, float) if numeric else type(default))
+        if default is not None and not fits:
+            raise ConfigError(
+                f"metric_params.{entry.name}.{key}: {value!r} should be a "
+                f"{type(default).__name__} like {default!r}"
+            )
+        known[key] = value
+    return registry.resolve(entry, "metric")(entry, known)

@@ -1,0 +1,137 @@
+"""A generated and a real video of the same clip, aligned in time and size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from talkingface.data.face.boxes import landmark_box, resize_image
+from talkingface.data.face.mesh import video_landmarks
+from talkingface.data.face.topology import LIPS_OUTER
+from talkingface.data.media.probe import probe
+from talkingface.data.media.reader import count_frames, read_frames
+from talkingface.errors import DataError
+
+COMMON_FPS = 25.0  # both are resampled to it when their rates differ
+MAX_LENGTH_GAP = 0.10  # share of frames by which the two may differ
+WARN_LENGTH_GAP = 2  # frames
+MIN_VALID_RATIO = 0.5  # below it a landmark metric gives nan
+WARN_VALID_RATIO = 0.9
+
+
+@dataclass
+class ClipPair:
+    """Two videos to compare (metrics spec, section 2).
+
+    Frames are paired by index at one frame rate, up to the shorter length. Another size of the
+    generated video is resized to the real one's. What was adjusted is recorded in ``notes``.
+
+    Attributes:
+        name: clip id.
+        generated, real: video files.
+        cache_generated: keep the generated video's landmarks on disk; worthless for new videos.
+    """
+
+    name: str
+    generated: Path
+    real: Path
+    cache_generated: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def fps(self) -> float:
+        rates = [probe(path).fps for path in (self.generated, self.real)]
+        if abs(rates[0] - rates[1]) < 1e-3:
+            return rates[1]
+        self.notes.append(
+            f"frame rates differ ({rates[0]:.3f}, {rates[1]:.3f}); both resampled to {COMMON_FPS:g}"
+        )
+        return COMMON_FPS
+
+    @cached_property
+    def lengths(self) -> tuple[int, int]:
+        return count_frames(self.generated, self.fps), count_frames(self.real, self.fps)
+
+    @cached_property
+    def n_frames(self) -> int:
+        """Compared frames.
+
+        Raises:
+            DataError: a video is empty or the lengths differ by more than 10 %.
+        """
+        generated, real = self.lengths
+        gap = abs(generated - real)
+        if min(generated, real) == 0:
+            raise DataError(f"{self.name}: a video has no frame ({generated} and {real})")
+        if gap > MAX_LENGTH_GAP * max(generated, real):
+            raise DataError(
+                f"{self.name}: the generated video has {generated} frames and the real one {real}; "
+                "more than 10 % apart, they are not compared"
+            )
+        if gap > WARN_LENGTH_GAP:
+            self.notes.append(f"lengths differ: {generated} generated, {real} real frames")
+        return min(generated, real)
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the real video, in which everything is measured."""
+        info = probe(self.real)
+        return info.width, info.height
+
+    def frames(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Index, generated and real frame, (H,W,3) uint8 RGB; one decode of each video."""
+        pairs = zip(read_frames(self.generated, fps=self.fps), read_frames(self.real, fps=self.fps),
+                    strict=False)  # fmt: skip
+        resized = False
+        for index, (generated, real) in enumerate(pairs):
+            if index >= self.n_frames:
+                break
+            if generated.shape != real.shape:
+                if not resized:
+                    self.notes.append(
+                        f"generated frames {generated.shape[1]}x{generated.shape[0]} resized to "
+                        f"{real.shape[1]}x{real.shape[0]}"
+                    )
+                    resized = True
+                generated = resize_image(generated, (real.shape[1], real.shape[0]))
+            yield index, generated, real
+
+    @cached_property
+    def real_landmarks(self) -> np.ndarray:
+        """(T,478,3) pixels, NaN where no face was found; every frame on its own (static mode)."""
+        points = video_landmarks(self.real, fps=self.fps, tracking=False)
+        return points[: self.n_frames]
+
+    @cached_property
+    def generated_landmarks(self) -> np.ndarray:
+        """Like ``real_landmarks``, in the pixels of the real video."""
+        points = video_landmarks(
+            self.generated, fps=self.fps, tracking=False, cache=self.cache_generated
+        )
+        info = probe(self.generated)
+        scale = np.array([self.size[0] / info.width, self.size[1] / info.height, 1.0], np.float32)
+        return points[: self.n_frames] * scale
+
+    def region(self, name: str, index: int) -> tuple[int, int, int, int] | None:
+        """Box x0, y0, x1, y1 of a region of a frame, from the real video's landmarks.
+
+        ``full`` is the frame, ``face`` the landmarks' box and 10 % around, ``mouth`` twice the lip
+        box. None when the frame has no face.
+        """
+        width, height = self.size
+        if name == "full":
+            return 0, 0, width, height
+        points = self.real_landmarks[index, :, :2] if index < len(self.real_landmarks) else None
+        if points is None or not np.isfinite(points).all():
+            return None
+        if name == "face":
+            box = landmark_box(points, margin=0.1)
+        else:
+            box = landmark_box(points[list(LIPS_OUTER)], scale=2.0)
+        x0, y0 = np.maximum(np.floor(box[:2]), 0).astype(int)
+        x1, y1 = np.minimum(np.ceil(box[2:]), (width, height)).astype(int)
+        return (x0, y0, x1, y1) if x1 - x0 >= 2 and y1 - y0 >= 2 else None

@@ -1,0 +1,138 @@
+"""Result tables: console, ``metrics.json``, ``metrics.csv`` and ``results/leaderboard.csv``."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from talkingface.evaluator.evaluator import RowResult
+from talkingface.utils.paths import atomic_file, explain_os_errors, write_text
+
+_ARROWS = {"up": "↑", "down": "↓", "zero": "→0"}
+
+
+def console_table(
+    table: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    outputs: Mapping[str, Mapping[str, Any]],
+    decimals: int,
+) -> str:
+    """Rows by outputs; values are means over clips."""
+    keys = list(outputs)
+    heads = [f"{key} {_ARROWS.get(outputs[key].get('direction'), '')}" for key in keys]
+    lines = [["", *heads, "clips"]]
+    for row, values in table.items():
+        cells = [_cell(values[key]["mean"], decimals) for key in keys]
+        counts = {values[key]["n"] for key in keys} or {0}
+        lines.append([row, *cells, "/".join(str(n) for n in sorted(counts))])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w)
+                  for i, (cell, w) in enumerate(zip(line, widths, strict=True)))
+        for line in lines
+    )  # fmt: skip
+
+
+def _cell(value: float, decimals: int) -> str:
+    return f"{value:.{decimals}f}" if math.isfinite(value) else "nan"
+
+
+def reasons_text(rows: list[RowResult]) -> list[str]:
+    """Undefined values and odd clips, counted."""
+    lines = []
+    for row in rows:
+        for reason, count in Counter(row.reasons.values()).most_common(5):
+            lines.append(f"{row.name}: {count} value(s) undefined: {reason}")
+        notes = Counter(note.split(":")[0] for clip in row.notes.values() for note in clip)
+        for note, count in notes.most_common(3):
+            example = next(n for clip in row.notes.values() for n in clip if n.startswith(note))
+            lines.append(f"{row.name}: {count} clip(s), e.g. {example}")
+    return lines
+
+
+def _clean(value: Any) -> Any:
+    """nan as null, since JSON has no nan."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _clean(item) for key, item in value.items()}
+    return value
+
+
+def write_metrics(folder: Path, rows: list[RowResult], table: Mapping[str, Any],
+                  outputs: Mapping[str, Any], header: Mapping[str, Any]) -> None:  # fmt: skip
+    """Write ``metrics.json`` (aggregate, no times: equal inputs give equal bytes) and ``.csv``."""
+    data = {
+        **header,
+        "outputs": {key: dict(spec) for key, spec in outputs.items()},
+        "rows": _clean(table),
+        "undefined": [
+            {"row": row.name, "clip": clip, "output": key, "reason": reason}
+            for row in rows
+            for (clip, key), reason in sorted(row.reasons.items())
+        ],
+        "notes": {row.name: {c: n for c, n in row.notes.items() if n} for row in rows},
+    }
+    write_text(folder / "metrics.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["row", "clip", *outputs, "notes"])
+    for row in rows:
+        for clip, values in row.values.items():
+            cells = [repr(values[k]) if math.isfinite(values.get(k, math.nan)) else "nan"
+                     for k in outputs]  # fmt: skip
+            reasons = {row.reasons[clip, k] for k in outputs if (clip, k) in row.reasons}
+            writer.writerow([row.name, clip, *cells, "; ".join([*sorted(reasons), *row.notes[clip]])])
+    write_text(folder / "metrics.csv", buffer.getvalue())
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Serialise writers of one file on one machine; other systems go without."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with open(path.with_name(f".{path.name}.lock"), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def append_leaderboard(path: Path, header: Mapping[str, Any], table: Mapping[str, Any]) -> None:
+    """Add a line per row to the leaderboard; new outputs become new columns.
+
+    An evaluation of the same run replaces its older lines.
+    """
+    with explain_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path):
+            lines: list[dict[str, Any]] = []
+            if path.exists():
+                with open(path, encoding="utf-8", newline="") as file:
+                    lines = list(csv.DictReader(file))
+            lines = [line for line in lines if line.get("run_id") != header["run_id"]]
+            for row, values in table.items():
+                cells = {key: _number(item["mean"]) for key, item in values.items()}
+                clips = max((item["n"] for item in values.values()), default=0)
+                lines.append({"date": time.strftime("%Y-%m-%d %H:%M:%S"), **header, "row": row,
+                              "clips": clips, **cells})  # fmt: skip
+            columns = list(dict.fromkeys(key for line in lines for key in line))
+            with (
+                atomic_file(path) as temporary,
+                open(temporary, "w", encoding="utf-8", newline="") as file,
+            ):
+                writer = csv.DictWriter(file, columns, restval="")
+                writer.writeheader()
+                writer.writerows(lines)
+
+
+def _number(value: float) -> str:
+    return repr(value) if math.isfinite(value) else "nan"

@@ -1,0 +1,141 @@
+"""What the toolkit expects of a model.
+
+A model holds networks and knows its losses. It never opens files, names devices or steps optimizers:
+the trainer moves the batch, the quick start reads weights, the pipeline makes videos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from talkingface.config.config import Config
+
+
+@dataclass(frozen=True)
+class FrozenNetwork:
+    """A pretrained helper that judges but is never trained (SyncNet, VGG...).
+
+    Attributes:
+        build: makes the untrained network.
+        weights: ``auto`` (official file in ``checkpoints/``, else the newest trained ``model``), a
+            path, or None for off.
+        files: official file names, looked for in ``checkpoints/``.
+        model: toolkit model whose trained runs may serve as well.
+        why: what it is for, shown when it is missing.
+    """
+
+    build: Callable[[], nn.Module]
+    weights: str | None
+    files: tuple[str, ...] = ()
+    model: str | None = None
+    why: str = ""
+
+
+class AbstractTalkingFace(nn.Module):
+    """Base class of all models.
+
+    Class attributes:
+        phases: losses that are stepped one after the other on each batch; a GAN has
+            ``("discriminator", "generator")``.
+        main_network: attribute name of the network that carries the official state_dict names.
+        optional_keys: prefixes that an official file may lack or hold in excess.
+        image_range: range of the image tensors, for the logger.
+        bgr: True when image channels are in OpenCV's order.
+    """
+
+    phases: ClassVar[tuple[str, ...]] = ("main",)
+    main_network: ClassVar[str] = "generator"
+    optional_keys: ClassVar[tuple[str, ...]] = ()
+    bgr: ClassVar[bool] = False
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__()
+        self.cfg = cfg
+        # Outside nn.Module's bookkeeping: neither in state_dict nor in any optimizer.
+        self.__dict__["frozen"] = {}
+
+    # -- networks ---------------------------------------------------------------------------------
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Trainable networks by attribute name; each gets an optimizer of its own."""
+        return dict(self.named_children())
+
+    @property
+    def network(self) -> nn.Module:
+        """The main network, with the official state_dict names."""
+        return getattr(self, self.main_network)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the main network with the signature of the paper."""
+        return self.network(*args, **kwargs)
+
+    def active_phases(self) -> tuple[str, ...]:
+        """Phases that this configuration uses, e.g. without the discriminator when its weight is 0."""
+        return self.phases
+
+    def phase_networks(self, phase: str) -> tuple[str, ...]:
+        """Names of the networks that step in a phase; default: those named like it, else all."""
+        names = tuple(self.networks())
+        return (phase,) if phase in names else names
+
+    @classmethod
+    def remap_state_dict(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Names of an official file -> names of the main network."""
+        return dict(state)
+
+    # -- frozen helpers ---------------------------------------------------------------------------
+
+    def frozen_networks(self) -> dict[str, FrozenNetwork]:
+        """Helpers that the losses use when their weights exist."""
+        return {}
+
+    def attach_frozen(self, name: str, network: nn.Module) -> None:
+        """Hand over a loaded helper; it is put in eval mode and keeps no gradients."""
+        self.frozen[name] = network.eval().requires_grad_(False)
+
+    # -- training ---------------------------------------------------------------------------------
+
+    def forward_train(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Forward pass that all phases of a step share."""
+        return {}
+
+    def calculate_loss(
+        self,
+        interaction: Mapping[str, Any],
+        valid: bool = False,
+        phase: str = "main",
+        shared: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Losses of one batch: ``loss`` (weighted total) and its named parts, 0-dim tensors."""
+        raise NotImplementedError(f"{type(self).__name__} defines no loss")
+
+    @torch.no_grad()
+    def predict(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Outputs for one batch, without files and without gradients."""
+        raise NotImplementedError(f"{type(self).__name__} defines no prediction")
+
+    def visualize(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Pictures for the logger: ``(B,3,H,W)`` or videos ``(B,T,3,H,W)``, values 0..1."""
+        return {}
+
+    def after_validation(self, losses: Mapping[str, float]) -> None:
+        """Hook for loss schedules that depend on the validation."""
+
+    def other_parameter(self) -> dict[str, Any]:
+        """Further state for the checkpoint: tensors or plain Python values only."""
+        return {}
+
+    def load_other_parameter(self, values: Mapping[str, Any]) -> None:
+        """Restore what :meth:`other_parameter` gave."""
+
+    def count_parameters(self) -> dict[str, int]:
+        """Trainable numbers per network."""
+        return {
+            name: sum(p.numel() for p in net.parameters()) for name, net in self.networks().items()
+        }

@@ -1,0 +1,69 @@
+"""Make a trained network faster at inference without changing what it computes."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from talkingface.model.layers.hyper_conv import HyperConv
+
+
+def optimize_for_inference(net: nn.Module) -> nn.Module:
+    """Copy ``net`` in evaluation mode with BatchNorms folded and channels_last weights.
+
+    A BatchNorm with fixed statistics is a scale and a shift per channel, which the convolution in
+    front of it absorbs; channels_last is the layout that CPU convolutions work in. The outputs
+    differ from those of ``net.eval()`` by rounding only, usually below 1e-5 on images in 0..1. The
+    copy has other keys than the original: save the original, not the copy.
+
+    Args:
+        net: any network; it is left as it is.
+
+    Returns:
+        A copy of the same class on the same device, without gradients.
+    """
+    fast = copy.deepcopy(net).eval().requires_grad_(False)
+    _fold_batch_norms(fast)
+    return fast.to(memory_format=torch.channels_last)
+
+
+def _fold_batch_norms(module: nn.Module) -> None:
+    """Fold each BatchNorm that directly follows a convolution inside an ``nn.Sequential``.
+
+    Only there does the order of the children tell the order of the computation.
+    """
+    for child in module.children():
+        _fold_batch_norms(child)
+    if not isinstance(module, nn.Sequential):
+        return
+    for index in range(len(module) - 1):
+        conv, norm = module[index], module[index + 1]
+        if type(norm) is not nn.BatchNorm2d or not norm.track_running_stats:
+            continue
+        # Exact types: parametrised (spectral norm) convolutions are subclasses or carry hooks.
+        if type(conv) is nn.Conv2d and not conv._forward_pre_hooks:
+            module[index] = fuse_conv_bn_eval(conv, norm)
+        elif type(conv) is nn.ConvTranspose2d and conv.groups == 1 and not conv._forward_pre_hooks:
+            module[index] = fuse_conv_bn_eval(conv, norm, transpose=True)
+        elif type(conv) is HyperConv:
+            _fold_into_generators(conv, norm)
+        else:
+            continue
+        module[index + 1] = nn.Identity()
+
+
+def _fold_into_generators(conv: HyperConv, norm: nn.BatchNorm2d) -> None:
+    """Fold a BatchNorm into the linear layers that make a hyper-conv's kernel and bias."""
+    scale = torch.rsqrt(norm.running_var + norm.eps)
+    shift = -norm.running_mean * scale
+    if norm.affine:
+        shift = shift * norm.weight + norm.bias
+        scale = scale * norm.weight
+    per_kernel_value = scale.repeat_interleave(conv.channels * 9)  # generated as (C_out, C_in, 9)
+    conv.hyperkernel.weight.mul_(per_kernel_value.unsqueeze(1))
+    conv.hyperkernel.bias.mul_(per_kernel_value)
+    conv.hyperbias.weight.mul_(scale.unsqueeze(1))
+    conv.hyperbias.bias.mul_(scale).add_(shift)

@@ -1,0 +1,99 @@
+"""Convolutions whose kernels are generated, one per sample, from a condition vector."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def per_sample_conv2d(
+    x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Convolve sample n of ``x`` with kernel n; stride 1, zero padding to the same size.
+
+    Args:
+        x: (N, C_in, H, W).
+        kernel: (N, C_out, C_in, k, k), k odd.
+        bias: (N, C_out) or None.
+
+    Returns:
+        (N, C_out, H, W).
+    """
+    n, _, height, width = x.shape
+    if kernel.shape[0] != n:
+        raise ValueError(f"{kernel.shape[0]} kernels for {n} samples")
+    out = nn.functional.conv2d(
+        x.reshape(1, -1, height, width),
+        kernel.flatten(0, 1),
+        None if bias is None else bias.flatten(),
+        padding=kernel.shape[-1] // 2,
+        groups=n,
+    )
+    return out.view(n, -1, height, width)
+
+
+class HyperConv(nn.Module):
+    """3x3 convolution C -> C with kernel and bias made by two linear layers (official code).
+
+    The official class stores the generated tensors on the module; here they stay local, so a
+    forward pass leaves no trace in the module.
+
+    Args:
+        channels: C.
+        hyper_dim: length of the condition vector, official 64.
+
+    Shapes:
+        x (N, C, H, W), code (N, hyper_dim); output (N, C, H, W).
+    """
+
+    def __init__(self, channels: int, hyper_dim: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.hyperkernel = nn.Linear(hyper_dim, channels * channels * 9)
+        self.hyperbias = nn.Linear(hyper_dim, channels)
+
+    def forward(self, x: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
+        kernel = self.hyperkernel(code).view(-1, self.channels, self.channels, 3, 3)
+        return per_sample_conv2d(x, kernel, self.hyperbias(code))
+
+
+class HyperConvPair(nn.Sequential):
+    """Hyper-conv, BatchNorm, ReLU, hyper-conv, BatchNorm, sigmoid; one code drives both convs.
+
+    Shapes:
+        x (N, C, H, W), code (N, hyper_dim); output (N, C, H, W) in 0..1.
+    """
+
+    def __init__(self, channels: int, hyper_dim: int) -> None:
+        super().__init__(
+            HyperConv(channels, hyper_dim),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+            HyperConv(channels, hyper_dim),
+            nn.BatchNorm2d(channels),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
+        # A grouped convolution over (1, N*C, H, W) leaves channels_last; go back to it once, here.
+        channels_last = x.is_contiguous(memory_format=torch.channels_last)
+        for layer in self:
+            x = layer(x, code) if isinstance(layer, HyperConv) else layer(x)
+        return x.contiguous(memory_format=torch.channels_last) if channels_last else x
+
+
+class HyperNet(nn.Module):
+    """Two linear layers that compress a feature map to the condition vector (official code).
+
+    Shapes:
+        input (N, in_features); output (N, hyper_dim).
+    """
+
+    def __init__(self, in_features: int, hyper_dim: int) -> None:
+        super().__init__()
+        self.lin1 = nn.Linear(in_features, hyper_dim)
+        self.lin2 = nn.Linear(hyper_dim, hyper_dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.leaky_relu(self.lin1(x), 0.01)
+        return nn.functional.leaky_relu(self.lin2(x), 0.01)

@@ -1,0 +1,117 @@
+"""From a source and a sound to a video: what all generators share."""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from talkingface.data.clips import Clip
+from talkingface.data.media.audio import load_audio
+from talkingface.data.media.writer import VideoWriter
+from talkingface.trainer.loggers import progress
+
+if TYPE_CHECKING:
+    from talkingface.config.config import Config
+    from talkingface.model.abstract_talkingface import AbstractTalkingFace
+
+log = logging.getLogger(__name__)
+
+SAMPLE_RATE = 16000
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A written video. ``real_time_factor`` above 1 is slower than the video plays."""
+
+    path: Path
+    frames: int
+    seconds_of_video: float
+    seconds_taken: float
+
+    @property
+    def real_time_factor(self) -> float:
+        return self.seconds_taken / max(self.seconds_of_video, 1e-9)
+
+
+class Pipeline(ABC):
+    """Generates videos with a trained model.
+
+    Args:
+        cfg: configuration of the model.
+        model: with its weights; it is copied where it is changed for speed.
+        device: where networks run.
+    """
+
+    # Names of replacements for the model that serve as baselines in the evaluation.
+    baselines: tuple[str, ...] = ()
+
+    def __init__(self, cfg: Config, model: AbstractTalkingFace, device: torch.device) -> None:
+        self.cfg, self.model, self.device = cfg, model, device
+
+    @abstractmethod
+    def prepare(self, source: Path) -> Any:
+        """What is known about a source (face track, reference...), reused for many sounds."""
+
+    @abstractmethod
+    def frame_count(self, identity: Any, wave: np.ndarray) -> int:
+        """Number of frames that :meth:`generate` will yield."""
+
+    @abstractmethod
+    def generate(
+        self, identity: Any, wave: np.ndarray, *, baseline: str | None = None
+    ) -> Iterator[np.ndarray]:
+        """Frames (H,W,3) uint8 RGB, one by one, at ``cfg.fps``.
+
+        Args:
+            wave: mono 16 kHz samples.
+            baseline: use a trivial replacement of the model (one of ``baselines``).
+        """
+
+    def render(
+        self,
+        source: Path,
+        audio: Path | np.ndarray,
+        output: Path,
+        *,
+        baseline: str | None = None,
+        show_progress: str | bool = False,
+    ) -> Rendered:
+        """Write the video of a source speaking a sound.
+
+        Args:
+            audio: a file, or mono 16 kHz samples.
+
+        Raises:
+            DataError: source or sound cannot be used.
+        """
+        started = time.monotonic()
+        wave = load_audio(audio, SAMPLE_RATE) if isinstance(audio, (str, Path)) else audio
+        identity = self.prepare(Path(source))
+        total = self.frame_count(identity, wave)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        bar = progress(total=total, unit="frame", desc=output.name, show=show_progress, leave=False)
+        with VideoWriter(output, self.cfg.fps, audio=(wave, SAMPLE_RATE), crf=self.cfg.infer.crf) as w:
+            with bar:
+                for frame in self.generate(identity, wave, baseline=baseline):
+                    w.write(frame)
+                    bar.update()
+            frames = w.frames_written
+        return Rendered(output, frames, frames / self.cfg.fps, time.monotonic() - started)
+
+    def generate_batch(self, clips: Iterable[Clip], folder: Path) -> dict[str, list[str]]:
+        """Self-driven videos of clips; the ancestor's name and result (``generated_video``,
+        ``real_video``, lists of equal length)."""
+        result: dict[str, list[str]] = {"generated_video": [], "real_video": []}
+        for clip in clips:
+            done = self.render(clip.path, clip.audio, folder / f"{clip.id}.mp4")
+            result["generated_video"].append(str(done.path))
+            result["real_video"].append(str(clip.path))
+        return result

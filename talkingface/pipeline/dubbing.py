@@ -1,0 +1,259 @@
+"""Visual dubbing: repaint the mouth of a video or still picture to fit a sound (HyperLips, spec 11).
+
+Everything streams: the source is read twice (faces, then pictures), frames go straight to the
+encoder, and memory does not grow with the length.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from talkingface.data.face.boxes import crop_face, integer_box, resize_image
+from talkingface.data.face.tracking import FaceTrack, track_face
+from talkingface.data.media.mel import mel_windows, wav2lip_mel
+from talkingface.data.media.probe import probe
+from talkingface.data.media.reader import is_image, read_frames, read_image
+from talkingface.errors import DataError
+from talkingface.model.fuse import optimize_for_inference
+from talkingface.pipeline.base import Pipeline
+
+if TYPE_CHECKING:
+    from talkingface.config.config import Config
+    from talkingface.model.abstract_talkingface import AbstractTalkingFace
+
+log = logging.getLogger(__name__)
+
+_BACKWARD_CHUNK = 64  # frames held in memory while a video is played backwards
+_AUDIO_BATCH = 64  # mel windows per call of the audio encoder
+_MAX_GAP_SECONDS = 0.2  # a face missing for longer is not painted over
+
+
+@dataclass(frozen=True)
+class DubbingSource:
+    """A source that is ready for any sound.
+
+    Attributes:
+        path: video or still picture.
+        track: boxes per frame at the configured rate.
+        paint: (T,) bool, frames whose mouth is repainted.
+        reference: (S,S,3) uint8 BGR crop.
+    """
+
+    path: Path
+    track: FaceTrack
+    paint: np.ndarray
+    reference: np.ndarray
+
+    @property
+    def still(self) -> bool:
+        return is_image(self.path)
+
+
+class DubbingPipeline(Pipeline):
+    """Dubs with a HyperLips-style generator (masked frame + reference + mel -> face crop)."""
+
+    baselines = ("copy_reference",)
+
+    def __init__(self, cfg: Config, model: AbstractTalkingFace, device: torch.device) -> None:
+        super().__init__(cfg, model, device)
+        self.network = optimize_for_inference(model.network.to(device))
+        self.size = cfg.model_params.image_size
+
+    # -- source -----------------------------------------------------------------------------------
+
+    def prepare(self, source: Path) -> DubbingSource:
+        """Follow the face and take the reference crop.
+
+        Raises:
+            DataError: the source cannot be read or shows no face.
+        """
+        fps = self.cfg.fps
+        if not is_image(source):
+            info = probe(source)
+            if not info.has_video:
+                raise DataError(f"{source} has no picture; give a video or an image as the source.")
+            if abs(info.fps - fps) > 0.01:
+                log.info("%s: converted from %.3f to %g frames/s", source.name, info.fps, fps)
+        track = track_face(source, fps=fps, options=self.cfg.face)
+        if track.found_ratio < 0.9:
+            log.warning("%s: a face was found in only %.0f %% of the frames; the others stay as they "
+                        "are", source.name, 100 * track.found_ratio)  # fmt: skip
+        index = self._reference_index(track)
+        frame = next(iter(self._forward(source, index, index + 1)))
+        reference = self._crop(frame, track.boxes[index])
+        return DubbingSource(source, track, _close_gaps(track.found, fps), reference)
+
+    def _reference_index(self, track: FaceTrack) -> int:
+        wanted = self.cfg.infer.reference_index if self.cfg.infer.reference == "index" else 0
+        if wanted >= len(track):
+            raise DataError(f"infer.reference_index={wanted}: the source has {len(track)} frames")
+        found = np.flatnonzero(track.found)
+        return int(found[np.abs(found - wanted).argmin()])
+
+    def _crop(self, frame: np.ndarray, box: np.ndarray) -> np.ndarray:
+        """(S,S,3) uint8 BGR."""
+        return resize_image(crop_face(frame, box), self.size)[..., ::-1]
+
+    def _forward(self, path: Path, start: int, stop: int) -> Iterator[np.ndarray]:
+        """Source frames ``start`` to ``stop - 1``."""
+        if is_image(path):
+            image = read_image(path)
+            for _ in range(start, stop):
+                yield image
+            return
+        fps = self.cfg.fps
+        yield from islice(read_frames(path, fps=fps, start=start / fps), stop - start)
+
+    def _source_frames(self, source: DubbingSource, total: int) -> Iterator[tuple[int, np.ndarray]]:
+        """(index, frame) pairs of the source, repeated as ``infer.when_short`` says."""
+        length = len(source.track)
+        if source.still:
+            image = read_image(source.path)
+            for _ in range(total):
+                yield 0, image
+            return
+        done, backwards = 0, False
+        while done < total:
+            count = min(length, total - done)
+            if not backwards:
+                for index, frame in enumerate(self._forward(source.path, 0, count)):
+                    yield index, frame
+            else:
+                stop = length
+                while stop > length - count:
+                    start = max(stop - _BACKWARD_CHUNK, length - count)
+                    chunk = list(self._forward(source.path, start, stop))
+                    for offset in range(len(chunk) - 1, -1, -1):
+                        yield start + offset, chunk[offset]
+                    stop = start
+            done += count
+            if self.cfg.infer.when_short == "pingpong":
+                backwards = not backwards
+
+    # -- sound ------------------------------------------------------------------------------------
+
+    def _windows(self, wave: np.ndarray) -> np.ndarray:
+        """(n,80,16) mel windows, one per output frame."""
+        offset = self.cfg.infer.mel_frame_offset
+        if offset is None:
+            offset = self.cfg.data.mel_frame_offset
+        return mel_windows(wav2lip_mel(wave), self.cfg.fps, offset=offset)
+
+    def frame_count(self, identity: DubbingSource, wave: np.ndarray) -> int:
+        count = len(self._windows(wave))
+        if self.cfg.infer.when_short == "truncate" and not identity.still:
+            count = min(count, len(identity.track))
+        return count
+
+    @torch.no_grad()
+    def _codes(self, windows: np.ndarray) -> list[torch.Tensor]:
+        """Hyper codes of all windows: (n, D) per level; the audio side runs once per video."""
+        parts = []
+        for start in range(0, len(windows), _AUDIO_BATCH):
+            batch = torch.from_numpy(windows[start : start + _AUDIO_BATCH, None])
+            with self._precision():
+                parts.append(self.network.encode_audio(batch.to(self.device)))
+        return [torch.cat(level).float() for level in zip(*parts, strict=True)]
+
+    def _precision(self) -> contextlib.AbstractContextManager:
+        half = self.cfg.precision != "32-true" and self.device.type == "cuda"
+        kind = torch.bfloat16 if self.cfg.precision == "bf16-mixed" else torch.float16
+        return torch.autocast("cuda", kind) if half else contextlib.nullcontext()
+
+    # -- pictures ---------------------------------------------------------------------------------
+
+    def generate(
+        self, identity: DubbingSource, wave: np.ndarray, *, baseline: str | None = None
+    ) -> Iterator[np.ndarray]:
+        total = self.frame_count(identity, wave)
+        synthesize: Callable[[list[np.ndarray], int], np.ndarray]
+        if baseline is None:
+            codes = self._codes(self._windows(wave))
+            synthesize = lambda crops, at: self._synthesize(crops, identity, codes, at)  # noqa: E731
+        elif baseline == "copy_reference":
+            synthesize = lambda crops, at: np.stack([identity.reference] * len(crops))  # noqa: E731
+        else:
+            raise DataError(f"there is no baseline '{baseline}'")
+        frames = self._source_frames(identity, total)
+        position = 0
+        while batch := list(islice(frames, self.cfg.infer.batch_size)):
+            boxes = [identity.track.boxes[index] for index, _ in batch]
+            crops = [self._crop(f, box) for (_, f), box in zip(batch, boxes, strict=True)]
+            made = synthesize(crops, position)
+            for (index, frame), box, face in zip(batch, boxes, made, strict=True):
+                if identity.paint[index]:
+                    frame = paste_mouth(frame, face[..., ::-1], box, self.cfg.infer.blend)
+                yield frame
+            position += len(batch)
+
+    @torch.no_grad()
+    def _synthesize(self, crops: list[np.ndarray], identity: DubbingSource,
+                    codes: list[torch.Tensor], position: int) -> np.ndarray:  # fmt: skip
+        """Generated crops (n,S,S,3) uint8 BGR."""
+        target = np.stack(crops)
+        own = self.cfg.infer.reference == "self"
+        reference = target if own else np.broadcast_to(identity.reference, target.shape)
+        masked = target.copy()
+        masked[:, self.size // 2 :] = 0
+        stacked = np.concatenate([masked, reference], axis=-1)
+        face = torch.from_numpy(stacked).to(self.device).permute(0, 3, 1, 2).float() / 255
+        part = [level[position : position + len(crops)] for level in codes]
+        with self._precision():
+            # Full-resolution maps of two frames still fit a CPU's cache; a GPU takes all at once.
+            made = self.network.decode(
+                part, face, render_batch=2 if self.device.type == "cpu" else None
+            )
+        made = (made.float().clamp(0, 1) * 255).round().byte()
+        return made.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _close_gaps(found: np.ndarray, fps: float) -> np.ndarray:
+    """Frames to paint: those with a face, and gaps too short to be a real absence."""
+    paint = found.copy()
+    edges = np.flatnonzero(np.diff(np.concatenate([[1], found.astype(int), [1]])))
+    for start, stop in zip(edges[::2], edges[1::2], strict=True):
+        if stop - start <= _MAX_GAP_SECONDS * fps:
+            paint[start:stop] = True
+    return paint
+
+
+def mouth_mask(height: int, width: int, border: float) -> np.ndarray:
+    """Weights (H,W) float32 of the generated crop: its lower half with a soft border.
+
+    The upper half keeps the original pixels; ``border`` is the width of the transition as a share of
+    the crop's size.
+    """
+    def ramp(distance: np.ndarray, size: float) -> np.ndarray:
+        return np.clip(distance / max(size, 1e-6), 0, 1)
+
+    rows, columns = np.arange(height) + 0.5, np.arange(width) + 0.5
+    soft_y, soft_x = border * height, border * width
+    vertical = ramp(rows - height / 2, soft_y) * ramp(height - rows, soft_y)
+    horizontal = ramp(columns, soft_x) * ramp(width - columns, soft_x)
+    return np.outer(vertical, horizontal).astype(np.float32)
+
+
+def paste_mouth(frame: np.ndarray, face: np.ndarray, box: np.ndarray, border: float) -> np.ndarray:
+    """Blend a generated crop into its frame; pixels outside the box stay bit-identical.
+
+    Args:
+        frame: (H,W,3) uint8.
+        face: (S,S,3) uint8, the whole crop in the colour order of ``frame``.
+        box: x0, y0, x1, y1 in pixels of the frame.
+    """
+    x0, y0, x1, y1 = integer_box(box, *frame.shape[:2])
+    resized = resize_image(np.ascontiguousarray(face), (x1 - x0, y1 - y0)).astype(np.float32)
+    mask = mouth_mask(y1 - y0, x1 - x0, border)[..., None]
+    original = frame[y0:y1, x0:x1].astype(np.float32)
+    result = frame.copy()
+    result[y0:y1, x0:x1] = np.rint(original + mask * (resized - original)).astype(np.uint8)
+    return result

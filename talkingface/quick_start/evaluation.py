@@ -1,0 +1,212 @@
+"""The evaluation stage: generate the test split, add trivial baselines, score all on the same clips."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from talkingface.data.clips import Clip, split_clips
+from talkingface.data.media.audio import load_audio
+from talkingface.data.media.reader import read_frames
+from talkingface.data.media.writer import VideoWriter
+from talkingface.errors import EnvironmentProblem, StageError, TalkingFaceError
+from talkingface.evaluator.clip import ClipPair
+from talkingface.evaluator.evaluator import Evaluator, RowResult, aggregate
+from talkingface.evaluator.report import (
+    append_leaderboard,
+    console_table,
+    reasons_text,
+    write_metrics,
+)
+from talkingface.pipeline.base import SAMPLE_RATE, Pipeline
+from talkingface.quick_start.previews import write_preview
+from talkingface.quick_start.run_dir import RunDir
+from talkingface.trainer.loggers import progress
+from talkingface.utils.paths import resolve, shown
+
+if TYPE_CHECKING:
+    from talkingface.config.config import Config
+
+log = logging.getLogger(__name__)
+
+ROW_TITLES = {
+    "real": "real video (re-encoded)",
+    "copy_reference": "copy reference",
+    "shuffled_audio": "shuffled audio",
+}
+
+Maker = Callable[[Clip, Path], None]
+
+
+def usable_clips(cfg: Config, split: str) -> list[Clip]:
+    """Clips of a split that the preparation found usable; all when it was not run."""
+    clips = split_clips(cfg, split)
+    if cfg.model_entry.target("dataprocess"):
+        process = cfg.registry.resolve(cfg.model_entry, "dataprocess")(cfg)
+        known = {clip.id: process.read_marker(clip.id) for clip in clips}
+        bad = {name for name, marker in known.items() if marker and marker["status"] != "ok"}
+        if bad:
+            log.warning("%d clip(s) of the %s split are unusable and left out: %s", len(bad), split,
+                        ", ".join(sorted(bad)[:5]))  # fmt: skip
+        clips = [clip for clip in clips if clip.id not in bad]
+    return clips
+
+
+def shuffled_waves(clips: list[Clip]) -> dict[str, Callable[[], np.ndarray]]:
+    """For each clip the sound of the next one, repeated or cut to the own length.
+
+    A single clip gets its own sound, moved by half its length.
+    """
+    def other(index: int) -> np.ndarray:
+        own = load_audio(clips[index].audio, SAMPLE_RATE)
+        if len(clips) == 1:
+            return np.roll(own, len(own) // 2)
+        wave = load_audio(clips[(index + 1) % len(clips)].audio, SAMPLE_RATE)
+        return np.resize(wave, len(own))
+
+    return {clip.id: (lambda i=index: other(i)) for index, clip in enumerate(clips)}
+
+
+def makers(cfg: Config, pipeline: Pipeline, clips: list[Clip]) -> dict[str, Maker]:
+    """Row title -> function that writes a clip's video. The model's own row comes first."""
+    waves = shuffled_waves(clips)
+
+    def real(clip: Clip, path: Path) -> None:
+        # Through the same encoder, so that the row shows what the file format alone costs.
+        with VideoWriter(path, cfg.fps, crf=cfg.infer.crf) as writer:
+            for frame in read_frames(clip.path, fps=cfg.fps):
+                writer.write(frame)
+
+    rows: dict[str, Maker] = {
+        cfg.model: lambda clip, path: pipeline.render(clip.path, clip.audio, path) and None
+    }
+    if "shuffled_audio" in cfg.baselines:
+        rows[ROW_TITLES["shuffled_audio"]] = (
+            lambda clip, path: pipeline.render(clip.path, waves[clip.id](), path) and None
+        )
+    if "copy_reference" in cfg.baselines and "copy_reference" in pipeline.baselines:
+        rows[ROW_TITLES["copy_reference"]] = lambda clip, path: pipeline.render(
+            clip.path, clip.audio, path, baseline="copy_reference"
+        ) and None
+    if "real" in cfg.baselines:
+        rows[ROW_TITLES["real"]] = real
+    return rows
+
+
+def evaluate_videos(cfg: Config, pipeline: Pipeline, run: RunDir) -> dict[str, float]:
+    """Evaluate on the test split.
+
+    Returns:
+        The model's mean per output.
+
+    Raises:
+        StageError: no test clip could be generated.
+    """
+    clips = usable_clips(cfg, "test")[: cfg.eval_clips]
+    if not clips:
+        raise StageError(f"The test split of {cfg.dataset} has no usable clip ({cfg.filelist('test')}).")
+    evaluator = Evaluator(cfg)
+    rows: list[RowResult] = []
+    names = makers(cfg, pipeline, clips)
+    bar = progress(total=len(names) * len(clips), unit="video", desc="evaluation",
+                   show=cfg.show_progress, leave=False)  # fmt: skip
+    folders: dict[str, Path] = {}
+    with bar:
+        for title, make in names.items():
+            folder = run.results / "videos" / title.replace(" ", "_")
+            folders[title] = folder
+            row = RowResult(title)
+            rows.append(row)
+            for number, clip in enumerate(clips, 1):
+                path = folder / f"{clip.id}.mp4"
+                _score(evaluator, make, clip, path, row)
+                bar.update()
+                if bar.disable and number % 25 == 0:
+                    log.info("evaluation, %s: %d of %d clips", title, number, len(clips))
+    table = aggregate(rows, evaluator.outputs)
+    header = {"model": cfg.model, "dataset": cfg.dataset, "run_id": run.id,
+              "config_hash": cfg.hash[:12], "preset": cfg.preset or ""}  # fmt: skip
+    write_metrics(
+        run.results, rows, table, evaluator.outputs,
+        {**header, "split": "test", "clips": [clip.id for clip in clips],
+         "definitions": evaluator.definitions()},
+    )  # fmt: skip
+    append_leaderboard(resolve(cfg.results_dir) / "leaderboard.csv", header, table)
+    for clip in clips[: cfg.n_preview]:
+        write_preview(
+            run.results / "previews" / f"{clip.id.replace('/', '_')}.mp4",
+            {title: folders[title] / f"{clip.id}.mp4" for title in names}, clip, cfg.fps,
+        )  # fmt: skip
+    log.info("\nTest split of %s, mean over %d clips:\n%s", cfg.dataset, len(clips),
+             console_table(table, evaluator.outputs, cfg.metric_decimal_place))  # fmt: skip
+    for line in reasons_text(rows):
+        log.info("  note: %s", line)
+    log.info("videos, previews and tables: %s", shown(run.results))
+    return {key: values["mean"] for key, values in table[cfg.model].items()}
+
+
+def _score(evaluator: Evaluator, make: Maker, clip: Clip, path: Path, row: RowResult) -> None:
+    """Generate and score one clip; a clip that fails is recorded, never averaged away."""
+    try:
+        make(clip, path)
+    except EnvironmentProblem:
+        raise
+    except TalkingFaceError as error:
+        reason = f"not generated: {error}"
+        row.values[clip.id] = {key: float("nan") for key in evaluator.outputs}
+        row.reasons.update({(clip.id, key): reason for key in evaluator.outputs})
+        row.notes[clip.id] = []
+        return
+    evaluator.score_clip(ClipPair(clip.id, path, clip.path), row)
+
+
+def make_scorer(cfg: Config, metric: str, outputs: dict[str, Any], scratch: Path) -> Any:
+    """Scores the model on the first validation clips, for a ``valid_metric`` such as PSNR_mouth."""
+    from talkingface.quick_start.helpers import build_pipeline
+    from talkingface.trainer.trainer import Scorer
+
+    clips = usable_clips(cfg, "val")[: cfg.eval_clips or 4]
+
+    def score(model: Any) -> dict[str, float]:
+        bare = model.network
+        device = next(bare.parameters()).device
+        pipeline = build_pipeline(cfg, model, device)
+        owner = next(m for m in cfg.metrics if metric in _outputs_of(cfg, m))
+        evaluator = Evaluator(cfg, [owner])
+        row = RowResult("validation")
+        try:
+            for clip in clips:
+                _score(evaluator, lambda c, p: pipeline.render(c.path, c.audio, p) and None, clip,
+                       scratch / f"{clip.id}.mp4", row)  # fmt: skip
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        values = aggregate([row], evaluator.outputs)["validation"]
+        return {key: item["mean"] for key, item in values.items()}
+
+    return Scorer(score, outputs[metric].get("direction") == "up")
+
+
+def _outputs_of(cfg: Config, metric: str) -> dict[str, Any]:
+    return cfg.registry.entry("metric", metric).meta.get("outputs") or {}
+
+
+@torch.no_grad()
+def evaluate_losses(cfg: Config, trainer: Any, loader: Any, run: RunDir) -> dict[str, float]:
+    """Test losses, for models that generate no video."""
+    from talkingface.utils.paths import write_json
+
+    losses = trainer._valid_epoch(loader)
+    run.results.mkdir(parents=True, exist_ok=True)
+    write_json(run.results / "metrics.json", {
+        "model": cfg.model, "dataset": cfg.dataset, "run_id": run.id, "split": "test",
+        "config_hash": cfg.hash[:12], "rows": {cfg.model: losses},
+    })  # fmt: skip
+    text = ", ".join(f"{k} {v:.{cfg.metric_decimal_place}f}" for k, v in losses.items())
+    log.info("test split of %s: %s", cfg.dataset, text)
+    return losses

@@ -1,0 +1,115 @@
+"""Steps that training, evaluation and generation share."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from talkingface.errors import ConfigError, WeightsError
+from talkingface.model.abstract_talkingface import AbstractTalkingFace
+from talkingface.model.weights import (
+    CHECKPOINT_FORMAT,
+    extract_state_dict,
+    load_into,
+    load_strict,
+    read_weights,
+)
+from talkingface.pipeline.base import Pipeline
+from talkingface.quick_start.run_dir import newest_checkpoint
+from talkingface.trainer.trainer import restore_networks
+from talkingface.utils.paths import resolve, shown
+
+if TYPE_CHECKING:
+    from talkingface.config.config import Config
+
+log = logging.getLogger(__name__)
+
+
+def build_model(cfg: Config) -> AbstractTalkingFace:
+    """The untrained model of a configuration."""
+    return cfg.registry.resolve(cfg.model_entry, "model")(cfg)
+
+
+def build_pipeline(cfg: Config, model: AbstractTalkingFace, device: torch.device) -> Pipeline | None:
+    """The generator of videos, None for models that make none."""
+    if not cfg.model_entry.target("pipeline"):
+        return None
+    return cfg.registry.resolve(cfg.model_entry, "pipeline")(cfg, model, device)
+
+
+def load_model_weights(model: AbstractTalkingFace, path: Path, trust: str | None = None) -> None:
+    """Load a checkpoint of ours (averaged weights first) or an official file.
+
+    Raises:
+        WeightsError: missing, damaged, unsafe, or made for another model or size.
+    """
+    content: dict[str, Any] = read_weights(path, trust=trust)
+    if content.get("format") == CHECKPOINT_FORMAT:
+        if content["model_name"] != model.cfg.model:
+            raise WeightsError(
+                f"{path} belongs to {content['model_name']}, not to {model.cfg.model}"
+            )
+        restore_networks(model, content, averaged=True)
+        model.load_other_parameter(content["other_parameter"])
+        log.debug("weights of %s, step %s", path, content["global_step"])
+    else:
+        log.info("%s", load_into(model, path, trust=trust))
+
+
+def attach_frozen(cfg: Config, model: AbstractTalkingFace) -> None:
+    """Load the helpers that the model's losses use; say which are used and which are not.
+
+    Raises:
+        WeightsError: a file that was named explicitly does not fit.
+    """
+    for name, helper in model.frozen_networks().items():
+        path = None
+        if helper.weights == "auto":
+            official = [resolve(cfg.weights_dir) / file for file in helper.files]
+            path = next((file for file in official if file.is_file()), None)
+            if path is None and helper.model:
+                path = newest_checkpoint(resolve(cfg.checkpoint_dir), helper.model, cfg.dataset)
+        elif helper.weights:
+            path = cfg.weights_path(helper.weights)
+        if path is None:
+            ways = f"train one with --model={helper.model} --dataset={cfg.dataset}, or " \
+                if helper.model else ""  # fmt: skip
+            files = f"put {' or '.join(helper.files)} into {cfg.weights_dir}/, or " \
+                if helper.files else ""  # fmt: skip
+            log.info("%s is not used: no weights (%s%sset weights.%s)", helper.why, ways, files, name)
+            continue
+        network = helper.build() if helper.model is None else _sized(helper, path)
+        content = read_weights(path, trust=cfg.trust_checkpoint)
+        names = ("expert",)
+        state = extract_state_dict(content, names, "expert") if helper.model else content
+        optional = () if helper.model else ("classifier.", "features.")
+        report = load_strict(network, state, source=shown(path), network=name, optional=optional)
+        model.attach_frozen(name, network)
+        log.info("%s: %s", helper.why, report)
+
+
+def _sized(helper: Any, path: Path) -> torch.nn.Module:
+    """A helper network of the size that a trained run has; official files have the default size."""
+    content = read_weights(path)
+    if content.get("format") != CHECKPOINT_FORMAT:
+        return helper.build()
+    from talkingface.config.loader import parse_yaml
+
+    settings = parse_yaml(content["config"], str(path))
+    return helper.build(width=settings["model_params"].get("width", 1.0))
+
+
+def config_of_checkpoint(path: Path) -> dict[str, Any] | None:
+    """Settings stored in a checkpoint of ours, None for an official file."""
+    from talkingface.config.loader import parse_yaml
+
+    content = read_weights(path)
+    if content.get("format") != CHECKPOINT_FORMAT:
+        return None
+    settings = parse_yaml(content["config"], str(path))
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path}: the stored configuration is damaged")
+    return settings

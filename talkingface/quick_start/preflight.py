@@ -1,0 +1,125 @@
+"""Checks before any slow work; all problems are listed at once."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from talkingface.data.clips import SPLITS, discover_clips, no_clips_message
+from talkingface.errors import DataError, EnvironmentProblem, StageError, TalkingFaceError
+from talkingface.utils.paths import resolve
+
+if TYPE_CHECKING:
+    from talkingface.config.config import Config
+
+MIN_FREE_BYTES = 300 * 2**20  # checkpoints and videos of the smallest preset need about this much
+
+
+def existing_parent(path: Path) -> Path:
+    """The folder itself or the nearest one above that exists."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def check(cfg: Config) -> None:
+    """Raise one error that lists everything that would stop the run later.
+
+    Raises:
+        EnvironmentProblem, DataError or StageError: of the first kind found, with all messages.
+    """
+    problems: list[TalkingFaceError] = []
+    problems += _packages(cfg)
+    problems += _folders(cfg)
+    problems += _data(cfg)
+    problems += _weights(cfg)
+    if not problems:
+        return
+    if len(problems) == 1:
+        raise problems[0]
+    text = "\n".join(f"  {number}. {problem}" for number, problem in enumerate(problems, 1))
+    raise type(problems[0])(f"{len(problems)} things stand in the way:\n{text}")
+
+
+def _packages(cfg: Config) -> list[TalkingFaceError]:
+    found = []
+    stages = set(cfg.stages)
+    for entry in (cfg.model_entry, cfg.dataset_entry):
+        for package in entry.meta.get("needs") or ():
+            # Landmarks and video files are needed to prepare and to evaluate, not to train.
+            if stages <= {"train"} and package in ("mediapipe", "av"):
+                continue
+            if importlib.util.find_spec(package) is None:
+                found.append(EnvironmentProblem(
+                    f"{entry.name} needs the Python package '{package}': pip install -r "
+                    "requirements.txt"
+                ))  # fmt: skip
+    return found
+
+
+def _folders(cfg: Config) -> list[TalkingFaceError]:
+    found: list[TalkingFaceError] = []
+    folders = {resolve(cfg.checkpoint_dir), resolve(cfg.results_dir), resolve(cfg.log_dir),
+               resolve(cfg.tensorboard_dir)}  # fmt: skip
+    if "preprocess" in cfg.stages:
+        folders.add(cfg.processed_dir)
+    for folder in sorted(folders):
+        parent = existing_parent(folder)
+        if not os.access(parent, os.W_OK):
+            found.append(EnvironmentProblem(
+                f"No permission to write below {parent}. Make it writable, or set TALKINGFACE_ROOT "
+                "or the folder's own key to another place."
+            ))  # fmt: skip
+            continue
+        free = shutil.disk_usage(parent).free
+        if free < MIN_FREE_BYTES:
+            found.append(EnvironmentProblem(
+                f"Only {free // 2**20} MiB are free for {folder}; at least "
+                f"{MIN_FREE_BYTES // 2**20} MiB are needed. Free some space, or set TALKINGFACE_ROOT "
+                "to another disk."
+            ))  # fmt: skip
+    # One disk is reported once.
+    unique = {str(problem).split(" for ")[0]: problem for problem in found}
+    return list(unique.values())
+
+
+def _data(cfg: Config) -> list[TalkingFaceError]:
+    found: list[TalkingFaceError] = []
+    if cfg.dataset_entry.target("source"):
+        return found  # the dataset makes its own files
+    lists = {split: cfg.filelist(split) for split in SPLITS}
+    if "preprocess" in cfg.stages:
+        if not discover_clips(cfg.data_dir):
+            found.append(StageError(no_clips_message(cfg)))
+    else:
+        needed = {"train": ("train", "val"), "evaluate": ("test",)}
+        for split in dict.fromkeys(s for stage in cfg.stages for s in needed.get(stage, ())):
+            if not lists[split].exists():
+                found.append(DataError(
+                    f"The clip list {lists[split]} does not exist; the stage preprocess makes it."
+                ))  # fmt: skip
+    for path in lists.values():
+        if path.exists() and path.stat().st_size == 0 and path != lists["val"]:
+            found.append(StageError(f"The clip list {path} is empty; delete it to have it remade."))
+    return found
+
+
+def _weights(cfg: Config) -> list[TalkingFaceError]:
+    found: list[TalkingFaceError] = []
+    wanted = {"evaluate_model_file": cfg.evaluate_model_file}
+    if isinstance(cfg.resume, str) and cfg.resume != "auto":
+        wanted["resume"] = cfg.resume
+    weights = getattr(cfg, "weights", None) if "weights" in cfg else None
+    if weights is not None and "train" in cfg.stages:
+        named = weights.model_dump()
+        wanted.update({f"weights.{k}": v for k, v in named.items() if v not in (None, "auto")})
+    for key, value in wanted.items():
+        if value and not cfg.weights_path(value).is_file():
+            found.append(DataError(
+                f"{key}: the file {value} does not exist (looked in {resolve(value)} and "
+                f"{resolve(cfg.weights_dir)})."
+            ))  # fmt: skip
+    return found

@@ -1,0 +1,359 @@
+"""The stages of a run: preprocess, train, evaluate. Reads top to bottom."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from talkingface.config.config import Config, flatten, load_config
+from talkingface.errors import ConfigError, StageError
+from talkingface.quick_start import preflight
+from talkingface.quick_start.run_dir import (
+    RunDir,
+    find_runs,
+    new_run,
+    open_run,
+    run_of_checkpoint,
+)
+from talkingface.trainer.loggers import RunLogger, close_handlers, setup_logging
+from talkingface.utils.paths import shown, write_json, write_text
+
+if TYPE_CHECKING:
+    from talkingface.trainer.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class RunResult:
+    """What a run gave.
+
+    Attributes:
+        best_valid_score: best value of ``valid_metric``, None without training.
+        test_result: mean of each metric of the model on the test split.
+        run_dir: folder with configuration, checkpoints and weights.
+        checkpoint: the best checkpoint.
+    """
+
+    run_dir: Path
+    checkpoint: Path | None = None
+    best_valid_score: float | None = None
+    valid_metric: str = "loss"
+    test_result: dict[str, float] = field(default_factory=dict)
+
+
+def active_stages(cfg: Config) -> list[str]:
+    """Stages after the old switches are applied."""
+    stages = [s for s in ("preprocess", "train", "evaluate") if s in cfg.stages]
+    if not cfg.need_preprocess and "preprocess" in stages:
+        stages.remove("preprocess")
+    if not cfg.train and "train" in stages:
+        stages.remove("train")
+    if cfg.evaluate_model_file and "stages" not in cfg.provenance_of_user():
+        stages = ["evaluate"]
+    return stages
+
+
+def run_config(cfg: Config, *, dry_run: bool = False, command: Sequence[str] = ()) -> RunResult:
+    """Go through the stages of a configuration; see :func:`talkingface.run`."""
+    from talkingface.trainer.runtime import launched_rank
+
+    if dry_run:
+        return _dry_run(cfg)
+    handlers = setup_logging(cfg.log_level if launched_rank() == 0 else "error")
+    try:
+        return _run(cfg, command, handlers)
+    finally:
+        close_handlers(handlers)
+
+
+def _run(cfg: Config, command: Sequence[str], handlers: list[logging.Handler]) -> RunResult:
+    from talkingface.trainer.runtime import launched_rank
+    from talkingface.utils.seeding import seed_everything
+
+    stages = active_stages(cfg)
+    first = launched_rank() == 0
+    if first:
+        log.info("%s on %s%s: %s", cfg.model, cfg.dataset,
+                 f", preset {cfg.preset}" if cfg.preset else "", ", ".join(stages) or "nothing to do")  # fmt: skip
+        for note in cfg.notes:
+            log.warning("%s", note)
+        preflight.check(cfg)
+        if "preprocess" in stages:
+            preprocess(cfg)
+    if not {"train", "evaluate"} & set(stages):
+        return RunResult(cfg.dataset_root)
+
+    from talkingface.trainer.runtime import Runtime
+
+    runtime = Runtime(cfg)
+    seed_everything(cfg.seed, cfg.reproducibility)
+    run, resume_from = _choose_run(cfg, stages, runtime)
+    if runtime.is_zero:
+        handlers += setup_logging(cfg.log_level, (run.log_file, run.root / "train.log"))
+        log.info("device %s%s, run folder %s", runtime.device,
+                 f" x {runtime.world_size}" if runtime.world_size > 1 else "", shown(run.root))  # fmt: skip
+    result = RunResult(run.root, valid_metric=cfg.valid_metric)
+    checkpoint = cfg.weights_path(cfg.evaluate_model_file) if cfg.evaluate_model_file else run.best
+    if "train" in stages:
+        if runtime.is_zero:
+            _describe(cfg, run, command)
+        result.best_valid_score = train(cfg, runtime, run, resume_from)
+        checkpoint = run.best
+    if cfg.saved or "train" not in stages:
+        result.checkpoint = checkpoint
+    if "evaluate" in stages and runtime.is_zero:
+        result.test_result = evaluate(cfg, runtime, run, checkpoint)
+    runtime.barrier()
+    if runtime.is_zero:
+        _finish(cfg, run, result)
+    return result
+
+
+def preprocess(cfg: Config) -> None:
+    """Make the raw clips if the dataset can, then prepare them for the model."""
+    if cfg.dataset_entry.target("source"):
+        source = cfg.registry.resolve(cfg.dataset_entry, "source")
+        source.from_config(cfg).ensure(show_progress=_bars(cfg))
+    if cfg.model_entry.target("dataprocess"):
+        process = cfg.registry.resolve(cfg.model_entry, "dataprocess")(cfg)
+        report = process.run(show_progress=cfg.show_progress)
+        log.info("data: %s", report.describe())
+
+
+def _bars(cfg: Config) -> bool:
+    import sys
+
+    return sys.stderr.isatty() if cfg.show_progress == "auto" else bool(cfg.show_progress)
+
+
+def _choose_run(cfg: Config, stages: list[str], runtime: Runtime) -> tuple[RunDir, Path | None]:
+    """The run folder and, when resuming, the checkpoint; rank 0 decides for all."""
+    run_id, resume_from = None, None
+    if runtime.is_zero:
+        run, resume_from = _find_run(cfg, stages)
+        run_id = run.id
+    run_id, resume_from = runtime.broadcast((run_id, resume_from))
+    return open_run(cfg, run_id), resume_from
+
+
+def _find_run(cfg: Config, stages: list[str]) -> tuple[RunDir, Path | None]:
+    if "train" not in stages:
+        if cfg.evaluate_model_file:
+            path = cfg.weights_path(cfg.evaluate_model_file)
+            return run_of_checkpoint(cfg, path) or new_run(cfg), None
+        runs = [run for run in find_runs(cfg, same_settings=True) if run.best.exists()]
+        if not runs:
+            raise ConfigError(
+                f"There is no trained run of {cfg.model} on {cfg.dataset} with these settings. Train "
+                "first, or name a checkpoint with --evaluate_model_file=PATH."
+            )
+        return runs[0], None
+    if cfg.resume in (False, "false", None, ""):
+        return new_run(cfg), None
+    if cfg.resume in (True, "true", "auto"):
+        runs = [run for run in find_runs(cfg, same_settings=True) if run.last.exists()]
+        if runs:
+            return runs[0], runs[0].last
+        log.info("resume=auto: no earlier run with these settings, starting a new one")
+        return new_run(cfg), None
+    path = cfg.weights_path(str(cfg.resume))
+    run = run_of_checkpoint(cfg, path)
+    same = {r.id for r in find_runs(cfg, same_settings=True)}
+    if run is not None and run.id in same:
+        return run, path
+    log.info("resuming %s with other settings: a new run folder is used", path)
+    return new_run(cfg), path
+
+
+def _describe(cfg: Config, run: RunDir, command: Sequence[str]) -> None:
+    """Write what is needed to repeat the run."""
+    from talkingface.utils.system import git_state, versions
+
+    write_text(run.root / "config.yaml", cfg.to_yaml())
+    write_json(run.root / "provenance.json", {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S"), "command": list(command),
+        "config_hash": cfg.hash, "provenance": cfg.provenance, "seed": cfg.seed,
+        "git": git_state(), "versions": versions(),
+    })  # fmt: skip
+
+
+def train(cfg: Config, runtime: Runtime, run: RunDir, resume_from: Path | None) -> float | None:
+    """Train and export the best weights; returns the best validation score."""
+    from talkingface.data.dataset.base import build_loader
+    from talkingface.quick_start.helpers import attach_frozen, build_model
+    from talkingface.trainer.trainer import Trainer
+
+    dataset_cls = cfg.registry.resolve(cfg.model_entry, "dataset")
+    train_set = dataset_cls(cfg, "train")
+    valid_set = _optional_split(cfg, dataset_cls, "val")
+    if runtime.is_zero:
+        for name, data in (("train", train_set), ("val", valid_set)):
+            if data is not None:
+                facts = ", ".join(f"{value} {key}" for key, value in data.summary().items())
+                log.info("%-5s %s", name, facts)
+    pin = runtime.device.type == "cuda"
+    options = {"rank": runtime.rank, "world": runtime.world_size, "pin": pin}
+    train_loader = build_loader(train_set, cfg, train=True, **options)
+    valid_loader = build_loader(valid_set, cfg, train=False, **options) if valid_set else None
+    _check_batch(dataset_cls, train_set)
+
+    model = build_model(cfg)
+    attach_frozen(cfg, model)
+    if runtime.is_zero:
+        counts = ", ".join(f"{name} {n:,}" for name, n in model.count_parameters().items())
+        log.info("parameters: %s", counts)
+        log.debug("%s", model)
+    zero = runtime.is_zero
+    logger = RunLogger(
+        run.tensorboard if zero else None, run.root / "metrics.jsonl" if zero else None,
+        bgr=model.bgr, wandb_run=_wandb(cfg, run) if zero else None,
+    )  # fmt: skip
+    logger.settings(flatten(cfg.to_dict()))
+    trainer_cls = Trainer
+    if cfg.model_entry.target("trainer"):
+        trainer_cls = cfg.registry.resolve(cfg.model_entry, "trainer")
+    trainer = trainer_cls(
+        cfg, model, runtime, run.checkpoints, logger, scorer=_scorer(cfg, run)
+    )
+    if resume_from is not None:
+        trainer.resume_checkpoint(resume_from)
+    try:
+        outcome = trainer.fit(train_loader, valid_loader)
+    finally:
+        logger.close()
+    if runtime.is_zero:
+        log.info("training ended: %s; %d steps, %d epochs, %.1f min%s", outcome.reason, outcome.steps,
+                 outcome.epochs, outcome.seconds / 60,
+                 "" if outcome.best_score is None
+                 else f"; best {cfg.valid_metric} {outcome.best_score:.4f} at step {outcome.best_step}")  # fmt: skip
+        if cfg.saved:
+            _export(cfg, run, model, outcome)
+    return outcome.best_score
+
+
+def _optional_split(cfg: Config, dataset_cls: type, split: str) -> Any:
+    """A validation split may be empty: training then goes on without, and says so."""
+    from talkingface.data.clips import read_filelist
+
+    if cfg.eval_step == 0 or not read_filelist(cfg.filelist(split)):
+        log.warning("no validation: the %s split is empty or eval_step is 0", split)
+        return None
+    try:
+        return dataset_cls(cfg, split)
+    except StageError as error:
+        log.warning("no validation: %s", error)
+        return None
+
+
+def _check_batch(dataset_cls: type, data: Any) -> None:
+    """An item must have the keys that the dataset class promises."""
+    item = data[0]
+    missing = [key for key in getattr(dataset_cls, "batch_spec", {}) if key not in item]
+    if missing:
+        raise ConfigError(f"{dataset_cls.__name__}: items lack {missing}, named in its batch_spec")
+
+
+def _scorer(cfg: Config, run: RunDir) -> Any:
+    name = cfg.valid_metric
+    if name == "loss" or name.startswith("loss/"):
+        return None
+    from talkingface.config.suggest import did_you_mean
+    from talkingface.evaluator.evaluator import Evaluator
+    from talkingface.quick_start.evaluation import make_scorer
+
+    outputs = Evaluator(cfg).outputs
+    if name not in outputs:
+        raise ConfigError(
+            f"valid_metric={name}: choose loss, loss/<part>, or an output of the metrics "
+            f"({', '.join(outputs)}).{did_you_mean(name, outputs)}"
+        )
+    return make_scorer(cfg, name, outputs, run.root / "validation_videos")
+
+
+def _wandb(cfg: Config, run: RunDir) -> Any:
+    if not cfg.log_wandb:
+        return None
+    from talkingface.utils.env import require
+
+    wandb = require("wandb", why="log_wandb", extra="wandb")
+    return wandb.init(project="talkingface", name=run.id, config=cfg.to_dict(), dir=str(run.root))
+
+
+def _export(cfg: Config, run: RunDir, model: Any, outcome: Any) -> None:
+    """Weights of the best checkpoint under the official names, for use outside."""
+    from talkingface.quick_start.helpers import load_model_weights
+    from talkingface.trainer.checkpoint import export_weights
+
+    load_model_weights(model, run.best)
+    export_weights(run.root, model.network.state_dict(), {
+        "model": cfg.model, "network": model.main_network, "config_hash": cfg.hash,
+        "trained_on": cfg.dataset, "data_licence": cfg.dataset_entry.meta.get("licence"),
+        "best": {"metric": cfg.valid_metric, "value": outcome.best_score, "step": outcome.best_step},
+        "format": "safetensors; names of the official state_dict",
+    })  # fmt: skip
+
+
+def evaluate(cfg: Config, runtime: Runtime, run: RunDir, checkpoint: Path) -> dict[str, float]:
+    """Score a checkpoint on the test split."""
+    from talkingface.quick_start.evaluation import evaluate_losses, evaluate_videos
+    from talkingface.quick_start.helpers import build_model, build_pipeline, load_model_weights
+    from talkingface.utils.seeding import seed_everything
+
+    if not checkpoint.exists():
+        raise ConfigError(f"There is no checkpoint {checkpoint} (saved: {cfg.saved}) to evaluate.")
+    seed_everything(cfg.seed, cfg.reproducibility)
+    model = build_model(cfg)
+    load_model_weights(model, checkpoint, cfg.trust_checkpoint)
+    model.eval()
+    pipeline = build_pipeline(cfg, model, runtime.device)
+    if pipeline is not None and cfg.metrics:
+        return evaluate_videos(cfg, pipeline, run)
+    from talkingface.data.dataset.base import build_loader
+    from talkingface.trainer.trainer import Trainer
+
+    data = cfg.registry.resolve(cfg.model_entry, "dataset")(cfg, "test")
+    model.to(runtime.device)
+    trainer = Trainer(cfg, model, runtime)
+    return evaluate_losses(cfg, trainer, build_loader(data, cfg, train=False), run)
+
+
+def _finish(cfg: Config, run: RunDir, result: RunResult) -> None:
+    clean = {k: v if math.isfinite(v) else None for k, v in result.test_result.items()}
+    if run.root.exists():
+        write_json(run.root / "summary.json", {
+            "best_valid_score": result.best_valid_score, "valid_metric": result.valid_metric,
+            "test_result": clean, "checkpoint": str(result.checkpoint or ""),
+        })  # fmt: skip
+    log.info("run folder:  %s", shown(run.root))
+    if cfg.model_entry.target("pipeline") and result.checkpoint:
+        log.info("try it:      python run_talkingface.py --infer --model=%s --checkpoint=%s "
+                 "--audio=speech.wav --source=face.mp4 --output=out.mp4", cfg.model,
+                 shown(result.checkpoint))  # fmt: skip
+    log.info("go on:       add --resume=auto (and a larger --epochs or --max_steps)")
+
+
+def _dry_run(cfg: Config) -> RunResult:
+    """Every part once, in scratch folders: a step, a validation batch, a clip, a metric."""
+    scratch = Path(tempfile.mkdtemp(prefix="talkingface-dry-run-"))
+    folders = ("checkpoint_dir", "results_dir", "log_dir", "tensorboard_dir")
+    settings = {
+        **cfg.to_dict(), **{key: str(scratch / key) for key in folders},
+        "max_steps": 1, "epochs": 1, "eval_clips": 1, "n_preview": 1, "baselines": ["real"],
+        "saved": True, "resume": False, "eval_batch_size": 1, "metrics": cfg.metrics[:1],
+        "stages": ["preprocess", "train", "evaluate"],
+    }  # fmt: skip
+    try:
+        small = load_config(cfg.model, cfg.dataset, overrides=settings)
+        result = run_config(small)
+        log.info("dry run: everything works")
+        return RunResult(result.run_dir, None, result.best_valid_score, test_result=result.test_result)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,215 @@
+"""The registry: every model, dataset and metric is one YAML file below a ``properties`` folder.
+
+Nothing is imported to list names; asking for a class imports exactly the module that the YAML names.
+Folders outside the repository are added with ``--plugin_path`` or ``TALKINGFACE_PLUGINS``
+(several are separated by ``os.pathsep``). Such a folder holds ``properties/{model,dataset,metric}``
+and the Python modules that its YAML files name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from talkingface.config.loader import load_yaml
+from talkingface.config.suggest import did_you_mean, fold
+from talkingface.errors import ConfigError, EnvironmentProblem
+from talkingface.utils.paths import PACKAGE_DIR, REPOSITORY, project_root
+
+KINDS = ("model", "dataset", "metric")
+# Keys of the YAML that describe the entry itself; all others are configuration values.
+META_KEYS = {
+    "model": ("name", "summary", "paper", "licence", "classes", "datasets", "needs", "presets",
+              "aliases"),
+    "dataset": ("name", "summary", "licence", "origin", "classes", "needs", "presets", "aliases"),
+    "metric": ("name", "summary", "reference", "class", "outputs", "needs", "params", "aliases"),
+}  # fmt: skip
+ROLES = ("model", "config", "dataset", "dataprocess", "trainer", "pipeline", "source")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One YAML file of the registry.
+
+    Attributes:
+        kind: ``model``, ``dataset`` or ``metric``.
+        name: canonical spelling.
+        path: the YAML file.
+        meta: the descriptive keys (see :data:`META_KEYS`).
+        values: configuration values that this file sets.
+        lines: line of every dotted key.
+    """
+
+    kind: str
+    name: str
+    path: Path
+    meta: dict[str, Any]
+    values: dict[str, Any] = field(repr=False)
+    lines: dict[str, int] = field(repr=False)
+
+    @property
+    def summary(self) -> str:
+        return str(self.meta.get("summary", "")).strip()
+
+    @property
+    def presets(self) -> dict[str, dict[str, Any]]:
+        return self.meta.get("presets") or {}
+
+    def target(self, role: str) -> str | None:
+        """The ``module:Class`` string of a role, or None when the entry leaves it to the default."""
+        if self.kind == "metric":
+            return self.meta.get("class") if role == "metric" else None
+        return (self.meta.get("classes") or {}).get(role)
+
+
+class Registry:
+    """All entries found below a list of ``properties`` folders.
+
+    Args:
+        plugins: extra folders, searched after the repository.
+
+    Raises:
+        ConfigError: a plugin folder does not exist or two files carry one name.
+    """
+
+    def __init__(self, plugins: Iterable[str | Path] = ()) -> None:
+        self.plugins = [Path(item).expanduser().resolve() for item in plugins]
+        for folder in self.plugins:
+            if not folder.is_dir():
+                raise ConfigError(f"plugin_path: the folder {folder} does not exist")
+        roots = [project_root() / "properties", REPOSITORY / "properties"]
+        roots.append(PACKAGE_DIR / "properties")
+        roots += [p / "properties" if (p / "properties").is_dir() else p for p in self.plugins]
+        self.roots = list(dict.fromkeys(root for root in roots if root.is_dir()))
+        self._entries: dict[str, dict[str, Entry]] = {}
+
+    def entries(self, kind: str) -> dict[str, Entry]:
+        """Entries of a kind, keyed by canonical name, sorted by name."""
+        if kind not in self._entries:
+            found: dict[str, Entry] = {}
+            for root in self.roots:
+                for path in sorted((root / kind).rglob("*.yaml")):
+                    entry = _read_entry(kind, path)
+                    clash = found.get(fold(entry.name))
+                    if clash is not None:
+                        raise ConfigError(
+                            f"two files describe the {kind} '{entry.name}': {clash.path} and {path}."
+                            " Rename one of them."
+                        )
+                    found[fold(entry.name)] = entry
+            ordered = sorted(found.values(), key=lambda item: item.name.lower())
+            self._entries[kind] = {entry.name: entry for entry in ordered}
+        return self._entries[kind]
+
+    def names(self, kind: str) -> list[str]:
+        return list(self.entries(kind))
+
+    def entry(self, kind: str, name: str) -> Entry:
+        """The entry of that name, in any spelling.
+
+        Raises:
+            ConfigError: unknown name; the message holds the nearest known ones.
+        """
+        wanted = fold(name)
+        for entry in self.entries(kind).values():
+            if wanted in (fold(entry.name), *(fold(a) for a in entry.meta.get("aliases") or ())):
+                return entry
+        known = self.names(kind)
+        raise ConfigError(
+            f"There is no {kind} called '{name}'.{did_you_mean(name, known)} "
+            f"Known {kind}s: {', '.join(known)}. ('--list' describes them.)"
+        )
+
+    def supports(self, model: Entry, dataset: Entry) -> bool:
+        """Whether a model's YAML lists the dataset; ``datasets: any`` accepts every one."""
+        supported = model.meta.get("datasets", "any")
+        if supported == "any":
+            return True
+        return fold(dataset.name) in {fold(item) for item in supported}
+
+    def resolve(self, entry: Entry, role: str, default: str | None = None) -> Any:
+        """Import the class that plays ``role`` for ``entry``.
+
+        Raises:
+            ConfigError: the YAML names no class, or one that does not exist.
+            EnvironmentProblem: its module needs a package that is not installed.
+        """
+        target = entry.target(role) or default
+        if not target:
+            raise ConfigError(f"{entry.path}: 'classes' names no '{role}' for {entry.name}")
+        return import_target(target, f"{entry.path} (classes.{role})", self.plugins)
+
+
+def import_target(target: str, where: str, plugins: Iterable[Path] = ()) -> Any:
+    """The object that ``module:Class`` points to. ``where`` is named in errors."""
+    module_name, _, attribute = str(target).partition(":")
+    if not attribute:
+        raise ConfigError(f"{where}: '{target}' must have the form 'package.module:Class'")
+    for folder in plugins:
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if missing and module_name.startswith(missing):
+            raise ConfigError(f"{where}: there is no Python module '{module_name}'") from error
+        raise EnvironmentProblem(
+            f"{target} needs the Python package '{missing}', which is not installed. "
+            f"Install it with: pip install {missing.split('.')[0]}"
+        ) from error
+    if not hasattr(module, attribute):
+        raise ConfigError(f"{where}: the module '{module_name}' has no '{attribute}'")
+    return getattr(module, attribute)
+
+
+def _read_entry(kind: str, path: Path) -> Entry:
+    data, lines = load_yaml(path)
+    meta = {key: data[key] for key in META_KEYS[kind] if key in data}
+    values = {key: value for key, value in data.items() if key not in META_KEYS[kind]}
+    name = str(meta.get("name", path.stem))
+    if fold(name) != fold(path.stem):
+        raise ConfigError(f"{path}: 'name: {name}' must equal the file name '{path.stem}'")
+    for role in meta.get("classes") or {}:
+        if role not in ROLES:
+            raise ConfigError(
+                f"{path}:{lines.get('classes.' + role, 0)}: unknown role 'classes.{role}'."
+                + did_you_mean(role, ROLES)
+            )
+    if kind == "metric":
+        for key in values:
+            raise ConfigError(f"{path}:{lines[key]}: unknown key '{key}'."
+                              + did_you_mean(key, META_KEYS[kind]))  # fmt: skip
+    return Entry(kind, name, path, meta, values, lines)
+
+
+def plugin_folders(extra: str | Path | Iterable[str | Path] | None = None) -> tuple[str, ...]:
+    """Plugin folders of the setting ``plugin_path`` and of ``TALKINGFACE_PLUGINS``."""
+    found: list[str] = []
+    if extra:
+        items = [extra] if isinstance(extra, (str, Path)) else list(extra)
+        for item in items:
+            found += [part for part in str(item).split(os.pathsep) if part]
+    found += [p for p in os.environ.get("TALKINGFACE_PLUGINS", "").split(os.pathsep) if p]
+    return tuple(dict.fromkeys(found))
+
+
+@lru_cache(maxsize=8)
+def _cached(plugins: tuple[str, ...], root: Path) -> Registry:
+    return Registry(plugins)
+
+
+def get_registry(plugin_path: str | Path | Iterable[str | Path] | None = None) -> Registry:
+    """The registry of this process; read once per set of plugin folders."""
+    return _cached(plugin_folders(plugin_path), project_root())
+
+
+def refresh() -> None:
+    """Forget what was read, after a YAML file was added at run time."""
+    _cached.cache_clear()

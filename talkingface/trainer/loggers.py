@@ -1,0 +1,165 @@
+"""Progress bars, text logs, ``metrics.jsonl`` and TensorBoard."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+
+class _TqdmHandler(logging.StreamHandler):
+    """Log lines that do not tear a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stdout)
+        sys.stdout.flush()
+
+
+def setup_logging(level: str, files: Iterable[Path] = ()) -> list[logging.Handler]:
+    """Send the package's log to the terminal (message only) and to files (with time and module).
+
+    Returns:
+        The file handlers, for :func:`close_handlers`.
+    """
+    package = logging.getLogger("talkingface")
+    package.setLevel(logging.DEBUG)
+    package.propagate = False
+    for handler in [h for h in package.handlers if isinstance(h, _TqdmHandler)]:
+        package.removeHandler(handler)
+    terminal = _TqdmHandler()
+    terminal.setLevel(level.upper())
+    terminal.setFormatter(logging.Formatter("%(message)s"))
+    package.addHandler(terminal)
+    handlers: list[logging.Handler] = []
+    for path in files:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        package.addHandler(handler)
+        handlers.append(handler)
+    return handlers
+
+
+def close_handlers(handlers: Iterable[logging.Handler]) -> None:
+    """Detach and close file handlers, so that a second run in one process does not log twice."""
+    package = logging.getLogger("talkingface")
+    for handler in handlers:
+        package.removeHandler(handler)
+        handler.close()
+
+
+def progress(iterable: Iterable | None = None, *, show: str | bool = "auto", **options: Any) -> tqdm:
+    """A tqdm bar; with ``show="auto"`` only when the output is a terminal."""
+    visible = sys.stderr.isatty() if show == "auto" else bool(show)
+    return tqdm(iterable, disable=not visible, dynamic_ncols=True, **options)
+
+
+def to_grid(images: np.ndarray, columns: int = 8) -> np.ndarray:
+    """(N,H,W,3) uint8 pictures in rows of ``columns``."""
+    count, height, width, _ = images.shape
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    canvas = np.zeros((rows * height, columns * width, 3), np.uint8)
+    for index, image in enumerate(images):
+        row, column = divmod(index, columns)
+        canvas[row * height:(row + 1) * height, column * width:(column + 1) * width] = image
+    return canvas
+
+
+class RunLogger:
+    """Writes what happens during a run; a disabled one (ranks above 0) writes nothing.
+
+    Args:
+        tensorboard_dir: folder of the event files.
+        metrics_file: one JSON line per validation.
+        bgr: True when the model's image channels are in OpenCV's order.
+    """
+
+    def __init__(self, tensorboard_dir: Path | None, metrics_file: Path | None, *,
+                 bgr: bool = False, wandb_run: Any = None) -> None:  # fmt: skip
+        self.bgr = bgr
+        self.metrics_file = metrics_file
+        self.wandb = wandb_run
+        self.writer = None
+        if tensorboard_dir is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(tensorboard_dir))
+
+    def scalars(self, values: Mapping[str, float], step: int, prefix: str) -> None:
+        if self.writer is not None:
+            for key, value in values.items():
+                self.writer.add_scalar(f"{prefix}/{key}", value, step)
+        if self.wandb is not None:
+            self.wandb.log({f"{prefix}/{k}": v for k, v in values.items()}, step=step)
+
+    def record(self, values: Mapping[str, Any]) -> None:
+        """Append a line to ``metrics.jsonl``."""
+        if self.metrics_file is not None:
+            with open(self.metrics_file, "a", encoding="utf-8") as file:
+                file.write(json.dumps(dict(values)) + "\n")
+
+    def pictures(self, values: Mapping[str, Tensor], step: int, folder: Path | None = None) -> None:
+        """Log image batches (B,3,H,W) and video batches (B,T,3,H,W), values 0..1."""
+        if self.writer is None:
+            return
+        for key, tensor in values.items():
+            array = (tensor.detach().float().clamp(0, 1) * 255).round().byte().cpu().numpy()
+            if self.bgr:
+                array = np.flip(array, axis=-3)
+            if array.ndim == 5:
+                frames = [to_grid(frame.transpose(0, 2, 3, 1)) for frame in array.swapaxes(0, 1)]
+                self._animation(key, frames, step)
+                still = frames[0]
+            else:
+                still = to_grid(array.transpose(0, 2, 3, 1))
+                self.writer.add_image(key, still, step, dataformats="HWC")
+            if folder is not None:
+                from talkingface.data.media.writer import write_image
+
+                write_image(folder / f"step{step:07d}_{key.replace('/', '_')}.png", still)
+
+    def _animation(self, tag: str, frames: list[np.ndarray], step: int, fps: int = 5) -> None:
+        """A short video as an animated GIF, which TensorBoard plays among its images."""
+        from PIL import Image
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        buffer = io.BytesIO()
+        images = [Image.fromarray(np.ascontiguousarray(frame)) for frame in frames]
+        images[0].save(
+            buffer, format="GIF", save_all=True, append_images=images[1:], duration=1000 // fps, loop=0
+        )
+        height, width = frames[0].shape[:2]
+        picture = Summary.Image(
+            height=height, width=width, colorspace=3, encoded_image_string=buffer.getvalue()
+        )
+        self.writer._get_file_writer().add_summary(
+            Summary(value=[Summary.Value(tag=tag, image=picture)]), step
+        )
+
+    def audio(self, tag: str, samples: np.ndarray, rate: int, step: int) -> None:
+        """Log a mono waveform in -1..1."""
+        if self.writer is not None:
+            self.writer.add_audio(tag, samples[None], step, sample_rate=rate)
+
+    def settings(self, flat: Mapping[str, Any]) -> None:
+        """Log the configuration as a text table."""
+        if self.writer is not None:
+            rows = "\n".join(f"| {key} | {value} |" for key, value in flat.items())
+            self.writer.add_text("config", f"| key | value |\n|---|---|\n{rows}")
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()

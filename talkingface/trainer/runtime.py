@@ -1,0 +1,168 @@
+"""Devices, processes and number formats. The only file that imports Lightning Fabric."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from talkingface.errors import EnvironmentProblem
+
+if TYPE_CHECKING:
+    from talkingface.config.config import Config
+
+log = logging.getLogger(__name__)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of the key ``device``.
+
+    Raises:
+        EnvironmentProblem: the wanted device is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise EnvironmentProblem(
+            f"device={name}: PyTorch sees no CUDA device. Use --device=cpu, or check the driver "
+            "('nvidia-smi') and that torch is a CUDA build (torch.version.cuda = "
+            f"{torch.version.cuda})."
+        )
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise EnvironmentProblem("device=mps: PyTorch sees no Apple GPU. Use --device=cpu.")
+    return torch.device(name)
+
+
+def launched_rank() -> int:
+    """Rank of this process when a launcher (torchrun or Fabric) started it, else 0."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))
+
+
+class Runtime:
+    """Thin layer over Fabric: about ten calls, so that another backend is a file of this size.
+
+    Args:
+        cfg: uses ``device``, ``devices`` and ``precision``.
+    """
+
+    def __init__(self, cfg: Config) -> None:
+        self.device = choose_device(cfg.device)
+        if cfg.precision == "16-mixed" and self.device.type == "cpu":
+            raise EnvironmentProblem(
+                "precision=16-mixed needs a GPU; on a CPU use bf16-mixed or 32-true."
+            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from lightning_fabric import Fabric
+            from lightning_fabric.strategies import DDPStrategy
+
+        world = int(os.environ.get("WORLD_SIZE", 0)) or cfg.devices
+        if self.device.type == "cuda":
+            available = torch.cuda.device_count()
+            if cfg.devices > available:
+                raise EnvironmentProblem(
+                    f"devices={cfg.devices}, but PyTorch sees {available} CUDA device(s)."
+                )
+        devices: Any = cfg.devices
+        if self.device.index is not None and cfg.devices == 1:
+            devices = [self.device.index]
+        # Other ranks wait at the first barrier while rank 0 prepares data, which may take hours.
+        strategy = DDPStrategy(timeout=timedelta(days=2)) if world > 1 else "auto"
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.fabric = Fabric(
+                accelerator=self.device.type, devices=devices, strategy=strategy,
+                precision=cfg.precision,
+            )  # fmt: skip
+            self.fabric.launch()
+        self.device = self.fabric.device
+
+    @property
+    def rank(self) -> int:
+        return self.fabric.global_rank
+
+    @property
+    def world_size(self) -> int:
+        return self.fabric.world_size
+
+    @property
+    def is_zero(self) -> bool:
+        return self.fabric.global_rank == 0
+
+    def setup(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
+        """Wrap a network (on its own, see the trainer) and its optimizer."""
+        return self.fabric.setup(network, optimizer)
+
+    @staticmethod
+    def unwrap(network: nn.Module) -> nn.Module:
+        """The bare network inside Fabric's wrapper."""
+        from lightning_fabric.wrappers import is_wrapped
+
+        return network.module if is_wrapped(network) else network
+
+    def to_device(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Move the tensors of a batch."""
+        return {
+            key: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
+            for key, value in batch.items()
+        }
+
+    def backward(self, loss: Tensor) -> None:
+        self.fabric.backward(loss)
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        return self.fabric.autocast()
+
+    @contextlib.contextmanager
+    def no_sync(self, networks: list[nn.Module], enabled: bool) -> Iterator[None]:
+        """Delay the gradient exchange while batches are accumulated."""
+        with contextlib.ExitStack() as stack:
+            for network in networks:
+                stack.enter_context(self.fabric.no_backward_sync(network, enabled=enabled))
+            yield
+
+    def clip(self, network: nn.Module, optimizer: Any, max_norm: float) -> Tensor:
+        """Clip the gradient norm; returns the norm before."""
+        return self.fabric.clip_gradients(network, optimizer, max_norm=max_norm, error_if_nonfinite=False)
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Mean over all processes."""
+        return self.fabric.all_reduce(value, reduce_op="mean") if self.world_size > 1 else value
+
+    def sum(self, value: Tensor) -> Tensor:
+        """Sum over all processes."""
+        return self.fabric.all_reduce(value, reduce_op="sum") if self.world_size > 1 else value
+
+    def any(self, flag: bool) -> bool:
+        """True on all processes when it is true on one."""
+        if self.world_size == 1:
+            return flag
+        return bool(self.sum(torch.tensor(float(flag), device=self.device)) > 0)
+
+    def broadcast(self, value: Any) -> Any:
+        return self.fabric.broadcast(value) if self.world_size > 1 else value
+
+    def barrier(self) -> None:
+        self.fabric.barrier()
+
+    def sync_buffers(self, network: nn.Module) -> None:
+        """Give all ranks rank 0's buffers: BatchNorm statistics drift apart between ranks."""
+        if self.world_size > 1:
+            for buffer in self.unwrap(network).buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
+    def scaler_state(self) -> dict[str, Any]:
+        """State of the fp16 gradient scaler; empty for other formats."""
+        return dict(self.fabric._precision.state_dict())
+
+    def load_scaler_state(self, state: dict[str, Any]) -> None:
+        if state:
+            self.fabric._precision.load_state_dict(state)

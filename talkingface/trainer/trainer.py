@@ -1,0 +1,572 @@
+"""The training loop: one for all models, GANs included.
+
+A GAN is not another trainer but a model with two phases; see :meth:`Trainer.train_step`.
+Everything that a resumed run needs is in the checkpoint, down to the position inside the epoch, so
+``N`` steps equal ``k`` steps, a stop, and ``N - k`` more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import signal
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from talkingface.errors import ConfigError, Interrupted, StageError, WeightsError
+from talkingface.model.abstract_talkingface import AbstractTalkingFace
+from talkingface.model.weights import load_strict
+from talkingface.trainer.checkpoint import load_checkpoint, save_checkpoint
+from talkingface.trainer.loggers import RunLogger, progress
+from talkingface.trainer.optim import AveragedWeights, Schedule, build_optimizer
+from talkingface.trainer.runtime import Runtime
+from talkingface.utils.seeding import get_rng_state, preserve_rng, set_rng_state
+
+if TYPE_CHECKING:
+    from talkingface.config.config import Config
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class FitResult:
+    """Outcome of a training."""
+
+    best_score: float | None
+    best_step: int
+    steps: int
+    epochs: int
+    seconds: float
+    reason: str
+
+
+@dataclass
+class Scorer:
+    """Scores the model on generated validation videos, for a ``valid_metric`` that is no loss."""
+
+    score: Callable[[AbstractTalkingFace], dict[str, float]]
+    higher_is_better: bool
+
+
+@dataclass
+class _Progress:
+    """Counters of a run; all are saved."""
+
+    epoch: int = 0
+    batch_in_epoch: int = 0
+    global_step: int = 0
+    nan_batches: int = 0
+    bad_validations: int = 0
+    seconds: float = 0.0
+    best: dict[str, Any] = field(default_factory=dict)
+
+
+class Trainer:
+    """Trains a model.
+
+    Args:
+        cfg: the run's configuration.
+        model: on the CPU, not wrapped.
+        runtime: devices and processes.
+        checkpoint_dir: where ``last.ckpt`` and ``best.ckpt`` go; None keeps nothing.
+        logger: TensorBoard and ``metrics.jsonl``.
+        scorer: needed when ``valid_metric`` names a metric of the evaluator.
+    """
+
+    def __init__(
+        self,
+        cfg: Config,
+        model: AbstractTalkingFace,
+        runtime: Runtime,
+        checkpoint_dir: Path | None = None,
+        logger: RunLogger | None = None,
+        scorer: Scorer | None = None,
+    ) -> None:
+        self.cfg, self.model, self.runtime = cfg, model, runtime
+        self.checkpoint_dir = checkpoint_dir if cfg.saved else None
+        self.logger = logger or RunLogger(None, None)
+        self.scorer = scorer
+        self.progress = _Progress()
+        self.phases = model.active_phases()
+        self._check_options()
+        self._resume_state: dict[str, Any] | None = None
+        self._signal: int | None = None
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = defaultdict(int)
+        self._last_save = time.monotonic()
+        self._saved_at: int | None = None
+
+    # -- setup ------------------------------------------------------------------------------------
+
+    def _check_options(self) -> None:
+        for section, known in (("groups", self.model.networks()), ("phases", self.model.phases)):
+            for name in getattr(self.cfg.optim, section):
+                if name not in known:
+                    raise ConfigError(
+                        f"optim.{section}.{name}: {self.cfg.model} has only: {', '.join(known)}"
+                    )
+
+    def resume_checkpoint(self, path: Path) -> None:
+        """Go on from a checkpoint when :meth:`fit` starts.
+
+        Raises:
+            WeightsError: not a checkpoint of this model.
+        """
+        state = load_checkpoint(path)
+        if state["model_name"] != self.cfg.model:
+            raise WeightsError(f"{path} belongs to {state['model_name']}, not to {self.cfg.model}")
+        self._resume_state = state
+        p = state["progress"]
+        log.info("resuming from %s: epoch %d, batch %d, step %d", path, p["epoch"] + 1,
+                 p["batch_in_epoch"], p["global_step"])  # fmt: skip
+
+    def _setup(self, steps_per_epoch: int, total_steps: int) -> None:
+        """Load weights, make optimizers, wrap the networks, load the rest of a resumed state."""
+        state = self._resume_state
+        if state is not None:
+            restore_networks(self.model, state, averaged=False)
+            self.model.load_other_parameter(state["other_parameter"])
+        self.optimizers: dict[str, Any] = {}
+        self.base_rates: dict[str, list[float]] = {}
+        self.average = None
+        trained = {n for phase in self.phases for n in self.model.phase_networks(phase)}
+        main = self.model.main_network
+        for name, network in self.model.networks().items():
+            if name not in trained:
+                network.to(self.runtime.device)
+                continue
+            if self.cfg.channels_last:
+                network.to(memory_format=torch.channels_last)
+            optimizer = build_optimizer(self.cfg, name, network)
+            self.base_rates[name] = [group["lr"] for group in optimizer.param_groups]
+            wrapped, optimizer = self.runtime.setup(network, optimizer)
+            setattr(self.model, name, wrapped)
+            self.optimizers[name] = optimizer
+        for helper in self.model.frozen.values():
+            helper.to(self.runtime.device)
+        if self.cfg.optim.ema_decay > 0:
+            self.average = AveragedWeights(self._bare(main), self.cfg.optim.ema_decay)
+        self.schedule = Schedule(self.cfg, total_steps, steps_per_epoch)
+        if state is not None:
+            self._load_training_state(state)
+
+    def _load_training_state(self, state: Mapping[str, Any]) -> None:
+        for name, optimizer in self.optimizers.items():
+            if name in state["optimizers"]:
+                optimizer.load_state_dict(state["optimizers"][name])
+        if self.average is not None and state.get("ema_state_dict"):
+            self.average.load_state_dict(
+                state["ema_state_dict"][self.model.main_network], state["ema_updates"]
+            )
+        self.schedule.load_state_dict(state["schedule"])
+        self.runtime.load_scaler_state(state["scaler"])
+        self.progress = _Progress(**state["progress"])
+        set_rng_state(state["rng"][self.runtime.rank % len(state["rng"])])
+
+    def _bare(self, name: str) -> torch.nn.Module:
+        return self.runtime.unwrap(getattr(self.model, name))
+
+    def _unwrap_all(self) -> None:
+        for name in self.optimizers:
+            setattr(self.model, name, self._bare(name))
+
+    # -- the loop ---------------------------------------------------------------------------------
+
+    def fit(self, train_data: DataLoader, valid_data: DataLoader | None = None) -> FitResult:
+        """Train until ``epochs``, ``max_steps``, ``max_minutes``, early stop or a signal.
+
+        Raises:
+            Interrupted: SIGINT or SIGTERM; ``last.ckpt`` was written.
+            StageError: too many batches with NaN.
+        """
+        accumulate = self.cfg.optim.accumulate
+        batches = max(len(train_data), 1)
+        steps_per_epoch = -(-batches // accumulate)
+        total = self.cfg.max_steps or self.cfg.epochs * steps_per_epoch
+        self._setup(steps_per_epoch, total)
+        started = time.monotonic()
+        before = self.progress.seconds
+        deadline = started + 60 * self.cfg.max_minutes if self.cfg.max_minutes else math.inf
+        reason = f"reached {total} steps"
+        with self._signals():
+            while self.progress.global_step < total:
+                self._train_epoch(train_data, total, deadline)
+                self.progress.seconds = before + time.monotonic() - started
+                ended = self.progress.batch_in_epoch == 0
+                over = self.progress.global_step >= total or time.monotonic() >= deadline
+                self._stop_if_signalled()
+                every = self.cfg.eval_step
+                validate = valid_data is not None and every > 0
+                validate = validate and (over or (ended and self.progress.epoch % every == 0))
+                patience_over = False
+                if validate:
+                    patience_over = self._validate(valid_data)
+                if self.cfg.keep_every and ended and self.progress.epoch % self.cfg.keep_every == 0:
+                    self._save(f"epoch_{self.progress.epoch:04d}.ckpt")
+                if validate or over or patience_over or self._save_is_due():
+                    self._save("last.ckpt")
+                self._stop_if_signalled()
+                if patience_over:
+                    reason = f"no progress in {self.cfg.stopping_step} validations"
+                    break
+                if time.monotonic() >= deadline:
+                    reason = f"reached {self.cfg.max_minutes} minutes"
+                    break
+        if self.checkpoint_dir is not None and not (self.checkpoint_dir / "best.ckpt").exists():
+            self._save("best.ckpt")
+        self._unwrap_all()
+        p = self.progress
+        return FitResult(p.best.get("value"), p.best.get("step", p.global_step), p.global_step,
+                         p.epoch, p.seconds, reason)  # fmt: skip
+
+    def _train_epoch(self, loader: DataLoader, total: int, deadline: float) -> None:
+        """One epoch, or the rest of one; leaves early at ``total`` steps, deadline or signal."""
+        p = self.progress
+        batches = len(loader)  # of a whole epoch: the sampler's start is 0 here
+        loader.sampler.set_position(p.epoch, p.batch_in_epoch * loader.batch_size)
+        self.model.train()
+        self._clear_sums()
+        waited, began = 0.0, time.monotonic()
+        done_here = items = 0
+        bar = progress(
+            total=batches, initial=p.batch_in_epoch, leave=False, unit="batch",
+            show=self.cfg.show_progress if self.runtime.is_zero else False,
+            desc=f"epoch {p.epoch + 1} step {p.global_step}/{total}",
+        )  # fmt: skip
+        iterator = iter(loader)
+        with bar:
+            while p.batch_in_epoch < batches:
+                mark = time.monotonic()
+                try:
+                    batch = next(iterator)
+                except StopIteration:
+                    break
+                waited += time.monotonic() - mark
+                p.batch_in_epoch += 1
+                boundary = (
+                    p.batch_in_epoch % self.cfg.optim.accumulate == 0 or p.batch_in_epoch == batches
+                )
+                self.train_step(batch, boundary)
+                done_here += 1
+                items += loader.batch_size * self.runtime.world_size
+                bar.update()
+                if not boundary:
+                    continue
+                p.global_step += 1
+                elapsed = time.monotonic() - began
+                if p.global_step % self.cfg.log_every == 0 or p.global_step == total:
+                    self._log_step(bar, items / elapsed, waited / elapsed, total)
+                if p.batch_in_epoch < batches and self._save_is_due():
+                    self._save("last.ckpt")
+                if p.global_step >= total or self._signal or time.monotonic() >= deadline:
+                    break
+        loader.sampler.set_position(p.epoch, 0)
+        if p.batch_in_epoch >= batches:
+            p.epoch += 1
+            p.batch_in_epoch = 0
+
+    def train_step(self, batch: Mapping[str, Any], boundary: bool = True) -> bool:
+        """Forward, backward and, at a boundary of accumulation, one optimizer step per phase.
+
+        Args:
+            boundary: False while gradients of several batches are added.
+
+        Returns:
+            False when the batch was skipped because of NaN.
+        """
+        p, options = self.progress, self.cfg.optim
+        batch = self.runtime.to_device(batch)
+        if self.runtime.any(not _all_finite(batch)):
+            self._skip(batch, "the batch holds NaN or infinite values")
+            return False
+        self.schedule.apply(self.optimizers, self.base_rates, p.global_step)
+        shared = self.model.forward_train(batch)
+        for phase in self.phases:
+            phase_options = options.phases.get(phase)
+            if phase_options is not None:
+                early = p.global_step < phase_options.start_step
+                if early or p.global_step % phase_options.every:
+                    continue
+            names = [n for n in self.model.phase_networks(phase) if n in self.optimizers]
+            networks = [getattr(self.model, name) for name in names]
+            with self._only_requires_grad(names), self.runtime.no_sync(networks, not boundary):
+                losses = self.model.calculate_loss(batch, phase=phase, shared=shared)
+                if self.runtime.any(not bool(torch.isfinite(losses["loss"]))):
+                    self._skip(batch, f"the loss of the phase '{phase}' is not finite")
+                    return False
+                self.runtime.backward(losses["loss"] / options.accumulate)
+            self._add(losses, phase)
+            if boundary:
+                limit = phase_options.clip_grad if phase_options else None
+                limit = limit or options.clip_grad
+                for name, network in zip(names, networks, strict=True):
+                    if limit:
+                        self.runtime.clip(network, self.optimizers[name], limit)
+                    self.optimizers[name].step()
+                    self.optimizers[name].zero_grad(set_to_none=True)
+        if boundary and self.average is not None:
+            self.average.update(self._bare(self.model.main_network))
+        return True
+
+    @contextlib.contextmanager
+    def _only_requires_grad(self, names: list[str]) -> Iterator[None]:
+        """Gradients for the networks of a phase only."""
+        others = [self._bare(name) for name in self.optimizers if name not in names]
+        for network in others:
+            network.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for network in others:
+                network.requires_grad_(True)
+
+    def _skip(self, batch: Mapping[str, Any], why: str) -> None:
+        p = self.progress
+        p.nan_batches += 1
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        names = batch.get("clip_id")
+        log.warning("step %d: %s; the batch is skipped (clips: %s)", p.global_step, why,
+                    ", ".join(map(str, names)) if names is not None else "unknown")  # fmt: skip
+        if p.nan_batches > self.cfg.optim.max_nan:
+            raise StageError(
+                f"{p.nan_batches} batches gave NaN or infinite values (optim.max_nan = "
+                f"{self.cfg.optim.max_nan}). Lower the learning rate, set optim.clip_grad, or look at "
+                "the clips named above. The last good state is in last.ckpt."
+            )
+
+    # -- logging ----------------------------------------------------------------------------------
+
+    def _add(self, losses: Mapping[str, Tensor], phase: str) -> None:
+        """Sum losses on the device; they reach the host once per ``log_every``."""
+        for key, value in losses.items():
+            if key == "loss" and len(self.phases) > 1:
+                key = f"loss_{phase}"
+            value = value.detach()
+            self._sums[key] = self._sums[key] + value if key in self._sums else value
+            self._counts[key] += 1
+
+    def _clear_sums(self) -> None:
+        self._sums.clear()
+        self._counts.clear()
+
+    def _log_step(self, bar: Any, rate: float, waiting: float, total: int) -> None:
+        p = self.progress
+        means = {key: float(value) / self._counts[key] for key, value in self._sums.items()}
+        self._clear_sums()
+        first = next(iter(self.optimizers.values()))
+        extra = {"learning_rate": first.param_groups[0]["lr"], "items_per_second": rate,
+                 "data_wait_share": waiting}  # fmt: skip
+        if self.runtime.device.type == "cuda":
+            extra["gpu_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        if not self.runtime.is_zero:
+            return
+        self.logger.scalars({**means, **extra}, p.global_step, "train")
+        digits = self.cfg.loss_decimal_place
+        text = ", ".join(f"{key} {value:.{digits}f}" for key, value in means.items())
+        bar.set_postfix_str(f"{text}, {rate:.1f} items/s, waiting {waiting:.0%}")
+        if bar.disable and p.global_step % (10 * self.cfg.log_every) == 0:
+            log.info("step %d/%d  %s, %.1f items/s, waiting for data %.0f %%", p.global_step, total,
+                     text, rate, 100 * waiting)  # fmt: skip
+        else:
+            log.debug("step %d/%d  %s", p.global_step, total, text)
+
+    # -- validation -------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """The model with its averaged weights, when there are any."""
+        bare = self._bare(self.model.main_network)
+        if self.average is not None:
+            self.average.swap(bare)
+        try:
+            yield
+        finally:
+            if self.average is not None:
+                self.average.swap(bare)
+
+    def _validate(self, loader: DataLoader) -> bool:
+        """Validate, remember the best; True when patience is over."""
+        p = self.progress
+        for name in self.optimizers:
+            self.runtime.sync_buffers(getattr(self.model, name))
+        with preserve_rng(), self.averaged_weights():
+            losses = self._valid_epoch(loader)
+            if self.scorer is not None and self.runtime.is_zero:
+                losses.update(self.scorer.score(self.model))
+            losses = self.runtime.broadcast(losses)
+        self.model.after_validation(losses)
+        name = self.cfg.valid_metric
+        key = name.split("/", 1)[1] if name.startswith("loss/") else name
+        if key not in losses:
+            raise ConfigError(
+                f"valid_metric={name}: the validation gives only: {', '.join(sorted(losses))}"
+            )
+        value = float(losses[key])
+        higher = self.scorer.higher_is_better if self.scorer is not None else False
+        best = p.best.get("value")
+        improved = math.isfinite(value) and (
+            best is None or (value > best if higher else value < best)
+        )
+        p.bad_validations = 0 if improved else p.bad_validations + 1
+        self.schedule.after_validation(improved)
+        if improved:
+            p.best = {"metric": name, "value": value, "epoch": p.epoch, "step": p.global_step}
+            self._save("best.ckpt")
+        if self.runtime.is_zero:
+            digits = self.cfg.loss_decimal_place
+            text = ", ".join(f"{k} {v:.{digits}f}" for k, v in losses.items())
+            log.info("validation at step %d (epoch %d, %.1f min): %s%s", p.global_step, p.epoch,
+                     p.seconds / 60, text, "  <- best" if improved else "")  # fmt: skip
+            self.logger.scalars(losses, p.global_step, "valid")
+            self.logger.record(
+                {"step": p.global_step, "epoch": p.epoch, "seconds": round(p.seconds, 3),
+                 "best": improved, **{k: float(v) for k, v in losses.items()}}
+            )  # fmt: skip
+        return 0 < self.cfg.stopping_step <= p.bad_validations
+
+    @torch.no_grad()
+    def _valid_epoch(self, loader: DataLoader) -> dict[str, float]:
+        """Mean losses over a split, weighted by items; logs pictures of the first batch."""
+        self.model.eval()
+        sums: dict[str, Tensor] = {}
+        count = torch.zeros((), device=self.runtime.device)
+        show = self.cfg.show_progress if self.runtime.is_zero else False
+        for number, batch in enumerate(progress(loader, show=show, desc="validation", leave=False)):
+            batch = self.runtime.to_device(batch)
+            size = next(len(v) for v in batch.values() if isinstance(v, Tensor))
+            losses = self.model.calculate_loss(
+                batch, valid=True, phase=self.phases[-1], shared=self.model.forward_train(batch)
+            )
+            for key, value in losses.items():
+                sums[key] = sums.get(key, torch.zeros_like(count)) + value.detach() * size
+            count += size
+            if number == 0 and self.runtime.is_zero:
+                folder = self.checkpoint_dir.parent / "samples" if self.checkpoint_dir else None
+                self.logger.pictures(
+                    self.model.visualize(batch), self.progress.global_step, folder
+                )
+        total = self.runtime.sum(count)
+        result = {key: float(self.runtime.sum(value) / total) for key, value in sums.items()}
+        self.model.train()
+        return result
+
+    # -- checkpoints ------------------------------------------------------------------------------
+
+    def _save_is_due(self) -> bool:
+        """Rank 0 decides, since clocks differ between processes."""
+        due = time.monotonic() - self._last_save > 60 * self.cfg.save_minutes
+        return bool(self.runtime.broadcast(due))
+
+    def _save(self, name: str) -> None:
+        if self.checkpoint_dir is None:
+            return
+        for network in self.optimizers:
+            self.runtime.sync_buffers(getattr(self.model, network))
+        rng = [get_rng_state()]
+        if self.runtime.world_size > 1:
+            gathered: list[Any] = [None] * self.runtime.world_size
+            torch.distributed.all_gather_object(gathered, rng[0])
+            rng = gathered
+        if self.runtime.is_zero:
+            save_checkpoint(self.checkpoint_dir / name, self.state(rng))
+        self._last_save = time.monotonic()
+        self.runtime.barrier()
+
+    def state(self, rng: list[dict[str, Any]]) -> dict[str, Any]:
+        """Everything that a resumed run needs, as tensors and plain values."""
+        from talkingface.utils.system import versions
+
+        main = self.model.main_network
+        p = self.progress
+        return {
+            "model_name": self.cfg.model,
+            "dataset_name": self.cfg.dataset,
+            "config": self.cfg.to_yaml(),
+            "config_hash": self.cfg.hash,
+            "epoch": p.epoch,
+            "global_step": p.global_step,
+            "best_valid_score": p.best.get("value"),
+            "progress": {**vars(p), "best": dict(p.best)},
+            "state_dict": {
+                f"{name}.{key}": value
+                for name in self.model.networks()
+                for key, value in self._bare(name).state_dict().items()
+            },
+            "ema_state_dict": {main: self.average.state_dict()} if self.average else None,
+            "ema_updates": self.average.updates if self.average else 0,
+            "optimizers": {name: opt.state_dict() for name, opt in self.optimizers.items()},
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.runtime.scaler_state(),
+            "other_parameter": self.model.other_parameter(),
+            "rng": rng,
+            "versions": versions(),
+        }
+
+    # -- signals ----------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM ask the loop to stop after the current step; a second one forces it."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ask(number: int, _frame: Any) -> None:
+            if self._signal is not None:
+                raise KeyboardInterrupt
+            self._signal = number
+            log.warning("signal %s: finishing this step, then saving", signal.Signals(number).name)
+
+        previous = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _stop_if_signalled(self) -> None:
+        if not self.runtime.any(self._signal is not None):
+            return
+        self._save("last.ckpt")
+        self._unwrap_all()
+        where = "nothing was saved (saved=false)"
+        if self.checkpoint_dir is not None:
+            where = f"the state is in {self.checkpoint_dir / 'last.ckpt'}; add --resume=auto to go on"
+        raise Interrupted(
+            f"training stopped at step {self.progress.global_step}: {where}",
+            self._signal or signal.SIGTERM,
+        )
+
+
+def _all_finite(batch: Mapping[str, Any]) -> bool:
+    """NaN must be caught before the forward pass: it would enter the BatchNorm statistics."""
+    return all(
+        bool(torch.isfinite(value).all())
+        for value in batch.values()
+        if isinstance(value, Tensor) and value.is_floating_point()
+    )
+
+
+def restore_networks(model: AbstractTalkingFace, state: Mapping[str, Any], averaged: bool) -> None:
+    """Load a checkpoint's networks into an unwrapped model, strictly.
+
+    Args:
+        averaged: take the EMA weights of the main network when the file has them.
+    """
+    for name, network in model.networks().items():
+        prefix = name + "."
+        own = {k[len(prefix):]: v for k, v in state["state_dict"].items() if k.startswith(prefix)}
+        if averaged and (state.get("ema_state_dict") or {}).get(name):
+            own = state["ema_state_dict"][name]
+        load_strict(network, own, source="the checkpoint", network=name)

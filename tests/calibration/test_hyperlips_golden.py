@@ -1,0 +1,169 @@
+"""HyperLips stage 1 against the official code: key names, parameter counts and outputs.
+
+The signatures need nothing. The outputs need the folder ``golden`` below ``TALKINGFACE_SHARED``
+(default: ``shared`` next to the repository); without it these tests are skipped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from talkingface.model.audio_driven_talkingface.hyperlips_networks import (
+    HyperCtrolDiscriminator,
+    HyperLipsBaseNet,
+    SyncNetColor,
+)
+
+_REPO = Path(__file__).resolve().parents[2]
+_GOLDEN = Path(os.environ.get("TALKINGFACE_SHARED", _REPO.parent / "shared")) / "golden"
+
+# Entries, numbers with buffers, trainable parameters, sha256 of the sorted "key:d0,d1" lines:
+# measured on the official code.
+_SIGNATURES = {
+    HyperLipsBaseNet: (
+        787,
+        29_767_637,
+        29_716_503,
+        "add34ec73fe58e98efb2eb809c93b502ebfda7f17f82aaf2821a8a9191e4e5ee",
+    ),
+    HyperCtrolDiscriminator: (
+        28,
+        14_113_793,
+        14_113_793,
+        "234e4c7054d1bee750e820baf677d1e69131b14fc83988bd449504b67e0a01cd",
+    ),
+    SyncNetColor: (
+        231,
+        23_007_905,
+        22_991_744,
+        "2c3e2ca790989244f2de8ca098fa625ac39350bb3fa2b8da789d08eb12a7117b",
+    ),
+}
+_NETWORKS = {
+    "base": HyperLipsBaseNet,
+    "base_mild": HyperLipsBaseNet,
+    "base_disc": HyperCtrolDiscriminator,
+    "sync": SyncNetColor,
+}
+
+
+@pytest.fixture(scope="module")
+def golden():
+    if not (_GOLDEN / "golden.py").is_file():
+        pytest.skip(f"reference outputs not found in {_GOLDEN} (set TALKINGFACE_SHARED)")
+    writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # read-only folder
+    sys.path.insert(0, str(_GOLDEN))
+    try:
+        import golden as module
+    finally:
+        sys.path.remove(str(_GOLDEN))
+        sys.dont_write_bytecode = writes_bytecode
+    return module
+
+
+@pytest.fixture(scope="module")
+def loaded(golden):
+    """Builds each reference network once: name -> (network, its state_dict)."""
+    cache: dict[str, tuple[torch.nn.Module, dict]] = {}
+
+    def get(name: str) -> tuple[torch.nn.Module, dict]:
+        if name not in cache:
+            net = _NETWORKS[name]().eval()
+            state = golden.load("hyperlips").state_dict(name)
+            net.load_state_dict(state)
+            cache[name] = net, state
+        return cache[name]
+
+    return get
+
+
+def _results(golden, net: torch.nn.Module, case: str) -> list:
+    reference = golden.load("hyperlips")
+    with torch.no_grad():
+        out = net(*reference.inputs(case).values())
+    names = reference.cases[case]["outputs"]
+    return reference.check(
+        case, dict(zip(names, out if isinstance(out, tuple) else (out,), strict=True))
+    )
+
+
+@pytest.mark.parametrize("network", _SIGNATURES, ids=lambda c: c.__name__)
+def test_default_network_has_the_official_keys_and_size(network):
+    with torch.device("meta"):  # shapes only
+        net = network()
+    state = net.state_dict()
+    lines = [f"{k}:{','.join(map(str, v.shape))}" for k, v in sorted(state.items())]
+    found = (
+        len(state),
+        sum(v.numel() for v in state.values()),
+        sum(p.numel() for p in net.parameters()),
+        hashlib.sha256("\n".join(lines).encode()).hexdigest(),
+    )
+    assert found == _SIGNATURES[network]
+
+
+@pytest.mark.parametrize("name", _NETWORKS)
+def test_keys_and_shapes_equal_the_reference_list(golden, name):
+    with torch.device("meta"):
+        state = _NETWORKS[name]().state_dict()
+    assert golden.key_diff(state, "hyperlips", name) == ([], [], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        ("base", "base"),
+        ("base_mild", "base_mild"),
+        ("base_mild", "base_5d"),
+        ("base_disc", "base_disc"),
+        ("sync", "sync"),
+    ],
+)
+def test_outputs_equal_the_official_code(golden, loaded, name, case):
+    net, _ = loaded(name)
+    for result in _results(golden, net, case):
+        assert result, result
+
+
+@pytest.mark.parametrize(
+    ("name", "case", "key"),
+    [
+        ("base_mild", "base_mild", "face_encoder.features.0.1.running_mean"),
+        ("base_mild", "base_mild", "hyper_control_net.audio_encoder.features.6.block.0.0.weight"),
+        ("base_mild", "base_mild", "hyper_control_net.dconv_down2.3.hyperkernel.weight"),
+        ("base_mild", "base_mild", "decoder.decode2.gru.hh.0.bias"),
+        ("base_disc", "base_disc", "face_encoder_blocks.3.1.conv_block.0.weight"),
+        ("sync", "sync", "face_encoder.9.conv_block.1.running_var"),
+    ],
+)
+def test_a_disturbed_weight_is_noticed(golden, loaded, name, case, key):
+    net, state = loaded(name)
+    net.load_state_dict(golden.perturb(state, key))
+    try:
+        assert not all(_results(golden, net, case))
+    finally:
+        net.load_state_dict(state)
+
+
+def test_a_wrong_stem_eps_is_noticed(golden, loaded):
+    net, _ = loaded("base_mild")
+    stem_norm = net.face_encoder.features[0][1]
+    stem_norm.eps = 1e-3
+    try:
+        assert not all(_results(golden, net, "base_mild"))
+    finally:
+        stem_norm.eps = 1e-5
+
+
+def test_the_inference_copy_stays_within_the_tolerance(golden, loaded):
+    from talkingface.model.fuse import optimize_for_inference
+
+    net, _ = loaded("base_mild")
+    for result in _results(golden, optimize_for_inference(net), "base_mild"):
+        assert result, result
