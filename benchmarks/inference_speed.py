@@ -78,8 +78,10 @@ def main() -> None:
         return torch.cat([fast_net.decode(*p, render_batch=args.render_batch) for p in parts])
 
     difference = (plain() - optimised()[:plain_frames]).abs().max().item()
-    print(f"torch {torch.__version__}, {size} px, {args.frames} frames, largest output difference "
-          f"{difference:.1e}")  # fmt: skip
+    print(
+        f"torch {torch.__version__}, {size} px, {args.frames} frames, largest output difference "
+        f"{difference:.1e}"
+    )
     print(f"{'threads':>7} {'plain ms/frame':>15} {'optimised':>10} {'ratio':>6}")
     for threads in args.threads:
         torch.set_num_threads(threads)

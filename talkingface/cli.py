@@ -126,7 +126,9 @@ def _store(args: Arguments, key: str, value: str) -> None:
     else:
         target, parsed = args.config, value if key in _TEXT_KEYS else parse_value(value)
     if key in target and target[key] != parsed:
-        raise ConfigError(f"--{key} is given twice with different values: {target[key]!r}, {parsed!r}")
+        raise ConfigError(
+            f"--{key} is given twice with different values: {target[key]!r}, {parsed!r}"
+        )
     target[key] = parsed
 
 
@@ -179,11 +181,20 @@ def _dispatch(args: Arguments) -> int:
 
 
 def _refuse_stray_options(args: Arguments) -> None:
-    owner = {"videos": "--prepare", "audio": "--infer", "source": "--infer", "output": "--infer",
-             "checkpoint": "--infer"}  # fmt: skip
+    owner = {
+        "videos": "--prepare",
+        "audio": "--infer",
+        "source": "--infer",
+        "output": "--infer",
+        "checkpoint": "--infer",
+    }
     for key in args.options:
         if key in owner:
-            hint = " (to evaluate a checkpoint: --evaluate_model_file=PATH)" if key == "checkpoint" else ""
+            hint = (
+                " (to evaluate a checkpoint: --evaluate_model_file=PATH)"
+                if key == "checkpoint"
+                else ""
+            )
             raise ConfigError(f"--{key} belongs to {owner[key]}, which is missing.{hint}")
 
 
@@ -194,8 +205,12 @@ def _run(args: Arguments) -> int:
     if "explain" in args.options:
         from talkingface.config.reference import explain_key
 
-        cfg = load_config(model or "HyperLipsBase", dataset or "Synthetic",
-                          config_files=args.config_files, cli=args.config)  # fmt: skip
+        cfg = load_config(
+            model or "HyperLipsBase",
+            dataset or "Synthetic",
+            config_files=args.config_files,
+            cli=args.config,
+        )
         print(explain_key(cfg, args.options["explain"]))
         return 0
     if not (model and dataset) and not args.config_files:
@@ -232,7 +247,9 @@ def _listing(args: Arguments) -> str:
     table("Datasets", [(d.name, d.summary) for d in registry.entries("dataset").values()])
     pairs = []
     for entry in models:
-        names = [d.name for d in registry.entries("dataset").values() if registry.supports(entry, d)]
+        names = [
+            d.name for d in registry.entries("dataset").values() if registry.supports(entry, d)
+        ]
         presets = ", ".join(entry.presets) or "none"
         pairs.append((entry.name, f"{', '.join(names)}   (presets: {presets})"))
     table("Supported pairs", pairs)

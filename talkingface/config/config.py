@@ -22,14 +22,45 @@ from talkingface.utils.paths import REPOSITORY, project_root, resolve, shown
 
 # Keys that do not change what is learned: two runs that differ only here may resume each other.
 _NOT_IN_HASH = {
-    "plugin_path", "device", "devices", "num_workers", "process_workers", "show_progress",
-    "log_level", "log_wandb", "stages", "need_preprocess", "train", "evaluate_model_file",
-    "checkpoint_dir", "checkpoint_sub_dir", "results_dir", "log_dir", "tensorboard_dir",
-    "weights_dir", "epochs", "max_steps", "max_minutes", "eval_batch_size", "saved",
-    "save_minutes", "keep_every", "resume", "log_every", "trust_checkpoint", "metrics",
-    "metric_params", "baselines", "eval_clips", "n_preview", "metric_decimal_place",
-    "loss_decimal_place", "stopping_step", "eval_step", "preset",
-}  # fmt: skip
+    "plugin_path",
+    "device",
+    "devices",
+    "num_workers",
+    "process_workers",
+    "show_progress",
+    "log_level",
+    "log_wandb",
+    "stages",
+    "need_preprocess",
+    "train",
+    "evaluate_model_file",
+    "checkpoint_dir",
+    "checkpoint_sub_dir",
+    "results_dir",
+    "log_dir",
+    "tensorboard_dir",
+    "weights_dir",
+    "epochs",
+    "max_steps",
+    "max_minutes",
+    "eval_batch_size",
+    "saved",
+    "save_minutes",
+    "keep_every",
+    "resume",
+    "log_every",
+    "trust_checkpoint",
+    "metrics",
+    "metric_params",
+    "baselines",
+    "eval_clips",
+    "n_preview",
+    "metric_decimal_place",
+    "loss_decimal_place",
+    "stopping_step",
+    "eval_step",
+    "preset",
+}
 
 
 @dataclass
@@ -123,7 +154,10 @@ def _inferred_section(name: str, values: Mapping[str, Any]) -> type[Section]:
         else:
             kind: Any = float if type(value) in (int, float) else type(value)
             kind = int if type(value) is int else kind
-            fields[key] = (Any if value is None else kind, Field(value, description="Set in the YAML."))
+            fields[key] = (
+                Any if value is None else kind,
+                Field(value, description="Set in the YAML."),
+            )
     return create_model(name, __base__=Section, **fields)
 
 
@@ -163,8 +197,15 @@ class Config(Mapping):
         notes: deprecation lines to show to the user.
     """
 
-    def __init__(self, values: Section, provenance: dict[str, str], registry: Registry,
-                 model_entry: Entry, dataset_entry: Entry, notes: list[str]) -> None:  # fmt: skip
+    def __init__(
+        self,
+        values: Section,
+        provenance: dict[str, str],
+        registry: Registry,
+        model_entry: Entry,
+        dataset_entry: Entry,
+        notes: list[str],
+    ) -> None:
         self._values = values
         self.provenance = provenance
         self.registry = registry
@@ -277,7 +318,9 @@ def _apply_aliases(layers: list[Layer], aliases: Mapping[str, str]) -> list[str]
             if old == "gpu_id":
                 value = len([p for p in str(value).split(",") if p.strip()]) or 1
             _merge_plain(layer.values, nest({new: value}))
-            layer.lines[new] = layer.lines.get(old, layer.lines.get(new, 0)) or layer.lines.pop(new, 0)
+            layer.lines[new] = layer.lines.get(old, layer.lines.get(new, 0)) or layer.lines.pop(
+                new, 0
+            )
             if not layer.lines.get(new):
                 layer.lines.pop(new, None)
             notes.append(f"{place}: '{old}' is an old name; write '{new}'.")
@@ -289,8 +332,9 @@ def _apply_aliases(layers: list[Layer], aliases: Mapping[str, str]) -> list[str]
     return notes
 
 
-def _validation_message(error: ValidationError, provenance: Mapping[str, str],
-                        known: list[str]) -> str:  # fmt: skip
+def _validation_message(
+    error: ValidationError, provenance: Mapping[str, str], known: list[str]
+) -> str:
     lines = []
     for item in error.errors():
         # Tuple indices, union branches and the like follow the field name; only field names count.
@@ -304,8 +348,10 @@ def _validation_message(error: ValidationError, provenance: Mapping[str, str],
         if item["type"] == "extra_forbidden":
             scope = [k for k in known if k.startswith(key.rsplit(".", 1)[0] + ".")] or known
             hint = did_you_mean(key, scope) or did_you_mean(key, known)
-            lines.append(f"unknown key '{key}' ({origin}).{hint}"
-                         " Explain a key with --explain=<key>, see all with --print_config.")  # fmt: skip
+            lines.append(
+                f"unknown key '{key}' ({origin}).{hint}"
+                " Explain a key with --explain=<key>, see all with --print_config."
+            )
         else:
             given = item.get("input")
             lines.append(f"'{key}' = {given!r} ({origin}): {item['msg']}")
@@ -434,7 +480,7 @@ def _preset_layers(preset: str, model: Entry, dataset: Entry) -> list[Layer]:
     for entry in (model, dataset):
         if name in entry.presets:
             prefix = f"presets.{name}."
-            lines = {k[len(prefix):]: v for k, v in entry.lines.items() if k.startswith(prefix)}
+            lines = {k[len(prefix) :]: v for k, v in entry.lines.items() if k.startswith(prefix)}
             label = f"{shown(entry.path)} preset {name}"
             layers.append(Layer(label, nest(_copy(entry.presets[name] or {})), lines))
     return layers

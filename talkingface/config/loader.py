@@ -82,7 +82,7 @@ def parse_yaml(text: str, source: str = "<text>") -> Any:
         ConfigError: on a syntax error, a repeated key or a tag that would build an object.
     """
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+        return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise _explain(error, source) from error
 

@@ -36,7 +36,9 @@ AutoInt = Literal["auto"] | Annotated[int, Field(ge=0)]
 class OptimGroup(Section):
     """Settings of one network's optimizer; null keeps the run-wide value."""
 
-    learner: Literal["adam", "adamw", "sgd", "rmsprop"] | None = Field(None, description="Optimizer.")
+    learner: Literal["adam", "adamw", "sgd", "rmsprop"] | None = Field(
+        None, description="Optimizer."
+    )
     learning_rate: float | None = Field(None, gt=0, description="Step size.")
     weight_decay: float | None = Field(None, ge=0, description="L2 penalty.")
     betas: tuple[float, float] | None = Field(None, description="Adam's two decay rates.")
@@ -47,7 +49,9 @@ class PhaseOptions(Section):
 
     every: int = Field(1, ge=1, description="Step this phase on every n-th batch.")
     start_step: int = Field(0, ge=0, description="First global step at which the phase runs.")
-    clip_grad: float | None = Field(None, gt=0, description="Largest gradient norm; null: run-wide.")
+    clip_grad: float | None = Field(
+        None, gt=0, description="Largest gradient norm; null: run-wide."
+    )
 
 
 class OptimSection(Section):
@@ -64,12 +68,16 @@ class OptimSection(Section):
     gamma: float = Field(0.5, gt=0, le=1, description="scheduler=step/plateau: factor of a decay.")
     patience: int = Field(3, ge=0, description="scheduler=plateau: validations without progress.")
     accumulate: int = Field(1, ge=1, description="Batches whose gradients are added per step.")
-    clip_grad: float | None = Field(None, gt=0, description="Largest gradient norm; null: no limit.")
+    clip_grad: float | None = Field(
+        None, gt=0, description="Largest gradient norm; null: no limit."
+    )
     ema_decay: float = Field(
         0.0, ge=0, lt=1, description="Decay of the averaged copy used for validation; 0: none."
     )
     max_nan: int = Field(
-        10, ge=0, description="Batches with a NaN or infinite loss that are skipped before the run stops."
+        10,
+        ge=0,
+        description="Batches with a NaN or infinite loss that are skipped before the run stops.",
     )
     groups: dict[str, OptimGroup] = Field(
         default_factory=dict, description="Settings per network, by name (e.g. discriminator)."
@@ -109,9 +117,10 @@ class OverallConfig(Section):
         True, description="Deterministic kernels; also seeds workers and the sampler."
     )
     device: str = Field(
-        "auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        "auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
         description="auto takes a GPU when there is one: auto, cpu, cuda, cuda:0, mps.",
-    )  # fmt: skip
+    )
     devices: int = Field(1, ge=1, description="Number of devices (or CPU processes) to train on.")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
         "32-true", description="Number format of training; bf16-mixed suits recent GPUs."
@@ -120,7 +129,9 @@ class OverallConfig(Section):
         False, description="NHWC memory format for image networks; faster on most hardware."
     )
     num_workers: AutoInt = Field("auto", description="Loader processes; auto: from the CPU count.")
-    process_workers: AutoInt = Field("auto", description="Preprocessing processes; auto: CPU count.")
+    process_workers: AutoInt = Field(
+        "auto", description="Preprocessing processes; auto: CPU count."
+    )
     show_progress: Literal["auto"] | bool = Field(
         "auto", description="Progress bars; auto: only on a terminal."
     )
@@ -132,7 +143,9 @@ class OverallConfig(Section):
     stages: NameList = Field(
         ["preprocess", "train", "evaluate"], description="Stages that this run goes through."
     )
-    need_preprocess: bool = Field(True, description="Old switch; false removes the stage preprocess.")
+    need_preprocess: bool = Field(
+        True, description="Old switch; false removes the stage preprocess."
+    )
     train: bool = Field(True, description="Old switch; false removes the stage train.")
     evaluate_model_file: str | None = Field(
         None, description="Checkpoint to evaluate; alone it implies stages=evaluate."
@@ -143,14 +156,18 @@ class OverallConfig(Section):
     results_dir: str = Field("results", description="Generated videos and metric tables.")
     log_dir: str = Field("log", description="Text logs.")
     tensorboard_dir: str = Field("log_tensorboard", description="TensorBoard event files.")
-    weights_dir: str = Field("checkpoints", description="Pretrained weights that the user provides.")
+    weights_dir: str = Field(
+        "checkpoints", description="Pretrained weights that the user provides."
+    )
 
     epochs: int = Field(300, ge=0, description="Passes over the training split.")
     max_steps: int | None = Field(
         None, ge=1, description="Optimizer steps after which training ends; wins over epochs."
     )
     max_minutes: float | None = Field(
-        None, gt=0, description="Minutes after which training ends cleanly; for machines with a limit."
+        None,
+        gt=0,
+        description="Minutes after which training ends cleanly; for machines with a limit.",
     )
     batch_size: int = Field(16, ge=1, description="Training items per step and device.")
     eval_batch_size: int = Field(16, ge=1, description="Items per validation or inference step.")
@@ -161,7 +178,8 @@ class OverallConfig(Section):
     optim: OptimSection = Field(default_factory=OptimSection, description="Optimisation details.")
     eval_step: int = Field(1, ge=0, description="Epochs between two validations; 0: never.")
     valid_metric: str = Field(
-        "loss", description="Criterion of the best checkpoint: loss or loss/<part> of the validation."
+        "loss",
+        description="Criterion of the best checkpoint: loss or loss/<part> of the validation.",
     )
     stopping_step: int = Field(
         10, ge=0, description="Validations without progress before training stops; 0: never."
@@ -176,7 +194,8 @@ class OverallConfig(Section):
     )
     log_every: int = Field(10, ge=1, description="Steps between two logged losses.")
     trust_checkpoint: str | None = Field(
-        None, description="SHA-256 of a foreign checkpoint that holds pickled objects and is trusted."
+        None,
+        description="SHA-256 of a foreign checkpoint that holds pickled objects and is trusted.",
     )
 
     metrics: NameList = Field(default_factory=list, description="Metrics of the evaluation.")
@@ -203,13 +222,18 @@ class FaceSection(Section):
     """How faces are found and followed."""
 
     max_side: int = Field(
-        720, ge=64, description="Pictures are reduced to this long side before detection, in pixels."
+        720,
+        ge=64,
+        description="Pictures are reduced to this long side before detection, in pixels.",
     )
     min_detection: float = Field(
         0.5, ge=0, le=1, description="Least confidence of MediaPipe's face detector."
     )
     min_face_ratio: float = Field(
-        0.8, ge=0, le=1, description="Least share of frames with a face; a clip below it is skipped."
+        0.8,
+        ge=0,
+        le=1,
+        description="Least share of frames with a face; a clip below it is skipped.",
     )
     box_smoothing: float = Field(
         0.2, ge=0, description="Standard deviation of the temporal box smoothing, in seconds."
@@ -232,10 +256,12 @@ class DatasetConfig(Section):
     val_filelist: str | None = Field(None, description="null: <root>/filelist/val.txt.")
     test_filelist: str | None = Field(None, description="null: <root>/filelist/test.txt.")
     make_split: tuple[float, float, float] = Field(
-        (0.8, 0.1, 0.1), description="Shares of train, val and test when the lists do not exist yet."
+        (0.8, 0.1, 0.1),
+        description="Shares of train, val and test when the lists do not exist yet.",
     )
     split_by: Literal["clip", "folder"] = Field(
-        "clip", description="Unit that is never divided by the split: a clip, or a speaker's folder."
+        "clip",
+        description="Unit that is never divided by the split: a clip, or a speaker's folder.",
     )
     max_failed_ratio: float = Field(
         0.5, ge=0, le=1, description="Largest share of unusable clips before the run stops."

@@ -49,7 +49,9 @@ def nearest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
         close = difflib.get_close_matches(candidate, by_fold, n=limit, cutoff=0.6)
         found.extend(by_fold[item] for item in close)
         found.extend(
-            item for key, item in by_fold.items() if len(candidate) > 3 and key.startswith(candidate)
+            item
+            for key, item in by_fold.items()
+            if len(candidate) > 3 and key.startswith(candidate)
         )
     return list(dict.fromkeys(found))[:limit]
 

@@ -48,8 +48,12 @@ def discover_clips(data_dir: Path) -> list[Clip]:
             continue
         clip = make_clip(path, path.relative_to(data_dir).with_suffix("").as_posix())
         if clip.id in clips:
-            log.warning("two files share the clip name '%s': %s is used, %s is not", clip.id,
-                        clips[clip.id].path.name, path.name)  # fmt: skip
+            log.warning(
+                "two files share the clip name '%s': %s is used, %s is not",
+                clip.id,
+                clips[clip.id].path.name,
+                path.name,
+            )
             continue
         clips[clip.id] = clip
     return list(clips.values())
@@ -141,8 +145,13 @@ def ensure_filelists(cfg: Config, clips: list[Clip]) -> None:
     parts = split_names([c.id for c in clips], cfg.make_split, cfg.seed, cfg.split_by)
     for split, path in paths.items():
         write_filelist(path, parts[split])
-    log.info("split %d clips by %s: %s (lists in %s)", len(clips), cfg.split_by,
-             ", ".join(f"{len(parts[s])} {s}" for s in SPLITS), shown(paths["train"].parent))  # fmt: skip
+    log.info(
+        "split %d clips by %s: %s (lists in %s)",
+        len(clips),
+        cfg.split_by,
+        ", ".join(f"{len(parts[s])} {s}" for s in SPLITS),
+        shown(paths["train"].parent),
+    )
 
 
 def no_clips_message(cfg: Config) -> str:
@@ -166,6 +175,11 @@ def split_clips(cfg: Config, split: str) -> list[Clip]:
         clip = by_id.get(name) or by_id.get(stem)
         found.append(clip) if clip else missing.append(name)
     if missing:
-        log.warning("%d of %d clips of %s do not exist, e.g. %s", len(missing), len(names),
-                    shown(cfg.filelist(split)), ", ".join(missing[:3]))  # fmt: skip
+        log.warning(
+            "%d of %d clips of %s do not exist, e.g. %s",
+            len(missing),
+            len(names),
+            shown(cfg.filelist(split)),
+            ", ".join(missing[:3]),
+        )
     return found

@@ -84,8 +84,11 @@ class ClipPair:
 
     def frames(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Index, generated and real frame, (H,W,3) uint8 RGB; one decode of each video."""
-        pairs = zip(read_frames(self.generated, fps=self.fps), read_frames(self.real, fps=self.fps),
-                    strict=False)  # fmt: skip
+        pairs = zip(
+            read_frames(self.generated, fps=self.fps),
+            read_frames(self.real, fps=self.fps),
+            strict=False,
+        )
         resized = False
         for index, (generated, real) in enumerate(pairs):
             if index >= self.n_frames:

@@ -72,9 +72,12 @@ class Evaluator:
                 for index, generated, real in clip.frames():
                     for metric in list(watching):
                         done = self._guarded(
-                            metric, clip, row, values,
+                            metric,
+                            clip,
+                            row,
+                            values,
                             lambda m=metric, i=index, g=generated, r=real: m.update(clip, i, g, r),
-                        )  # fmt: skip
+                        )
                         if not done:
                             watching.remove(metric)
                             alive.remove(metric)
@@ -83,6 +86,7 @@ class Evaluator:
                     self._fail(metric, clip, row, values, str(error))
                     alive.remove(metric)
         for metric in alive:
+
             def finish(m: Metric = metric) -> None:
                 values.update(m.finish(clip))
                 for key, reason in m.reasons.items():
@@ -91,8 +95,9 @@ class Evaluator:
             self._guarded(metric, clip, row, values, finish)
         row.notes[clip.name] = list(clip.notes)
 
-    def _guarded(self, metric: Metric, clip: ClipPair, row: RowResult, values: dict[str, float],
-                 action: Any) -> bool:  # fmt: skip
+    def _guarded(
+        self, metric: Metric, clip: ClipPair, row: RowResult, values: dict[str, float], action: Any
+    ) -> bool:
         """Run one step of a metric; a failure becomes nan with its reason."""
         try:
             action()
@@ -105,14 +110,17 @@ class Evaluator:
         return False
 
     @staticmethod
-    def _fail(metric: Metric, clip: ClipPair, row: RowResult, values: dict[str, float],
-              reason: str) -> None:  # fmt: skip
+    def _fail(
+        metric: Metric, clip: ClipPair, row: RowResult, values: dict[str, float], reason: str
+    ) -> None:
         for key in metric.outputs:
             values[key] = math.nan
             row.reasons[clip.name, key] = reason
 
 
-def aggregate(rows: list[RowResult], outputs: Iterable[str]) -> dict[str, dict[str, dict[str, Any]]]:
+def aggregate(
+    rows: list[RowResult], outputs: Iterable[str]
+) -> dict[str, dict[str, dict[str, Any]]]:
     """Mean, standard deviation and number of clips per row and output.
 
     All rows of a table are averaged over the same clips: those for which every row that has any

@@ -34,10 +34,12 @@ def console_table(
         lines.append([row, *cells, "/".join(str(n) for n in sorted(counts))])
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(
-        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w)
-                  for i, (cell, w) in enumerate(zip(line, widths, strict=True)))
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+        )
         for line in lines
-    )  # fmt: skip
+    )
 
 
 def _cell(value: float, decimals: int) -> str:
@@ -66,8 +68,13 @@ def _clean(value: Any) -> Any:
     return value
 
 
-def write_metrics(folder: Path, rows: list[RowResult], table: Mapping[str, Any],
-                  outputs: Mapping[str, Any], header: Mapping[str, Any]) -> None:  # fmt: skip
+def write_metrics(
+    folder: Path,
+    rows: list[RowResult],
+    table: Mapping[str, Any],
+    outputs: Mapping[str, Any],
+    header: Mapping[str, Any],
+) -> None:
     """Write ``metrics.json`` (aggregate, no times: equal inputs give equal bytes) and ``.csv``."""
     data = {
         **header,
@@ -86,10 +93,14 @@ def write_metrics(folder: Path, rows: list[RowResult], table: Mapping[str, Any],
     writer.writerow(["row", "clip", *outputs, "notes"])
     for row in rows:
         for clip, values in row.values.items():
-            cells = [repr(values[k]) if math.isfinite(values.get(k, math.nan)) else "nan"
-                     for k in outputs]  # fmt: skip
+            cells = [
+                repr(values[k]) if math.isfinite(values.get(k, math.nan)) else "nan"
+                for k in outputs
+            ]
             reasons = {row.reasons[clip, k] for k in outputs if (clip, k) in row.reasons}
-            writer.writerow([row.name, clip, *cells, "; ".join([*sorted(reasons), *row.notes[clip]])])
+            writer.writerow(
+                [row.name, clip, *cells, "; ".join([*sorted(reasons), *row.notes[clip]])]
+            )
     write_text(folder / "metrics.csv", buffer.getvalue())
 
 
@@ -122,8 +133,15 @@ def append_leaderboard(path: Path, header: Mapping[str, Any], table: Mapping[str
             for row, values in table.items():
                 cells = {key: _number(item["mean"]) for key, item in values.items()}
                 clips = max((item["n"] for item in values.values()), default=0)
-                lines.append({"date": time.strftime("%Y-%m-%d %H:%M:%S"), **header, "row": row,
-                              "clips": clips, **cells})  # fmt: skip
+                lines.append(
+                    {
+                        "date": time.strftime("%Y-%m-%d %H:%M:%S"),
+                        **header,
+                        "row": row,
+                        "clips": clips,
+                        **cells,
+                    }
+                )
             columns = list(dict.fromkeys(key for line in lines for key in line))
             with (
                 atomic_file(path) as temporary,

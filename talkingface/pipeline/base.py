@@ -98,7 +98,9 @@ class Pipeline(ABC):
         total = self.frame_count(identity, wave)
         output.parent.mkdir(parents=True, exist_ok=True)
         bar = progress(total=total, unit="frame", desc=output.name, show=show_progress, leave=False)
-        with VideoWriter(output, self.cfg.fps, audio=(wave, SAMPLE_RATE), crf=self.cfg.infer.crf) as w:
+        with VideoWriter(
+            output, self.cfg.fps, audio=(wave, SAMPLE_RATE), crf=self.cfg.infer.crf
+        ) as w:
             with bar:
                 for frame in self.generate(identity, wave, baseline=baseline):
                     w.write(frame)

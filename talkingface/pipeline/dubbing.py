@@ -85,8 +85,11 @@ class DubbingPipeline(Pipeline):
                 log.info("%s: converted from %.3f to %g frames/s", source.name, info.fps, fps)
         track = track_face(source, fps=fps, options=self.cfg.face)
         if track.found_ratio < 0.9:
-            log.warning("%s: a face was found in only %.0f %% of the frames; the others stay as they "
-                        "are", source.name, 100 * track.found_ratio)  # fmt: skip
+            log.warning(
+                "%s: a face was found in only %.0f %% of the frames; the others stay as they are",
+                source.name,
+                100 * track.found_ratio,
+            )
         index = self._reference_index(track)
         frame = next(iter(self._forward(source, index, index + 1)))
         reference = self._crop(frame, track.boxes[index])
@@ -125,8 +128,7 @@ class DubbingPipeline(Pipeline):
         while done < total:
             count = min(length, total - done)
             if not backwards:
-                for index, frame in enumerate(self._forward(source.path, 0, count)):
-                    yield index, frame
+                yield from enumerate(self._forward(source.path, 0, count))
             else:
                 stop = length
                 while stop > length - count:
@@ -196,8 +198,13 @@ class DubbingPipeline(Pipeline):
             position += len(batch)
 
     @torch.no_grad()
-    def _synthesize(self, crops: list[np.ndarray], identity: DubbingSource,
-                    codes: list[torch.Tensor], position: int) -> np.ndarray:  # fmt: skip
+    def _synthesize(
+        self,
+        crops: list[np.ndarray],
+        identity: DubbingSource,
+        codes: list[torch.Tensor],
+        position: int,
+    ) -> np.ndarray:
         """Generated crops (n,S,S,3) uint8 BGR."""
         target = np.stack(crops)
         own = self.cfg.infer.reference == "self"
@@ -232,6 +239,7 @@ def mouth_mask(height: int, width: int, border: float) -> np.ndarray:
     The upper half keeps the original pixels; ``border`` is the width of the transition as a share of
     the crop's size.
     """
+
     def ramp(distance: np.ndarray, size: float) -> np.ndarray:
         return np.clip(distance / max(size, 1e-6), 0, 1)
 

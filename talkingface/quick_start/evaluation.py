@@ -52,8 +52,12 @@ def usable_clips(cfg: Config, split: str) -> list[Clip]:
         known = {clip.id: process.read_marker(clip.id) for clip in clips}
         bad = {name for name, marker in known.items() if marker and marker["status"] != "ok"}
         if bad:
-            log.warning("%d clip(s) of the %s split are unusable and left out: %s", len(bad), split,
-                        ", ".join(sorted(bad)[:5]))  # fmt: skip
+            log.warning(
+                "%d clip(s) of the %s split are unusable and left out: %s",
+                len(bad),
+                split,
+                ", ".join(sorted(bad)[:5]),
+            )
         clips = [clip for clip in clips if clip.id not in bad]
     return clips
 
@@ -63,6 +67,7 @@ def shuffled_waves(clips: list[Clip]) -> dict[str, Callable[[], np.ndarray]]:
 
     A single clip gets its own sound, moved by half its length.
     """
+
     def other(index: int) -> np.ndarray:
         own = load_audio(clips[index].audio, SAMPLE_RATE)
         if len(clips) == 1:
@@ -87,13 +92,13 @@ def makers(cfg: Config, pipeline: Pipeline, clips: list[Clip]) -> dict[str, Make
         cfg.model: lambda clip, path: pipeline.render(clip.path, clip.audio, path) and None
     }
     if "shuffled_audio" in cfg.baselines:
-        rows[ROW_TITLES["shuffled_audio"]] = (
-            lambda clip, path: pipeline.render(clip.path, waves[clip.id](), path) and None
+        rows[ROW_TITLES["shuffled_audio"]] = lambda clip, path: (
+            pipeline.render(clip.path, waves[clip.id](), path) and None
         )
     if "copy_reference" in cfg.baselines and "copy_reference" in pipeline.baselines:
-        rows[ROW_TITLES["copy_reference"]] = lambda clip, path: pipeline.render(
-            clip.path, clip.audio, path, baseline="copy_reference"
-        ) and None
+        rows[ROW_TITLES["copy_reference"]] = lambda clip, path: (
+            pipeline.render(clip.path, clip.audio, path, baseline="copy_reference") and None
+        )
     if "real" in cfg.baselines:
         rows[ROW_TITLES["real"]] = real
     return rows
@@ -110,12 +115,19 @@ def evaluate_videos(cfg: Config, pipeline: Pipeline, run: RunDir) -> dict[str, f
     """
     clips = usable_clips(cfg, "test")[: cfg.eval_clips]
     if not clips:
-        raise StageError(f"The test split of {cfg.dataset} has no usable clip ({cfg.filelist('test')}).")
+        raise StageError(
+            f"The test split of {cfg.dataset} has no usable clip ({cfg.filelist('test')})."
+        )
     evaluator = Evaluator(cfg)
     rows: list[RowResult] = []
     names = makers(cfg, pipeline, clips)
-    bar = progress(total=len(names) * len(clips), unit="video", desc="evaluation",
-                   show=cfg.show_progress, leave=False)  # fmt: skip
+    bar = progress(
+        total=len(names) * len(clips),
+        unit="video",
+        desc="evaluation",
+        show=cfg.show_progress,
+        leave=False,
+    )
     folders: dict[str, Path] = {}
     with bar:
         for title, make in names.items():
@@ -130,21 +142,39 @@ def evaluate_videos(cfg: Config, pipeline: Pipeline, run: RunDir) -> dict[str, f
                 if bar.disable and number % 25 == 0:
                     log.info("evaluation, %s: %d of %d clips", title, number, len(clips))
     table = aggregate(rows, evaluator.outputs)
-    header = {"model": cfg.model, "dataset": cfg.dataset, "run_id": run.id,
-              "config_hash": cfg.hash[:12], "preset": cfg.preset or ""}  # fmt: skip
+    header = {
+        "model": cfg.model,
+        "dataset": cfg.dataset,
+        "run_id": run.id,
+        "config_hash": cfg.hash[:12],
+        "preset": cfg.preset or "",
+    }
     write_metrics(
-        run.results, rows, table, evaluator.outputs,
-        {**header, "split": "test", "clips": [clip.id for clip in clips],
-         "definitions": evaluator.definitions()},
-    )  # fmt: skip
+        run.results,
+        rows,
+        table,
+        evaluator.outputs,
+        {
+            **header,
+            "split": "test",
+            "clips": [clip.id for clip in clips],
+            "definitions": evaluator.definitions(),
+        },
+    )
     append_leaderboard(resolve(cfg.results_dir) / "leaderboard.csv", header, table)
     for clip in clips[: cfg.n_preview]:
         write_preview(
             run.results / "previews" / f"{clip.id.replace('/', '_')}.mp4",
-            {title: folders[title] / f"{clip.id}.mp4" for title in names}, clip, cfg.fps,
-        )  # fmt: skip
-    log.info("\nTest split of %s, mean over %d clips:\n%s", cfg.dataset, len(clips),
-             console_table(table, evaluator.outputs, cfg.metric_decimal_place))  # fmt: skip
+            {title: folders[title] / f"{clip.id}.mp4" for title in names},
+            clip,
+            cfg.fps,
+        )
+    log.info(
+        "\nTest split of %s, mean over %d clips:\n%s",
+        cfg.dataset,
+        len(clips),
+        console_table(table, evaluator.outputs, cfg.metric_decimal_place),
+    )
     for line in reasons_text(rows):
         log.info("  note: %s", line)
     log.info("videos, previews and tables: %s", shown(run.results))
@@ -182,8 +212,13 @@ def make_scorer(cfg: Config, metric: str, outputs: dict[str, Any], scratch: Path
         row = RowResult("validation")
         try:
             for clip in clips:
-                _score(evaluator, lambda c, p: pipeline.render(c.path, c.audio, p) and None, clip,
-                       scratch / f"{clip.id}.mp4", row)  # fmt: skip
+                _score(
+                    evaluator,
+                    lambda c, p: pipeline.render(c.path, c.audio, p) and None,
+                    clip,
+                    scratch / f"{clip.id}.mp4",
+                    row,
+                )
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         values = aggregate([row], evaluator.outputs)["validation"]
@@ -203,10 +238,17 @@ def evaluate_losses(cfg: Config, trainer: Any, loader: Any, run: RunDir) -> dict
 
     losses = trainer._valid_epoch(loader)
     run.results.mkdir(parents=True, exist_ok=True)
-    write_json(run.results / "metrics.json", {
-        "model": cfg.model, "dataset": cfg.dataset, "run_id": run.id, "split": "test",
-        "config_hash": cfg.hash[:12], "rows": {cfg.model: losses},
-    })  # fmt: skip
+    write_json(
+        run.results / "metrics.json",
+        {
+            "model": cfg.model,
+            "dataset": cfg.dataset,
+            "run_id": run.id,
+            "split": "test",
+            "config_hash": cfg.hash[:12],
+            "rows": {cfg.model: losses},
+        },
+    )
     text = ", ".join(f"{k} {v:.{cfg.metric_decimal_place}f}" for k, v in losses.items())
     log.info("test split of %s: %s", cfg.dataset, text)
     return losses

@@ -33,7 +33,9 @@ def build_model(cfg: Config) -> AbstractTalkingFace:
     return cfg.registry.resolve(cfg.model_entry, "model")(cfg)
 
 
-def build_pipeline(cfg: Config, model: AbstractTalkingFace, device: torch.device) -> Pipeline | None:
+def build_pipeline(
+    cfg: Config, model: AbstractTalkingFace, device: torch.device
+) -> Pipeline | None:
     """The generator of videos, None for models that make none."""
     if not cfg.model_entry.target("pipeline"):
         return None
@@ -75,11 +77,19 @@ def attach_frozen(cfg: Config, model: AbstractTalkingFace) -> None:
         elif helper.weights:
             path = cfg.weights_path(helper.weights)
         if path is None:
-            ways = f"train one with --model={helper.model} --dataset={cfg.dataset}, or " \
-                if helper.model else ""  # fmt: skip
-            files = f"put {' or '.join(helper.files)} into {cfg.weights_dir}/, or " \
-                if helper.files else ""  # fmt: skip
-            log.info("%s is not used: no weights (%s%sset weights.%s)", helper.why, ways, files, name)
+            ways = (
+                f"train one with --model={helper.model} --dataset={cfg.dataset}, or "
+                if helper.model
+                else ""
+            )
+            files = (
+                f"put {' or '.join(helper.files)} into {cfg.weights_dir}/, or "
+                if helper.files
+                else ""
+            )
+            log.info(
+                "%s is not used: no weights (%s%sset weights.%s)", helper.why, ways, files, name
+            )
             continue
         network = helper.build() if helper.model is None else _sized(helper, path)
         content = read_weights(path, trust=cfg.trust_checkpoint)

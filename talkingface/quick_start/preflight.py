@@ -53,34 +53,44 @@ def _packages(cfg: Config) -> list[TalkingFaceError]:
             if stages <= {"train"} and package in ("mediapipe", "av"):
                 continue
             if importlib.util.find_spec(package) is None:
-                found.append(EnvironmentProblem(
-                    f"{entry.name} needs the Python package '{package}': pip install -r "
-                    "requirements.txt"
-                ))  # fmt: skip
+                found.append(
+                    EnvironmentProblem(
+                        f"{entry.name} needs the Python package '{package}': pip install -r "
+                        "requirements.txt"
+                    )
+                )
     return found
 
 
 def _folders(cfg: Config) -> list[TalkingFaceError]:
     found: list[TalkingFaceError] = []
-    folders = {resolve(cfg.checkpoint_dir), resolve(cfg.results_dir), resolve(cfg.log_dir),
-               resolve(cfg.tensorboard_dir)}  # fmt: skip
+    folders = {
+        resolve(cfg.checkpoint_dir),
+        resolve(cfg.results_dir),
+        resolve(cfg.log_dir),
+        resolve(cfg.tensorboard_dir),
+    }
     if "preprocess" in cfg.stages:
         folders.add(cfg.processed_dir)
     for folder in sorted(folders):
         parent = existing_parent(folder)
         if not os.access(parent, os.W_OK):
-            found.append(EnvironmentProblem(
-                f"No permission to write below {parent}. Make it writable, or set TALKINGFACE_ROOT "
-                "or the folder's own key to another place."
-            ))  # fmt: skip
+            found.append(
+                EnvironmentProblem(
+                    f"No permission to write below {parent}. Make it writable, or set TALKINGFACE_ROOT "
+                    "or the folder's own key to another place."
+                )
+            )
             continue
         free = shutil.disk_usage(parent).free
         if free < MIN_FREE_BYTES:
-            found.append(EnvironmentProblem(
-                f"Only {free // 2**20} MiB are free for {folder}; at least "
-                f"{MIN_FREE_BYTES // 2**20} MiB are needed. Free some space, or set TALKINGFACE_ROOT "
-                "to another disk."
-            ))  # fmt: skip
+            found.append(
+                EnvironmentProblem(
+                    f"Only {free // 2**20} MiB are free for {folder}; at least "
+                    f"{MIN_FREE_BYTES // 2**20} MiB are needed. Free some space, or set TALKINGFACE_ROOT "
+                    "to another disk."
+                )
+            )
     # One disk is reported once.
     unique = {str(problem).split(" for ")[0]: problem for problem in found}
     return list(unique.values())
@@ -98,9 +108,11 @@ def _data(cfg: Config) -> list[TalkingFaceError]:
         needed = {"train": ("train", "val"), "evaluate": ("test",)}
         for split in dict.fromkeys(s for stage in cfg.stages for s in needed.get(stage, ())):
             if not lists[split].exists():
-                found.append(DataError(
-                    f"The clip list {lists[split]} does not exist; the stage preprocess makes it."
-                ))  # fmt: skip
+                found.append(
+                    DataError(
+                        f"The clip list {lists[split]} does not exist; the stage preprocess makes it."
+                    )
+                )
     for path in lists.values():
         if path.exists() and path.stat().st_size == 0 and path != lists["val"]:
             found.append(StageError(f"The clip list {path} is empty; delete it to have it remade."))
@@ -118,8 +130,10 @@ def _weights(cfg: Config) -> list[TalkingFaceError]:
         wanted.update({f"weights.{k}": v for k, v in named.items() if v not in (None, "auto")})
     for key, value in wanted.items():
         if value and not cfg.weights_path(value).is_file():
-            found.append(DataError(
-                f"{key}: the file {value} does not exist (looked in {resolve(value)} and "
-                f"{resolve(cfg.weights_dir)})."
-            ))  # fmt: skip
+            found.append(
+                DataError(
+                    f"{key}: the file {value} does not exist (looked in {resolve(value)} and "
+                    f"{resolve(cfg.weights_dir)})."
+                )
+            )
     return found

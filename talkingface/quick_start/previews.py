@@ -22,7 +22,9 @@ TITLE = 24
 def _titled(image: np.ndarray, title: str) -> np.ndarray:
     cv2 = import_cv2()
     bar = np.full((TITLE, image.shape[1], 3), 24, np.uint8)
-    cv2.putText(bar, title, (6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (235, 235, 235), 1, cv2.LINE_AA)
+    cv2.putText(
+        bar, title, (6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (235, 235, 235), 1, cv2.LINE_AA
+    )
     return np.concatenate([bar, image])
 
 
@@ -59,7 +61,7 @@ def write_preview(path: Path, videos: dict[str, Path], clip: Clip, fps: float) -
                 if boxes is not None and index < len(boxes):
                     x0, y0, x1, y1 = np.round(boxes[index]).astype(int)
                     x0, y0 = max(x0, 0), max(y0, 0)
-                    mouth = frame[y0:max(y1, y0 + 2), x0:max(x1, x0 + 2)]
+                    mouth = frame[y0 : max(y1, y0 + 2), x0 : max(x1, x0 + 2)]
                     side = min(PANEL // 2, width)
                     canvas = np.zeros((PANEL // 2, width, 3), np.uint8)
                     canvas[:side, (width - side) // 2 :][:, :side] = resize_image(mouth, side)

@@ -81,8 +81,13 @@ def _run(cfg: Config, command: Sequence[str], handlers: list[logging.Handler]) -
     stages = active_stages(cfg)
     first = launched_rank() == 0
     if first:
-        log.info("%s on %s%s: %s", cfg.model, cfg.dataset,
-                 f", preset {cfg.preset}" if cfg.preset else "", ", ".join(stages) or "nothing to do")  # fmt: skip
+        log.info(
+            "%s on %s%s: %s",
+            cfg.model,
+            cfg.dataset,
+            f", preset {cfg.preset}" if cfg.preset else "",
+            ", ".join(stages) or "nothing to do",
+        )
         for note in cfg.notes:
             log.warning("%s", note)
         preflight.check(cfg)
@@ -98,8 +103,12 @@ def _run(cfg: Config, command: Sequence[str], handlers: list[logging.Handler]) -
     run, resume_from = _choose_run(cfg, stages, runtime)
     if runtime.is_zero:
         handlers += setup_logging(cfg.log_level, (run.log_file, run.root / "train.log"))
-        log.info("device %s%s, run folder %s", runtime.device,
-                 f" x {runtime.world_size}" if runtime.world_size > 1 else "", shown(run.root))  # fmt: skip
+        log.info(
+            "device %s%s, run folder %s",
+            runtime.device,
+            f" x {runtime.world_size}" if runtime.world_size > 1 else "",
+            shown(run.root),
+        )
     result = RunResult(run.root, valid_metric=cfg.valid_metric)
     checkpoint = cfg.weights_path(cfg.evaluate_model_file) if cfg.evaluate_model_file else run.best
     if "train" in stages:
@@ -178,11 +187,18 @@ def _describe(cfg: Config, run: RunDir, command: Sequence[str]) -> None:
     from talkingface.utils.system import git_state, versions
 
     write_text(run.root / "config.yaml", cfg.to_yaml())
-    write_json(run.root / "provenance.json", {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S"), "command": list(command),
-        "config_hash": cfg.hash, "provenance": cfg.provenance, "seed": cfg.seed,
-        "git": git_state(), "versions": versions(),
-    })  # fmt: skip
+    write_json(
+        run.root / "provenance.json",
+        {
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
+            "command": list(command),
+            "config_hash": cfg.hash,
+            "provenance": cfg.provenance,
+            "seed": cfg.seed,
+            "git": git_state(),
+            "versions": versions(),
+        },
+    )
 
 
 def train(cfg: Config, runtime: Runtime, run: RunDir, resume_from: Path | None) -> float | None:
@@ -213,16 +229,16 @@ def train(cfg: Config, runtime: Runtime, run: RunDir, resume_from: Path | None) 
         log.debug("%s", model)
     zero = runtime.is_zero
     logger = RunLogger(
-        run.tensorboard if zero else None, run.root / "metrics.jsonl" if zero else None,
-        bgr=model.bgr, wandb_run=_wandb(cfg, run) if zero else None,
-    )  # fmt: skip
+        run.tensorboard if zero else None,
+        run.root / "metrics.jsonl" if zero else None,
+        bgr=model.bgr,
+        wandb_run=_wandb(cfg, run) if zero else None,
+    )
     logger.settings(flatten(cfg.to_dict()))
     trainer_cls = Trainer
     if cfg.model_entry.target("trainer"):
         trainer_cls = cfg.registry.resolve(cfg.model_entry, "trainer")
-    trainer = trainer_cls(
-        cfg, model, runtime, run.checkpoints, logger, scorer=_scorer(cfg, run)
-    )
+    trainer = trainer_cls(cfg, model, runtime, run.checkpoints, logger, scorer=_scorer(cfg, run))
     if resume_from is not None:
         trainer.resume_checkpoint(resume_from)
     try:
@@ -230,10 +246,16 @@ def train(cfg: Config, runtime: Runtime, run: RunDir, resume_from: Path | None) 
     finally:
         logger.close()
     if runtime.is_zero:
-        log.info("training ended: %s; %d steps, %d epochs, %.1f min%s", outcome.reason, outcome.steps,
-                 outcome.epochs, outcome.seconds / 60,
-                 "" if outcome.best_score is None
-                 else f"; best {cfg.valid_metric} {outcome.best_score:.4f} at step {outcome.best_step}")  # fmt: skip
+        log.info(
+            "training ended: %s; %d steps, %d epochs, %.1f min%s",
+            outcome.reason,
+            outcome.steps,
+            outcome.epochs,
+            outcome.seconds / 60,
+            ""
+            if outcome.best_score is None
+            else f"; best {cfg.valid_metric} {outcome.best_score:.4f} at step {outcome.best_step}",
+        )
         if cfg.saved:
             _export(cfg, run, model, outcome)
     return outcome.best_score
@@ -293,12 +315,23 @@ def _export(cfg: Config, run: RunDir, model: Any, outcome: Any) -> None:
     from talkingface.trainer.checkpoint import export_weights
 
     load_model_weights(model, run.best)
-    export_weights(run.root, model.network.state_dict(), {
-        "model": cfg.model, "network": model.main_network, "config_hash": cfg.hash,
-        "trained_on": cfg.dataset, "data_licence": cfg.dataset_entry.meta.get("licence"),
-        "best": {"metric": cfg.valid_metric, "value": outcome.best_score, "step": outcome.best_step},
-        "format": "safetensors; names of the official state_dict",
-    })  # fmt: skip
+    export_weights(
+        run.root,
+        model.network.state_dict(),
+        {
+            "model": cfg.model,
+            "network": model.main_network,
+            "config_hash": cfg.hash,
+            "trained_on": cfg.dataset,
+            "data_licence": cfg.dataset_entry.meta.get("licence"),
+            "best": {
+                "metric": cfg.valid_metric,
+                "value": outcome.best_score,
+                "step": outcome.best_step,
+            },
+            "format": "safetensors; names of the official state_dict",
+        },
+    )
 
 
 def evaluate(cfg: Config, runtime: Runtime, run: RunDir, checkpoint: Path) -> dict[str, float]:
@@ -328,15 +361,23 @@ def evaluate(cfg: Config, runtime: Runtime, run: RunDir, checkpoint: Path) -> di
 def _finish(cfg: Config, run: RunDir, result: RunResult) -> None:
     clean = {k: v if math.isfinite(v) else None for k, v in result.test_result.items()}
     if run.root.exists():
-        write_json(run.root / "summary.json", {
-            "best_valid_score": result.best_valid_score, "valid_metric": result.valid_metric,
-            "test_result": clean, "checkpoint": str(result.checkpoint or ""),
-        })  # fmt: skip
+        write_json(
+            run.root / "summary.json",
+            {
+                "best_valid_score": result.best_valid_score,
+                "valid_metric": result.valid_metric,
+                "test_result": clean,
+                "checkpoint": str(result.checkpoint or ""),
+            },
+        )
     log.info("run folder:  %s", shown(run.root))
     if cfg.model_entry.target("pipeline") and result.checkpoint:
-        log.info("try it:      python run_talkingface.py --infer --model=%s --checkpoint=%s "
-                 "--audio=speech.wav --source=face.mp4 --output=out.mp4", cfg.model,
-                 shown(result.checkpoint))  # fmt: skip
+        log.info(
+            "try it:      python run_talkingface.py --infer --model=%s --checkpoint=%s "
+            "--audio=speech.wav --source=face.mp4 --output=out.mp4",
+            cfg.model,
+            shown(result.checkpoint),
+        )
     log.info("go on:       add --resume=auto (and a larger --epochs or --max_steps)")
 
 
@@ -345,15 +386,25 @@ def _dry_run(cfg: Config) -> RunResult:
     scratch = Path(tempfile.mkdtemp(prefix="talkingface-dry-run-"))
     folders = ("checkpoint_dir", "results_dir", "log_dir", "tensorboard_dir")
     settings = {
-        **cfg.to_dict(), **{key: str(scratch / key) for key in folders},
-        "max_steps": 1, "epochs": 1, "eval_clips": 1, "n_preview": 1, "baselines": ["real"],
-        "saved": True, "resume": False, "eval_batch_size": 1, "metrics": cfg.metrics[:1],
+        **cfg.to_dict(),
+        **{key: str(scratch / key) for key in folders},
+        "max_steps": 1,
+        "epochs": 1,
+        "eval_clips": 1,
+        "n_preview": 1,
+        "baselines": ["real"],
+        "saved": True,
+        "resume": False,
+        "eval_batch_size": 1,
+        "metrics": cfg.metrics[:1],
         "stages": ["preprocess", "train", "evaluate"],
-    }  # fmt: skip
+    }
     try:
         small = load_config(cfg.model, cfg.dataset, overrides=settings)
         result = run_config(small)
         log.info("dry run: everything works")
-        return RunResult(result.run_dir, None, result.best_valid_score, test_result=result.test_result)
+        return RunResult(
+            result.run_dir, None, result.best_valid_score, test_result=result.test_result
+        )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -60,7 +60,9 @@ def close_handlers(handlers: Iterable[logging.Handler]) -> None:
         handler.close()
 
 
-def progress(iterable: Iterable | None = None, *, show: str | bool = "auto", **options: Any) -> tqdm:
+def progress(
+    iterable: Iterable | None = None, *, show: str | bool = "auto", **options: Any
+) -> tqdm:
     """A tqdm bar; with ``show="auto"`` only when the output is a terminal."""
     visible = sys.stderr.isatty() if show == "auto" else bool(show)
     return tqdm(iterable, disable=not visible, dynamic_ncols=True, **options)
@@ -74,7 +76,7 @@ def to_grid(images: np.ndarray, columns: int = 8) -> np.ndarray:
     canvas = np.zeros((rows * height, columns * width, 3), np.uint8)
     for index, image in enumerate(images):
         row, column = divmod(index, columns)
-        canvas[row * height:(row + 1) * height, column * width:(column + 1) * width] = image
+        canvas[row * height : (row + 1) * height, column * width : (column + 1) * width] = image
     return canvas
 
 
@@ -87,8 +89,14 @@ class RunLogger:
         bgr: True when the model's image channels are in OpenCV's order.
     """
 
-    def __init__(self, tensorboard_dir: Path | None, metrics_file: Path | None, *,
-                 bgr: bool = False, wandb_run: Any = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        tensorboard_dir: Path | None,
+        metrics_file: Path | None,
+        *,
+        bgr: bool = False,
+        wandb_run: Any = None,
+    ) -> None:
         self.bgr = bgr
         self.metrics_file = metrics_file
         self.wandb = wandb_run
@@ -139,7 +147,12 @@ class RunLogger:
         buffer = io.BytesIO()
         images = [Image.fromarray(np.ascontiguousarray(frame)) for frame in frames]
         images[0].save(
-            buffer, format="GIF", save_all=True, append_images=images[1:], duration=1000 // fps, loop=0
+            buffer,
+            format="GIF",
+            save_all=True,
+            append_images=images[1:],
+            duration=1000 // fps,
+            loop=0,
         )
         height, width = frames[0].shape[:2]
         picture = Summary.Image(

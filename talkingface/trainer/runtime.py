@@ -79,9 +79,11 @@ class Runtime:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.fabric = Fabric(
-                accelerator=self.device.type, devices=devices, strategy=strategy,
+                accelerator=self.device.type,
+                devices=devices,
+                strategy=strategy,
                 precision=cfg.precision,
-            )  # fmt: skip
+            )
             self.fabric.launch()
         self.device = self.fabric.device
 
@@ -131,7 +133,9 @@ class Runtime:
 
     def clip(self, network: nn.Module, optimizer: Any, max_norm: float) -> Tensor:
         """Clip the gradient norm; returns the norm before."""
-        return self.fabric.clip_gradients(network, optimizer, max_norm=max_norm, error_if_nonfinite=False)
+        return self.fabric.clip_gradients(
+            network, optimizer, max_norm=max_norm, error_if_nonfinite=False
+        )
 
     def mean(self, value: Tensor) -> Tensor:
         """Mean over all processes."""

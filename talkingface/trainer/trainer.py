@@ -109,7 +109,9 @@ class Trainer:
     # -- setup ------------------------------------------------------------------------------------
 
     def _check_options(self) -> None:
-        for section, known in (("groups", self.model.networks()), ("phases", self.model.phases)):
+        # A network that this configuration leaves out (a GAN's discriminator) keeps its settings.
+        groups = dict.fromkeys((*self.model.networks(), *self.model.phases))
+        for section, known in (("groups", groups), ("phases", self.model.phases)):
             for name in getattr(self.cfg.optim, section):
                 if name not in known:
                     raise ConfigError(
@@ -127,8 +129,13 @@ class Trainer:
             raise WeightsError(f"{path} belongs to {state['model_name']}, not to {self.cfg.model}")
         self._resume_state = state
         p = state["progress"]
-        log.info("resuming from %s: epoch %d, batch %d, step %d", path, p["epoch"] + 1,
-                 p["batch_in_epoch"], p["global_step"])  # fmt: skip
+        log.info(
+            "resuming from %s: epoch %d, batch %d, step %d",
+            path,
+            p["epoch"] + 1,
+            p["batch_in_epoch"],
+            p["global_step"],
+        )
 
     def _setup(self, steps_per_epoch: int, total_steps: int) -> None:
         """Load weights, make optimizers, wrap the networks, load the rest of a resumed state."""
@@ -226,8 +233,14 @@ class Trainer:
             self._save("best.ckpt")
         self._unwrap_all()
         p = self.progress
-        return FitResult(p.best.get("value"), p.best.get("step", p.global_step), p.global_step,
-                         p.epoch, p.seconds, reason)  # fmt: skip
+        return FitResult(
+            p.best.get("value"),
+            p.best.get("step", p.global_step),
+            p.global_step,
+            p.epoch,
+            p.seconds,
+            reason,
+        )
 
     def _train_epoch(self, loader: DataLoader, total: int, deadline: float) -> None:
         """One epoch, or the rest of one; leaves early at ``total`` steps, deadline or signal."""
@@ -239,10 +252,13 @@ class Trainer:
         waited, began = 0.0, time.monotonic()
         done_here = items = 0
         bar = progress(
-            total=batches, initial=p.batch_in_epoch, leave=False, unit="batch",
+            total=batches,
+            initial=p.batch_in_epoch,
+            leave=False,
+            unit="batch",
             show=self.cfg.show_progress if self.runtime.is_zero else False,
             desc=f"epoch {p.epoch + 1} step {p.global_step}/{total}",
-        )  # fmt: skip
+        )
         iterator = iter(loader)
         with bar:
             while p.batch_in_epoch < batches:
@@ -336,8 +352,12 @@ class Trainer:
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         names = batch.get("clip_id")
-        log.warning("step %d: %s; the batch is skipped (clips: %s)", p.global_step, why,
-                    ", ".join(map(str, names)) if names is not None else "unknown")  # fmt: skip
+        log.warning(
+            "step %d: %s; the batch is skipped (clips: %s)",
+            p.global_step,
+            why,
+            ", ".join(map(str, names)) if names is not None else "unknown",
+        )
         if p.nan_batches > self.cfg.optim.max_nan:
             raise StageError(
                 f"{p.nan_batches} batches gave NaN or infinite values (optim.max_nan = "
@@ -365,8 +385,11 @@ class Trainer:
         means = {key: float(value) / self._counts[key] for key, value in self._sums.items()}
         self._clear_sums()
         first = next(iter(self.optimizers.values()))
-        extra = {"learning_rate": first.param_groups[0]["lr"], "items_per_second": rate,
-                 "data_wait_share": waiting}  # fmt: skip
+        extra = {
+            "learning_rate": first.param_groups[0]["lr"],
+            "items_per_second": rate,
+            "data_wait_share": waiting,
+        }
         if self.runtime.device.type == "cuda":
             extra["gpu_gib"] = torch.cuda.max_memory_allocated() / 2**30
         if not self.runtime.is_zero:
@@ -376,8 +399,14 @@ class Trainer:
         text = ", ".join(f"{key} {value:.{digits}f}" for key, value in means.items())
         bar.set_postfix_str(f"{text}, {rate:.1f} items/s, waiting {waiting:.0%}")
         if bar.disable and p.global_step % (10 * self.cfg.log_every) == 0:
-            log.info("step %d/%d  %s, %.1f items/s, waiting for data %.0f %%", p.global_step, total,
-                     text, rate, 100 * waiting)  # fmt: skip
+            log.info(
+                "step %d/%d  %s, %.1f items/s, waiting for data %.0f %%",
+                p.global_step,
+                total,
+                text,
+                rate,
+                100 * waiting,
+            )
         else:
             log.debug("step %d/%d  %s", p.global_step, total, text)
 
@@ -426,13 +455,24 @@ class Trainer:
         if self.runtime.is_zero:
             digits = self.cfg.loss_decimal_place
             text = ", ".join(f"{k} {v:.{digits}f}" for k, v in losses.items())
-            log.info("validation at step %d (epoch %d, %.1f min): %s%s", p.global_step, p.epoch,
-                     p.seconds / 60, text, "  <- best" if improved else "")  # fmt: skip
+            log.info(
+                "validation at step %d (epoch %d, %.1f min): %s%s",
+                p.global_step,
+                p.epoch,
+                p.seconds / 60,
+                text,
+                "  <- best" if improved else "",
+            )
             self.logger.scalars(losses, p.global_step, "valid")
             self.logger.record(
-                {"step": p.global_step, "epoch": p.epoch, "seconds": round(p.seconds, 3),
-                 "best": improved, **{k: float(v) for k, v in losses.items()}}
-            )  # fmt: skip
+                {
+                    "step": p.global_step,
+                    "epoch": p.epoch,
+                    "seconds": round(p.seconds, 3),
+                    "best": improved,
+                    **{k: float(v) for k, v in losses.items()},
+                }
+            )
         return 0 < self.cfg.stopping_step <= p.bad_validations
 
     @torch.no_grad()
@@ -453,9 +493,7 @@ class Trainer:
             count += size
             if number == 0 and self.runtime.is_zero:
                 folder = self.checkpoint_dir.parent / "samples" if self.checkpoint_dir else None
-                self.logger.pictures(
-                    self.model.visualize(batch), self.progress.global_step, folder
-                )
+                self.logger.pictures(self.model.visualize(batch), self.progress.global_step, folder)
         total = self.runtime.sum(count)
         result = {key: float(self.runtime.sum(value) / total) for key, value in sums.items()}
         self.model.train()
@@ -542,7 +580,9 @@ class Trainer:
         self._unwrap_all()
         where = "nothing was saved (saved=false)"
         if self.checkpoint_dir is not None:
-            where = f"the state is in {self.checkpoint_dir / 'last.ckpt'}; add --resume=auto to go on"
+            where = (
+                f"the state is in {self.checkpoint_dir / 'last.ckpt'}; add --resume=auto to go on"
+            )
         raise Interrupted(
             f"training stopped at step {self.progress.global_step}: {where}",
             self._signal or signal.SIGTERM,
@@ -566,7 +606,7 @@ def restore_networks(model: AbstractTalkingFace, state: Mapping[str, Any], avera
     """
     for name, network in model.networks().items():
         prefix = name + "."
-        own = {k[len(prefix):]: v for k, v in state["state_dict"].items() if k.startswith(prefix)}
+        own = {k[len(prefix) :]: v for k, v in state["state_dict"].items() if k.startswith(prefix)}
         if averaged and (state.get("ema_state_dict") or {}).get(name):
             own = state["ema_state_dict"][name]
         load_strict(network, own, source="the checkpoint", network=name)

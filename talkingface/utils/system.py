@@ -28,8 +28,17 @@ def process_workers(setting: int | str, jobs: int) -> int:
 def versions() -> dict[str, str]:
     """Versions that may change results."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
-    names = ("torch", "torchvision", "numpy", "scipy", "librosa", "mediapipe",
-             "opencv-contrib-python", "av", "lightning-fabric")  # fmt: skip
+    names = (
+        "torch",
+        "torchvision",
+        "numpy",
+        "scipy",
+        "librosa",
+        "mediapipe",
+        "opencv-contrib-python",
+        "av",
+        "lightning-fabric",
+    )
     for name in names:
         try:
             found[name] = metadata.version(name)

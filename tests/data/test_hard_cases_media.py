@@ -148,8 +148,14 @@ def test_damage_is_reported_with_counts(name, caplog):
 
 def test_whole_files_are_not_called_damaged(caplog):
     with caplog.at_level(logging.WARNING):
-        for name in ("variable_fps.mp4", "fps23976.mp4", "hevc_10bit.mp4", "odd_size_351x287.mkv",
-                     "scene_cuts_face_often_absent.mp4", "one_frame.mp4"):  # fmt: skip
+        for name in (
+            "variable_fps.mp4",
+            "fps23976.mp4",
+            "hevc_10bit.mp4",
+            "odd_size_351x287.mkv",
+            "scene_cuts_face_often_absent.mp4",
+            "one_frame.mp4",
+        ):
             count_frames(HARD / name)
     assert "damaged" not in caplog.text
 

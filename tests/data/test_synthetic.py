@@ -69,8 +69,12 @@ def tracked(dataset: SyntheticSource) -> dict[str, dict]:
                 meshes.append(np.array(points) * picture.shape[0])
         with np.load(f"{base}.truth.npz") as truth:
             arrays = {key: truth[key] for key in truth.files}
-        out[plan.name] = {"mesh": np.array(meshes), "truth": arrays, "pictures": pictures,
-                          "info": json.loads(Path(f"{base}.truth.json").read_text("utf-8"))}
+        out[plan.name] = {
+            "mesh": np.array(meshes),
+            "truth": arrays,
+            "pictures": pictures,
+            "info": json.loads(Path(f"{base}.truth.json").read_text("utf-8")),
+        }
     return out
 
 
@@ -87,8 +91,10 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
 def best_lag(late: np.ndarray, reference: np.ndarray, reach: int) -> int:
     """Samples by which ``late`` comes after ``reference``."""
     cut = slice(reach, len(reference) - reach)
-    score = {lag: correlation(np.roll(late, -lag)[cut], reference[cut])
-             for lag in range(-reach, reach + 1)}
+    score = {
+        lag: correlation(np.roll(late, -lag)[cut], reference[cut])
+        for lag in range(-reach, reach + 1)
+    }
     return max(score, key=score.get)
 
 
@@ -111,8 +117,11 @@ def test_layout_and_truth_arrays(dataset: SyntheticSource, tracked: dict) -> Non
 
 def test_split_lists(dataset: SyntheticSource) -> None:
     lists = {s: (dataset.root / "filelist" / f"{s}.txt").read_text().split() for s in SPLITS}
-    assert lists == {"train": ["id0/id0_000", "id1/id1_000"], "val": ["id0/id0_001"],
-                     "test": ["id1/id1_001"]}
+    assert lists == {
+        "train": ["id0/id0_000", "id1/id1_000"],
+        "val": ["id0/id0_001"],
+        "test": ["id1/id1_001"],
+    }
     tiny = SyntheticSource(Path("unused"), clips=6, seconds=4)
     assert tiny.counts == (4, 1, 1)
     assert {n.split("/")[0] for n in tiny.lists()["train"]} == {"id0", "id1", "id2", "id3"}
@@ -131,8 +140,10 @@ def test_same_seed_same_bytes_other_seed_other_clip(
     assert digest(again.root, name) == digest(dataset.root, name)
     other = SyntheticSource(tmp_path / "other", **{**SETTINGS, "seed": 12})
     assert other.plans()[1].settings_hash != again.plans()[1].settings_hash
-    draw = [speech.speak(np.random.default_rng([seed, 1, 1]), 2.4, "en-us+f3", 50, 165).text
-            for seed in (11, 12)]
+    draw = [
+        speech.speak(np.random.default_rng([seed, 1, 1]), 2.4, "en-us+f3", 50, 165).text
+        for seed in (11, 12)
+    ]
     assert draw[0] != draw[1]
 
 
@@ -181,8 +192,11 @@ def test_lips_touch_at_bilabials(tracked: dict) -> None:
     for clip in tracked.values():
         times = (np.arange(FRAMES) + 0.5) / FPS
         for item in clip["info"]["phonemes"]:
-            span = articulation.closed_span(speech.Phoneme(**{
-                "symbol": item["symbol"], "start": item["start"], "end": item["end"]}))
+            span = articulation.closed_span(
+                speech.Phoneme(
+                    **{"symbol": item["symbol"], "start": item["start"], "end": item["end"]}
+                )
+            )
             if span and span[1] < 2.4:
                 inside = (times >= span[0] + 0.002) & (times <= span[1] - 0.002)
                 assert clip["truth"]["mouth_opening"][inside].max(initial=0) < 1e-3
@@ -195,13 +209,13 @@ def test_sound_and_phoneme_times_have_no_offset(dataset: SyntheticSource, tracke
     loud, vowel = [], []
     for name, clip in tracked.items():
         sound = load_audio(dataset.root / "data" / f"{name}.mp4")
-        rms = np.sqrt((sound[:len(sound) // 160 * 160].reshape(-1, 160) ** 2).mean(1))
+        rms = np.sqrt((sound[: len(sound) // 160 * 160].reshape(-1, 160) ** 2).mean(1))
         steps = np.arange(min(len(rms), 240)) * 0.01 + 0.005
         is_vowel = np.zeros(len(steps))
         for p in clip["info"]["phonemes"]:
             if p["symbol"].lstrip("',%=")[0] in VOWELS:
                 is_vowel[(steps >= p["start"]) & (steps < p["end"])] = 1
-        loud.append(rms[:len(steps)])
+        loud.append(rms[: len(steps)])
         vowel.append(is_vowel)
     assert abs(best_lag(np.concatenate(loud), np.concatenate(vowel), 15)) <= 2  # 20 ms
 
@@ -230,8 +244,10 @@ def test_fallback_synthesiser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     loudness = np.abs(spoken[0].audio)
     vowels = [p for p in spoken[0].phonemes if p.symbol[0] in "aEiOu"]
     stops = [p for p in spoken[0].phonemes if p.symbol in ("p", "b", "t", "k", "d", "g")]
+
     def level(items: list) -> float:
-        return np.mean([loudness[int(p.start * 16000):int(p.end * 16000)].mean() for p in items])
+        return np.mean([loudness[int(p.start * 16000) : int(p.end * 16000)].mean() for p in items])
+
     assert vowels and stops and level(vowels) > 5 * level(stops)
     plan = SyntheticSource(tmp_path, clips=3, seconds=1.0, size=128).plans()[0]
     make_clip(tmp_path, plan)
@@ -247,8 +263,17 @@ def test_espeak_loads_where_its_wheel_is_installed() -> None:
     assert len(spoken.phonemes) > 10
 
 
-@pytest.mark.parametrize("wrong", [{"clips": 2}, {"seconds": 0.0}, {"size": 255}, {"fps": 0},
-                                   {"identities": 0}, {"split": (1.0, 0.0)}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"clips": 2},
+        {"seconds": 0.0},
+        {"size": 255},
+        {"fps": 0},
+        {"identities": 0},
+        {"split": (1.0, 0.0)},
+    ],
+)
 def test_wrong_settings_are_explained(wrong: dict, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=next(iter(wrong))):
         SyntheticSource(tmp_path, **{**SETTINGS, **wrong})

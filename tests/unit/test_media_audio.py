@@ -36,8 +36,9 @@ def mux(path: Path, channels: np.ndarray, rate: int, codec: str, layout: str, **
             video.width = video.height = 64
             video.pix_fmt = "yuv420p"
             video.codec_context.max_b_frames = 0
-        streams = [out.add_stream(codec, rate=rate, layout=layout)
-                   for _ in range(options.get("tracks", 1))]  # fmt: skip
+        streams = [
+            out.add_stream(codec, rate=rate, layout=layout) for _ in range(options.get("tracks", 1))
+        ]
         if "default" in options:
             for number, stream in enumerate(streams):
                 stream.disposition = 1 if number == options["default"] else 0
@@ -134,8 +135,16 @@ def test_channels_are_averaged(tmp_path, layout, count, codec):
 def test_sound_is_on_the_clock_of_the_picture(tmp_path, container, start, video_start):
     rate = 16000
     source = noise(rate, 2.0)
-    path = mux(tmp_path / "a.bin", source[None], rate, "aac", "mono", start=start,
-               video_start=video_start, container=container)  # fmt: skip
+    path = mux(
+        tmp_path / "a.bin",
+        source[None],
+        rate,
+        "aac",
+        "mono",
+        start=start,
+        video_start=video_start,
+        container=container,
+    )
     shift = round((start - video_start) * rate)
     tolerance = 0.002 * rate  # milliseconds of Matroska; TS without edit lists keeps AAC priming
     if container == "mpegts":
@@ -148,8 +157,16 @@ def test_sound_is_on_the_clock_of_the_picture(tmp_path, container, start, video_
 
 def test_holes_in_the_time_stamps_become_silence(tmp_path, caplog):
     source = np.concatenate([noise(16000, 1.0), noise(16000, 1.0)])
-    path = mux(tmp_path / "a.mkv", source[None], 16000, "pcm_s16le", "mono", hole=0.5,
-               sample_format="s16", container="matroska")  # fmt: skip
+    path = mux(
+        tmp_path / "a.mkv",
+        source[None],
+        16000,
+        "pcm_s16le",
+        "mono",
+        hole=0.5,
+        sample_format="s16",
+        container="matroska",
+    )
     with caplog.at_level(logging.WARNING):
         result = load_audio(path, 16000)
     assert "1 holes" in caplog.text
@@ -160,8 +177,17 @@ def test_holes_in_the_time_stamps_become_silence(tmp_path, caplog):
 def test_default_track_is_taken_and_logged(tmp_path, caplog):
     source = tone(16000)[None]
     for default, level in ((0, 0.5), (1, 0.25)):
-        path = mux(tmp_path / f"{default}.mkv", source, 16000, "pcm_s16le", "mono", tracks=2,
-                   default=default, sample_format="s16", container="matroska")  # fmt: skip
+        path = mux(
+            tmp_path / f"{default}.mkv",
+            source,
+            16000,
+            "pcm_s16le",
+            "mono",
+            tracks=2,
+            default=default,
+            sample_format="s16",
+            container="matroska",
+        )
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             assert np.abs(load_audio(path)).max() == pytest.approx(level, abs=0.01)
@@ -171,8 +197,7 @@ def test_default_track_is_taken_and_logged(tmp_path, caplog):
 def test_float_wav_with_nan_and_empty_sound(tmp_path):
     samples = tone(16000)
     samples[5000] = np.nan
-    path = mux(tmp_path / "nan.wav", samples[None], 16000, "pcm_f32le", "mono",
-               sample_format="flt")  # fmt: skip
+    path = mux(tmp_path / "nan.wav", samples[None], 16000, "pcm_f32le", "mono", sample_format="flt")
     with pytest.raises(DataError, match="NaN"):
         load_audio(path)
     with wave.open(str(tmp_path / "zero.wav"), "wb") as file:
@@ -254,8 +279,9 @@ def test_windows_follow_the_official_loop(columns, fps):
     if columns < 16:
         assert (windows[:, :, columns:] == -4).all()
     for number in range(len(starts) - 1):
-        single = mel_window(np.pad(mel, ((0, 0), (0, length - columns)), constant_values=-4),
-                            number, fps)  # fmt: skip
+        single = mel_window(
+            np.pad(mel, ((0, 0), (0, length - columns)), constant_values=-4), number, fps
+        )
         assert np.array_equal(windows[number], single)
     assert mel_window(mel, len(starts) - 1, fps) is None
 

@@ -307,8 +307,12 @@ def test_wrong_frames(tmp_path):
 def run_child(code: str, *arguments: str, **options) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code), *arguments],
-        cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
-    )  # fmt: skip
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
 
 
 CHILD = """
@@ -404,8 +408,11 @@ def test_reader_opens_late_and_closes_early(tmp_path):
     frames.close()
     assert time.perf_counter() - began < 2
     if Path("/proc/self/fd").exists():
-        opened = [os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")
-                  if os.path.islink(f"/proc/self/fd/{n}")]  # fmt: skip
+        opened = [
+            os.readlink(f"/proc/self/fd/{n}")
+            for n in os.listdir("/proc/self/fd")
+            if os.path.islink(f"/proc/self/fd/{n}")
+        ]
         assert str(path) not in opened
 
 

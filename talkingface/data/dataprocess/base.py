@@ -191,7 +191,9 @@ class DataProcess(ABC):
         write_json(self.marker_path(clip.id), marker)
         return marker
 
-    def run(self, *, workers: int | None = None, show_progress: str | bool = "auto") -> ProcessReport:
+    def run(
+        self, *, workers: int | None = None, show_progress: str | bool = "auto"
+    ) -> ProcessReport:
         """Process what is missing or stale.
 
         Raises:
@@ -207,8 +209,12 @@ class DataProcess(ABC):
         todo = [clip for clip in clips if not self.is_current(clip)]
         count = workers or process_workers(self.cfg.process_workers, len(todo))
         if todo:
-            log.info("preparing %d clips with %d process(es) into %s", len(todo), count,
-                     shown(self.folder))  # fmt: skip
+            log.info(
+                "preparing %d clips with %d process(es) into %s",
+                len(todo),
+                count,
+                shown(self.folder),
+            )
             jobs = (delayed(self.process_one)(clip) for clip in todo)
             pool = Parallel(n_jobs=count, return_as="generator_unordered", batch_size=1)
             bar = progress(total=len(todo), unit="clip", desc="preparing", show=show_progress)

@@ -37,8 +37,12 @@ class HyperLipsBaseProcess(DataProcess):
 
     def settings(self) -> dict[str, Any]:
         cfg = self.cfg
-        return {"fps": cfg.fps, "crop": cfg.data.max_crop, "face": cfg.face.model_dump(),
-                "min_seconds": cfg.min_seconds}  # fmt: skip
+        return {
+            "fps": cfg.fps,
+            "crop": cfg.data.max_crop,
+            "face": cfg.face.model_dump(),
+            "min_seconds": cfg.min_seconds,
+        }
 
     def process_clip(self, clip: Clip, out: Path) -> dict[str, Any]:
         info = probe(clip.path)

@@ -51,7 +51,9 @@ class TalkingFaceDataset(Dataset, ABC):
         """One item; all randomness comes from ``rng``."""
 
     def explain_empty(self) -> str:
-        return f"The {self.split} split of {self.cfg.dataset} has no usable item for {self.cfg.model}."
+        return (
+            f"The {self.split} split of {self.cfg.dataset} has no usable item for {self.cfg.model}."
+        )
 
     def summary(self) -> dict[str, Any]:
         """Figures for the data summary, e.g. clips, frames and seconds."""
@@ -75,7 +77,9 @@ class ResumableSampler(Sampler):
             loaded and thrown away.
     """
 
-    def __init__(self, length: int, *, seed: int, shuffle: bool, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, length: int, *, seed: int, shuffle: bool, rank: int = 0, world: int = 1
+    ) -> None:
         self.length, self.seed, self.shuffle = length, seed, shuffle
         self.rank, self.world = rank, world
         self.epoch = 0
@@ -120,10 +124,16 @@ def build_loader(
     # inside an epoch leaves the global one untouched.
     generator = torch.Generator().manual_seed(cfg.seed)
     return DataLoader(
-        dataset, batch_size=batch, sampler=sampler, num_workers=workers, pin_memory=pin,
-        drop_last=train and len(sampler) >= batch, generator=generator,
-        persistent_workers=workers > 0, worker_init_fn=_one_thread if workers else None,
-    )  # fmt: skip
+        dataset,
+        batch_size=batch,
+        sampler=sampler,
+        num_workers=workers,
+        pin_memory=pin,
+        drop_last=train and len(sampler) >= batch,
+        generator=generator,
+        persistent_workers=workers > 0,
+        worker_init_fn=_one_thread if workers else None,
+    )
 
 
 def _one_thread(_: int) -> None:

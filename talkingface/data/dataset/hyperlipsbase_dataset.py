@@ -91,8 +91,12 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
                 continue
             self._add_clip(name, process.folder / name)
         if self.unusable:
-            log.info("%s: %d listed clips are not usable, e.g. %s", self.split, len(self.unusable),
-                     "; ".join(f"{k}: {v}" for k, v in list(self.unusable.items())[:2]))  # fmt: skip
+            log.info(
+                "%s: %d listed clips are not usable, e.g. %s",
+                self.split,
+                len(self.unusable),
+                "; ".join(f"{k}: {v}" for k, v in list(self.unusable.items())[:2]),
+            )
         repeats = self.cfg.data.windows_per_clip
         return [number for number in range(len(self.clips)) for _ in range(repeats)]
 
@@ -121,8 +125,13 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
 
     def summary(self) -> dict[str, Any]:
         windows = sum(len(clip.starts) for clip in self.clips)
-        return {"clips": len(self.clips), "unusable": len(self.unusable), "windows": windows,
-                "seconds": round(windows / self.cfg.fps, 1), "items": len(self)}  # fmt: skip
+        return {
+            "clips": len(self.clips),
+            "unusable": len(self.unusable),
+            "windows": windows,
+            "seconds": round(windows / self.cfg.fps, 1),
+            "items": len(self),
+        }
 
     # -- items ------------------------------------------------------------------------------------
 

@@ -37,13 +37,16 @@ class FaceMesher:
         self.max_side = max_side
         with quiet_stderr():
             self._mesh = mediapipe.solutions.face_mesh.FaceMesh(
-                static_image_mode=not tracking, max_num_faces=1, refine_landmarks=True,
-                min_detection_confidence=min_detection, min_tracking_confidence=0.5,
-            )  # fmt: skip
-            # The first call writes start-up lines too.
+                static_image_mode=not tracking,
+                max_num_faces=1,
+                refine_landmarks=True,
+                min_detection_confidence=min_detection,
+                min_tracking_confidence=0.5,
+            )
+            # Its threads write start-up lines until the first picture is through; a black one
+            # leaves no track behind.
             self._mesh.process(np.zeros((64, 64, 3), np.uint8))
-        if tracking:
-            self._mesh.reset()
+        self._started = False
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray | None:
         """Mesh of one picture.
@@ -60,9 +63,15 @@ class FaceMesher:
         if scale < 1:
             size = (max(1, round(width * scale)), max(1, round(height * scale)))
             rgb = self._cv2.resize(rgb, size, interpolation=self._cv2.INTER_AREA)
-        found = self._mesh.process(np.ascontiguousarray(rgb)).multi_face_landmarks
+        rgb = np.ascontiguousarray(rgb)
+        if self._started:
+            found = self._mesh.process(rgb).multi_face_landmarks
+        else:  # the models start, and write their lines, with the first face
+            with quiet_stderr():
+                found = self._mesh.process(rgb).multi_face_landmarks
         if not found:
             return None
+        self._started = True
         points = np.array([(p.x, p.y, p.z) for p in found[0].landmark], np.float32)
         return points * np.array([width, height, width], np.float32)
 

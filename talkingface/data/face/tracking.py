@@ -45,9 +45,13 @@ def track_face(path: Path, *, fps: float, options: FaceSection, cache: bool = Tr
         DataError: the file cannot be read, or no face is in it.
     """
     landmarks = video_landmarks(
-        path, fps=fps, tracking=True, max_side=options.max_side,
-        min_detection=options.min_detection, cache=cache,
-    )  # fmt: skip
+        path,
+        fps=fps,
+        tracking=True,
+        max_side=options.max_side,
+        min_detection=options.min_detection,
+        cache=cache,
+    )
     found = np.isfinite(landmarks).all(axis=(1, 2)) if len(landmarks) else np.zeros(0, bool)
     if not found.any():
         raise DataError(

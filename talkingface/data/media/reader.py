@@ -181,8 +181,12 @@ def _decode(info: MediaInfo, target: float | None) -> Iterator[tuple[float, floa
         logger.warning(
             "%s is damaged or cut off: %d frames decoded, %d of them damaged; %d packets could "
             "not be decoded; it ends %.2f s before its header says",
-            info.path, count, damaged, failed, missing,
-        )  # fmt: skip
+            info.path,
+            count,
+            damaged,
+            failed,
+            missing,
+        )
 
 
 def _clock(

@@ -56,44 +56,69 @@ def make_clip(root: Path, plan: ClipPlan, engine: str | None = None) -> None:
     seed, seconds, fps, size = (plan.settings[k] for k in ("seed", "seconds", "fps", "size"))
     look = look_of(plan.identity, seed)
     frames = round(seconds * fps)
-    speech = speak(np.random.default_rng([seed, plan.index, 1]), frames / fps, look.voice,
-                   look.pitch, look.rate, engine)
+    speech = speak(
+        np.random.default_rng([seed, plan.index, 1]),
+        frames / fps,
+        look.voice,
+        look.pitch,
+        look.rate,
+        engine,
+    )
     mouth = mouth_track(speech.phonemes, frames / fps, fps)
     head = head_track(np.random.default_rng([seed, plan.index, 2]), frame_times(frames, fps))
     renderer = _renderer(plan.identity, seed, size)
     base = root / "data" / plan.name
     measured = []
     # One encoder thread: x264's output depends on their number.
-    with VideoWriter(base.with_name(base.name + ".mp4"), fps, audio=(speech.audio, RATE),
-                     threads=1) as writer:
+    with VideoWriter(
+        base.with_name(base.name + ".mp4"), fps, audio=(speech.audio, RATE), threads=1
+    ) as writer:
         for i in range(frames):
             state = FaceState(
-                opening=float(mouth.opening[i]), width=float(mouth.width[i]),
-                rounding=float(mouth.rounding[i]), blink=float(head.blink[i]),
-                brow=float(head.brow[i]), pose=tuple(head.pose[i]),
-                sway=tuple(head.sway[i] * renderer.rig.height))
+                opening=float(mouth.opening[i]),
+                width=float(mouth.width[i]),
+                rounding=float(mouth.rounding[i]),
+                blink=float(head.blink[i]),
+                brow=float(head.brow[i]),
+                pose=tuple(head.pose[i]),
+                sway=tuple(head.sway[i] * renderer.rig.height),
+            )
             picture, placed = renderer.render(state)
             measured.append(measure(placed))
             writer.write(picture)
     gap, width = np.array(measured, np.float32).T
-    truth = {"mouth_opening": gap, "mouth_width": width, "rounding": mouth.rounding,
-             "pose": head.pose, "blink": head.blink}
+    truth = {
+        "mouth_opening": gap,
+        "mouth_width": width,
+        "rounding": mouth.rounding,
+        "pose": head.pose,
+        "blink": head.blink,
+    }
     arrays = {key: np.asarray(value, np.float32) for key, value in truth.items()}
     with atomic(base.with_name(base.name + ".truth.npz")) as temporary:
         np.savez(temporary, **arrays, fps=np.array(fps))
-    write_json(base.with_name(base.name + ".truth.json"), {
-        "synthetic": True,
-        "note": "Made by talkingface: one photograph (scikit-image astronaut, NASA, public domain)"
-                " warped in time with synthetic speech. No recording of a person speaking.",
-        "text": speech.text,
-        "engine": speech.engine,
-        "phonemes": [{"symbol": p.symbol, "start": round(p.start, 4), "end": round(p.end, 4)}
-                     for p in speech.phonemes],
-        "frame_time": "frame i shows the time (i + 0.5) / fps; sound starts at 0",
-        "pose_order": "pitch, yaw, roll in degrees, relative to the photograph",
-        "identity": plan.identity, "look": asdict(look), "clip_index": plan.index,
-        "seed": seed, "settings": plan.settings, "settings_hash": plan.settings_hash,
-    })
+    write_json(
+        base.with_name(base.name + ".truth.json"),
+        {
+            "synthetic": True,
+            "note": "Made by talkingface: one photograph (scikit-image astronaut, NASA, public domain)"
+            " warped in time with synthetic speech. No recording of a person speaking.",
+            "text": speech.text,
+            "engine": speech.engine,
+            "phonemes": [
+                {"symbol": p.symbol, "start": round(p.start, 4), "end": round(p.end, 4)}
+                for p in speech.phonemes
+            ],
+            "frame_time": "frame i shows the time (i + 0.5) / fps; sound starts at 0",
+            "pose_order": "pitch, yaw, roll in degrees, relative to the photograph",
+            "identity": plan.identity,
+            "look": asdict(look),
+            "clip_index": plan.index,
+            "seed": seed,
+            "settings": plan.settings,
+            "settings_hash": plan.settings_hash,
+        },
+    )
 
 
 def write_json(path: Path, value: dict) -> None:

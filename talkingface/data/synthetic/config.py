@@ -12,8 +12,16 @@ class SyntheticSection(Section):
 
     clips: int = Field(48, ge=3, description="Number of clips.")
     seconds: float = Field(6.0, ge=1, le=60, description="Length of each clip in seconds.")
-    size: int = Field(256, ge=128, le=1024, multiple_of=2, description="Side of the picture in pixels.")
+    size: int = Field(
+        256, ge=128, le=1024, multiple_of=2, description="Side of the picture in pixels."
+    )
     fps: int = Field(25, ge=5, le=60, description="Frames per second.")
+    seed: int = Field(
+        2023,
+        ge=0,
+        description="Decides the content; apart from the run's seed, so that runs with "
+        "different seeds share the data.",
+    )
     identities: int = Field(4, ge=1, le=16, description="Different pseudo-persons.")
 
 

@@ -101,7 +101,7 @@ class FaceRig:
         keep = np.exp(-((nearest / (0.17 * h)) ** 2))
         nose = self.points[_NOSE_BOTTOM, 1]
         keep *= np.clip((xy[:, 1] - (nose - 0.12 * h)) / (0.14 * h), 0.12, 1.0)
-        keep[len(xy) - sum(len(e["upper"]) + len(e["lower"]) for e in EYES):] = 0  # eyeballs
+        keep[len(xy) - sum(len(e["upper"]) + len(e["lower"]) for e in EYES) :] = 0  # eyeballs
         self.rim_ids = rim
         self.follow = share / share.sum(1, keepdims=True)
         self.keep = keep[:, None]
@@ -114,17 +114,21 @@ class FaceRig:
         corner = -0.012 * h * (1 + state.width - state.rounding)
         thin = 1 - 0.18 * state.opening + 0.22 * state.rounding
         s = self.s
-        for rings, side, share, thick in ((LIPS_UPPER, -1.0, 0.24, self.thick_upper),
-                                          (LIPS_LOWER, 1.0, 0.76, self.thick_lower)):
+        for rings, side, share, thick in (
+            (LIPS_UPPER, -1.0, 0.24, self.thick_upper),
+            (LIPS_LOWER, 1.0, 0.76, self.thick_lower),
+        ):
             arch = np.maximum(1 - s * s, 0.0) ** power
             # The closed lips meet in one curve s -> line; both sides leave it by their share.
             line = self.line_y + corner * s * s + 0.30 * gap * s * s
             inner_y = line + side * share * gap * arch
             inner = np.column_stack([self.mid_x + half * s, inner_y])
-            outer = np.column_stack([
-                self.mid_x + (half + self.rim * (1 + 0.3 * state.rounding)) * s,
-                inner_y + side * thick * thin,
-            ])
+            outer = np.column_stack(
+                [
+                    self.mid_x + (half + self.rim * (1 + 0.3 * state.rounding)) * s,
+                    inner_y + side * thick * thin,
+                ]
+            )
             inner_z = (self.points[LIPS_UPPER[3], 2] + self.points[LIPS_LOWER[3], 2]) / 2
             push = -0.05 * h * state.rounding * (1 - 0.5 * s * s)
             for ring in range(4):
@@ -167,5 +171,7 @@ def measure(points: np.ndarray) -> tuple[float, float]:
     """Inner-lip gap and mouth width, both over the face height, of placed points (V, 3)."""
     xy = points[:, :2]
     height = np.linalg.norm(xy[TOP] - xy[CHIN])
-    return (float(np.linalg.norm(xy[13] - xy[14]) / height),
-            float(np.linalg.norm(xy[61] - xy[291]) / height))
+    return (
+        float(np.linalg.norm(xy[13] - xy[14]) / height),
+        float(np.linalg.norm(xy[61] - xy[291]) / height),
+    )

@@ -51,30 +51,108 @@ class Look:
 
 _LOOKS = (
     Look(),
-    Look(face_width=0.90, jaw_width=0.90, chin_length=1.07, eye_distance=0.97, nose_width=0.90,
-         hair_volume=1.06, skin=(0.68, 0.58, 0.52), hair=(0.38, 0.32, 0.34), suit_turn=200,
-         background=(120, 160, 150), voice="en-us+f2", pitch=42, rate=175),
-    Look(face_width=1.08, jaw_width=1.08, chin_length=0.94, eye_distance=1.05, eye_size=1.12,
-         nose_width=1.1, hair_volume=1.04, skin=(1.03, 0.97, 0.97), hair=(1.25, 0.72, 0.42),
-         suit_turn=110, background=(130, 150, 200), contrast=0.94, voice="en+f4", pitch=62,
-         rate=155),
-    Look(face_width=1.03, jaw_width=1.14, chin_length=1.06, eye_distance=0.95, eye_size=0.92,
-         nose_width=1.18, hair_volume=0.94, skin=(0.86, 0.77, 0.68), hair=(0.85, 0.92, 1.08),
-         suit_turn=265, background=(205, 175, 120), contrast=1.06, voice="en-us+m3", pitch=45,
-         rate=170),
+    Look(
+        face_width=0.90,
+        jaw_width=0.90,
+        chin_length=1.07,
+        eye_distance=0.97,
+        nose_width=0.90,
+        hair_volume=1.06,
+        skin=(0.68, 0.58, 0.52),
+        hair=(0.38, 0.32, 0.34),
+        suit_turn=200,
+        background=(120, 160, 150),
+        voice="en-us+f2",
+        pitch=42,
+        rate=175,
+    ),
+    Look(
+        face_width=1.08,
+        jaw_width=1.08,
+        chin_length=0.94,
+        eye_distance=1.05,
+        eye_size=1.12,
+        nose_width=1.1,
+        hair_volume=1.04,
+        skin=(1.03, 0.97, 0.97),
+        hair=(1.25, 0.72, 0.42),
+        suit_turn=110,
+        background=(130, 150, 200),
+        contrast=0.94,
+        voice="en+f4",
+        pitch=62,
+        rate=155,
+    ),
+    Look(
+        face_width=1.03,
+        jaw_width=1.14,
+        chin_length=1.06,
+        eye_distance=0.95,
+        eye_size=0.92,
+        nose_width=1.18,
+        hair_volume=0.94,
+        skin=(0.86, 0.77, 0.68),
+        hair=(0.85, 0.92, 1.08),
+        suit_turn=265,
+        background=(205, 175, 120),
+        contrast=1.06,
+        voice="en-us+m3",
+        pitch=45,
+        rate=170,
+    ),
 )
 
 
 # Outlines in pixels of the 512 px photograph.
-_HEAD = ((151, 74), (155, 57), (172, 44), (188, 34), (200, 23), (217, 15), (234, 13), (258, 17),
-         (280, 29), (296, 45), (304, 68), (302, 95), (291, 117), (280, 128), (268, 131), (262, 90),
-         (182, 90), (178, 122), (168, 119), (158, 104), (152, 88))
-_EARS = (((170, 118), (179, 118), (182, 136), (173, 129)),
-         ((270, 130), (281, 127), (276, 136), (269, 137)))
+_HEAD = (
+    (151, 74),
+    (155, 57),
+    (172, 44),
+    (188, 34),
+    (200, 23),
+    (217, 15),
+    (234, 13),
+    (258, 17),
+    (280, 29),
+    (296, 45),
+    (304, 68),
+    (302, 95),
+    (291, 117),
+    (280, 128),
+    (268, 131),
+    (262, 90),
+    (182, 90),
+    (178, 122),
+    (168, 119),
+    (158, 104),
+    (152, 88),
+)
+_EARS = (
+    ((170, 118), (179, 118), (182, 136), (173, 129)),
+    ((270, 130), (281, 127), (276, 136), (269, 137)),
+)
 _NECK = ((181, 140), (264, 140), (256, 165), (255, 178), (242, 190), (211, 186), (186, 179))
-_CLOTHES = ((60, 240), (113, 205), (114, 188), (126, 174), (143, 157), (166, 148), (185, 148),
-            (187, 180), (211, 187), (242, 190), (255, 180), (256, 173), (276, 188), (297, 208),
-            (306, 234), (322, 248), (400, 290), (400, 400), (60, 400))
+_CLOTHES = (
+    (60, 240),
+    (113, 205),
+    (114, 188),
+    (126, 174),
+    (143, 157),
+    (166, 148),
+    (185, 148),
+    (187, 180),
+    (211, 187),
+    (242, 190),
+    (255, 180),
+    (256, 173),
+    (276, 188),
+    (297, 208),
+    (306, 234),
+    (322, 248),
+    (400, 290),
+    (400, 400),
+    (60, 400),
+)
 
 
 @dataclass(frozen=True)
@@ -92,15 +170,29 @@ def look_of(number: int, seed: int) -> Look:
         return _LOOKS[number]
     draw = np.random.default_rng([seed, number, 71])
     base = _LOOKS[number % len(_LOOKS)]
-    shape = {key: float(np.clip(getattr(base, key) * draw.uniform(0.93, 1.07), 0.88, 1.15))
-             for key in ("face_width", "jaw_width", "chin_length", "eye_distance", "eye_size",
-                         "nose_width", "hair_volume")}
+    shape = {
+        key: float(np.clip(getattr(base, key) * draw.uniform(0.93, 1.07), 0.88, 1.15))
+        for key in (
+            "face_width",
+            "jaw_width",
+            "chin_length",
+            "eye_distance",
+            "eye_size",
+            "nose_width",
+            "hair_volume",
+        )
+    }
     tone = draw.uniform(0.7, 1.05)
     return replace(
-        base, **shape, skin=tuple(tone * np.array((1.0, *draw.uniform(0.88, 1.0, 2)))),
+        base,
+        **shape,
+        skin=tuple(tone * np.array((1.0, *draw.uniform(0.88, 1.0, 2)))),
         hair=tuple(draw.uniform(0.35, 1.2) * draw.uniform(0.8, 1.15, 3)),
-        suit_turn=float(draw.uniform(0, 360)), background=tuple(draw.uniform(110, 210, 3)),
-        pitch=int(draw.integers(35, 66)), rate=int(draw.integers(150, 181)))
+        suit_turn=float(draw.uniform(0, 360)),
+        background=tuple(draw.uniform(110, 210, 3)),
+        pitch=int(draw.integers(35, 66)),
+        rate=int(draw.integers(150, 181)),
+    )
 
 
 def build_identity(portrait: Portrait, look: Look) -> Identity:
@@ -166,8 +258,10 @@ def _masks(portrait: Portrait) -> list[np.ndarray]:
     hair = cv2.morphologyEx(hair.astype(np.uint8), cv2.MORPH_CLOSE, kernel) > 0
     hair &= ~skin & ~clothes
     plain = ~(skin | hair | clothes)
-    return [cv2.GaussianBlur(np.asarray(mask, np.float32), (0, 0), 0.01 * h)[..., None]
-            for mask in (skin, hair, clothes, plain)]
+    return [
+        cv2.GaussianBlur(np.asarray(mask, np.float32), (0, 0), 0.01 * h)[..., None]
+        for mask in (skin, hair, clothes, plain)
+    ]
 
 
 def _colour(portrait: Portrait, look: Look) -> np.ndarray:

@@ -23,6 +23,7 @@ class HeadTrack:
 
 def head_track(draw: np.random.Generator, times: np.ndarray) -> HeadTrack:
     """Draw the motion for frames shown at ``times`` (T,) seconds."""
+
     def wave(slowest: float, fastest: float) -> np.ndarray:
         """A smooth curve in -1..1 made of three sines between two rates in Hz."""
         rates, phases = draw.uniform(slowest, fastest, 3), draw.uniform(0, 2 * np.pi, 3)

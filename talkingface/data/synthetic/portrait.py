@@ -21,26 +21,34 @@ FACE_SHARE = 0.55  # face height (mesh points 10 to 152) over the frame's height
 CENTRE = (0.50, 0.545)  # where the middle of the face lies in the frame
 
 # Lip rings of the mesh from the outer to the inner contour; 11 columns from image left to right.
-LIPS_UPPER = np.array([
-    [61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291],
-    [76, 184, 74, 73, 72, 11, 302, 303, 304, 408, 306],
-    [62, 183, 42, 41, 38, 12, 268, 271, 272, 407, 292],
-    [78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308],
-])
-LIPS_LOWER = np.array([
-    [61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291],
-    [76, 77, 90, 180, 85, 16, 315, 404, 320, 307, 306],
-    [62, 96, 89, 179, 86, 15, 316, 403, 319, 325, 292],
-    [78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308],
-])
+LIPS_UPPER = np.array(
+    [
+        [61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291],
+        [76, 184, 74, 73, 72, 11, 302, 303, 304, 408, 306],
+        [62, 183, 42, 41, 38, 12, 268, 271, 272, 407, 292],
+        [78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308],
+    ]
+)
+LIPS_LOWER = np.array(
+    [
+        [61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291],
+        [76, 77, 90, 180, 85, 16, 315, 404, 320, 307, 306],
+        [62, 96, 89, 179, 86, 15, 316, 403, 319, 325, 292],
+        [78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308],
+    ]
+)
 # Each eye: lash line of the upper lid, two rings above it, lash line of the lower lid.
 EYES = (
-    {"upper": [33, 246, 161, 160, 159, 158, 157, 173, 133],
-     "crease": [130, 247, 30, 29, 27, 28, 56, 190, 243],
-     "lower": [33, 7, 163, 144, 145, 153, 154, 155, 133]},
-    {"upper": [362, 398, 384, 385, 386, 387, 388, 466, 263],
-     "crease": [463, 414, 286, 258, 257, 259, 260, 467, 359],
-     "lower": [362, 382, 381, 380, 374, 373, 390, 249, 263]},
+    {
+        "upper": [33, 246, 161, 160, 159, 158, 157, 173, 133],
+        "crease": [130, 247, 30, 29, 27, 28, 56, 190, 243],
+        "lower": [33, 7, 163, 144, 145, 153, 154, 155, 133],
+    },
+    {
+        "upper": [362, 398, 384, 385, 386, 387, 388, 466, 263],
+        "crease": [463, 414, 286, 258, 257, 259, 260, 467, 359],
+        "lower": [362, 382, 381, 380, 374, 373, 390, 249, 263],
+    },
 )
 BROWS = [70, 63, 105, 66, 107, 46, 53, 52, 65, 55, 300, 293, 334, 296, 336, 276, 283, 282, 295, 285]
 _RINGS = (1.14, 1.36, 1.62, 2.0)  # rings of control points around the face oval
@@ -92,7 +100,9 @@ def _photo_and_mesh() -> tuple[np.ndarray, np.ndarray, tuple[tuple[int, int], ..
     photo = require("skimage.data", why="The Synthetic dataset").astronaut()
     face_mesh = require("mediapipe", why="The Synthetic dataset").solutions.face_mesh
     x0, y0, side, up = 80, 0, 300, 1024  # a square around the head, large for an exact mesh
-    crop = cv2.resize(photo[y0:y0 + side, x0:x0 + side], (up, up), interpolation=cv2.INTER_LANCZOS4)
+    crop = cv2.resize(
+        photo[y0 : y0 + side, x0 : x0 + side], (up, up), interpolation=cv2.INTER_LANCZOS4
+    )
     with face_mesh.FaceMesh(static_image_mode=True, refine_landmarks=True) as finder:
         found = finder.process(crop).multi_face_landmarks
     if not found:
@@ -153,8 +163,11 @@ def _surroundings(
     edge = [(a, b, depth) for a in border for b in (border[0], border[-1])]
     edge += [(b, a, depth) for a in border[1:-1] for b in (border[0], border[-1])]
     still = np.zeros(len(edge))
-    return (np.concatenate([xyz[inside], np.array(edge)]),
-            np.concatenate([rigid[inside], still]), np.concatenate([jaw[inside], still]))
+    return (
+        np.concatenate([xyz[inside], np.array(edge)]),
+        np.concatenate([rigid[inside], still]),
+        np.concatenate([jaw[inside], still]),
+    )
 
 
 @lru_cache(maxsize=2)
@@ -169,8 +182,13 @@ def load_portrait(size: int) -> Portrait:
     face[:, :2] += offset
     margin = round(0.13 * size)
     to_frame = np.array([[scale, 0, offset[0] + margin], [0, scale, offset[1] + margin]])
-    texture = cv2.warpAffine(photo, to_frame, (size + 2 * margin,) * 2, flags=cv2.INTER_LANCZOS4,
-                             borderMode=cv2.BORDER_REFLECT)
+    texture = cv2.warpAffine(
+        photo,
+        to_frame,
+        (size + 2 * margin,) * 2,
+        flags=cv2.INTER_LANCZOS4,
+        borderMode=cv2.BORDER_REFLECT,
+    )
     soft = cv2.GaussianBlur(texture, (0, 0), 0.9 * scale)
     texture = cv2.addWeighted(texture, 1.5, soft, -0.5, 0)  # make up for the enlargement
 
@@ -202,14 +220,15 @@ def load_portrait(size: int) -> Portrait:
     down = np.clip((face[:, 1] - mouth_y + 0.04 * height) / (0.22 * height), 0, 1)
     aside = np.clip(1.25 - np.abs(face[:, 0] - face[13, 0]) / (0.42 * height), 0, 1)
     jaw[:N_FACE] = down * down * (3 - 2 * down) * aside
-    jaw[N_FACE:N_FACE + len(around)] = jaw_out
+    jaw[N_FACE : N_FACE + len(around)] = jaw_out
     rigid = np.ones(len(points))
-    rigid[N_FACE:N_FACE + len(around)] = rigid_out
+    rigid[N_FACE : N_FACE + len(around)] = rigid_out
     uv = points[:, :2] + margin
     skin = _without_teeth(texture, uv, height)
     triangles = np.concatenate([outer[np.array(out)], np.array(ball_tri), face_tri])
-    return Portrait(skin, texture, margin, size, points, uv, triangles, rigid, jaw, height,
-                    to_frame)
+    return Portrait(
+        skin, texture, margin, size, points, uv, triangles, rigid, jaw, height, to_frame
+    )
 
 
 def _without_teeth(texture: np.ndarray, uv: np.ndarray, height: float) -> np.ndarray:

@@ -47,8 +47,9 @@ class FaceRenderer:
         a = to_uv[index]
         map_x = a[..., 0] * self._x + a[..., 1] * self._y + a[..., 2]
         map_y = a[..., 3] * self._x + a[..., 4] * self._y + a[..., 5]
-        frame = cv2.remap(self.texture, map_x, map_y, cv2.INTER_LINEAR,
-                          borderMode=cv2.BORDER_REPLICATE)
+        frame = cv2.remap(
+            self.texture, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
         if state.blink > 0:
             self._paint_lids(frame, placed, state)
         self._paint_mouth(frame, placed, state)
@@ -81,14 +82,22 @@ class FaceRenderer:
             mask = cv2.GaussianBlur(mask, (0, 0), 0.007 * h)
             move = self._skull_map([eye["lower"][0], eye["lower"][-1], 1], state, (x0, y0))
             move[1, 2] += 0.095 * h
-            skin = cv2.warpAffine(self.texture, move, shape[::-1],
-                                  flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+            skin = cv2.warpAffine(
+                self.texture, move, shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+            )
             alpha = mask.astype(np.float32)[..., None] * (min(1.0, 1.5 * state.blink) / 255)
             patch = frame[y0:y1, x0:x1]
             mixed = patch + (skin * 0.93 - patch) * alpha
             line = np.zeros(shape, np.uint8)
-            cv2.polylines(line, [_fixed(lash - (x0, y0))], False, 255, max(1, round(h / 120)),
-                          cv2.LINE_AA, _SHIFT)
+            cv2.polylines(
+                line,
+                [_fixed(lash - (x0, y0))],
+                False,
+                255,
+                max(1, round(h / 120)),
+                cv2.LINE_AA,
+                _SHIFT,
+            )
             line = cv2.GaussianBlur(line, (0, 0), 0.005 * h)
             alpha = line.astype(np.float32)[..., None] * (min(1.0, 1.5 * state.blink) / 255)
             patch[:] = np.clip(mixed * (1 - 0.75 * alpha), 0, 255).astype(np.uint8)
@@ -120,9 +129,10 @@ class FaceRenderer:
         cv2.fillPoly(mask, [local], 255, cv2.LINE_AA, _SHIFT)
         top, low = ring[:, 1].min() - y0, ring[:, 1].max() - y0
         depth = np.clip((np.arange(shape[0]) - top) / max(low - top, 1.0), 0, 1)
-        tongue = (np.clip((depth - 0.45) / 0.5, 0, 1) * 0.75 * min(1.0, 1.6 * state.opening))
-        inside = (np.array(_DARK) * (1 - tongue[:, None])
-                  + np.array(_FLESH) * tongue[:, None]).astype(np.float32)[:, None, :]
+        tongue = np.clip((depth - 0.45) / 0.5, 0, 1) * 0.75 * min(1.0, 1.6 * state.opening)
+        inside = (
+            np.array(_DARK) * (1 - tongue[:, None]) + np.array(_FLESH) * tongue[:, None]
+        ).astype(np.float32)[:, None, :]
         inside = np.broadcast_to(inside, (*shape, 3))
         move = self._skull_map([78, 308, 14], state, (x0, y0), 0.05)
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -153,8 +163,9 @@ class FaceRenderer:
         """
         fixed = self.rig.points[ids] + (0, 0, depth * self.rig.height)
         fixed = self.rig.rigidly(fixed, state)[:, :2] - corner
-        return self._cv2.getAffineTransform(fixed.astype(np.float32),
-                                            self.portrait.uv[ids].astype(np.float32))
+        return self._cv2.getAffineTransform(
+            fixed.astype(np.float32), self.portrait.uv[ids].astype(np.float32)
+        )
 
 
 def _fixed(points: np.ndarray) -> np.ndarray:

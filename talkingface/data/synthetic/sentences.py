@@ -6,23 +6,23 @@ import numpy as np
 
 _WORDS = {
     "name": "Bob|Emma|Peter|Anna|Mary|Oliver|Sophie|Paul|Naomi|Victor|Amy|Hugo|Bella|Tom|Wanda|"
-            "Philip|Joy|Marco|Ruby|Fiona",
+    "Philip|Joy|Marco|Ruby|Fiona",
     "who": "my mother|the farmer|your brother|a painter|the old pilot|our neighbour|the baker|"
-           "a small robot|the young woman|his father|the boatman|every poet",
+    "a small robot|the young woman|his father|the boatman|every poet",
     "did": "brought|bought|moved|painted|found|opened|saw|forgot|made|pushed|loved|borrowed|"
-           "wrapped|chose|watched|repaired|emptied|compared|followed|remembered",
+    "wrapped|chose|watched|repaired|emptied|compared|followed|remembered",
     "how": "big|purple|warm|empty|broken|beautiful|wooden|famous|yellow|heavy|smooth|paper|"
-           "open|hollow|modern|bright|tiny|muddy|awful|ripe",
+    "open|hollow|modern|bright|tiny|muddy|awful|ripe",
     "what": "map|boat|apple|piano|umbrella|house|bottle|window|camera|table|poem|garden|mushroom|"
-            "bicycle|pump|drawing|flower|oven|violin|moon lamp|bowl|jar|album|pepper|wave",
+    "bicycle|pump|drawing|flower|oven|violin|moon lamp|bowl|jar|album|pepper|wave",
     "where": "in the kitchen|by the harbour|near my office|above the river|on the farm|"
-             "at the museum|under the arch|behind the wall|from Panama|in Oslo|by the tower|"
-             "outside the village",
+    "at the museum|under the arch|behind the wall|from Panama|in Oslo|by the tower|"
+    "outside the village",
     "when": "today|on Monday|before supper|last autumn|at about five|in May|every morning|"
-            "after the opera|two hours ago|now",
+    "after the opera|two hours ago|now",
     "be": "was|became|may be|will be|seemed|must be",
     "act": "move|wait|open up|hope for more|go home|buy food|make room|help me|come along|"
-           "pay my bill|fly away|jump over",
+    "pay my bill|fly away|jump over",
 }
 _WORDS = {key: text.split("|") for key, text in _WORDS.items()}
 _PATTERNS = (
@@ -37,8 +37,14 @@ _PATTERNS = (
     "you {act}, and {name} {be} {how}.",
     "how {how} {be} the {what}?",
 )
-_SHORT = ("{name} {be} {how}.", "{act}, {name}!", "oh, {how} {what}s.", "{when}, maybe.",
-          "{name}!", "{what}s.")
+_SHORT = (
+    "{name} {be} {how}.",
+    "{act}, {name}!",
+    "oh, {how} {what}s.",
+    "{when}, maybe.",
+    "{name}!",
+    "{what}s.",
+)
 
 
 def sentence(draw: np.random.Generator, short: bool = False) -> str:
@@ -47,7 +53,7 @@ def sentence(draw: np.random.Generator, short: bool = False) -> str:
     parts = patterns[int(draw.integers(len(patterns)))]
     while "{" in parts:
         start = parts.index("{")
-        key = parts[start + 1:parts.index("}", start)]
+        key = parts[start + 1 : parts.index("}", start)]
         words = _WORDS[key]
         word = words[int(draw.integers(len(words)))]
         parts = parts.replace("{" + key + "}", word, 1)

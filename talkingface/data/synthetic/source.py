@@ -8,10 +8,15 @@ import logging
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from talkingface.data.media.files import atomic, write_problem
 from talkingface.data.synthetic.clip import ClipPlan, make_clip, write_json
 from talkingface.errors import DataError
+from talkingface.utils.system import process_workers
+
+if TYPE_CHECKING:
+    from talkingface.config.config import Config
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +66,10 @@ class SyntheticSource:
         check(1 <= fps <= 120 and fps == int(fps), f"fps is {fps}; give a whole number 1 to 120")
         check(identities >= 1, f"identities is {identities}; give at least 1")
         check(seed >= 0, f"seed is {seed}; give 0 or more")
-        check(len(split) == 3 and min(split) >= 0 and sum(split) > 0,
-              f"split is {split}; give three shares such as 0.8, 0.1, 0.1")
+        check(
+            len(split) == 3 and min(split) >= 0 and sum(split) > 0,
+            f"split is {split}; give three shares such as 0.8, 0.1, 0.1",
+        )
         self.root = Path(root)
         self.workers = max(1, int(workers))
         self.clips = int(clips)
@@ -73,8 +80,12 @@ class SyntheticSource:
             held[held.index(max(held))] -= 1
         self.counts = (self.clips - sum(held), *held)
         self.settings = {
-            "version": VERSION, "seed": int(seed), "seconds": float(seconds), "size": int(size),
-            "fps": int(fps), "identities": min(int(identities), self.counts[0]),
+            "version": VERSION,
+            "seed": int(seed),
+            "seconds": float(seconds),
+            "size": int(size),
+            "fps": int(fps),
+            "identities": min(int(identities), self.counts[0]),
         }
 
     def plans(self) -> list[ClipPlan]:
@@ -85,8 +96,11 @@ class SyntheticSource:
             person, number = index % people, index // people
             text = json.dumps([self.settings, index, person], sort_keys=True)
             digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-            plans.append(ClipPlan(f"id{person}/id{person}_{number:03d}", index, person,
-                                  self.settings, digest))
+            plans.append(
+                ClipPlan(
+                    f"id{person}/id{person}_{number:03d}", index, person, self.settings, digest
+                )
+            )
         return plans
 
     def lists(self) -> dict[str, list[str]]:
@@ -96,8 +110,27 @@ class SyntheticSource:
         """
         names = [plan.name for plan in self.plans()]
         train, val, _ = self.counts
-        return {"train": names[:train], "val": names[train:train + val],
-                "test": names[train + val:]}
+        return {
+            "train": names[:train],
+            "val": names[train : train + val],
+            "test": names[train + val :],
+        }
+
+    @classmethod
+    def from_config(cls, cfg: Config) -> SyntheticSource:
+        """The source that a run's configuration describes."""
+        options = cfg.synthetic
+        return cls(
+            cfg.dataset_root,
+            clips=options.clips,
+            seconds=options.seconds,
+            size=options.size,
+            fps=options.fps,
+            identities=options.identities,
+            seed=options.seed,
+            workers=process_workers(cfg.process_workers, options.clips // 16),
+            split=tuple(cfg.make_split),
+        )
 
     def ensure(self, show_progress: bool = True) -> None:
         """Make what is missing or belongs to other settings; fast when all is there.
@@ -111,14 +144,19 @@ class SyntheticSource:
         self._check_root()
         missing = [plan for plan in self.plans() if not self._done(plan)]
         if missing:
-            logger.info("Making %d of %d synthetic clips in %s", len(missing), self.clips,
-                        self.root)
+            logger.info(
+                "Making %d of %d synthetic clips in %s", len(missing), self.clips, self.root
+            )
             self._make(missing, show_progress)
         # Last, so that a list never names a clip that is not there.
         for split, names in self.lists().items():
             _write_if_new(self.root / "filelist" / f"{split}.txt", names)
-        summary = {"synthetic": True, "settings": self.settings, "clips": self.clips,
-                   "split": list(self.split)}
+        summary = {
+            "synthetic": True,
+            "settings": self.settings,
+            "clips": self.clips,
+            "split": list(self.split),
+        }
         path = self.root / "synthetic.json"
         if _read_json(path) != summary:
             write_json(path, summary)
@@ -127,8 +165,10 @@ class SyntheticSource:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except FileExistsError as error:
-            raise DataError(f"{self.root} is a file; the Synthetic dataset needs a folder. "
-                            "Remove it or choose another data root.") from error
+            raise DataError(
+                f"{self.root} is a file; the Synthetic dataset needs a folder. "
+                "Remove it or choose another data root."
+            ) from error
         except OSError as error:
             raise write_problem(self.root, error) from error
 
@@ -136,14 +176,20 @@ class SyntheticSource:
         base = self.root / "data" / plan.name
         truth = _read_json(base.with_name(base.name + ".truth.json"))
         return truth.get("settings_hash") == plan.settings_hash and all(
-            base.with_name(base.name + suffix).is_file() for suffix in (".mp4", ".truth.npz"))
+            base.with_name(base.name + suffix).is_file() for suffix in (".mp4", ".truth.npz")
+        )
 
     def _make(self, plans: list[ClipPlan], show_progress: bool) -> None:
         from tqdm import tqdm
 
         def bar(done: Iterable[None]) -> None:
-            for _ in tqdm(done, total=len(plans), desc="Synthetic clips", unit="clip",
-                          disable=not show_progress):
+            for _ in tqdm(
+                done,
+                total=len(plans),
+                desc="Synthetic clips",
+                unit="clip",
+                disable=not show_progress,
+            ):
                 pass
 
         workers = min(self.workers, len(plans))

@@ -47,15 +47,20 @@ class _Id(ctypes.Union):
 
 class _Event(ctypes.Structure):
     _fields_ = (
-        ("type", ctypes.c_int), ("unique_identifier", ctypes.c_uint),
-        ("text_position", ctypes.c_int), ("length", ctypes.c_int),
-        ("audio_position", ctypes.c_int), ("sample", ctypes.c_int),
-        ("user_data", ctypes.c_void_p), ("id", _Id),
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", _Id),
     )
 
 
 _Callback = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
+)
 
 
 class _Espeak:
@@ -74,8 +79,7 @@ class _Espeak:
         self._events: list[tuple[int, str]] = []
         self._callback = _Callback(self._receive)  # kept alive for the library
         data = str(espeakng_loader.get_data_path()).encode()
-        self.rate = self._lib.espeak_Initialize(
-            _SYNCHRONOUS, 0, data, _PHONEME_EVENTS | _DONT_EXIT)
+        self.rate = self._lib.espeak_Initialize(_SYNCHRONOUS, 0, data, _PHONEME_EVENTS | _DONT_EXIT)
         if self.rate <= 0:
             raise OSError(f"espeak_Initialize returned {self.rate}")
         self._lib.espeak_SetSynthCallback(self._callback)
@@ -115,8 +119,10 @@ class _Espeak:
             raise OSError(f"espeak_Synth returned {status}")
         audio = np.concatenate(self._blocks).astype(np.float32) / 32768
         marks = [*self._events, (len(audio), "_")]
-        spans = [(name, a / self.rate, b / self.rate)
-                 for (a, name), (b, _) in zip(marks, marks[1:], strict=False)]
+        spans = [
+            (name, a / self.rate, b / self.rate)
+            for (a, name), (b, _) in zip(marks, marks[1:], strict=False)
+        ]
         return audio, _with_closures(spans)
 
 
@@ -133,21 +139,31 @@ def _with_closures(spans: list[tuple[str, float, float]]) -> list[Phoneme]:
             span[1] = max(span[1] - _CLOSURE, floor)
             if before is not None:
                 before[2] = min(before[2], span[1])
-    return [Phoneme(name, start, end) for name, start, end in spans
-            if not name.startswith("_") and end > start]
+    return [
+        Phoneme(name, start, end)
+        for name, start, end in spans
+        if not name.startswith("_") and end > start
+    ]
 
 
 def _open_espeak() -> _Espeak | None:
     try:
         return _Espeak()
     except (ImportError, OSError, AttributeError) as error:
-        logger.warning("espeak-ng cannot be loaded (%s); the Synthetic dataset speaks with its "
-                       "own vowel synthesiser. For real words: pip install espeakng-loader", error)
+        logger.warning(
+            "espeak-ng cannot be loaded (%s); the Synthetic dataset speaks with its "
+            "own vowel synthesiser. For real words: pip install espeakng-loader",
+            error,
+        )
         return None
 
 
 def speak(
-    draw: np.random.Generator, seconds: float, voice: str, pitch: int, rate: int,
+    draw: np.random.Generator,
+    seconds: float,
+    voice: str,
+    pitch: int,
+    rate: int,
     engine: str | None = None,
 ) -> Speech:
     """Fill a clip with sentences and pauses.
@@ -169,7 +185,11 @@ def speak(
 
 
 def _fill(
-    draw: np.random.Generator, seconds: float, voice: str, pitch: int, rate: int,
+    draw: np.random.Generator,
+    seconds: float,
+    voice: str,
+    pitch: int,
+    rate: int,
     library: _Espeak | None,
 ) -> Speech:
     from scipy.signal import resample_poly
@@ -192,10 +212,13 @@ def _fill(
             continue
         first = round(now * RATE)
         room = len(audio) - first
-        audio[first:first + len(wave)] += wave[:room]
+        audio[first : first + len(wave)] += wave[:room]
         start = first / RATE
-        phonemes += [Phoneme(p.symbol, p.start + start, min(p.end + start, seconds))
-                     for p in spoken if p.start + start < seconds]
+        phonemes += [
+            Phoneme(p.symbol, p.start + start, min(p.end + start, seconds))
+            for p in spoken
+            if p.start + start < seconds
+        ]
         texts.append(text)
         now += end + float(draw.uniform(0.12, 0.35))
     fade = min(len(audio), round(0.03 * RATE))

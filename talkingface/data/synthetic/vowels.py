@@ -11,11 +11,25 @@ import numpy as np
 
 # Formant frequencies F1, F2, F3 in Hz.
 _VOWELS = {
-    "a": (850, 1500, 2600), "e": (550, 1900, 2550), "i": (310, 2400, 3050),
-    "o": (500, 900, 2500), "u": (330, 850, 2350), "y": (310, 2400, 3050),
+    "a": (850, 1500, 2600),
+    "e": (550, 1900, 2550),
+    "i": (310, 2400, 3050),
+    "o": (500, 900, 2500),
+    "u": (330, 850, 2350),
+    "y": (310, 2400, 3050),
 }
-_SYMBOL = {"a": "a", "e": "E", "i": "i:", "o": "O:", "u": "u:", "y": "i:", "c": "k", "q": "k",
-           "x": "s", "j": "dZ"}
+_SYMBOL = {
+    "a": "a",
+    "e": "E",
+    "i": "i:",
+    "o": "O:",
+    "u": "u:",
+    "y": "i:",
+    "c": "k",
+    "q": "k",
+    "x": "s",
+    "j": "dZ",
+}
 _HUM = {"m": 250, "n": 280, "l": 380, "r": 420, "w": 330}  # voiced consonants: F1 in Hz
 _NOISE = {"s": 0.12, "f": 0.05, "h": 0.04, "v": 0.04, "z": 0.08, "x": 0.1, "j": 0.06}
 _WIDTHS = (80.0, 110.0, 160.0)  # Hz
@@ -71,7 +85,7 @@ def say(
             sound = sound / max(np.abs(sound).max(), 1e-6) * (0.5 if vowel else 0.18)
         edge = min(n // 4, round(0.012 * sample_rate))
         ramp = np.ones(n)
-        ramp[:edge], ramp[n - edge:] = np.linspace(0, 1, edge), np.linspace(1, 0, edge)
+        ramp[:edge], ramp[n - edge :] = np.linspace(0, 1, edge), np.linspace(1, 0, edge)
         pieces.append(sound * ramp)
         if letter != " ":
             spans.append((_SYMBOL.get(letter, letter), now / sample_rate, (now + n) / sample_rate))

@@ -106,7 +106,9 @@ class SSIM(RegionMetric):
             # The window reaches beyond a region, so its neighbourhood is computed too.
             ax0, ay0 = max(x0 - border, 0), max(y0 - border, 0)
             ax1, ay1 = min(x1 + border, width), min(y1 + border, height)
-            area = ssim_map(generated[ay0:ay1, ax0:ax1], real[ay0:ay1, ax0:ax1], self.params["kind"])
+            area = ssim_map(
+                generated[ay0:ay1, ax0:ax1], real[ay0:ay1, ax0:ax1], self.params["kind"]
+            )
             inner = area[border:-border, border:-border]
             if inner.size:
                 self._add(region, float(inner.mean()))

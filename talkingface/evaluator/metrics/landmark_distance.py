@@ -15,8 +15,12 @@ from talkingface.evaluator.clip import MIN_VALID_RATIO, WARN_VALID_RATIO, ClipPa
 RIGID = (33, 133, 362, 263, 168, 6, 197, 195, 5)
 
 
-def align_points(generated: np.ndarray, real: np.ndarray, how: str,
-                 rigid: tuple[np.ndarray, np.ndarray] | None = None) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+def align_points(
+    generated: np.ndarray,
+    real: np.ndarray,
+    how: str,
+    rigid: tuple[np.ndarray, np.ndarray] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """Remove what should not count before lips are compared.
 
     Args:
@@ -28,8 +32,10 @@ def align_points(generated: np.ndarray, real: np.ndarray, how: str,
     if how == "none":
         return generated, real
     if how == "centroid":
-        return (generated - generated.mean(axis=1, keepdims=True),
-                real - real.mean(axis=1, keepdims=True))  # fmt: skip
+        return (
+            generated - generated.mean(axis=1, keepdims=True),
+            real - real.mean(axis=1, keepdims=True),
+        )
     if how != "procrustes" or rigid is None:
         raise ConfigError(f"align={how}: choose none, centroid or procrustes")
     # As complex numbers a similarity is z -> a z + b; the least-squares a is closed form.
@@ -70,14 +76,18 @@ class LMD(Metric):
         valid = np.isfinite(generated).all(axis=(1, 2)) & np.isfinite(real).all(axis=(1, 2))
         ratio = float(valid.mean()) if count else 0.0
         if ratio < MIN_VALID_RATIO:
-            return self.undefined(f"a face was found in both videos in only {ratio:.0%} of the frames")
+            return self.undefined(
+                f"a face was found in both videos in only {ratio:.0%} of the frames"
+            )
         if ratio < WARN_VALID_RATIO:
             clip.notes.append(f"{self.name}: faces in {ratio:.0%} of the frames")
         lips, rigid = list(LIPS), list(RIGID)
         moved, fixed = align_points(
-            generated[:, lips], real[:, lips], self.params["align"],
+            generated[:, lips],
+            real[:, lips],
+            self.params["align"],
             (generated[:, rigid], real[:, rigid]),
-        )  # fmt: skip
+        )
         values = self.distances(moved, fixed, valid)
         if not len(values):
             return self.undefined("no two consecutive frames with a face")

@@ -12,7 +12,9 @@ from talkingface.config.schema import ModelConfig, Section
 class MelSection(Section):
     """The front end is fixed: official weights and the sync expert are made for it (spec 7)."""
 
-    sample_rate: Literal[16000] = Field(16000, description="Sound is resampled to this rate, in Hz.")
+    sample_rate: Literal[16000] = Field(
+        16000, description="Sound is resampled to this rate, in Hz."
+    )
     num_mels: Literal[80] = Field(80, description="Mel bands.")
     n_fft: Literal[800] = Field(800, description="FFT length in samples.")
     hop_size: Literal[200] = Field(200, description="Hop in samples; 80 columns per second.")
@@ -27,13 +29,18 @@ class WindowSection(Section):
     windows_per_clip: int = Field(
         1, ge=1, description="Items per clip and epoch; the official loader takes one."
     )
-    max_crop: int = Field(512, ge=64, description="Long side of stored face crops at most, in pixels.")
+    max_crop: int = Field(
+        512, ge=64, description="Long side of stored face crops at most, in pixels."
+    )
     mel_frame_offset: int = Field(
-        -1, ge=-5, le=5,
+        -1,
+        ge=-5,
+        le=5,
         description="Frame i is trained with the mel window of frame i + offset; -1 is official.",
-    )  # fmt: skip
+    )
     allow_overlap: bool = Field(
-        False, description="Let the reference window overlap the target, as the official loader does."
+        False,
+        description="Let the reference window overlap the target, as the official loader does.",
     )
     min_shift: int = Field(
         5, ge=1, description="SyncExpert: least distance of a wrong pair in frames."
@@ -43,39 +50,52 @@ class WindowSection(Section):
 class HyperLipsNetwork(Section):
     """Size of the generator and discriminator; the defaults are the official network."""
 
-    image_size: int = Field(128, ge=32, multiple_of=32, description="Side of the face crop in pixels.")
-    width: float = Field(1.0, gt=0, le=2, description="Channel factor of both MobileNetV3 encoders.")
-    aspp_channels: int = Field(128, ge=8, multiple_of=2, description="Channels of the deepest level.")
+    image_size: int = Field(
+        128, ge=32, multiple_of=32, description="Side of the face crop in pixels."
+    )
+    width: float = Field(
+        1.0, gt=0, le=2, description="Channel factor of both MobileNetV3 encoders."
+    )
+    aspp_channels: int = Field(
+        128, ge=8, multiple_of=2, description="Channels of the deepest level."
+    )
     hyper_dim: int = Field(64, ge=4, description="Length of the code that makes the hyper kernels.")
     decoder_channels: tuple[int, int, int, int] = Field(
         (80, 40, 32, 64), description="Channels of decode3, decode2, decode1 and of the tail."
     )
     disc_channels: int = Field(32, ge=4, description="First channels of the discriminator.")
     bn_momentum: float | None = Field(
-        None, gt=0, le=1,
+        None,
+        gt=0,
+        le=1,
         description="BatchNorm momentum; null: official (0.01). Short trainings need about 0.1.",
-    )  # fmt: skip
+    )
 
 
 class HyperLipsLoss(Section):
     """Weights of the losses (spec 10.1)."""
 
-    syncnet_wt: float = Field(0.03, ge=0, description="Sync expert; used only when its weights exist.")
+    syncnet_wt: float = Field(
+        0.03, ge=0, description="Sync expert; used only when its weights exist."
+    )
     disc_wt: float = Field(0.2, ge=0, description="Adversarial term; 0 builds no discriminator.")
     l1_wt: float | None = Field(
         None, ge=0, description="Pixel L1; null: 1 - syncnet_wt - disc_wt of the active terms."
     )
     mouth_wt: float = Field(
-        0.0, ge=0, description="Extra L1 on the centre of the lower half (ours), for short trainings."
+        0.0,
+        ge=0,
+        description="Extra L1 on the centre of the lower half (ours), for short trainings.",
     )
     perceptual_wt: float = Field(
         0.0, ge=0, description="VGG19 feature L1 (ours in stage 1); needs weights.vgg."
     )
     syncnet_gate: float | None = Field(
-        None, gt=0,
+        None,
+        gt=0,
         description="Keep the sync term at 0 until the validation sync loss is below this; the "
         "paper's code intends 0.75 but never applies it; null: always on.",
-    )  # fmt: skip
+    )
 
 
 class HyperLipsWeights(Section):
@@ -100,18 +120,26 @@ class HyperLipsInfer(Section):
     )
     reference_index: int = Field(0, ge=0, description="Frame number for reference=index.")
     mel_frame_offset: int | None = Field(
-        None, ge=-5, le=5,
+        None,
+        ge=-5,
+        le=5,
         description="Mel shift in frames; null: as trained. 0 is upstream's (40 ms off its training).",
-    )  # fmt: skip
+    )
     when_short: Literal["pingpong", "loop", "truncate"] = Field(
-        "pingpong", description="When the sound is longer than the video: play it back and forth, "
+        "pingpong",
+        description="When the sound is longer than the video: play it back and forth, "
         "repeat it, or stop.",
-    )  # fmt: skip
+    )
     batch_size: int = Field(8, ge=1, description="Frames generated together.")
     blend: float = Field(
-        0.06, ge=0, le=0.5, description="Width of the soft border of the paste-back, share of the box."
+        0.06,
+        ge=0,
+        le=0.5,
+        description="Width of the soft border of the paste-back, share of the box.",
     )
-    crf: int = Field(18, ge=0, le=51, description="x264 quality of written videos; lower is better.")
+    crf: int = Field(
+        18, ge=0, le=51, description="x264 quality of written videos; lower is better."
+    )
 
 
 _OLD_NAMES = {
@@ -131,7 +159,9 @@ class HyperLipsBaseConfig(ModelConfig):
     aliases: ClassVar[dict[str, str]] = _OLD_NAMES
 
     fps: float = Field(25.0, gt=0, le=120, description="Frame rate of training data, in frames/s.")
-    model_params: HyperLipsNetwork = Field(default_factory=HyperLipsNetwork, description="Networks.")
+    model_params: HyperLipsNetwork = Field(
+        default_factory=HyperLipsNetwork, description="Networks."
+    )
     audio: MelSection = Field(default_factory=MelSection, description="Mel front end (fixed).")
     data: WindowSection = Field(default_factory=WindowSection, description="Training items.")
     loss: HyperLipsLoss = Field(default_factory=HyperLipsLoss, description="Loss weights.")

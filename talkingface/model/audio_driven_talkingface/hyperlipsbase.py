@@ -42,10 +42,13 @@ class HyperLipsBase(AbstractTalkingFace):
         super().__init__(cfg)
         size = cfg.model_params
         self.generator = HyperLipsBaseNet(
-            width=size.width, aspp_channels=size.aspp_channels, hyper_dim=size.hyper_dim,
-            decoder_channels=tuple(size.decoder_channels), image_size=size.image_size,
+            width=size.width,
+            aspp_channels=size.aspp_channels,
+            hyper_dim=size.hyper_dim,
+            decoder_channels=tuple(size.decoder_channels),
+            image_size=size.image_size,
             bn_momentum=size.bn_momentum,
-        )  # fmt: skip
+        )
         if cfg.loss.disc_wt > 0:
             self.discriminator = HyperCtrolDiscriminator(base_channels=size.disc_channels)
         self.sync_open = cfg.loss.syncnet_gate is None
@@ -57,9 +60,12 @@ class HyperLipsBase(AbstractTalkingFace):
         helpers = {}
         if self.cfg.loss.syncnet_wt > 0 and self.cfg.data.syncnet_T == EXPERT_FRAMES:
             helpers["sync_expert"] = FrozenNetwork(
-                SyncNetColor, self.cfg.weights.sync_expert, files=("pretrain_sync_expert.pth",),
-                model="SyncExpert", why="the sync loss (loss.syncnet_wt)",
-            )  # fmt: skip
+                SyncNetColor,
+                self.cfg.weights.sync_expert,
+                files=("pretrain_sync_expert.pth",),
+                model="SyncExpert",
+                why="the sync loss (loss.syncnet_wt)",
+            )
         if self.cfg.loss.perceptual_wt > 0:
             helpers["vgg"] = FrozenNetwork(
                 VGG19Features, self.cfg.weights.vgg, why="the perceptual loss (loss.perceptual_wt)"

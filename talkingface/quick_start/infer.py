@@ -1,0 +1,167 @@
+"""``--infer``: one source and one or many sounds to videos."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from talkingface.config.config import Config, load_config
+from talkingface.data.clips import VIDEO_SUFFIXES
+from talkingface.errors import ConfigError, DataError, TalkingFaceError
+from talkingface.quick_start.run_dir import newest_checkpoint
+from talkingface.registry import get_registry
+from talkingface.trainer.loggers import setup_logging
+from talkingface.utils.paths import project_root, resolve, shown
+
+log = logging.getLogger(__name__)
+
+AUDIO_SUFFIXES = (".wav", ".mp3", ".flac", ".m4a", ".ogg", ".opus", ".aac")
+
+
+def infer_command(
+    options: Mapping[str, str], config: Mapping[str, Any], config_files: list[str]
+) -> int:
+    """Run ``--infer``; see the help text for its options. Returns the exit status."""
+    for key in ("audio", "source"):
+        if not options.get(key):
+            raise ConfigError(f"--infer needs --{key}=<file>")
+    source = _existing(options["source"], "source")
+    sounds = list_sounds(_existing(options["audio"], "audio"))
+    cfg, checkpoint = configure(options, config, config_files)
+    setup_logging(cfg.log_level)
+
+    from talkingface.quick_start.helpers import build_model, build_pipeline, load_model_weights
+    from talkingface.trainer.runtime import choose_device
+    from talkingface.utils.seeding import seed_everything
+
+    if not cfg.model_entry.target("pipeline"):
+        raise ConfigError(f"{cfg.model} generates no videos")
+    seed_everything(cfg.seed, cfg.reproducibility)
+    model = build_model(cfg)
+    load_model_weights(model, checkpoint, cfg.trust_checkpoint)
+    pipeline = build_pipeline(cfg, model.eval(), choose_device(cfg.device))
+    log.info("%s with %s", cfg.model, shown(checkpoint))
+    failed = []
+    for sound, target in plan_outputs(sounds, source, options.get("output"), cfg):
+        try:
+            done = pipeline.render(source, sound, target, show_progress=cfg.show_progress)
+        except TalkingFaceError as error:
+            if len(sounds) == 1:
+                raise
+            failed.append(f"{sound.name}: {error}")
+            log.error("%s", failed[-1])
+            continue
+        log.info(
+            "%s: %d frames, %.1f s, real-time factor %.2f (%.0f ms per frame)",
+            shown(done.path),
+            done.frames,
+            done.seconds_of_video,
+            done.real_time_factor,
+            1000 * done.seconds_taken / max(done.frames, 1),
+        )
+    if failed:
+        raise DataError(f"{len(failed)} of {len(sounds)} sounds failed:\n  " + "\n  ".join(failed))
+    return 0
+
+
+def _existing(text: str, key: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.exists():
+        raise DataError(f"--{key}: {path} does not exist")
+    return path
+
+
+def list_sounds(path: Path) -> list[Path]:
+    """Sound files of an argument: itself, all in a folder, or those of a ``.txt`` list."""
+    if path.is_dir():
+        known = AUDIO_SUFFIXES + VIDEO_SUFFIXES
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in known)
+        if not found:
+            raise DataError(f"--audio: no sound file in the folder {path}")
+        return found
+    if path.suffix.lower() == ".txt":
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        found = [path.parent / name for name in names]
+        missing = [str(p) for p in found if not p.exists()]
+        if missing or not found:
+            raise DataError(f"--audio: {path} lists no existing file: {', '.join(missing[:3])}")
+        return found
+    return [path]
+
+
+def plan_outputs(
+    sounds: list[Path], source: Path, output: str | None, cfg: Config
+) -> list[tuple[Path, Path]]:
+    """Sound and target of each video. With many sounds ``--output`` is a folder."""
+    default = resolve(cfg.results_dir) / cfg.model / "infer"
+    if len(sounds) == 1 and output and Path(output).suffix:
+        return [(sounds[0], Path(output).expanduser())]
+    folder = Path(output).expanduser() if output else default
+    if folder.suffix and len(sounds) > 1:
+        raise ConfigError(f"--output={output} must be a folder: there are {len(sounds)} sounds")
+    return [(sound, folder / f"{source.stem}_{sound.stem}.mp4") for sound in sounds]
+
+
+def configure(
+    options: Mapping[str, str], config: Mapping[str, Any], config_files: list[str]
+) -> tuple[Config, Path]:
+    """Configuration and weights: those of a run, or of an official file with the defaults.
+
+    Raises:
+        ConfigError: no model or no trained run.
+    """
+    registry = get_registry(config.get("plugin_path"))
+    given = options.get("checkpoint")
+    saved = resolve(str(config.get("checkpoint_dir", "saved")))
+    model = config.get("model")
+    if not given and not model:
+        raise ConfigError(
+            "--infer needs --model=<Model> (its newest run is used) or --checkpoint=PATH"
+        )
+    name = registry.entry("model", model).name if model else None
+    checkpoint = find_checkpoint(given, saved, name, config.get("dataset"))
+
+    from talkingface.quick_start.helpers import config_of_checkpoint
+
+    stored = config_of_checkpoint(checkpoint)
+    if stored is not None:
+        if name and stored["model"] != name:
+            raise ConfigError(f"{checkpoint} belongs to {stored['model']}, not to {name}")
+        own = {k: v for k, v in config.items() if k not in ("model", "dataset", "preset")}
+        stored = {k: v for k, v in stored.items() if k not in ("resume", "evaluate_model_file")}
+        cfg = load_config(
+            stored["model"], stored["dataset"], config_files=config_files, overrides=stored, cli=own
+        )
+        return cfg, checkpoint
+    if not name:
+        raise ConfigError(f"{checkpoint} does not say which model it is for; add --model=<Model>")
+    dataset = config.get("dataset") or "Synthetic"
+    return load_config(name, dataset, config_files=config_files, cli=config), checkpoint
+
+
+def find_checkpoint(given: str | None, saved: Path, model: str | None, dataset: str | None) -> Path:
+    """A checkpoint by path, by run id or folder, by name below ``checkpoints/``, or the newest run."""
+    if not given:
+        found = newest_checkpoint(saved, model or "*", dataset)
+        if found is None:
+            raise ConfigError(
+                f"There is no trained run of {model} below {shown(saved)}. Train one, or name weights "
+                "with --checkpoint=PATH."
+            )
+        return found
+    places = [Path(given).expanduser(), resolve(given), project_root() / "checkpoints" / given]
+    for path in places:
+        if path.is_file():
+            return path
+        if (path / "checkpoints" / "best.ckpt").is_file():
+            return path / "checkpoints" / "best.ckpt"
+    runs = list(saved.glob(f"*/*/{given}/checkpoints/best.ckpt"))
+    if runs:
+        return runs[0]
+    raise DataError(
+        f"--checkpoint={given}: no such file, run folder or run id (looked in "
+        f"{', '.join(str(p) for p in dict.fromkeys(places))} and {shown(saved)})"
+    )

@@ -1,0 +1,201 @@
+"""``--prepare``: from videos of a person to a dataset of the toolkit.
+
+Each video is cut into short clips at 25 frames/s. With three or more videos the split keeps each
+video on one side; with fewer, every video's beginning trains and its end tests.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from talkingface.config.config import load_config
+from talkingface.config.suggest import did_you_mean
+from talkingface.data.clips import SPLITS, VIDEO_SUFFIXES, make_clip, split_names, write_filelist
+from talkingface.data.media.audio import load_audio
+from talkingface.data.media.probe import MediaInfo, probe
+from talkingface.data.media.reader import count_frames, read_frames
+from talkingface.data.media.writer import VideoWriter
+from talkingface.errors import ConfigError, DataError, StageError, TalkingFaceError
+from talkingface.registry import get_registry, refresh
+from talkingface.trainer.loggers import progress, setup_logging
+from talkingface.utils.paths import project_root, shown, write_text
+
+log = logging.getLogger(__name__)
+
+FPS = 25
+RATE = 16000
+MIN_CLIP_SECONDS = 1.0  # a shorter rest at the end of a video is dropped
+_YAML = """\
+# Made by --prepare; edit freely. Keys: --explain=<key>.
+name: {name}
+summary: {count} clips from {sources}
+licence: yours to know
+origin: python run_talkingface.py --prepare --dataset={name} --videos=...
+root: {root}
+"""
+
+
+def prepare_videos(options: Mapping[str, str], config: Mapping[str, Any]) -> int:
+    """Make ``dataset/<name>/`` and its YAML, then prepare it for a model; returns the exit status.
+
+    Options: ``videos`` (comma-separated files or folders). Keys: ``dataset`` (new name),
+    ``model`` (default HyperLipsBase), ``segment_seconds`` (default 6), any configuration key.
+    """
+    config = dict(config)
+    name, model = config.pop("dataset", None), config.pop("model", "HyperLipsBase")
+    seconds = float(config.pop("segment_seconds", 6.0))
+    setup_logging(str(config.get("log_level", "info")))
+    if not name:
+        raise ConfigError("--prepare needs --dataset=<new name>")
+    if not str(name).replace("_", "").replace("-", "").isalnum() or not str(name)[0].isalpha():
+        raise ConfigError(f"--dataset={name}: use letters, digits, '_' and '-', a letter first")
+    if seconds < MIN_CLIP_SECONDS:
+        raise ConfigError(f"--segment_seconds={seconds}: at least {MIN_CLIP_SECONDS}")
+    registry = get_registry(config.get("plugin_path"))
+    own = project_root() / "properties" / "dataset" / "local" / f"{name}.yaml"
+    existing = [e for n, e in registry.entries("dataset").items() if n.lower() == str(name).lower()]
+    if existing and existing[0].path.resolve() != own.resolve():
+        raise ConfigError(f"--dataset={name}: {existing[0].path} already describes that dataset")
+    videos = list_videos(options.get("videos"))
+    root = project_root() / "dataset" / str(name)
+    pieces, problems = cut_videos(videos, root / "data", seconds)
+    if not pieces:
+        reasons = "\n  ".join(f"{path.name}: {reason}" for path, reason in problems.items())
+        raise StageError(f"None of the {len(videos)} videos can be used:\n  {reasons}")
+    write_splits(pieces, root / "filelist")
+    count = sum(len(names) for names in pieces.values())
+    write_text(
+        own,
+        _YAML.format(
+            name=name, count=count, sources=f"{len(pieces)} video(s)", root=_relative(root)
+        ),
+    )
+    refresh()
+    log.info("%d clips in %s, described by %s", count, shown(root), shown(own))
+    for path, reason in problems.items():
+        log.warning("left out: %s: %s", path.name, reason)
+    cfg = load_config(model, str(name), cli=config)
+    process = cfg.registry.resolve(cfg.model_entry, "dataprocess")(cfg)
+    log.info("data: %s", process.run(show_progress=cfg.show_progress).describe())
+    log.info("train it:  python run_talkingface.py --model=%s --dataset=%s", cfg.model, name)
+    return 0
+
+
+def _relative(root: Path) -> str:
+    try:
+        return root.relative_to(project_root()).as_posix()
+    except ValueError:
+        return root.as_posix()
+
+
+def list_videos(argument: str | None) -> list[Path]:
+    """Files of a comma-separated list; a folder gives all videos in it. Names may hold commas."""
+    if not argument:
+        raise ConfigError("--prepare needs --videos=a.mp4,b.mp4 (or a folder)")
+    parts = [argument] if Path(argument).expanduser().exists() else argument.split(",")
+    found: list[Path] = []
+    for part in parts:
+        path = Path(part.strip()).expanduser()
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES)
+            if not inside:
+                raise DataError(f"--videos: no video in the folder {path}")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            near = (
+                did_you_mean(path.name, [p.name for p in path.parent.glob("*")])
+                if path.parent.is_dir()
+                else ""
+            )
+            raise DataError(f"--videos: {path} does not exist.{near}")
+    return list(dict.fromkeys(found))
+
+
+def cut_videos(
+    videos: list[Path], target: Path, seconds: float
+) -> tuple[dict[str, list[str]], dict[Path, str]]:
+    """Cut videos into clips; existing clips are kept, so that an interrupted run goes on.
+
+    Returns:
+        Clip ids per video, and the reason for each video that cannot be used.
+    """
+    pieces: dict[str, list[str]] = {}
+    problems: dict[Path, str] = {}
+    stems: dict[str, Path] = {}
+    for video in progress(videos, desc="cutting", unit="video"):
+        stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in video.stem) or "video"
+        while stems.setdefault(stem, video) != video:
+            stem += "_"
+        try:
+            pieces[stem] = _cut(video, target / stem, stem, seconds)
+        except TalkingFaceError as error:
+            if error.exit_code == 2 and isinstance(error, DataError):
+                problems[video] = str(error)
+                continue
+            raise
+    return pieces, problems
+
+
+def _cut(video: Path, folder: Path, stem: str, seconds: float) -> list[str]:
+    """Write the clips of one video; sound and picture of a clip start together."""
+    info: MediaInfo = probe(video)
+    clip = make_clip(video)
+    if not info.has_video:
+        raise DataError(f"no picture in {video.name}")
+    if clip.audio == video and not info.has_audio:
+        raise DataError(f"no audio track in {video.name} (a .wav of the same name would serve)")
+    wave = load_audio(clip.audio, RATE)
+    total, per_clip = count_frames(video, FPS), round(seconds * FPS)
+    counts = [per_clip] * (total // per_clip)
+    if total % per_clip >= MIN_CLIP_SECONDS * FPS:
+        counts.append(total % per_clip)
+    if not counts:
+        raise DataError(f"{video.name} is shorter than {MIN_CLIP_SECONDS:g} s")
+    heard = len(wave) * FPS // RATE
+    if heard < sum(counts):  # sound that ends early costs the clips that would be silent
+        counts = [n for i, n in enumerate(counts) if i * per_clip + n <= heard + FPS // 5]
+        if not counts:
+            raise DataError(f"the sound of {video.name} ends after {len(wave) / RATE:.1f} s")
+    names = [f"{stem}_{number:04d}" for number in range(len(counts))]
+    frames = read_frames(video, fps=FPS)
+    for number, (name, count) in enumerate(zip(names, counts, strict=True)):
+        piece = islice(frames, count)
+        path = folder / f"{name}.mp4"
+        if path.exists():
+            for _ in piece:
+                pass
+            continue
+        start = number * per_clip * RATE // FPS
+        sound = wave[start : start + count * RATE // FPS]
+        with VideoWriter(path, FPS, audio=(sound, RATE), crf=16) as writer:
+            for frame in piece:
+                writer.write(frame)
+    return [f"{stem}/{name}" for name in names]
+
+
+def write_splits(pieces: Mapping[str, list[str]], folder: Path) -> None:
+    """Write the three lists; never two pieces of one video on both sides when there are enough."""
+    shares = (0.8, 0.1, 0.1)
+    if len(pieces) >= 3:
+        parts = split_names(list(pieces), shares, 2023)
+        lists = {split: [n for video in parts[split] for n in pieces[video]] for split in SPLITS}
+    else:
+        lists = {split: [] for split in SPLITS}
+        for names in pieces.values():
+            held = max(1, round(0.1 * len(names))) if len(names) >= 3 else 0
+            lists["train"] += names[: len(names) - 2 * held]
+            lists["val"] += names[len(names) - 2 * held : len(names) - held]
+            lists["test"] += names[len(names) - held :] if held else []
+        if not lists["test"]:
+            raise StageError(
+                f"{sum(map(len, pieces.values()))} clip(s) are too few for a train, val and test "
+                "split. Give a longer video, or a smaller --segment_seconds."
+            )
+    for split, names in lists.items():
+        write_filelist(folder / f"{split}.txt", names)
