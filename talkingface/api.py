@@ -1,4 +1,4 @@
-"""The functions behind ``import talkingface``. Heavy packages are loaded when a function needs them."""
+"""The functions behind ``import talkingface``; heavy packages load when a function needs them."""
 
 from __future__ import annotations
 

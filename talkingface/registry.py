@@ -1,6 +1,6 @@
 """The registry: every model, dataset and metric is one YAML file below a ``properties`` folder.
 
-Nothing is imported to list names; asking for a class imports exactly the module that the YAML names.
+Listing names imports nothing; asking for a class imports exactly the module that the YAML names.
 Folders outside the repository are added with ``--plugin_path`` or ``TALKINGFACE_PLUGINS``
 (several are separated by ``os.pathsep``). Such a folder holds ``properties/{model,dataset,metric}``
 and the Python modules that its YAML files name.
@@ -62,7 +62,7 @@ class Entry:
         return self.meta.get("presets") or {}
 
     def target(self, role: str) -> str | None:
-        """The ``module:Class`` string of a role, or None when the entry leaves it to the default."""
+        """The ``module:Class`` string of a role; None leaves it to the default."""
         if self.kind == "metric":
             return self.meta.get("class") if role == "metric" else None
         return (self.meta.get("classes") or {}).get(role)
@@ -99,7 +99,7 @@ class Registry:
                     clash = found.get(fold(entry.name))
                     if clash is not None:
                         raise ConfigError(
-                            f"two files describe the {kind} '{entry.name}': {clash.path} and {path}."
+                            f"two files describe the {kind} '{entry.name}': {clash.path}, {path}."
                             " Rename one of them."
                         )
                     found[fold(entry.name)] = entry

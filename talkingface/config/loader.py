@@ -1,8 +1,8 @@
 """The one YAML reader, for files and for values on the command line.
 
 It is PyYAML's safe loader with a smaller dialect: ``1e-4`` is a float, only ``true``/``false`` are
-booleans, there are no octal or sexagesimal numbers and no dates, ``None`` is null, a repeated key is
-an error. Nothing that builds Python objects is accepted.
+booleans, there are no octal or sexagesimal numbers and no dates, ``None`` is null, a repeated key
+is an error. Nothing that builds Python objects is accepted.
 """
 
 from __future__ import annotations

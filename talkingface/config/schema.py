@@ -1,7 +1,7 @@
 """Types, ranges and meanings of the configuration keys that every run has.
 
 A model or dataset adds its own keys with a class that derives from :class:`ModelConfig` or
-:class:`DatasetConfig` (named in its YAML as ``classes.config``). Unknown keys are errors everywhere.
+:class:`DatasetConfig` (its YAML names it as ``classes.config``). Unknown keys are errors everywhere.
 Default values that users are meant to change live in ``properties/overall.yaml``.
 """
 

@@ -36,7 +36,7 @@ def fold(name: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
-    """Known names most like ``name``, best first; also compares with the last part of dotted names."""
+    """Known names most like ``name``, best first; the last part of dotted names counts too."""
     by_fold: dict[str, str] = {}
     for item in known:
         by_fold.setdefault(fold(item), item)

@@ -1,6 +1,6 @@
 """What the toolkit expects of a model.
 
-A model holds networks and knows its losses. It never opens files, names devices or steps optimizers:
+A model holds networks and knows its losses. It never opens files, names devices or steps an optimizer:
 the trainer moves the batch, the quick start reads weights, the pipeline makes videos.
 """
 
@@ -76,7 +76,7 @@ class AbstractTalkingFace(nn.Module):
         return self.network(*args, **kwargs)
 
     def active_phases(self) -> tuple[str, ...]:
-        """Phases that this configuration uses, e.g. without the discriminator when its weight is 0."""
+        """Phases that this configuration uses; a GAN whose weight is 0 has no discriminator."""
         return self.phases
 
     def phase_networks(self, phase: str) -> tuple[str, ...]:

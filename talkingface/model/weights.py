@@ -69,7 +69,7 @@ def read_weights(path: str | Path, *, trust: str | None = None) -> dict[str, Any
         head = file.read(64)
     if head.startswith(b"version https://git-lfs"):
         raise WeightsError(
-            f"{path} is a Git LFS pointer, not the weights. Run 'git lfs pull' or download it again."
+            f"{path} is a Git LFS pointer, not the weights. Run 'git lfs pull' or fetch it again."
         )
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
@@ -138,7 +138,7 @@ def load_strict(
         WeightsError: with missing, unexpected and mismatched names, grouped.
     """
     own = net.state_dict()
-    # Counters came with PyTorch 0.4.1; official files of that age lack them, and nothing reads them.
+    # Counters came with PyTorch 0.4.1; files of that age lack them, and nothing reads them.
     free = lambda key: key.endswith("num_batches_tracked") or key.startswith(optional or ("\0",))  # noqa: E731
     missing = [key for key in own if key not in state and not free(key)]
     excess = [key for key in state if key not in own]

@@ -1,4 +1,4 @@
-"""Visual dubbing: repaint the mouth of a video or still picture to fit a sound (HyperLips, spec 11).
+"""Visual dubbing: repaint the mouth of a video or still picture to fit a sound (HyperLips).
 
 Everything streams: the source is read twice (faces, then pictures), frames go straight to the
 encoder, and memory does not grow with the length.
@@ -236,8 +236,8 @@ def _close_gaps(found: np.ndarray, fps: float) -> np.ndarray:
 def mouth_mask(height: int, width: int, border: float) -> np.ndarray:
     """Weights (H,W) float32 of the generated crop: its lower half with a soft border.
 
-    The upper half keeps the original pixels; ``border`` is the width of the transition as a share of
-    the crop's size.
+    The upper half keeps the original pixels; ``border`` is the width of the transition as a share
+    of the crop's size.
     """
 
     def ramp(distance: np.ndarray, size: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The evaluation stage: generate the test split, add trivial baselines, score all on the same clips."""
+"""The evaluation stage: generate the test split and trivial baselines, score all alike."""
 
 from __future__ import annotations
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from talkingface.config.config import load_config
 from talkingface.errors import ConfigError, WeightsError
-from talkingface.model.abstract_talkingface import AbstractTalkingFace
+from talkingface.model.abstract_talkingface import AbstractTalkingFace, FrozenNetwork
 from talkingface.model.weights import (
     CHECKPOINT_FORMAT,
     extract_state_dict,
@@ -91,25 +92,26 @@ def attach_frozen(cfg: Config, model: AbstractTalkingFace) -> None:
                 "%s is not used: no weights (%s%sset weights.%s)", helper.why, ways, files, name
             )
             continue
-        network = helper.build() if helper.model is None else _sized(helper, path)
-        content = read_weights(path, trust=cfg.trust_checkpoint)
-        names = ("expert",)
-        state = extract_state_dict(content, names, "expert") if helper.model else content
-        optional = () if helper.model else ("classifier.", "features.")
-        report = load_strict(network, state, source=shown(path), network=name, optional=optional)
+        network = _frozen_network(cfg, helper, path)
         model.attach_frozen(name, network)
-        log.info("%s: %s", helper.why, report)
+        log.info("%s: weights of %s", helper.why, shown(path))
 
 
-def _sized(helper: Any, path: Path) -> torch.nn.Module:
-    """A helper network of the size that a trained run has; official files have the default size."""
-    content = read_weights(path)
-    if content.get("format") != CHECKPOINT_FORMAT:
-        return helper.build()
-    from talkingface.config.loader import parse_yaml
-
-    settings = parse_yaml(content["config"], str(path))
-    return helper.build(width=settings["model_params"].get("width", 1.0))
+def _frozen_network(cfg: Config, helper: FrozenNetwork, path: Path) -> torch.nn.Module:
+    """A helper with its weights: of the size of a trained run, or an official file's."""
+    settings = config_of_checkpoint(path)
+    if settings is not None:
+        if settings["model"] != helper.model:
+            raise WeightsError(f"{path} belongs to {settings['model']}, not to {helper.model}")
+        judge = build_model(load_config(overrides={**settings, "resume": False}))
+        load_model_weights(judge, path)
+        return judge.network
+    network = helper.build()
+    content = read_weights(path, trust=cfg.trust_checkpoint)
+    state = extract_state_dict(content, (), "")
+    # Classifier heads of image networks are not built.
+    load_strict(network, state, source=shown(path), network="helper", optional=("classifier.",))
+    return network
 
 
 def config_of_checkpoint(path: Path) -> dict[str, Any] | None:

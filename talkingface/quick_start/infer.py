@@ -143,13 +143,13 @@ def configure(
 
 
 def find_checkpoint(given: str | None, saved: Path, model: str | None, dataset: str | None) -> Path:
-    """A checkpoint by path, by run id or folder, by name below ``checkpoints/``, or the newest run."""
+    """A checkpoint by path, run id, run folder or name below ``checkpoints/``, else the newest."""
     if not given:
         found = newest_checkpoint(saved, model or "*", dataset)
         if found is None:
             raise ConfigError(
-                f"There is no trained run of {model} below {shown(saved)}. Train one, or name weights "
-                "with --checkpoint=PATH."
+                f"There is no trained run of {model} below {shown(saved)}. Train one, or name "
+                "weights with --checkpoint=PATH."
             )
         return found
     places = [Path(given).expanduser(), resolve(given), project_root() / "checkpoints" / given]

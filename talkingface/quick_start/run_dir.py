@@ -1,4 +1,4 @@
-"""Names and folders of a run: one id, the same in ``saved``, ``log``, ``log_tensorboard``, ``results``."""
+"""Names and folders of a run: one id in ``saved``, ``log``, ``log_tensorboard``, ``results``."""
 
 from __future__ import annotations
 

@@ -55,8 +55,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     state = read_weights(path)
     if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
         raise WeightsError(
-            f"{path} is no checkpoint of this toolkit ({CHECKPOINT_FORMAT}). Official weights can be "
-            "loaded with talkingface.load_weights, not resumed."
+            f"{path} is no checkpoint of this toolkit ({CHECKPOINT_FORMAT}). Official weights "
+            "can be loaded with talkingface.load_weights, not resumed."
         )
     return state
 

@@ -361,8 +361,8 @@ class Trainer:
         if p.nan_batches > self.cfg.optim.max_nan:
             raise StageError(
                 f"{p.nan_batches} batches gave NaN or infinite values (optim.max_nan = "
-                f"{self.cfg.optim.max_nan}). Lower the learning rate, set optim.clip_grad, or look at "
-                "the clips named above. The last good state is in last.ckpt."
+                f"{self.cfg.optim.max_nan}). Lower the learning rate, set optim.clip_grad, or look "
+                "at the clips named above. The last good state is in last.ckpt."
             )
 
     # -- logging ----------------------------------------------------------------------------------
@@ -555,7 +555,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM ask the loop to stop after the current step; a second one forces it."""
+        """SIGINT and SIGTERM stop the loop after the current step; a second one at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

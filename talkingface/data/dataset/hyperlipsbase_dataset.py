@@ -68,7 +68,7 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
     """
 
     batch_spec = {
-        "input_frames": "B 6 T H W float32 [0,1]; 0-2 target with the lower half zero, 3-5 reference",
+        "input_frames": "B 6 T H W float32 [0,1]; 0-2 target, lower half zero, 3-5 reference",
         "indiv_mels": "B T 1 80 16 float32 [-4,4]",
         "mels": "B 1 80 16 float32 [-4,4]; of the whole window, for the sync expert",
         "gt": "B 3 T H W float32 [0,1]",
@@ -119,7 +119,7 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
     def explain_empty(self) -> str:
         reasons = "; ".join(f"{k}: {v}" for k, v in list(self.unusable.items())[:3])
         return super().explain_empty() + (
-            f" List: {self.cfg.filelist(self.split)}. {len(self.unusable)} listed clips are unusable"
+            f" List: {self.cfg.filelist(self.split)}. {len(self.unusable)} listed clips are not usable"
             + (f" ({reasons})." if reasons else ".")
         )
 

@@ -25,8 +25,8 @@ def align_points(
 
     Args:
         generated, real: (T,K,2) lip points.
-        how: ``none``; ``centroid`` (each set minus its mean: Chen et al.); ``procrustes`` (similarity
-            fit of the generated face to the real one on ``rigid`` points).
+        how: ``none``; ``centroid`` (each set minus its mean: Chen et al.); ``procrustes``
+            (similarity fit of the generated face to the real one on ``rigid`` points).
         rigid: (T,R,2) points of both, for ``procrustes``.
     """
     if how == "none":

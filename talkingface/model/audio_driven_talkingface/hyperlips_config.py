@@ -103,7 +103,7 @@ class HyperLipsWeights(Section):
 
     sync_expert: str | None = Field(
         "auto",
-        description="Sync expert: auto (checkpoints/, else the newest trained SyncExpert), path, null.",
+        description="auto (checkpoints/, else the newest trained SyncExpert), a path, or null.",
     )
     vgg: str | None = Field(
         None, description="torchvision VGG19 state_dict (vgg19-dcbf9e9f.pth) for perceptual_wt."
@@ -123,7 +123,7 @@ class HyperLipsInfer(Section):
         None,
         ge=-5,
         le=5,
-        description="Mel shift in frames; null: as trained. 0 is upstream's (40 ms off its training).",
+        description="Mel shift in frames; null: as trained; 0: upstream (40 ms off).",
     )
     when_short: Literal["pingpong", "loop", "truncate"] = Field(
         "pingpong",

@@ -30,7 +30,7 @@ EXPERT_FRAMES = 5  # the sync expert always judges five frames
 class HyperLipsBase(AbstractTalkingFace):
     """Generator, discriminator and losses of stage 1.
 
-    Batch (see ``HyperLipsBaseDataset``): ``input_frames`` (B,6,T,H,W), ``indiv_mels`` (B,T,1,80,16),
+    Batch of ``HyperLipsBaseDataset``: ``input_frames`` (B,6,T,H,W), ``indiv_mels`` (B,T,1,80,16),
     ``mels`` (B,1,80,16), ``gt`` (B,3,T,H,W); BGR in 0..1.
     """
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class SyncExpert(AbstractTalkingFace):
     """Tells whether five frames and a mel window belong together.
 
-    Batch (see ``SyncExpertDataset``): ``faces`` (B,15,64,128), ``mels`` (B,1,80,16), ``label`` (B,).
+    Batch of ``SyncExpertDataset``: ``faces`` (B,15,64,128), ``mels`` (B,1,80,16), ``label`` (B,).
     """
 
     main_network: ClassVar[str] = "expert"
