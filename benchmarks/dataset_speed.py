@@ -1,7 +1,7 @@
 """Items per second of the training dataset against the original's way of making them.
 
-The original decodes, resamples and transforms the whole sound of a clip for every item it draws
-(HyperLips spec, section 9.1); here the mel is computed once per clip. Both read the same five target
+The original decodes, resamples and transforms the whole sound of a clip for every item that it
+draws; here the mel is computed once per clip. Both read the same five target
 and five reference pictures. Runs alternate; medians and their ratio are printed.
 
     python benchmarks/dataset_speed.py --dataset=Synthetic [--data_root=...]
@@ -20,6 +20,7 @@ from talkingface.cli import parse_arguments
 from talkingface.config.config import load_config
 from talkingface.data.clips import discover_clips
 from talkingface.data.dataset.hyperlipsbase_dataset import HyperLipsBaseDataset
+from talkingface.data.media.audio import load_audio, save_wav
 from talkingface.data.media.mel import wav2lip_mel
 from talkingface.utils.seeding import item_rng
 
@@ -36,14 +37,14 @@ def original_item(data: HyperLipsBaseDataset, sounds: dict, number: int, index: 
 
 def main() -> None:
     arguments = parse_arguments(sys.argv[1:])
-    cfg = load_config("HyperLipsBase", **{"dataset": "Synthetic", "cli": arguments.config})
+    cfg = load_config(
+        "HyperLipsBase", arguments.config.pop("dataset", "Synthetic"), cli=arguments.config
+    )
     data = HyperLipsBaseDataset(cfg, "train")
     clips = {clip.id: clip for clip in discover_clips(cfg.data_dir)}
     # The container's own rate and channels, as the original stores them.
     sounds = {}
-    for prepared in data.clips[: ITEMS * ROUNDS]:
-        from talkingface.data.media.audio import load_audio, save_wav
-
+    for prepared in data.clips[:ITEMS]:
         folder = cfg.dataset_root / ".benchmark"
         path = folder / (prepared.id.replace("/", "_") + ".wav")
         if not path.exists():
@@ -63,9 +64,11 @@ def main() -> None:
     ours, original = (statistics.median(rates[name]) for name in ("ours", "original"))
     ratio = statistics.median(np.divide(rates["ours"], rates["original"]))
     seconds = np.mean([len(data.clips[n].mel[0]) / 80 for n in numbers])
-    print(f"{cfg.dataset}: clips of {seconds:.1f} s, {cfg.model_params.image_size} px, 5 + 5 frames")
+    print(
+        f"{cfg.dataset}: clips of {seconds:.1f} s, {cfg.model_params.image_size} px, 5 + 5 frames"
+    )
     print(f"ours      {ours:8.1f} items/s")
-    print(f"original  {original:8.1f} items/s (wav decoded, resampled and transformed per item)")
+    print(f"original  {original:8.1f} items/s (wav decoded and transformed per item)")
     print(f"ratio     {ratio:8.2f}")
 
 

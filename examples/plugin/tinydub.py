@@ -1,6 +1,6 @@
 """A model of one's own in a folder outside the toolkit: a small U-Net that is told the sound.
 
-It reuses the data preparation, dataset, configuration keys and dubbing pipeline of HyperLipsBase and
+It reuses the preparation, dataset, configuration keys and dubbing pipeline of HyperLipsBase and
 brings only a network and a loss. Run it with
 
     python run_talkingface.py --plugin_path=examples/plugin --model=TinyDub --dataset=Synthetic \
@@ -31,7 +31,7 @@ class TinyDubNet(nn.Module):
         """The dubbing pipeline calls this once per video."""
         return (self.sound(audio),)
 
-    def decode(self, codes: tuple[Tensor, ...], face: Tensor, render_batch: int | None = None) -> Tensor:
+    def decode(self, codes, face: Tensor, render_batch: int | None = None) -> Tensor:
         """The dubbing pipeline calls this per batch of frames."""
         fine = self.down1(face)
         coarse = self.down2(fine) + self.tell(codes[0])[:, :, None, None]
@@ -59,7 +59,7 @@ class TinyDub(AbstractTalkingFace):
         generated = self.generator(batch["indiv_mels"].flatten(0, 1), frames)
         return {"generated": generated.unflatten(0, (len(video), -1)).transpose(1, 2)}
 
-    def calculate_loss(self, interaction, valid=False, phase="main", shared=None) -> dict[str, Tensor]:
+    def calculate_loss(self, interaction, valid=False, phase="main", shared=None) -> dict:
         generated = (shared or self.forward_train(interaction))["generated"]
         loss = (generated - interaction["gt"]).abs().mean()
         return {"loss": loss, "l1": loss}

@@ -58,7 +58,7 @@ _NOT_IN_HASH = {
     "metric_decimal_place",
     "loss_decimal_place",
     "stopping_step",
-    "eval_step",
+    "eval_step", "valid_batches",
     "preset",
 }
 

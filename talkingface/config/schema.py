@@ -1,7 +1,7 @@
 """Types, ranges and meanings of the configuration keys that every run has.
 
 A model or dataset adds its own keys with a class that derives from :class:`ModelConfig` or
-:class:`DatasetConfig` (its YAML names it as ``classes.config``). Unknown keys are errors everywhere.
+:class:`DatasetConfig` (its YAML names it as ``classes.config``). Unknown keys are errors.
 Default values that users are meant to change live in ``properties/overall.yaml``.
 """
 
@@ -177,6 +177,9 @@ class OverallConfig(Section):
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty of the optimizer.")
     optim: OptimSection = Field(default_factory=OptimSection, description="Optimisation details.")
     eval_step: int = Field(1, ge=0, description="Epochs between two validations; 0: never.")
+    valid_batches: int | None = Field(
+        None, ge=1, description="Validate on at most this many batches; null: on all."
+    )
     valid_metric: str = Field(
         "loss",
         description="Criterion of the best checkpoint: loss or loss/<part> of the validation.",

@@ -1,6 +1,6 @@
 """What the toolkit expects of a model.
 
-A model holds networks and knows its losses. It never opens files, names devices or steps an optimizer:
+A model holds networks and knows its losses; it opens no files, names no devices, steps nothing:
 the trainer moves the batch, the quick start reads weights, the pipeline makes videos.
 """
 

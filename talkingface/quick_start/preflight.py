@@ -77,8 +77,8 @@ def _folders(cfg: Config) -> list[TalkingFaceError]:
         if not os.access(parent, os.W_OK):
             found.append(
                 EnvironmentProblem(
-                    f"No permission to write below {parent}. Make it writable, or set TALKINGFACE_ROOT "
-                    "or the folder's own key to another place."
+                    f"No permission to write below {parent}. Make it writable, or set "
+                    "TALKINGFACE_ROOT or the folder's own key to another place."
                 )
             )
             continue
@@ -87,8 +87,8 @@ def _folders(cfg: Config) -> list[TalkingFaceError]:
             found.append(
                 EnvironmentProblem(
                     f"Only {free // 2**20} MiB are free for {folder}; at least "
-                    f"{MIN_FREE_BYTES // 2**20} MiB are needed. Free some space, or set TALKINGFACE_ROOT "
-                    "to another disk."
+                    f"{MIN_FREE_BYTES // 2**20} MiB are needed. Free some space, or set "
+                    "TALKINGFACE_ROOT to another disk."
                 )
             )
     # One disk is reported once.
@@ -110,7 +110,7 @@ def _data(cfg: Config) -> list[TalkingFaceError]:
             if not lists[split].exists():
                 found.append(
                     DataError(
-                        f"The clip list {lists[split]} does not exist; the stage preprocess makes it."
+                        f"The clip list {lists[split]} does not exist; preprocess makes it."
                     )
                 )
     for path in lists.values():

@@ -161,8 +161,8 @@ def _find_run(cfg: Config, stages: list[str]) -> tuple[RunDir, Path | None]:
         runs = [run for run in find_runs(cfg, same_settings=True) if run.best.exists()]
         if not runs:
             raise ConfigError(
-                f"There is no trained run of {cfg.model} on {cfg.dataset} with these settings. Train "
-                "first, or name a checkpoint with --evaluate_model_file=PATH."
+                f"There is no trained run of {cfg.model} on {cfg.dataset} with these settings. "
+                "Train first, or name a checkpoint with --evaluate_model_file=PATH."
             )
         return runs[0], None
     if cfg.resume in (False, "false", None, ""):
@@ -395,7 +395,7 @@ def _dry_run(cfg: Config) -> RunResult:
         "baselines": ["real"],
         "saved": True,
         "resume": False,
-        "eval_batch_size": 1,
+        "valid_batches": 1,
         "metrics": cfg.metrics[:1],
         "stages": ["preprocess", "train", "evaluate"],
     }

@@ -16,6 +16,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -482,7 +483,9 @@ class Trainer:
         sums: dict[str, Tensor] = {}
         count = torch.zeros((), device=self.runtime.device)
         show = self.cfg.show_progress if self.runtime.is_zero else False
-        for number, batch in enumerate(progress(loader, show=show, desc="validation", leave=False)):
+        batches = islice(loader, self.cfg.valid_batches)
+        bar = progress(batches, total=len(loader), show=show, desc="validation", leave=False)
+        for number, batch in enumerate(bar):
             batch = self.runtime.to_device(batch)
             size = next(len(v) for v in batch.values() if isinstance(v, Tensor))
             losses = self.model.calculate_loss(

@@ -47,7 +47,7 @@ def explain_os_errors(path: Path, doing: str = "write") -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise EnvironmentProblem(
-                f"The disk is full: cannot {doing} {path}. Free some space, or set TALKINGFACE_ROOT "
+                f"The disk is full: cannot {doing} {path}. Free some space or set TALKINGFACE_ROOT "
                 "to a folder on a larger disk. Finished parts are kept; run the same command again."
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

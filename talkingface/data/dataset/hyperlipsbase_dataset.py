@@ -119,7 +119,7 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
     def explain_empty(self) -> str:
         reasons = "; ".join(f"{k}: {v}" for k, v in list(self.unusable.items())[:3])
         return super().explain_empty() + (
-            f" List: {self.cfg.filelist(self.split)}. {len(self.unusable)} listed clips are not usable"
+            f" List: {self.cfg.filelist(self.split)}. {len(self.unusable)} clips are not usable"
             + (f" ({reasons})." if reasons else ".")
         )
 

@@ -101,7 +101,7 @@ def make_clip(root: Path, plan: ClipPlan, engine: str | None = None) -> None:
         base.with_name(base.name + ".truth.json"),
         {
             "synthetic": True,
-            "note": "Made by talkingface: one photograph (scikit-image astronaut, NASA, public domain)"
+            "note": "Made by talkingface: a photograph (scikit-image astronaut, public domain)"
             " warped in time with synthetic speech. No recording of a person speaking.",
             "text": speech.text,
             "engine": speech.engine,

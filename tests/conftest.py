@@ -1,0 +1,198 @@
+"""Shared fixtures. No test writes into the repository: everything goes below temporary folders."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SCRIPT = REPOSITORY / "run_talkingface.py"
+if str(REPOSITORY) not in sys.path:  # plain "pytest" in a checkout that is not installed
+    sys.path.insert(0, str(REPOSITORY))
+# The smallest Synthetic set that every stage accepts: one clip for val, one for test.
+SMALL = ["--preset=tiny", "--synthetic.clips=4", "--synthetic.seconds=2"]
+
+
+def run_command(
+    args: Sequence[str],
+    root: Path,
+    *,
+    env: Mapping[str, str | None] | None = None,
+    cwd: Path | None = None,
+    timeout: float = 120,
+    python: Sequence[str] = (),
+) -> subprocess.CompletedProcess[str]:
+    """``python run_talkingface.py args`` with data and runs below ``root``.
+
+    Args:
+        env: variables to set, or to remove with None.
+        python: options of the interpreter itself, e.g. ``-X importtime``.
+    """
+    variables = {k: v for k, v in os.environ.items() if k != "TALKINGFACE_PLUGINS"}
+    variables["TALKINGFACE_ROOT"] = str(root)
+    variables["PYTHONIOENCODING"] = "utf-8"
+    for key, value in (env or {}).items():
+        if value is None:
+            variables.pop(key, None)
+        else:
+            variables[key] = value
+    return subprocess.run(
+        [sys.executable, *python, str(SCRIPT), *args],
+        cwd=cwd or root,
+        env=variables,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=timeout,
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def session_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Project folder of everything that runs inside the test process."""
+    root = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TALKINGFACE_ROOT", str(root))
+        patch.delenv("TALKINGFACE_PLUGINS", raising=False)
+        patch.delenv("LOCAL_RANK", raising=False)
+        yield root
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project folder of this test's own; the test process uses it too."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    monkeypatch.setenv("TALKINGFACE_ROOT", str(folder))
+    return folder
+
+
+@pytest.fixture
+def run_cli(root: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``run_cli(["--list"], env=None, cwd=None, timeout=120)`` -> completed process.
+
+    Data and runs lie below the fixture ``root``; another folder is given with
+    ``env={"TALKINGFACE_ROOT": ...}``.
+    """
+
+    def call(args: Sequence[str], **options) -> subprocess.CompletedProcess[str]:
+        return run_command(args, root, **options)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The shared data folder (``TALKINGFACE_SHARED`` or ``../shared/data``), else skip."""
+    top = Path(os.environ.get("TALKINGFACE_SHARED", REPOSITORY.parent / "shared"))
+    if not (top / "data").is_dir():
+        pytest.skip(f"no shared data in {top}; set TALKINGFACE_SHARED")
+    return top / "data"
+
+
+@pytest.fixture(scope="session")
+def hard_cases(shared: Path) -> Path:
+    """Folder with awkward videos, else skip."""
+    folder = shared / "hard_cases"
+    if not folder.is_dir():
+        pytest.skip(f"no hard cases in {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project folder with a small Synthetic set, made and prepared for HyperLipsBase.
+
+    Read it, or copy it with ``shutil.copytree``; runs on it take the arguments :data:`SMALL`.
+    """
+    pytest.importorskip("mediapipe")
+    root = tmp_path_factory.mktemp("tiny")
+    args = ["--model=HyperLipsBase", "--dataset=Synthetic", "--stages=preprocess", *SMALL]
+    done = run_command(args, root, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+@pytest.fixture(scope="session")
+def small() -> list[str]:
+    """Arguments that :func:`tiny_synthetic` was made with."""
+    return list(SMALL)
+
+
+@pytest.fixture(scope="session")
+def talking_clip(tiny_synthetic: Path) -> Path:
+    """A 2 s mp4 of a talking face with sound, 256 x 256 at 25 frames/s."""
+    return sorted((tiny_synthetic / "dataset/Synthetic-tiny/data").rglob("*.mp4"))[0]
+
+
+@pytest.fixture(scope="session")
+def tone_wav(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seconds of a 220 Hz tone that swells and fades, 16 kHz mono, 16 bit."""
+    import wave
+
+    path = tmp_path_factory.mktemp("sound") / "tone.wav"
+    time = np.arange(2 * 16000) / 16000
+    samples = 0.5 * np.sin(2 * np.pi * 220 * time) * np.sin(2 * np.pi * 1.5 * time) ** 2
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        file.writeframes((samples * 32767).astype("<i2").tobytes())
+    return path
+
+
+@pytest.fixture(scope="session")
+def noise_video() -> Callable[..., Path]:
+    """``noise_video(path, frames=50, sound=True)`` writes a video in which no face is."""
+    pytest.importorskip("av")
+    from talkingface.data.media.writer import VideoWriter
+
+    def write(path: Path, frames: int = 50, sound: bool = True) -> Path:
+        rng = np.random.default_rng(7)
+        audio = (rng.normal(0, 0.1, frames * 640).astype(np.float32), 16000) if sound else None
+        with VideoWriter(path, 25, audio=audio) as writer:
+            for _ in range(frames):
+                writer.write(rng.integers(0, 255, (96, 96, 3), dtype=np.uint8))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def block_import(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[..., dict[str, str]]:
+    """``block_import("mediapipe", "librosa")`` -> environment in which they are not installed.
+
+    The interpreter reads ``sitecustomize`` before anything else, so no code of ours is replaced.
+    """
+
+    def make(*names: str, message: str | None = None) -> dict[str, str]:
+        """With ``message`` the import fails with an ImportError of that text instead."""
+        folder = tmp_path_factory.mktemp("blocked")
+        error = (
+            "ModuleNotFoundError(f'No module named {name!r}', name=name)"
+            if message is None
+            else f"ImportError({message!r}, name=name)"
+        )
+        (folder / "sitecustomize.py").write_text(
+            "import sys\n"
+            f"BLOCKED = {names!r}\n"
+            "class Block:\n"
+            "    @staticmethod\n"
+            "    def find_spec(name, path=None, target=None):\n"
+            "        if name.split('.')[0] in BLOCKED:\n"
+            f"            raise {error}\n"
+            "sys.meta_path.insert(0, Block)\n",
+            encoding="utf-8",
+        )
+        path = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {"PYTHONPATH": os.pathsep.join(path)}
+
+    return make
