@@ -58,7 +58,8 @@ _NOT_IN_HASH = {
     "metric_decimal_place",
     "loss_decimal_place",
     "stopping_step",
-    "eval_step", "valid_batches",
+    "eval_step",
+    "valid_batches",
     "preset",
 }
 
@@ -227,6 +228,16 @@ class Config(Mapping):
                 known = [name for name, _ in iter_fields(type(self._values))]
                 raise ConfigError(f"There is no key '{key}'.{did_you_mean(key, known)}") from None
         return value
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            self[str(key)]
+        except ConfigError:
+            return False
+        return True
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self[key] if key in self else default
 
     def __iter__(self):
         return iter(type(self._values).model_fields)

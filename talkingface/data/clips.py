@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from talkingface.data.media.files import is_temporary
 from talkingface.errors import DataError, StageError
-from talkingface.utils.paths import shown, write_text
+from talkingface.utils.paths import is_temporary, shown, write_text
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from talkingface.evaluator.evaluator import RowResult
-from talkingface.utils.paths import atomic_file, explain_os_errors, write_text
+from talkingface.utils.paths import atomic, explain_os_errors, write_text
 
 _ARROWS = {"up": "↑", "down": "↓", "zero": "→0"}
 
@@ -144,7 +144,7 @@ def append_leaderboard(path: Path, header: Mapping[str, Any], table: Mapping[str
                 )
             columns = list(dict.fromkeys(key for line in lines for key in line))
             with (
-                atomic_file(path) as temporary,
+                atomic(path) as temporary,
                 open(temporary, "w", encoding="utf-8", newline="") as file,
             ):
                 writer = csv.DictWriter(file, columns, restval="")

@@ -236,7 +236,7 @@ def evaluate_losses(cfg: Config, trainer: Any, loader: Any, run: RunDir) -> dict
     """Test losses, for models that generate no video."""
     from talkingface.utils.paths import write_json
 
-    losses = trainer._valid_epoch(loader)
+    losses = trainer._valid_epoch(loader, alone=True)
     run.results.mkdir(parents=True, exist_ok=True)
     write_json(
         run.results / "metrics.json",

@@ -109,9 +109,7 @@ def _data(cfg: Config) -> list[TalkingFaceError]:
         for split in dict.fromkeys(s for stage in cfg.stages for s in needed.get(stage, ())):
             if not lists[split].exists():
                 found.append(
-                    DataError(
-                        f"The clip list {lists[split]} does not exist; preprocess makes it."
-                    )
+                    DataError(f"The clip list {lists[split]} does not exist; preprocess makes it.")
                 )
     for path in lists.values():
         if path.exists() and path.stat().st_size == 0 and path != lists["val"]:

@@ -69,6 +69,7 @@ class _Progress:
     nan_batches: int = 0
     bad_validations: int = 0
     seconds: float = 0.0
+    validation_due: bool = False  # stopped by a signal between an epoch and its validation
     best: dict[str, Any] = field(default_factory=dict)
 
 
@@ -188,6 +189,17 @@ class Trainer:
         for name in self.optimizers:
             setattr(self.model, name, self._bare(name))
 
+    @contextlib.contextmanager
+    def _unwrapped(self) -> Iterator[None]:
+        """The bare networks, for code outside the trainer that calls more than ``forward``."""
+        wrapped = {name: getattr(self.model, name) for name in self.optimizers}
+        self._unwrap_all()
+        try:
+            yield
+        finally:
+            for name, network in wrapped.items():
+                setattr(self.model, name, network)
+
     # -- the loop ---------------------------------------------------------------------------------
 
     def fit(self, train_data: DataLoader, valid_data: DataLoader | None = None) -> FitResult:
@@ -207,15 +219,19 @@ class Trainer:
         deadline = started + 60 * self.cfg.max_minutes if self.cfg.max_minutes else math.inf
         reason = f"reached {total} steps"
         with self._signals():
+            if self.progress.validation_due and valid_data is not None:
+                self._validate(valid_data)
             while self.progress.global_step < total:
-                self._train_epoch(train_data, total, deadline)
+                late = self._train_epoch(train_data, total, deadline)
                 self.progress.seconds = before + time.monotonic() - started
                 ended = self.progress.batch_in_epoch == 0
-                over = self.progress.global_step >= total or time.monotonic() >= deadline
-                self._stop_if_signalled()
+                over = self.progress.global_step >= total or late
                 every = self.cfg.eval_step
                 validate = valid_data is not None and every > 0
-                validate = validate and (over or (ended and self.progress.epoch % every == 0))
+                at_epoch = ended and self.progress.epoch % max(every, 1) == 0
+                self.progress.validation_due = validate and at_epoch
+                self._stop_if_signalled()
+                validate = validate and (over or at_epoch)
                 patience_over = False
                 if validate:
                     patience_over = self._validate(valid_data)
@@ -227,7 +243,7 @@ class Trainer:
                 if patience_over:
                     reason = f"no progress in {self.cfg.stopping_step} validations"
                     break
-                if time.monotonic() >= deadline:
+                if late:
                     reason = f"reached {self.cfg.max_minutes} minutes"
                     break
         if self.checkpoint_dir is not None and not (self.checkpoint_dir / "best.ckpt").exists():
@@ -243,15 +259,20 @@ class Trainer:
             reason,
         )
 
-    def _train_epoch(self, loader: DataLoader, total: int, deadline: float) -> None:
-        """One epoch, or the rest of one; leaves early at ``total`` steps, deadline or signal."""
+    def _train_epoch(self, loader: DataLoader, total: int, deadline: float) -> bool:
+        """One epoch, or the rest of one; leaves early at ``total`` steps, deadline or signal.
+
+        Returns:
+            True when the deadline has passed.
+        """
         p = self.progress
         batches = len(loader)  # of a whole epoch: the sampler's start is 0 here
         loader.sampler.set_position(p.epoch, p.batch_in_epoch * loader.batch_size)
         self.model.train()
         self._clear_sums()
         waited, began = 0.0, time.monotonic()
-        done_here = items = 0
+        items = 0
+        late = False
         bar = progress(
             total=batches,
             initial=p.batch_in_epoch,
@@ -274,7 +295,6 @@ class Trainer:
                     p.batch_in_epoch % self.cfg.optim.accumulate == 0 or p.batch_in_epoch == batches
                 )
                 self.train_step(batch, boundary)
-                done_here += 1
                 items += loader.batch_size * self.runtime.world_size
                 bar.update()
                 if not boundary:
@@ -285,12 +305,15 @@ class Trainer:
                     self._log_step(bar, items / elapsed, waited / elapsed, total)
                 if p.batch_in_epoch < batches and self._save_is_due():
                     self._save("last.ckpt")
-                if p.global_step >= total or self._signal or time.monotonic() >= deadline:
+                # Clocks and signals differ between processes, but all must leave at the same step.
+                late = self.runtime.any(time.monotonic() >= deadline)
+                if p.global_step >= total or late or self.runtime.any(self._signal is not None):
                     break
         loader.sampler.set_position(p.epoch, 0)
         if p.batch_in_epoch >= batches:
             p.epoch += 1
             p.batch_in_epoch = 0
+        return late
 
     def train_step(self, batch: Mapping[str, Any], boundary: bool = True) -> bool:
         """Forward, backward and, at a boundary of accumulation, one optimizer step per phase.
@@ -433,7 +456,8 @@ class Trainer:
         with preserve_rng(), self.averaged_weights():
             losses = self._valid_epoch(loader)
             if self.scorer is not None and self.runtime.is_zero:
-                losses.update(self.scorer.score(self.model))
+                with self._unwrapped():
+                    losses.update(self.scorer.score(self.model))
             losses = self.runtime.broadcast(losses)
         self.model.after_validation(losses)
         name = self.cfg.valid_metric
@@ -449,6 +473,7 @@ class Trainer:
             best is None or (value > best if higher else value < best)
         )
         p.bad_validations = 0 if improved else p.bad_validations + 1
+        p.validation_due = False
         self.schedule.after_validation(improved)
         if improved:
             p.best = {"metric": name, "value": value, "epoch": p.epoch, "step": p.global_step}
@@ -477,8 +502,12 @@ class Trainer:
         return 0 < self.cfg.stopping_step <= p.bad_validations
 
     @torch.no_grad()
-    def _valid_epoch(self, loader: DataLoader) -> dict[str, float]:
-        """Mean losses over a split, weighted by items; logs pictures of the first batch."""
+    def _valid_epoch(self, loader: DataLoader, *, alone: bool = False) -> dict[str, float]:
+        """Mean losses over a split, weighted by items; logs pictures of the first batch.
+
+        Args:
+            alone: this process sees the whole split, the others do not take part.
+        """
         self.model.eval()
         sums: dict[str, Tensor] = {}
         count = torch.zeros((), device=self.runtime.device)
@@ -497,8 +526,10 @@ class Trainer:
             if number == 0 and self.runtime.is_zero:
                 folder = self.checkpoint_dir.parent / "samples" if self.checkpoint_dir else None
                 self.logger.pictures(self.model.visualize(batch), self.progress.global_step, folder)
-        total = self.runtime.sum(count)
-        result = {key: float(self.runtime.sum(value) / total) for key, value in sums.items()}
+        if not alone:
+            count = self.runtime.sum(count)
+            sums = {key: self.runtime.sum(value) for key, value in sums.items()}
+        result = {key: float(value / count) for key, value in sums.items()}
         self.model.train()
         return result
 

@@ -6,12 +6,18 @@ import contextlib
 import errno
 import json
 import os
-import tempfile
+import re
+import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from talkingface.errors import EnvironmentProblem
+
+_TEMPORARY = re.compile(r"\.tmp-\d+-[0-9a-f]{8}\.\w+$")
+_NAME_BYTES = 200  # file systems allow 255 bytes per name; the rest is for the temporary suffix
+_EXPLAINED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
 REPOSITORY = PACKAGE_DIR.parent
@@ -45,49 +51,83 @@ def explain_os_errors(path: Path, doing: str = "write") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise EnvironmentProblem(
-                f"The disk is full: cannot {doing} {path}. Free some space or set TALKINGFACE_ROOT "
-                "to a folder on a larger disk. Finished parts are kept; run the same command again."
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise EnvironmentProblem(
-                f"No permission to {doing} {path}. Make the folder writable, or choose another one "
-                "(--root=..., --preprocessed_root=..., or TALKINGFACE_ROOT)."
-            ) from error
+        if error.errno in _EXPLAINED:
+            raise write_problem(Path(path), error, doing) from error
         raise
 
 
+def is_temporary(path: str | Path) -> bool:
+    """Tell whether a name belongs to an unfinished file of :func:`atomic` (e.g. after a kill)."""
+    return _TEMPORARY.search(Path(path).name) is not None
+
+
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``, renamed to it when the block ends without an error."""
+def atomic(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
+    """Write a file under a temporary name in the same folder and rename it when all went well.
+
+    The folder is created. A reader thus sees the old file or the whole new one, never a part.
+
+    Args:
+        sync: wait until the disk has the content. Needless inside a folder that is itself renamed
+            when complete.
+
+    Yields:
+        Path of the temporary file, already created; it keeps the suffix of ``path``.
+
+    Raises:
+        EnvironmentProblem: disk full, read-only folder, name too long.
+    """
     path = Path(path)
-    with explain_os_errors(path):
+    stem = path.name.encode("utf-8", "surrogateescape")[:_NAME_BYTES].decode("utf-8", "ignore")
+    temporary = path.with_name(
+        f"{stem}.tmp-{os.getpid()}-{secrets.token_hex(4)}{path.suffix or '.bin'}"
+    )
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent
-        )
-        os.close(handle)
-        temporary = Path(name)
+        temporary.touch()
+        yield temporary
+        if sync:
+            with temporary.open("rb+") as stream:
+                os.fsync(stream.fileno())  # network disks report "full" only here
+        os.replace(temporary, path)
+    except OSError as error:
+        raise write_problem(path, error) from error
+    finally:
         try:
-            yield temporary
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-        finally:
             temporary.unlink(missing_ok=True)
+        except OSError:  # the folder itself is gone or was made read-only: nothing can be removed
+            pass
 
 
-def _umask() -> int:
-    value = os.umask(0)
-    os.umask(value)
-    return value
+def write_problem(path: Path, error: OSError, doing: str = "write") -> EnvironmentProblem:
+    """Turn a system error met while writing ``path`` into a message with the way out."""
+    code = error.errno
+    if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        try:
+            free = f"{shutil.disk_usage(path.parent).free / 1e9:.2f} GB free"
+        except OSError:
+            free = "free space unknown"
+        why = "file size limit reached" if code == errno.EFBIG else "disk or quota full"
+        return EnvironmentProblem(
+            f"Could not {doing} {path}: {why} ({free}). Free some space, or set "
+            "TALKINGFACE_ROOT to a folder on a larger disk. Finished parts are kept; run it again."
+        )
+    if code in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return EnvironmentProblem(
+            f"Could not {doing} {path}: no permission in the folder {path.parent}. Change it, or "
+            "choose another place (--root=..., --output=..., TALKINGFACE_ROOT)."
+        )
+    if code == errno.EISDIR:
+        return EnvironmentProblem(f"Could not write {path}: a folder of that name exists.")
+    text = error.strerror or str(error)
+    return EnvironmentProblem(f"Could not write {path}: {text}. Check the path and the disk.")
 
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
-    with atomic_file(path) as temporary:
+    with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

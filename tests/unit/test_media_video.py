@@ -22,6 +22,7 @@ from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import count_frames, read_frames, read_image
 from talkingface.data.media.writer import VideoWriter, write_image
 from talkingface.errors import DataError, EnvironmentProblem
+from talkingface.utils import paths
 
 av = pytest.importorskip("av")
 REPOSITORY = Path(__file__).parents[2]
@@ -350,7 +351,7 @@ def test_killed_writer_leaves_nothing_that_looks_whole(tmp_path):
     child.send_signal(signal.SIGKILL)
     child.communicate(timeout=30)
     left = list(tmp_path.iterdir())
-    assert len(left) == 1 and files.is_temporary(left[0])
+    assert len(left) == 1 and paths.is_temporary(left[0])
     with pytest.raises(DataError):
         probe(left[0])
 
@@ -377,7 +378,7 @@ def test_read_only_folder(tmp_path, monkeypatch):
     else:
         tmp_path.chmod(0o555)
     try:
-        with pytest.raises(EnvironmentProblem, match="read-only for you"):
+        with pytest.raises(EnvironmentProblem, match="no permission in the folder"):
             VideoWriter(tmp_path / "a.mp4", 25)
     finally:
         tmp_path.chmod(0o755)

@@ -70,7 +70,7 @@ class HyperLipsBaseProcess(DataProcess):
             scale = limit / max(crop.shape[:2])
             if scale < 1:
                 crop = resize_image(crop, tuple(round(n * scale) for n in crop.shape[1::-1]))
-            write_image(out / f"{index}.jpg", crop)
+            write_image(out / f"{index}.jpg", crop, sync=False)
         save_wav(out / "audio.wav", wave, 16000)
         np.save(out / "mel.npy", mel.astype(np.float32))
         np.savez(out / "face.npz", boxes=track.boxes.astype(np.float32), found=track.found)

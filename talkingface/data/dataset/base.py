@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -132,12 +133,18 @@ def build_loader(
         drop_last=train and len(sampler) >= batch,
         generator=generator,
         persistent_workers=workers > 0,
-        worker_init_fn=_one_thread if workers else None,
+        worker_init_fn=_start_worker if workers else None,
     )
 
 
-def _one_thread(_: int) -> None:
-    """Loader processes must not compete with the training threads."""
+def _start_worker(_: int) -> None:
+    """Loader processes must not compete with the training threads, nor die before the trainer.
+
+    Ctrl-C and many job systems signal the whole process group; the trainer finishes its step, saves,
+    and then ends its workers.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     import cv2
 

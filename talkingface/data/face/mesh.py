@@ -13,7 +13,7 @@ import numpy as np
 from talkingface.data.face.topology import N_POINTS
 from talkingface.errors import TalkingFaceError
 from talkingface.utils.env import import_cv2, require
-from talkingface.utils.paths import atomic_file, project_root
+from talkingface.utils.paths import atomic, project_root
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ def video_landmarks(
     )
     if cache:
         try:
-            with atomic_file(stored) as temporary, open(temporary, "wb") as file:
+            with atomic(stored) as temporary, open(temporary, "wb") as file:
                 np.savez_compressed(file, points=points)
         except TalkingFaceError as error:  # a read-only disk costs time, not the result
             log.debug("landmarks are not cached: %s", error)

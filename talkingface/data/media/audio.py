@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from talkingface.data.media.files import atomic, audio_stream, decode, open_media
+from talkingface.data.media.files import audio_stream, decode, open_media
 from talkingface.data.media.probe import MediaInfo, probe
 from talkingface.errors import DataError
 from talkingface.utils.env import require
+from talkingface.utils.paths import atomic
 
 logger = logging.getLogger(__name__)
 

@@ -1,12 +1,8 @@
-"""Opening media files, writing files atomically, and error messages shared by the media layer."""
+"""Opening and decoding media files, with messages that say what is wrong with a bad one."""
 
 from __future__ import annotations
 
 import errno
-import os
-import re
-import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -15,9 +11,6 @@ from typing import Any
 
 from talkingface.errors import DataError, EnvironmentProblem
 from talkingface.utils.env import require
-
-_TEMPORARY = re.compile(r"\.tmp-\d+-[0-9a-f]{8}\.\w+$")
-_NAME_BYTES = 200  # file systems allow 255 bytes per name; the rest is for the temporary suffix
 
 
 def exact_fps(fps: float | Fraction) -> Fraction:
@@ -126,66 +119,3 @@ def decode(container: Any, stream: Any) -> Iterator[Any]:
                 yield None
     except av.FFmpegError:  # the file ends early
         yield None
-
-
-def is_temporary(path: str | Path) -> bool:
-    """Tell whether a name belongs to an unfinished file of :func:`atomic` (e.g. after a kill)."""
-    return _TEMPORARY.search(Path(path).name) is not None
-
-
-@contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
-    """Write a file under a temporary name in the same folder and rename it when all went well.
-
-    The folder is created. A reader thus sees the old file or the whole new one, never a part.
-
-    Yields:
-        Path of the temporary file, already created; it keeps the suffix of ``path``.
-
-    Raises:
-        EnvironmentProblem: disk full, read-only folder, name too long.
-    """
-    path = Path(path)
-    stem = path.name.encode("utf-8", "surrogateescape")[:_NAME_BYTES].decode("utf-8", "ignore")
-    temporary = path.with_name(
-        f"{stem}.tmp-{os.getpid()}-{secrets.token_hex(4)}{path.suffix or '.bin'}"
-    )
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
-        yield temporary
-        with temporary.open("rb+") as stream:
-            os.fsync(stream.fileno())  # network disks report "full" only here
-        os.replace(temporary, path)
-    except OSError as error:
-        raise write_problem(path, error) from error
-    finally:
-        try:
-            temporary.unlink(missing_ok=True)
-        except OSError:  # the folder itself is gone or was made read-only: nothing can be removed
-            pass
-
-
-def write_problem(path: Path, error: OSError) -> EnvironmentProblem:
-    """Turn a system error met while writing ``path`` into a message with the way out."""
-    code = error.errno
-    if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        try:
-            free = f"{shutil.disk_usage(path.parent).free / 1e9:.2f} GB free"
-        except OSError:
-            free = "free space unknown"
-        why = "file size limit reached" if code == errno.EFBIG else "disk or quota full"
-        return EnvironmentProblem(
-            f"Could not write {path}: {why} ({free}). Free some space or choose another folder."
-        )
-    if code in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return EnvironmentProblem(
-            f"Could not write {path}: the folder {path.parent} is read-only for you. "
-            "Choose another output folder or change its permissions."
-        )
-    if code == errno.EISDIR:
-        return EnvironmentProblem(f"Could not write {path}: a folder of that name exists.")
-    text = error.strerror or str(error)
-    return EnvironmentProblem(f"Could not write {path}: {text}. Check the path and the disk.")

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from talkingface.data.media.files import atomic, exact_fps, write_problem
+from talkingface.data.media.files import exact_fps
 from talkingface.errors import DataError, EnvironmentProblem
 from talkingface.utils.env import import_cv2, require
+from talkingface.utils.paths import atomic, write_problem
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov")
 # Sample rates of MPEG-4 AAC (ISO/IEC 14496-3, table 1.18) that the encoder takes.
@@ -250,12 +251,13 @@ def _check_picture(path: Path, rgb: np.ndarray) -> None:
         )
 
 
-def write_image(path: str | Path, rgb: np.ndarray) -> None:
+def write_image(path: str | Path, rgb: np.ndarray, *, sync: bool = True) -> None:
     """Write an RGB picture; the suffix decides the format. Any Unicode path works.
 
     Args:
         path: target, e.g. ``.png`` or ``.jpg``.
         rgb: uint8 (H, W, 3).
+        sync: wait until the disk has it; see :func:`~talkingface.utils.paths.atomic`.
 
     Raises:
         DataError: unknown suffix or wrong array.
@@ -270,5 +272,5 @@ def write_image(path: str | Path, rgb: np.ndarray) -> None:
         raise DataError(f"Unknown picture format '{path.suffix}': {path}. Use .png.") from error
     if not ok:
         raise DataError(f"The picture could not be encoded as '{path.suffix}': {path}. Use .png.")
-    with atomic(path) as temporary:
+    with atomic(path, sync=sync) as temporary:
         temporary.write_bytes(data.tobytes())

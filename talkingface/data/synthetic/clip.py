@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from talkingface.data.media.files import atomic
 from talkingface.data.media.writer import VideoWriter
 from talkingface.data.synthetic.articulation import frame_times, mouth_track
 from talkingface.data.synthetic.deform import FaceState, measure
@@ -18,6 +17,7 @@ from talkingface.data.synthetic.motion import head_track
 from talkingface.data.synthetic.portrait import load_portrait
 from talkingface.data.synthetic.render import FaceRenderer
 from talkingface.data.synthetic.speech import RATE, speak
+from talkingface.utils.paths import atomic
 
 
 @dataclass(frozen=True)
