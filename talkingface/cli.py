@@ -109,6 +109,8 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
                 position += 1
             elif key.startswith("no_"):
                 key, value = key[3:], "false"
+            elif key in _OPTIONS | _TEXT_KEYS:
+                raise ConfigError(f"--{key} needs a value: --{key}=...")
             else:
                 value = "true"
         _store(args, key, value)
@@ -117,7 +119,9 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
 
 def _store(args: Arguments, key: str, value: str) -> None:
     if key == "config_files":
-        args.config_files += [part for part in value.replace(",", " ").split() if part]
+        for part in [value] if os.path.isfile(value) else value.split(","):
+            # A name may hold blanks; without such a file they separate names.
+            args.config_files += [part] if os.path.isfile(part) else part.split()
         return
     if key == "audio" and "infer" not in args.flags and "{" in value:
         target, parsed = args.config, parse_value(value)
@@ -216,7 +220,8 @@ def _run(args: Arguments) -> int:
     if not (model and dataset) and not args.config_files:
         missing = " and ".join(f"--{n}" for n in ("model", "dataset") if not args.config.get(n))
         print(_listing(args), end="")
-        raise ConfigError(f"{missing} is missing. Choose from the tables above.")
+        verb = "are" if " and " in missing else "is"
+        raise ConfigError(f"{missing} {verb} missing. Choose from the tables above.")
     cfg = load_config(model, dataset, config_files=args.config_files, cli=args.config)
     if "print_config" in args.flags:
         from talkingface.config.reference import print_config

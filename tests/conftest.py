@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +127,41 @@ def small() -> list[str]:
     return list(SMALL)
 
 
+@dataclass(frozen=True)
+class FinishedRun:
+    """One command that ran to its end: what it printed, how long it took and where it wrote."""
+
+    process: subprocess.CompletedProcess[str]
+    seconds: float
+    root: Path
+    saved: Path
+    results: Path
+
+
+@pytest.fixture(scope="session")
+def one_command(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], FinishedRun]:
+    """``one_command("HyperLipsBase")`` -> its run on Synthetic with the tiny preset, made once."""
+    pytest.importorskip("mediapipe")
+    runs: dict[str, FinishedRun] = {}
+    root = tmp_path_factory.mktemp("one command")
+
+    def get(model: str) -> FinishedRun:
+        if model not in runs:
+            args = [f"--model={model}", "--dataset=Synthetic", "--preset=tiny", "--device=cpu"]
+            start = time.perf_counter()
+            done = run_command(args, root, timeout=600)
+            seconds = time.perf_counter() - start
+            name = root / "saved" / model / "Synthetic" / "latest.txt"
+            run_id = name.read_text("utf-8").strip() if name.exists() else "no run"
+            place = Path(model) / "Synthetic" / run_id
+            runs[model] = FinishedRun(
+                done, seconds, root, root / "saved" / place, root / "results" / place
+            )
+        return runs[model]
+
+    return get
+
+
 @pytest.fixture(scope="session")
 def talking_clip(tiny_synthetic: Path) -> Path:
     """A 2 s mp4 of a talking face with sound, 256 x 256 at 25 frames/s."""
@@ -174,22 +211,20 @@ def block_import(
     """
 
     def make(*names: str, message: str | None = None) -> dict[str, str]:
-        """With ``message`` the import fails with an ImportError of that text instead."""
+        """With ``message`` they are there, but fail to load with an ImportError of that text."""
         folder = tmp_path_factory.mktemp("blocked")
-        error = (
-            "ModuleNotFoundError(f'No module named {name!r}', name=name)"
-            if message is None
-            else f"ImportError({message!r}, name=name)"
-        )
+        answer = "return None" if message is None else f"raise ImportError({message!r}, name=name)"
         (folder / "sitecustomize.py").write_text(
             "import sys\n"
+            "from importlib.machinery import PathFinder\n"
             f"BLOCKED = {names!r}\n"
-            "class Block:\n"
-            "    @staticmethod\n"
-            "    def find_spec(name, path=None, target=None):\n"
+            "class Finder(PathFinder):\n"
+            "    @classmethod\n"
+            "    def find_spec(cls, name, path=None, target=None):\n"
             "        if name.split('.')[0] in BLOCKED:\n"
-            f"            raise {error}\n"
-            "sys.meta_path.insert(0, Block)\n",
+            f"            {answer}\n"
+            "        return super().find_spec(name, path, target)\n"
+            "sys.meta_path[sys.meta_path.index(PathFinder)] = Finder\n",
             encoding="utf-8",
         )
         path = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -16,6 +16,9 @@ from talkingface.trainer.runtime import Runtime
 from talkingface.trainer.trainer import Trainer
 from talkingface.utils.seeding import seed_everything
 
+# The networks are so small that threads would only wait for each other.
+torch.set_num_threads(1)
+
 TOY_PLUGIN = Path(__file__).parent / "toy_plugin"
 
 # The smallest HyperLipsBase that still has every layer.

@@ -318,16 +318,18 @@ def _apply_aliases(layers: list[Layer], aliases: Mapping[str, str]) -> list[str]
                 continue
             value = layer.values.pop(old)
             place = layer.where(old)
+            if old == "gpu_id":
+                value = len([p for p in str(value).split(",") if p.strip()]) or 1
             current: Any = layer.values
             for part in new.split("."):
                 current = current.get(part, None) if isinstance(current, dict) else None
-            if current is not None and current != value:
+            # The ancestor wrote 'resume: true' beside the path; that is no contradiction.
+            agrees = current == value or (old == "resume_checkpoint_path" and current is True)
+            if current is not None and not agrees:
                 raise ConfigError(
                     f"{place}: '{old}' is the old name of '{new}', and both are set to different "
                     f"values ({value!r} and {current!r}). Keep only '{new}'."
                 )
-            if old == "gpu_id":
-                value = len([p for p in str(value).split(",") if p.strip()]) or 1
             _merge_plain(layer.values, nest({new: value}))
             layer.lines[new] = layer.lines.get(old, layer.lines.get(new, 0)) or layer.lines.pop(
                 new, 0
@@ -336,10 +338,16 @@ def _apply_aliases(layers: list[Layer], aliases: Mapping[str, str]) -> list[str]
                 layer.lines.pop(new, None)
             notes.append(f"{place}: '{old}' is an old name; write '{new}'.")
         if "use_gpu" in layer.values:
-            use = layer.values.pop("use_gpu")
+            place, use = layer.where("use_gpu"), layer.values.pop("use_gpu")
+            device = layer.values.get("device")
+            if device is not None and device != "auto" and bool(use) == (device == "cpu"):
+                raise ConfigError(
+                    f"{place}: 'use_gpu: {str(use).lower()}' is the old way to write 'device', and "
+                    f"'device: {device}' says the opposite. Keep only 'device'."
+                )
             if not use:
-                layer.values.setdefault("device", "cpu")
-            notes.append(f"{layer.label}: 'use_gpu' is an old name; write 'device: cpu|cuda|auto'.")
+                layer.values["device"] = "cpu"
+            notes.append(f"{place}: 'use_gpu' is an old name; write 'device: cpu|cuda|auto'.")
     return notes
 
 
@@ -367,8 +375,11 @@ def _validation_message(
             given = item.get("input")
             lines.append(f"'{key}' = {given!r} ({origin}): {item['msg']}")
     unique = list(dict.fromkeys(lines))
-    title = "1 setting is wrong:" if len(unique) == 1 else f"{len(unique)} settings are wrong:"
-    return "\n  ".join([title, *unique])
+    return "\n  ".join([_title(len(unique)), *unique])
+
+
+def _title(count: int) -> str:
+    return "1 setting is wrong:" if count == 1 else f"{count} settings are wrong:"
 
 
 def _is_key(key: str, known: list[str]) -> bool:
@@ -452,7 +463,7 @@ def load_config(
         raise ConfigError(_validation_message(error, provenance, known)) from None
     problems = _check_values(checked, registry, provenance)
     if problems:
-        raise ConfigError("\n  ".join([f"{len(problems)} setting(s) are wrong:", *problems]))
+        raise ConfigError("\n  ".join([_title(len(problems)), *problems]))
     return Config(checked, provenance, registry, model_entry, dataset_entry, notes)
 
 
@@ -520,17 +531,52 @@ def _check_values(values: Section, registry: Registry, provenance: Mapping[str, 
             try:
                 canonical[metric] = registry.entry("metric", metric).name
             except ConfigError as error:
-                problems.append(f"{name} ({provenance.get(name, 'default')}): {error}")
+                prefix = f"{name}.{metric}."
+                places = [
+                    source
+                    for key, source in provenance.items()
+                    if key == name or f"{key}.".startswith(prefix)
+                ]
+                problems.append(f"{name} ({(places or ['default'])[0]}): {error}")
         if name == "metrics":
             values.metrics = [canonical.get(item, item) for item in values.metrics]
         else:
             values.metric_params = {
                 canonical.get(key, key): value for key, value in values.metric_params.items()
             }
+    problems += _check_metric_settings(values, registry, provenance)
     baselines = ("real", "copy_reference", "shuffled_audio")
     for name in values.baselines:
         if name not in baselines:
             problems.append(f"baselines: unknown row '{name}'.{did_you_mean(name, baselines)}")
     if abs(sum(values.make_split) - 1) > 1e-6 or min(values.make_split) < 0:
         problems.append(f"make_split: the three shares must add up to 1, got {values.make_split}")
+    return problems
+
+
+def _check_metric_settings(
+    values: Section, registry: Registry, provenance: Mapping[str, str]
+) -> list[str]:
+    """Names that would otherwise be found wrong only after the training."""
+    problems = []
+    metrics = registry.entries("metric")
+    for metric, params in values.metric_params.items():
+        known = (metrics[metric].meta.get("params") or {}) if metric in metrics else params
+        for key in params:
+            if key not in known:
+                dotted = f"metric_params.{metric}.{key}"
+                problems.append(
+                    f"unknown key '{dotted}' ({provenance.get(dotted, 'default')})."
+                    f"{did_you_mean(key, known)} {metric} knows: {', '.join(known) or 'none'}."
+                )
+    criterion = values.valid_metric
+    if "train" in values.stages and criterion.split("/")[0] != "loss":
+        chosen = [metrics[name] for name in values.metrics if name in metrics]
+        outputs = [key for entry in chosen for key in entry.meta.get("outputs") or {}]
+        if criterion not in outputs:
+            problems.append(
+                f"valid_metric = '{criterion}' ({provenance.get('valid_metric', 'default')}): "
+                f"choose loss, loss/<part>, or an output of the metrics ({', '.join(outputs)})."
+                + did_you_mean(criterion, outputs)
+            )
     return problems

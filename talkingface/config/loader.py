@@ -44,18 +44,22 @@ def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
 
 
 def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
-    loader.flatten_mapping(node)
+    own = [key_node for key_node, _ in node.value]
+    loader.flatten_mapping(node)  # puts the keys of '<<: *anchor' first: own keys may replace them
     mapping: dict[Any, Any] = {}
+    seen = set()
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, (str, int, float, bool)):
             raise yaml.constructor.ConstructorError(
                 None, None, "a key must be a plain name", key_node.start_mark
             )
-        if key in mapping:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key '{key}' stands here a second time", key_node.start_mark
-            )
+        if key_node in own:
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key}' stands here a second time", key_node.start_mark
+                )
+            seen.add(key)
         mapping[key] = loader.construct_object(value_node, deep=True)
     return mapping
 

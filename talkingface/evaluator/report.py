@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from talkingface.evaluator.evaluator import RowResult
+from talkingface.utils.locks import file_lock
 from talkingface.utils.paths import atomic, explain_os_errors, write_text
 
 _ARROWS = {"up": "↑", "down": "↓", "zero": "→0"}
@@ -104,19 +104,6 @@ def write_metrics(
     write_text(folder / "metrics.csv", buffer.getvalue())
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Serialise writers of one file on one machine; other systems go without."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    with open(path.with_name(f".{path.name}.lock"), "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def append_leaderboard(path: Path, header: Mapping[str, Any], table: Mapping[str, Any]) -> None:
     """Add a line per row to the leaderboard; new outputs become new columns.
 
@@ -124,7 +111,7 @@ def append_leaderboard(path: Path, header: Mapping[str, Any], table: Mapping[str
     """
     with explain_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path):
+        with file_lock(path.with_name(f".{path.name}.lock")):
             lines: list[dict[str, Any]] = []
             if path.exists():
                 with open(path, encoding="utf-8", newline="") as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -84,12 +85,13 @@ def read_weights(path: str | Path, *, trust: str | None = None) -> dict[str, Any
     except pickle.UnpicklingError as error:
         if trust and sha256_of(path) == trust.lower():
             return torch.load(path, map_location="cpu", weights_only=False)  # hash was checked
-        if "Unsupported" not in str(error) and "GLOBAL" not in str(error):
-            raise WeightsError(f"{path} is damaged or no PyTorch file: {error}") from error
-        reason = str(error).splitlines()[0][:200]
+        pickled = head.startswith((b"PK", b"\x80"))  # zip archive, or pickle protocol 2 and later
+        if not pickled or not ("Unsupported" in str(error) or "GLOBAL" in str(error)):
+            raise WeightsError(f"{path} is damaged or no PyTorch file") from error
+        names = dict.fromkeys(re.findall(r"GLOBAL ([\w.]+)", str(error)))
         raise WeightsError(
             f"{path} holds Python objects besides tensors, which could run code when opened "
-            f"({reason}). If you trust its origin, add --trust_checkpoint={sha256_of(path)}"
+            f"({', '.join(names) or 'of an unknown class'}). If you trust its origin, add --trust_checkpoint={sha256_of(path)}"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise WeightsError(f"{path} is damaged or no PyTorch file: {error}") from error

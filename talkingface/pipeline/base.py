@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SAMPLE_RATE = 16000
+TAIL_SECONDS = 0.5  # silence behind a sound, longer than any model's look-ahead
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Pipeline(ABC):
         audio: Path | np.ndarray,
         output: Path,
         *,
+        frames: int | None = None,
         baseline: str | None = None,
         show_progress: str | bool = False,
     ) -> Rendered:
@@ -88,6 +91,8 @@ class Pipeline(ABC):
 
         Args:
             audio: a file, or mono 16 kHz samples.
+            frames: write exactly so many, with silence behind the sound if need be; default: as
+                many as the sound gives by the model's own rule.
 
         Raises:
             DataError: source or sound cannot be used.
@@ -95,18 +100,22 @@ class Pipeline(ABC):
         started = time.monotonic()
         wave = load_audio(audio, SAMPLE_RATE) if isinstance(audio, (str, Path)) else audio
         identity = self.prepare(Path(source))
-        total = self.frame_count(identity, wave)
+        heard = wave
+        if frames is not None:
+            missing = frames / self.cfg.fps + TAIL_SECONDS - len(wave) / SAMPLE_RATE
+            heard = np.pad(wave, (0, max(0, round(missing * SAMPLE_RATE))))
+        total = frames or self.frame_count(identity, wave)
         output.parent.mkdir(parents=True, exist_ok=True)
         bar = progress(total=total, unit="frame", desc=output.name, show=show_progress, leave=False)
         with VideoWriter(
             output, self.cfg.fps, audio=(wave, SAMPLE_RATE), crf=self.cfg.infer.crf
         ) as w:
             with bar:
-                for frame in self.generate(identity, wave, baseline=baseline):
+                for frame in islice(self.generate(identity, heard, baseline=baseline), total):
                     w.write(frame)
                     bar.update()
-            frames = w.frames_written
-        return Rendered(output, frames, frames / self.cfg.fps, time.monotonic() - started)
+            written = w.frames_written
+        return Rendered(output, written, written / self.cfg.fps, time.monotonic() - started)
 
     def generate_batch(self, clips: Iterable[Clip], folder: Path) -> dict[str, list[str]]:
         """Self-driven videos of clips; the ancestor's name and result (``generated_video``,

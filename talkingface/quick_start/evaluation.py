@@ -13,7 +13,7 @@ import torch
 
 from talkingface.data.clips import Clip, split_clips
 from talkingface.data.media.audio import load_audio
-from talkingface.data.media.reader import read_frames
+from talkingface.data.media.reader import count_frames, read_frames
 from talkingface.data.media.writer import VideoWriter
 from talkingface.errors import EnvironmentProblem, StageError, TalkingFaceError
 from talkingface.evaluator.clip import ClipPair
@@ -88,20 +88,32 @@ def makers(cfg: Config, pipeline: Pipeline, clips: list[Clip]) -> dict[str, Make
             for frame in read_frames(clip.path, fps=cfg.fps):
                 writer.write(frame)
 
-    rows: dict[str, Maker] = {
-        cfg.model: lambda clip, path: pipeline.render(clip.path, clip.audio, path) and None
-    }
+    def dub(clip: Clip, path: Path, audio: Path | np.ndarray, baseline: str | None = None) -> None:
+        render_like(pipeline, cfg, clip, path, audio, baseline)
+
+    rows: dict[str, Maker] = {cfg.model: lambda clip, path: dub(clip, path, clip.audio)}
     if "shuffled_audio" in cfg.baselines:
-        rows[ROW_TITLES["shuffled_audio"]] = lambda clip, path: (
-            pipeline.render(clip.path, waves[clip.id](), path) and None
-        )
+        rows[ROW_TITLES["shuffled_audio"]] = lambda clip, path: dub(clip, path, waves[clip.id]())
     if "copy_reference" in cfg.baselines and "copy_reference" in pipeline.baselines:
-        rows[ROW_TITLES["copy_reference"]] = lambda clip, path: (
-            pipeline.render(clip.path, clip.audio, path, baseline="copy_reference") and None
+        rows[ROW_TITLES["copy_reference"]] = lambda clip, path: dub(
+            clip, path, clip.audio, "copy_reference"
         )
     if "real" in cfg.baselines:
         rows[ROW_TITLES["real"]] = real
     return rows
+
+
+def render_like(
+    pipeline: Pipeline,
+    cfg: Config,
+    clip: Clip,
+    path: Path,
+    audio: Path | np.ndarray,
+    baseline: str | None = None,
+) -> None:
+    """A video with as many frames as the real clip: no row may win by leaving frames out."""
+    frames = count_frames(clip.path, cfg.fps)
+    pipeline.render(clip.path, audio, path, frames=frames, baseline=baseline)
 
 
 def evaluate_videos(cfg: Config, pipeline: Pipeline, run: RunDir) -> dict[str, float]:
@@ -214,7 +226,7 @@ def make_scorer(cfg: Config, metric: str, outputs: dict[str, Any], scratch: Path
             for clip in clips:
                 _score(
                     evaluator,
-                    lambda c, p: pipeline.render(c.path, c.audio, p) and None,
+                    lambda c, p: render_like(pipeline, cfg, c, p, c.audio),
                     clip,
                     scratch / f"{clip.id}.mp4",
                     row,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,17 +26,20 @@ def existing_parent(path: Path) -> Path:
     return path
 
 
-def check(cfg: Config) -> None:
+def check(cfg: Config, stages: Collection[str]) -> None:
     """Raise one error that lists everything that would stop the run later.
+
+    Args:
+        stages: those that the run goes through.
 
     Raises:
         EnvironmentProblem, DataError or StageError: of the first kind found, with all messages.
     """
     problems: list[TalkingFaceError] = []
-    problems += _packages(cfg)
-    problems += _folders(cfg)
-    problems += _data(cfg)
-    problems += _weights(cfg)
+    problems += _packages(cfg, stages)
+    problems += _folders(cfg, stages)
+    problems += _data(cfg, stages)
+    problems += _weights(cfg, stages)
     if not problems:
         return
     if len(problems) == 1:
@@ -44,13 +48,12 @@ def check(cfg: Config) -> None:
     raise type(problems[0])(f"{len(problems)} things stand in the way:\n{text}")
 
 
-def _packages(cfg: Config) -> list[TalkingFaceError]:
+def _packages(cfg: Config, stages: Collection[str]) -> list[TalkingFaceError]:
     found = []
-    stages = set(cfg.stages)
     for entry in (cfg.model_entry, cfg.dataset_entry):
         for package in entry.meta.get("needs") or ():
             # Landmarks and video files are needed to prepare and to evaluate, not to train.
-            if stages <= {"train"} and package in ("mediapipe", "av"):
+            if set(stages) <= {"train"} and package in ("mediapipe", "av"):
                 continue
             if importlib.util.find_spec(package) is None:
                 found.append(
@@ -62,7 +65,7 @@ def _packages(cfg: Config) -> list[TalkingFaceError]:
     return found
 
 
-def _folders(cfg: Config) -> list[TalkingFaceError]:
+def _folders(cfg: Config, stages: Collection[str]) -> list[TalkingFaceError]:
     found: list[TalkingFaceError] = []
     folders = {
         resolve(cfg.checkpoint_dir),
@@ -70,7 +73,7 @@ def _folders(cfg: Config) -> list[TalkingFaceError]:
         resolve(cfg.log_dir),
         resolve(cfg.tensorboard_dir),
     }
-    if "preprocess" in cfg.stages:
+    if "preprocess" in stages:
         folders.add(cfg.processed_dir)
     for folder in sorted(folders):
         parent = existing_parent(folder)
@@ -96,17 +99,17 @@ def _folders(cfg: Config) -> list[TalkingFaceError]:
     return list(unique.values())
 
 
-def _data(cfg: Config) -> list[TalkingFaceError]:
+def _data(cfg: Config, stages: Collection[str]) -> list[TalkingFaceError]:
     found: list[TalkingFaceError] = []
     if cfg.dataset_entry.target("source"):
         return found  # the dataset makes its own files
     lists = {split: cfg.filelist(split) for split in SPLITS}
-    if "preprocess" in cfg.stages:
+    if "preprocess" in stages:
         if not discover_clips(cfg.data_dir):
             found.append(StageError(no_clips_message(cfg)))
     else:
         needed = {"train": ("train", "val"), "evaluate": ("test",)}
-        for split in dict.fromkeys(s for stage in cfg.stages for s in needed.get(stage, ())):
+        for split in dict.fromkeys(s for stage in stages for s in needed.get(stage, ())):
             if not lists[split].exists():
                 found.append(
                     DataError(f"The clip list {lists[split]} does not exist; preprocess makes it.")
@@ -117,13 +120,13 @@ def _data(cfg: Config) -> list[TalkingFaceError]:
     return found
 
 
-def _weights(cfg: Config) -> list[TalkingFaceError]:
+def _weights(cfg: Config, stages: Collection[str]) -> list[TalkingFaceError]:
     found: list[TalkingFaceError] = []
     wanted = {"evaluate_model_file": cfg.evaluate_model_file}
     if isinstance(cfg.resume, str) and cfg.resume != "auto":
         wanted["resume"] = cfg.resume
     weights = getattr(cfg, "weights", None) if "weights" in cfg else None
-    if weights is not None and "train" in cfg.stages:
+    if weights is not None and "train" in stages:
         named = weights.model_dump()
         wanted.update({f"weights.{k}": v for k, v in named.items() if v not in (None, "auto")})
     for key, value in wanted.items():

@@ -90,7 +90,7 @@ def _run(cfg: Config, command: Sequence[str], handlers: list[logging.Handler]) -
         )
         for note in cfg.notes:
             log.warning("%s", note)
-        preflight.check(cfg)
+        preflight.check(cfg, stages)
         if "preprocess" in stages:
             preprocess(cfg)
     if not {"train", "evaluate"} & set(stages):

@@ -63,15 +63,17 @@ class Runtime:
             from lightning_fabric import Fabric
             from lightning_fabric.strategies import DDPStrategy
 
-        world = int(os.environ.get("WORLD_SIZE", 0)) or cfg.devices
+        # torchrun has started the processes already: it knows better than the configuration.
+        count = int(os.environ.get("LOCAL_WORLD_SIZE", 0)) or cfg.devices
+        world = int(os.environ.get("WORLD_SIZE", 0)) or count
         if self.device.type == "cuda":
             available = torch.cuda.device_count()
-            if cfg.devices > available:
+            if count > available:
                 raise EnvironmentProblem(
-                    f"devices={cfg.devices}, but PyTorch sees {available} CUDA device(s)."
+                    f"devices={count}, but PyTorch sees {available} CUDA device(s)."
                 )
-        devices: Any = cfg.devices
-        if self.device.index is not None and cfg.devices == 1:
+        devices: Any = count
+        if self.device.index is not None and count == 1:
             devices = [self.device.index]
         # Other ranks wait at the first barrier while rank 0 prepares data, which may take hours.
         strategy = DDPStrategy(timeout=timedelta(days=2)) if world > 1 else "auto"
@@ -81,6 +83,7 @@ class Runtime:
             self.fabric = Fabric(
                 accelerator=self.device.type,
                 devices=devices,
+                num_nodes=max(world // count, 1),
                 strategy=strategy,
                 precision=cfg.precision,
             )

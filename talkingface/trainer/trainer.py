@@ -190,8 +190,8 @@ class Trainer:
             setattr(self.model, name, self._bare(name))
 
     @contextlib.contextmanager
-    def _unwrapped(self) -> Iterator[None]:
-        """The bare networks, for code outside the trainer that calls more than ``forward``."""
+    def _bare_networks(self) -> Iterator[None]:
+        """The model without wrappers, e.g. for a pipeline that calls more than ``forward``."""
         wrapped = {name: getattr(self.model, name) for name in self.optimizers}
         self._unwrap_all()
         try:
@@ -456,7 +456,7 @@ class Trainer:
         with preserve_rng(), self.averaged_weights():
             losses = self._valid_epoch(loader)
             if self.scorer is not None and self.runtime.is_zero:
-                with self._unwrapped():
+                with self._bare_networks():
                     losses.update(self.scorer.score(self.model))
             losses = self.runtime.broadcast(losses)
         self.model.after_validation(losses)

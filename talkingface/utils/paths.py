@@ -17,7 +17,15 @@ from talkingface.errors import EnvironmentProblem
 
 _TEMPORARY = re.compile(r"\.tmp-\d+-[0-9a-f]{8}\.\w+$")
 _NAME_BYTES = 200  # file systems allow 255 bytes per name; the rest is for the temporary suffix
-_EXPLAINED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
+_EXPLAINED = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+)
 
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
 REPOSITORY = PACKAGE_DIR.parent

@@ -152,16 +152,16 @@ def _write_lists(root: Path) -> None:
         path.write_text("not_read\n")
 
 
-def _start(root: Path, *args: str) -> subprocess.Popen:
+def _start(root: Path, delay: float = 0.0) -> subprocess.Popen:
     return subprocess.Popen(
         [
             sys.executable,
             str(REPOSITORY / "run_talkingface.py"),
             *("--model=ToyGan", "--dataset=Synthetic", f"--plugin_path={TOY_PLUGIN}"),
             *("--stages=train", "--num_workers=2", "--epochs=6", "--optim.scheduler=cosine"),
-            *("--optim.ema_decay=0.9", "--save_minutes=0.0001", "--resume=auto", *args),
+            *("--optim.ema_decay=0.9", "--save_minutes=0.0001", "--resume=auto"),
         ],
-        env={**os.environ, "TALKINGFACE_ROOT": str(root)},
+        env={**os.environ, "TALKINGFACE_ROOT": str(root), "TOY_DELAY": str(delay)},
         cwd=root,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -194,13 +194,13 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
         root = roots["disturbed"]
         before = _step_of(root)
-        process = _start(root, "--toy.delay=0.05")
+        process = _start(root, delay=0.05)
         _wait(process, lambda r=root, b=before: _step_of(r) >= b + 3)
         os.killpg(process.pid, number)  # all processes of the run, as a terminal or cluster does
         output[number.name], _ = process.communicate(timeout=60)
         codes[number.name] = process.returncode
         steps[number.name] = _step_of(root)
-    last = _start(roots["disturbed"], "--toy.delay=0")
+    last = _start(roots["disturbed"])
     output["last"], _ = last.communicate(timeout=60)
     output["undisturbed"], _ = quiet.communicate(timeout=60)
     codes.update(last=last.returncode, undisturbed=quiet.returncode)

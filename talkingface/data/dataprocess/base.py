@@ -7,6 +7,7 @@ touches, and the result does not depend on the number of workers.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import logging
@@ -27,6 +28,7 @@ from talkingface.data.clips import (
     split_clips,
 )
 from talkingface.errors import EnvironmentProblem, StageError, TalkingFaceError
+from talkingface.utils.locks import file_lock
 from talkingface.utils.paths import explain_os_errors, shown, write_json
 
 if TYPE_CHECKING:
@@ -168,19 +170,22 @@ class DataProcess(ABC):
         temporary = final.with_name(f".{final.name}.tmp{os.getpid()}")
         marker: dict[str, Any] = {"clip": clip.id, "fingerprint": self.fingerprint(clip)}
         with explain_os_errors(self.folder):
-            shutil.rmtree(temporary, ignore_errors=True)
+            # Those of killed runs; a living one holds the lock that this run has.
+            for left in final.parent.glob(glob.escape(f".{final.name}.tmp") + "*"):
+                shutil.rmtree(left, ignore_errors=True)
             temporary.mkdir(parents=True)
             try:
                 marker.update(status="ok", **self.process_clip(clip, temporary))
                 if final.exists():
                     shutil.rmtree(final)
                 os.replace(temporary, final)
-            except EnvironmentProblem:
+            except (EnvironmentProblem, OSError):  # the disk, not the clip
                 raise
             except TalkingFaceError as error:
                 marker.update(status="skipped", reason=str(error), frames=0, seconds=0.0)
-            except (ValueError, RuntimeError, ArithmeticError, LookupError) as error:
-                # A defect of ours or an unforeseen file: recorded by name, never hidden.
+            except Exception as error:
+                # A defect of ours or an unforeseen file (OpenCV's errors have no common base):
+                # recorded by name, never hidden.
                 log.debug("clip %s", clip.id, exc_info=True)
                 reason = f"unexpected {type(error).__name__}: {error}"
                 marker.update(status="failed", reason=reason, frames=0, seconds=0.0)
@@ -194,45 +199,48 @@ class DataProcess(ABC):
     def run(
         self, *, workers: int | None = None, show_progress: str | bool = "auto"
     ) -> ProcessReport:
-        """Process what is missing or stale.
+        """Process what is missing or stale. A second run on the same folder waits for the first.
 
         Raises:
             StageError: no clip at all, or more than ``max_failed_ratio`` of them unusable.
         """
-        from joblib import Parallel, delayed
-
-        from talkingface.trainer.loggers import progress
-        from talkingface.utils.system import process_workers
-
         clips = self.discover()
         report = ProcessReport(self.id, self.folder)
         todo = [clip for clip in clips if not self.is_current(clip)]
-        count = workers or process_workers(self.cfg.process_workers, len(todo))
         if todo:
-            log.info(
-                "preparing %d clips with %d process(es) into %s",
-                len(todo),
-                count,
-                shown(self.folder),
-            )
-            jobs = (delayed(self.process_one)(clip) for clip in todo)
-            pool = Parallel(n_jobs=count, return_as="generator_unordered", batch_size=1)
-            bar = progress(total=len(todo), unit="clip", desc="preparing", show=show_progress)
-            frames = bad = 0
-            with bar:
-                for number, marker in enumerate(pool(jobs), 1):
-                    frames += marker["frames"]
-                    bad += marker["status"] != "ok"
-                    bar.update()
-                    rate = frames / max(bar.format_dict["elapsed"], 1e-6)
-                    bar.set_postfix_str(f"{rate:.0f} frames/s, {bad} unusable")
-                    if bar.disable and number % 100 == 0:
-                        log.info("prepared %d of %d clips, %d unusable", number, len(todo), bad)
+            with file_lock(self.folder / ".status" / ".lock"):
+                todo = [clip for clip in todo if not self.is_current(clip)]
+                if todo:
+                    self._process(todo, workers, show_progress)
         report.fresh = len(todo)
         report.markers = {c.id: self.read_marker(c.id) for c in sorted(clips, key=lambda c: c.id)}
         self.finalize(report)
         self._judge(report)
         return report
+
+    def _process(self, todo: list[Clip], workers: int | None, show_progress: str | bool) -> None:
+        from joblib import Parallel, delayed
+
+        from talkingface.trainer.loggers import progress
+        from talkingface.utils.system import process_workers
+
+        count = workers or process_workers(self.cfg.process_workers, len(todo))
+        log.info(
+            "preparing %d clips with %d process(es) into %s", len(todo), count, shown(self.folder)
+        )
+        jobs = (delayed(self.process_one)(clip) for clip in todo)
+        pool = Parallel(n_jobs=count, return_as="generator_unordered", batch_size=1)
+        bar = progress(total=len(todo), unit="clip", desc="preparing", show=show_progress)
+        frames = bad = 0
+        with bar:
+            for number, marker in enumerate(pool(jobs), 1):
+                frames += marker["frames"]
+                bad += marker["status"] != "ok"
+                bar.update()
+                rate = frames / max(bar.format_dict["elapsed"], 1e-6)
+                bar.set_postfix_str(f"{rate:.0f} frames/s, {bad} unusable")
+                if bar.disable and number % 100 == 0:
+                    log.info("prepared %d of %d clips, %d unusable", number, len(todo), bad)
 
     def _judge(self, report: ProcessReport) -> None:
         total, bad = len(report.markers), len(report.markers) - len(report.of("ok"))

@@ -140,11 +140,17 @@ def build_loader(
 def _start_worker(_: int) -> None:
     """Loader processes must not compete with the training threads, nor die before the trainer.
 
-    Ctrl-C and many job systems signal the whole process group; the trainer finishes its step, saves,
-    and then ends its workers.
+    Ctrl-C and many job systems signal the whole process group; the trainer then finishes its step
+    and saves. As there, a second signal ends the process at once.
     """
+
+    def wait_for_the_trainer(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        if hasattr(signal, "alarm"):
+            signal.alarm(60)  # nobody may need this process any more
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, wait_for_the_trainer)
     torch.set_num_threads(1)
     import cv2
 

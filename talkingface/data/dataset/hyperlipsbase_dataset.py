@@ -111,6 +111,10 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
         starts = valid_starts(
             numbers, mel.shape[1], fps=self.cfg.fps, length=self.length, offset=self.offset
         )
+        if not self.cfg.data.allow_overlap and len(starts):
+            # Keep those that some reference window does not overlap.
+            reach = np.maximum(starts - starts[0], starts[-1] - starts)
+            starts = starts[reach >= self.length]
         if len(starts) < 2:
             self.unusable[name] = "fewer than two windows with picture and sound"
             return
@@ -152,10 +156,8 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
 
     def draw_reference(self, clip: PreparedClip, start: int, rng: np.random.Generator) -> int:
         """Another window's start. One that overlaps the target would let the network copy."""
-        others = clip.starts[np.abs(clip.starts - start) >= self.length]
-        if not len(others) or self.cfg.data.allow_overlap:
-            others = clip.starts[clip.starts != start]
-        return int(rng.choice(others))
+        distance = 1 if self.cfg.data.allow_overlap else self.length
+        return int(rng.choice(clip.starts[np.abs(clip.starts - start) >= distance]))
 
     def read_window(self, clip: PreparedClip, start: int) -> np.ndarray:
         """(3, T, S, S) float32 BGR in 0..1."""

@@ -35,7 +35,7 @@ def fill_gaps(values: np.ndarray) -> np.ndarray:
 
 
 def smooth(values: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian over time (axis 0), out of place; short clips are mirrored, never wrapped."""
+    """Gaussian over time (axis 0), out of place; the ends are continued, never wrapped."""
     from scipy.ndimage import gaussian_filter1d
 
     if sigma <= 0 or len(values) < 2:

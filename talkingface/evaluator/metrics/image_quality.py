@@ -9,7 +9,7 @@ import numpy as np
 
 from talkingface.errors import ConfigError
 from talkingface.evaluator.base_metric import Metric
-from talkingface.evaluator.clip import ClipPair
+from talkingface.evaluator.clip import MIN_VALID_RATIO, ClipPair
 from talkingface.utils.env import import_cv2
 
 PSNR_CAP = 100.0  # dB; equal frames would give infinity and poison the mean (ATVGnet's convention)
@@ -67,11 +67,16 @@ class RegionMetric(Metric):
         for key in self.outputs:
             region = key[len(self.name) + 1 :] or "full"
             values = self._values.get(region, [])
-            if values:
+            ratio = len(values) / max(clip.n_frames, 1)
+            if ratio >= MIN_VALID_RATIO:
                 results[key] = float(np.mean(values))
-            else:
-                results[key] = math.nan
-                self.reasons[key] = f"no face in the real video, so no region '{region}'"
+                continue
+            results[key] = math.nan
+            self.reasons[key] = (
+                f"a face was found in only {ratio:.0%} of the real frames, so no '{region}'"
+                if region != "full"
+                else "the picture is smaller than the window"
+            )
         return results
 
     def boxes(self, clip: ClipPair, index: int) -> dict[str, tuple[int, int, int, int]]:

@@ -1,0 +1,25 @@
+"""Take turns between processes of one machine."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from talkingface.utils.paths import explain_os_errors
+
+
+@contextlib.contextmanager
+def file_lock(path: Path) -> Iterator[None]:
+    """Hold a lock as long as the block runs; a killed process releases it. Windows goes without."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with explain_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "w")
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,331 @@
+"""Preparation of clips: complete or redone, equal however it was made, never stopped by one clip."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from talkingface.config.config import load_config
+from talkingface.data.clips import Clip
+from talkingface.data.dataprocess.base import DataProcess, ProcessReport, SkipClip
+from talkingface.data.dataprocess.hyperlipsbase_process import HyperLipsBaseProcess
+from talkingface.data.media.audio import load_audio
+from talkingface.data.media.mel import wav2lip_mel
+from talkingface.data.media.reader import read_frames
+from talkingface.errors import StageError
+
+SCRIPT = Path(__file__).resolve().parents[2] / "run_talkingface.py"
+
+
+@pytest.fixture(scope="module")
+def clips(tiny_synthetic: Path) -> Path:
+    return tiny_synthetic / "dataset" / "Synthetic-tiny" / "data"
+
+
+def settings(root: Path, clips: Path, **more: object) -> dict[str, object]:
+    return {"root": str(root), "data_root": str(clips), "show_progress": False, **more}
+
+
+def config(root: Path, clips: Path, **more: object):
+    return load_config("HyperLipsBase", "MEAD", overrides=settings(root, clips, **more))
+
+
+def prepare(root: Path, clips: Path, workers: int = 1, **more: object) -> ProcessReport:
+    process = HyperLipsBaseProcess(config(root, clips, **more))
+    return process.run(workers=workers, show_progress=False)
+
+
+def start(project: Path, root: Path, clips: Path) -> subprocess.Popen:
+    """A preparation in a process group of its own; face meshes are cached below ``project``."""
+    args = [f"--{key}={value}" for key, value in settings(root, clips, process_workers=1).items()]
+    return subprocess.Popen(
+        [
+            *(sys.executable, str(SCRIPT), "--model=HyperLipsBase", "--dataset=MEAD"),
+            *("--stages=preprocess", *args),
+        ],
+        env={**os.environ, "TALKINGFACE_ROOT": str(project)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    """All prepared files by path, with their content."""
+    folder = root / "preprocessed_data"
+    found = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*")}
+    return {
+        name: path.read_bytes() if path.is_file() else b"folder"
+        for name, path in found.items()
+        if path.name != ".lock"
+    }
+
+
+def stamps(root: Path) -> dict[str, int]:
+    files = (p for p in (root / "preprocessed_data").rglob("*") if p.is_file())
+    return {str(p): p.stat().st_mtime_ns for p in files if p.name != ".lock"}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, clips) -> Path:
+    root = tmp_path_factory.mktemp("undisturbed")
+    report = prepare(root, clips)
+    assert len(report.of("ok")) == len(report.markers) == 4
+    return root
+
+
+def test_a_clip_becomes_crops_sound_and_mel(undisturbed, clips):
+    name = "id0/id0_000"
+    folder = undisturbed / "preprocessed_data" / "imgs" / name
+    with np.load(folder / "face.npz") as data:
+        boxes, found = data["boxes"], data["found"]
+    frames = list(read_frames(clips / f"{name}.mp4", fps=25))
+    assert len(boxes) == len(found) == len(frames)
+    numbers = sorted(int(path.stem) for path in folder.glob("*.jpg"))
+    assert numbers == np.flatnonzero(found).tolist()
+    x0, y0, x1, y1 = np.round(boxes[7]).astype(int)
+    stored = cv2.imread(str(folder / "7.jpg"))[..., ::-1]
+    expected = frames[7][y0:y1, x0:x1]
+    assert stored.shape == expected.shape
+    assert np.abs(stored.astype(int) - expected).mean() < 4  # JPEG
+    wave = load_audio(folder / "audio.wav", 16000)
+    assert len(wave) == pytest.approx(len(frames) * 640, abs=1100)
+    np.testing.assert_allclose(np.load(folder / "mel.npy"), wav2lip_mel(wave), atol=0.05)  # 16 bit
+
+
+def test_a_killed_preparation_goes_on_to_the_same_bytes(tmp_path, clips, undisturbed):
+    root = tmp_path / "killed"
+    process = start(tmp_path, root, clips)
+    folder = root / "preprocessed_data" / "imgs"
+    deadline = time.monotonic() + 90
+    while True:  # wait until one clip is done and another one is begun
+        done = list(folder.glob(".status/*/*.json"))
+        begun = [p for p in folder.glob("*/.*.tmp*") if len(list(p.glob("*.jpg"))) > 5]
+        if done and begun:
+            break
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    left = set(tree(root))
+    assert any(".tmp" in name for name in left), "the kill came too late to test anything"
+    report = prepare(root, clips)
+    assert 0 < report.fresh < 4
+    assert tree(root) == tree(undisturbed)
+
+
+def test_two_preparations_at_once_do_not_disturb_each_other(tmp_path, clips, undisturbed):
+    root = tmp_path / "both"
+    processes = [start(tmp_path, root, clips) for _ in range(2)]
+    for process in processes:
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output
+    assert tree(root) == tree(undisturbed)
+
+
+def test_the_result_does_not_depend_on_the_number_of_workers(tmp_path, clips, undisturbed):
+    prepare(tmp_path, clips, workers=2)
+    assert tree(tmp_path) == tree(undisturbed)
+
+
+def test_a_second_run_does_nothing(undisturbed, clips):
+    before = stamps(undisturbed)
+    report = prepare(undisturbed, clips)
+    assert report.fresh == 0
+    assert stamps(undisturbed) == before
+
+
+@pytest.fixture
+def prepared(tmp_path, undisturbed, clips) -> Path:
+    """A copy of the prepared data that a test may damage."""
+    return Path(shutil.copytree(undisturbed, tmp_path / "copy"))
+
+
+def test_a_changed_setting_redoes_the_clips(prepared, clips):
+    report = prepare(prepared, clips, **{"data.max_crop": 64})
+    assert report.fresh == 4
+    image = cv2.imread(str(next((prepared / "preprocessed_data").rglob("7.jpg"))))
+    assert max(image.shape[:2]) == 64
+
+
+def test_a_setting_that_does_not_touch_the_files_redoes_nothing(prepared, clips):
+    assert prepare(prepared, clips, batch_size=3, epochs=7).fresh == 0
+
+
+def test_a_new_version_of_the_processor_redoes_the_clips(prepared, clips, monkeypatch):
+    monkeypatch.setattr(HyperLipsBaseProcess, "version", HyperLipsBaseProcess.version + 1)
+    process = HyperLipsBaseProcess(config(prepared, clips))
+    assert not any(process.is_current(clip) for clip in process.discover())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: shutil.rmtree(folder / "id0" / "id0_000"),
+        lambda folder: (folder / ".status" / "id0" / "id0_000.json").unlink(),
+        lambda folder: (folder / ".status" / "id0" / "id0_000.json").write_text('{"clip": '),
+    ],
+    ids=["folder", "marker", "half a marker"],
+)
+def test_what_is_missing_or_damaged_is_made_again(prepared, undisturbed, clips, damage):
+    damage(prepared / "preprocessed_data" / "imgs")
+    assert prepare(prepared, clips).fresh == 1
+    assert tree(prepared) == tree(undisturbed)
+
+
+def test_a_replaced_clip_is_made_again_and_no_other(tmp_path, clips):
+    own = Path(shutil.copytree(clips, tmp_path / "data"))
+    prepare(tmp_path, own)
+    first = own / "id0" / "id0_000.mp4"
+    shutil.copy(own / "id1" / "id1_000.mp4", first)
+    os.utime(first, (1, 1))
+    assert prepare(tmp_path, own).fresh == 1
+
+
+# -- bad clips -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory, clips, noise_video) -> Path:
+    """Two good clips, one that is cut off, one that is text, one without a face."""
+    folder = tmp_path_factory.mktemp("mixed")
+    good = sorted(clips.rglob("*.mp4"))[:2]
+    for index, path in enumerate(good):
+        shutil.copy(path, folder / f"good{index}.mp4")
+    (folder / "cut_off.mp4").write_bytes(good[0].read_bytes()[:3000])
+    (folder / "text.mp4").write_text("this is not a video")
+    noise_video(folder / "noise.mp4", frames=30)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mixed_report(tmp_path_factory, mixed) -> ProcessReport:
+    return prepare(tmp_path_factory.mktemp("out"), mixed, max_failed_ratio=0.7)
+
+
+def test_bad_clips_are_skipped_and_the_others_prepared(mixed_report):
+    assert mixed_report.of("ok") == ["good0", "good1"]
+    assert mixed_report.of("skipped") == ["cut_off", "noise", "text"]
+
+
+def test_a_skipped_clip_leaves_a_reason_and_no_files(mixed_report):
+    for name in ("cut_off", "noise", "text"):
+        assert len(mixed_report.markers[name]["reason"]) > 10
+        assert not (mixed_report.folder / name).exists()
+    assert mixed_report.markers["noise"]["reason"].startswith("no face")
+    assert list(mixed_report.folder.glob(".*.tmp*")) == []
+
+
+def test_the_report_counts_reasons_and_names_clips(mixed_report):
+    text = mixed_report.describe()
+    assert text.startswith("2 of 5 clips usable")
+    assert "no face found: 1 (noise)" in text
+    assert sum(mixed_report.reasons().values()) == 3
+
+
+def test_more_bad_clips_than_allowed_are_an_error_with_the_reasons(tmp_path, mixed):
+    with pytest.raises(StageError) as error:
+        prepare(tmp_path, mixed, max_failed_ratio=0.5)
+    assert error.value.exit_code == 3
+    assert "3 of 5 clips of MEAD are unusable (max_failed_ratio = 0.5)" in str(error.value)
+    assert "no face found" in str(error.value)
+
+
+def test_a_bad_clip_is_not_tried_again_until_it_changes(tmp_path, mixed):
+    own = Path(shutil.copytree(mixed, tmp_path / "data"))
+    assert prepare(tmp_path, own, max_failed_ratio=0.7).fresh == 5
+    assert prepare(tmp_path, own, max_failed_ratio=0.7).fresh == 0
+    shutil.copy(own / "good0.mp4", own / "text.mp4")
+    report = prepare(tmp_path, own, max_failed_ratio=0.7)
+    assert (report.fresh, report.of("ok")) == (1, ["good0", "good1", "text"])
+
+
+# -- the engine with other processors --------------------------------------------------------------
+
+
+class Counting(DataProcess):
+    """Writes the length of each clip's name; fails as its name says."""
+
+    id = "counting"
+
+    def settings(self):
+        return {"kind": 1}
+
+    def process_clip(self, clip: Clip, out: Path):
+        (out / "length.txt").write_text(str(len(clip.id)))
+        if "skip" in clip.id:
+            raise SkipClip("wanted: by its name")
+        if "opencv" in clip.id:
+            raise cv2.error("matrix is empty")
+        if "key" in clip.id:
+            raise KeyError("face")
+        return {"frames": 3, "seconds": 1.0}
+
+
+def names_as_clips(folder: Path, *names: str) -> Path:
+    for name in names:
+        path = folder / "data" / f"{name}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return folder / "data"
+
+
+def test_no_exception_of_one_clip_stops_the_others(tmp_path):
+    clips = names_as_clips(tmp_path, "opencv", "key", "skip", "good1", "good2", "a b/点.c")
+    report = Counting(config(tmp_path, clips)).run(workers=1, show_progress=False)
+    statuses = {name: marker["status"] for name, marker in report.markers.items()}
+    assert statuses == {
+        "a b/点.c": "ok",
+        "good1": "ok",
+        "good2": "ok",
+        "key": "failed",
+        "opencv": "failed",
+        "skip": "skipped",
+    }
+    assert "matrix is empty" in report.markers["opencv"]["reason"]
+    assert (report.folder / "a b/点.c" / "length.txt").read_text() == "7"
+    assert not (report.folder / "opencv").exists()
+
+
+def test_unexpected_failures_are_tried_again_and_skipped_clips_are_not(tmp_path):
+    clips = names_as_clips(tmp_path, "key", "skip", "good1", "good2")
+    process = Counting(config(tmp_path, clips))
+    process.run(workers=1, show_progress=False)
+    again = [clip.id for clip in process.discover() if not process.is_current(clip)]
+    assert again == ["key"]
+
+
+def test_a_full_disk_stops_the_run(tmp_path):
+    class Full(Counting):
+        def process_clip(self, clip, out):
+            raise OSError(28, "No space left on device")
+
+    clips = names_as_clips(tmp_path, "a", "b", "c")
+    with pytest.raises(Exception, match="disk or quota full"):
+        Full(config(tmp_path, clips)).run(workers=1, show_progress=False)
+
+
+def test_markers_say_what_was_read(tmp_path):
+    clips = names_as_clips(tmp_path, "a", "b", "c")
+    process = Counting(config(tmp_path, clips))
+    process.run(workers=1, show_progress=False)
+    marker = json.loads((process.folder / ".status" / "a.json").read_text())
+    name, size, _ = marker["fingerprint"]["inputs"][0]
+    assert (name, size, marker["status"], marker["frames"]) == ("a.mp4", 1, "ok", 3)
+
+
+def test_a_root_that_already_names_the_processor_is_accepted(tmp_path):
+    cfg = config(tmp_path, tmp_path, preprocessed_root=str(tmp_path / "processed" / "imgs"))
+    assert HyperLipsBaseProcess(cfg).folder == tmp_path / "processed" / "imgs"

@@ -1,0 +1,162 @@
+"""Promises that every registered model keeps; a new model is tested as soon as its YAML exists."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+from trainkit import SMALL_HYPERLIPS, changed, snapshot
+
+import talkingface
+from talkingface.config.config import load_config
+from talkingface.quick_start.helpers import build_model
+
+# Smaller than the tiny presets, so that all of this takes seconds. Models not named use their preset.
+SMALLER = {
+    "HyperLipsBase": SMALL_HYPERLIPS,
+    "SyncExpert": {"batch_size": 4, "model_params.width": 0.125, "num_workers": 0},
+}
+
+
+class Case:
+    """A model with one fixed training batch of its own dataset."""
+
+    def __init__(self, name: str, project) -> None:
+        overrides = {
+            "device": "cpu",
+            "root": str(project / "dataset" / "Synthetic-tiny"),
+            **SMALLER.get(name, {}),
+        }
+        self.cfg = load_config(name, "Synthetic", preset="tiny", overrides=overrides)
+        torch.manual_seed(0)
+        self.initial = build_model(self.cfg)
+        dataset = self.cfg.registry.resolve(self.cfg.model_entry, "dataset")
+        self.data = dataset(self.cfg, "train")
+        items = [self.data[i % len(self.data)] for i in range(max(self.cfg.batch_size, 2))]
+        self.batch = default_collate(items)
+
+    @property
+    def model(self):
+        """A fresh copy in training mode."""
+        return copy.deepcopy(self.initial).train()
+
+    def losses(self, model, batch=None) -> dict[str, dict[str, Tensor]]:
+        batch = batch or self.batch
+        shared = model.forward_train(batch)
+        phases = model.active_phases()
+        return {p: model.calculate_loss(batch, phase=p, shared=shared) for p in phases}
+
+
+@pytest.fixture(scope="module", params=talkingface.list_models())
+def case(request: pytest.FixtureRequest, tiny_synthetic) -> Case:
+    return Case(request.param, tiny_synthetic)
+
+
+def test_the_batch_is_what_the_dataset_promises(case):
+    for key, promise in type(case.data).batch_spec.items():
+        value = case.batch[key]
+        words = promise.split(";")[0].split()
+        kind = next(i for i, word in enumerate(words) if word.startswith("float"))
+        assert str(value.dtype) == f"torch.{words[kind].rstrip(',')}", key
+        assert value.ndim == kind, f"{key}: {promise} but {tuple(value.shape)}"
+        for size, word in zip(value.shape, words[:kind], strict=True):
+            assert not word.isdigit() or size == int(word), f"{key}: {promise}"
+        if words[-1].startswith("["):
+            low, high = (float(x) for x in words[-1].strip("[]").split(","))
+            assert low <= value.min() and value.max() <= high, key
+
+
+def test_every_loss_is_a_finite_scalar_and_has_a_total(case):
+    for phase, losses in case.losses(case.model).items():
+        assert "loss" in losses, phase
+        for key, value in losses.items():
+            assert value.ndim == 0 and torch.isfinite(value), f"{phase}: {key}"
+
+
+def test_two_steps_lower_the_loss_on_a_fixed_batch(case):
+    model = case.model
+    phase = model.active_phases()[-1]
+    network = model.networks()[model.phase_networks(phase)[0]]
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    values = []
+    for _ in range(3):
+        loss = case.losses(model)[phase]["loss"]
+        values.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert values[2] < values[0], values
+
+
+def test_a_gradient_reaches_every_parameter(case):
+    model = case.model
+    for phase, losses in case.losses(model).items():
+        model.zero_grad()
+        losses["loss"].backward(retain_graph=True)
+        for name in model.phase_networks(phase):
+            without = [k for k, p in model.networks()[name].named_parameters() if p.grad is None]
+            assert without == [], f"{phase}, {name}: {without[:5]}"
+
+
+def test_a_saved_state_loads_into_a_fresh_model_and_gives_equal_outputs(case):
+    first, second = case.model.eval(), build_model(case.cfg).eval()
+    assert changed(snapshot(first), second)
+    second.load_state_dict(first.state_dict(), strict=True)
+    outputs = [model.predict(case.batch) for model in (first, second)]
+    for key in outputs[0]:
+        assert torch.equal(outputs[0][key], outputs[1][key])
+
+
+def test_predictions_have_one_entry_per_item_and_no_gradient(case):
+    for key, value in case.model.eval().predict(case.batch).items():
+        assert len(value) == max(case.cfg.batch_size, 2), key
+        assert not value.requires_grad
+        assert torch.isfinite(value).all()
+
+
+def test_predictions_do_not_depend_on_the_rest_of_the_batch(case):
+    model = case.model
+    with torch.no_grad():  # let BatchNorm see the data, as after a training
+        for _ in range(20):
+            case.losses(model)
+    model.eval()
+    whole = model.predict(case.batch)
+    single = {k: v[:1] for k, v in case.batch.items()}
+    for key, value in model.predict(single).items():
+        torch.testing.assert_close(value, whole[key][:1], rtol=1e-4, atol=1e-4)
+
+
+def test_bf16_autocast_gives_losses_near_those_of_float32(case):
+    model = case.model
+    exact = case.losses(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = case.losses(case.model)
+    for phase, losses in rough.items():
+        value, expected = losses["loss"].item(), exact[phase]["loss"].item()
+        assert value == pytest.approx(expected, rel=0.1, abs=0.05), phase
+
+
+def test_the_model_holds_only_its_networks(case):
+    names = set(case.initial.networks())
+    assert {key.split(".")[0] for key in case.initial.state_dict()} == names
+    assert case.initial.main_network in names
+    assert {n for p in case.initial.active_phases() for n in case.initial.phase_networks(p)} == names
+
+
+def test_the_parameter_counts_are_those_of_the_networks(case):
+    counts = case.initial.count_parameters()
+    assert sum(counts.values()) == sum(p.numel() for p in case.initial.parameters())
+
+
+def test_building_reads_no_random_file_and_moves_nothing_to_a_gpu(case):
+    assert {p.device.type for p in case.initial.parameters()} == {"cpu"}
+
+
+def test_hyperlips_masks_the_lower_half_and_generates_the_size_of_its_input(tiny_synthetic):
+    case = Case("HyperLipsBase", tiny_synthetic)
+    made = case.model.eval().predict(case.batch)["generated"]
+    assert made.shape == case.batch["gt"].shape
+    assert 0 <= made.min() and made.max() <= 1

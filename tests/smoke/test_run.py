@@ -1,0 +1,149 @@
+"""The one command: model name and dataset name are enough, for every model."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import SCRIPT, SMALL
+
+from talkingface.registry import Registry
+
+REGISTRY = Registry()
+MODELS = REGISTRY.names("model")
+WITH_VIDEO = [name for name in MODELS if REGISTRY.entry("model", name).target("pipeline")]
+every_model = pytest.mark.parametrize("model", MODELS)
+
+
+@pytest.fixture
+def run(one_command, model):
+    finished = one_command(model)
+    assert finished.process.returncode == 0, finished.process.stderr[-3000:]
+    return finished
+
+
+@every_model
+def test_one_command_prepares_trains_and_evaluates(run):
+    text = run.process.stdout + run.process.stderr
+    assert "clips usable" in text and "training ended" in text
+    assert "Traceback" not in text
+
+
+@every_model
+def test_it_takes_less_than_a_minute(run):
+    busy = os.getloadavg()[0] > (os.cpu_count() or 1) + 0.5  # more than this run itself makes
+    if run.seconds >= 60 and busy:
+        pytest.skip(f"it took {run.seconds:.0f} s, but other work keeps the machine busy")
+    assert run.seconds < 60
+
+
+@every_model
+def test_the_metrics_are_finite_numbers(run, model):
+    metrics = json.loads((run.results / "metrics.json").read_text("utf-8"))
+    assert metrics["model"] == model and metrics["split"] == "test"
+    summary = json.loads((run.saved / "summary.json").read_text("utf-8"))
+    assert summary["test_result"]
+    assert all(math.isfinite(value) for value in summary["test_result"].values())
+
+
+@every_model
+def test_two_epochs_were_trained_and_each_was_validated(run):
+    lines = [json.loads(line) for line in (run.saved / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) >= 2
+    log = (run.saved / "train.log").read_text("utf-8")
+    assert "(epoch 1" in log and "(epoch 2" in log
+
+
+@every_model
+def test_everything_lies_under_one_run_id(run, model):
+    run_id = run.saved.name
+    assert re.fullmatch(rf"{model}-Synthetic-\d{{8}}-\d{{6}}-[0-9a-f]{{6}}", run_id)
+    for path in (
+        run.saved / "config.yaml",
+        run.saved / "provenance.json",
+        run.saved / "checkpoints/best.ckpt",
+        run.saved / "checkpoints/last.ckpt",
+        run.results / "metrics.json",
+        run.root / "log" / model / f"{run_id}.log",
+        run.root / "log_tensorboard" / model / run_id,
+    ):
+        assert path.exists(), path
+
+
+@every_model
+def test_the_stored_configuration_repeats_the_run(run, model):
+    from talkingface.config.config import load_config
+
+    cfg = load_config(config_files=[run.saved / "config.yaml"])
+    record = json.loads((run.saved / "provenance.json").read_text("utf-8"))
+    assert (cfg.model, cfg.dataset, cfg.preset) == (model, "Synthetic", "tiny")
+    assert cfg.hash == record["config_hash"]
+    assert record["provenance"]["device"] == "command line"
+
+
+@every_model
+def test_the_run_ends_with_what_to_do_next(run, model):
+    text = run.process.stdout + run.process.stderr
+    assert "run folder:" in text and run.saved.name in text
+    assert "--resume=auto" in text
+    assert ("--infer" in text) == (model in WITH_VIDEO)
+
+
+@every_model
+def test_no_half_written_file_is_left(run):
+    left = [p for p in run.root.rglob("*") if ".tmp" in p.name]
+    assert left == []
+
+
+@pytest.mark.parametrize("model", WITH_VIDEO)
+def test_the_table_compares_the_model_with_trivial_baselines(run, model):
+    metrics = json.loads((run.results / "metrics.json").read_text("utf-8"))
+    titles = list(metrics["rows"])
+    assert titles[0] == model
+    assert {"shuffled audio", "copy reference", "real video (re-encoded)"} <= set(titles)
+    assert len({len(os.listdir(folder)) for folder in (run.results / "videos").iterdir()}) == 1
+    with open(run.root / "results/leaderboard.csv", encoding="utf-8") as file:
+        assert any(row["run_id"] == run.saved.name for row in csv.DictReader(file))
+
+
+@pytest.mark.parametrize("model", WITH_VIDEO)
+def test_a_finished_run_speaks_with_any_voice(run, model, tone_wav, talking_clip, tmp_path):
+    av = pytest.importorskip("av")
+    from conftest import run_command
+
+    target = tmp_path / "out 出.mp4"
+    done = run_command(
+        [f"--model={model}", "--infer", f"--audio={tone_wav}", f"--source={talking_clip}",
+         f"--output={target}", "--device=cpu"],
+        run.root,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "real-time factor" in done.stdout + done.stderr
+    with av.open(str(target)) as container:
+        seconds = float(container.duration / av.time_base)
+        assert container.streams.video and container.streams.audio
+    assert 1.85 <= seconds <= 2  # Wav2Lip's windows end about 0.1 s before the sound
+
+
+def test_two_first_runs_at_the_same_time_do_not_disturb_each_other(tmp_path):
+    pytest.importorskip("mediapipe")
+    command = [
+        sys.executable, str(SCRIPT), "--model=SyncExpert", "--dataset=Synthetic", *SMALL,
+        "--max_steps=1", "--device=cpu", "--num_workers=0", "--process_workers=1",
+    ]  # fmt: skip
+    env = {**os.environ, "TALKINGFACE_ROOT": str(tmp_path)}
+    both = [
+        subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for _ in range(2)
+    ]
+    texts = [process.communicate(timeout=300)[0].decode("utf-8", "replace") for process in both]
+    assert [process.returncode for process in both] == [0, 0], "\n----\n".join(texts)[-4000:]
+    results = [json.loads(p.read_text()) for p in tmp_path.glob("results/*/*/*/metrics.json")]
+    assert len(results) == 2 and results[0]["run_id"] != results[1]["run_id"]
+    assert results[0]["rows"] == results[1]["rows"]
