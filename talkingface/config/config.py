@@ -309,15 +309,37 @@ def _rebuild(model: str, dataset: str, values: dict, provenance: dict[str, str])
     return cfg
 
 
-def _apply_aliases(layers: list[Layer], aliases: Mapping[str, str]) -> list[str]:
+# Keys of the ancestor that have no successor, and why they are not needed.
+_RETIRED = {
+    "temp_sub_dir": "scratch files need no folder of their own",
+    "valid_metric_bigger": "the direction follows from the metric",
+}
+
+
+def _apply_aliases(
+    layers: list[Layer], aliases: Mapping[str, str], metrics: Iterable[str]
+) -> list[str]:
     """Rename old keys within each layer; both spellings with different values are an error."""
     notes = []
+    old_names = {fold(name): name for name in (*aliases, *_RETIRED)}
     for layer in layers:
+        for key in list(layer.values):
+            if fold(key) in old_names:
+                layer.values[old_names[fold(key)]] = layer.values.pop(key)
+        for old, why in _RETIRED.items():
+            if old in layer.values:
+                del layer.values[old]
+                notes.append(f"{layer.where(old)}: '{old}' is not used any more: {why}.")
         for old, new in aliases.items():
             if old not in layer.values:
                 continue
             value = layer.values.pop(old)
             place = layer.where(old)
+            section, _, rest = new.partition(".")
+            if section == "metric_params" and rest.split(".")[0] not in metrics:
+                metric = rest.split(".")[0]
+                notes.append(f"{place}: '{old}' has no effect: there is no metric {metric} here.")
+                continue
             if old == "gpu_id":
                 value = len([p for p in str(value).split(",") if p.strip()]) or 1
             current: Any = layer.values
@@ -452,7 +474,7 @@ def load_config(
         _own_class(registry, model_entry, ModelConfig),
         _own_class(registry, dataset_entry, DatasetConfig),
     )
-    notes = _apply_aliases(layers, schema.aliases)
+    notes = _apply_aliases(layers, schema.aliases, registry.names("metric"))
     _fold_keys(layers, schema)
     values, provenance = merge_layers(layers)
     values.update(model=model_entry.name, dataset=dataset_entry.name, preset=preset)

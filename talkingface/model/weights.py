@@ -91,7 +91,8 @@ def read_weights(path: str | Path, *, trust: str | None = None) -> dict[str, Any
         names = dict.fromkeys(re.findall(r"GLOBAL ([\w.]+)", str(error)))
         raise WeightsError(
             f"{path} holds Python objects besides tensors, which could run code when opened "
-            f"({', '.join(names) or 'of an unknown class'}). If you trust its origin, add --trust_checkpoint={sha256_of(path)}"
+            f"({', '.join(names) or 'of an unknown class'}). If you trust its origin, add "
+            f"--trust_checkpoint={sha256_of(path)}"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise WeightsError(f"{path} is damaged or no PyTorch file: {error}") from error

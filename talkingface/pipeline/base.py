@@ -17,7 +17,7 @@ import torch
 from talkingface.data.clips import Clip
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.writer import VideoWriter
-from talkingface.trainer.loggers import progress
+from talkingface.utils.logs import progress
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config

@@ -27,7 +27,7 @@ from talkingface.evaluator.report import (
 from talkingface.pipeline.base import SAMPLE_RATE, Pipeline
 from talkingface.quick_start.previews import write_preview
 from talkingface.quick_start.run_dir import RunDir
-from talkingface.trainer.loggers import progress
+from talkingface.utils.logs import progress
 from talkingface.utils.paths import resolve, shown
 
 if TYPE_CHECKING:

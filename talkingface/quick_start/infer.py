@@ -12,7 +12,7 @@ from talkingface.data.clips import VIDEO_SUFFIXES
 from talkingface.errors import ConfigError, DataError, TalkingFaceError
 from talkingface.quick_start.run_dir import newest_checkpoint
 from talkingface.registry import get_registry
-from talkingface.trainer.loggers import setup_logging
+from talkingface.utils.logs import setup_logging
 from talkingface.utils.paths import project_root, resolve, shown
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from talkingface.data.media.reader import count_frames, read_frames
 from talkingface.data.media.writer import VideoWriter
 from talkingface.errors import ConfigError, DataError, StageError, TalkingFaceError
 from talkingface.registry import get_registry, refresh
-from talkingface.trainer.loggers import progress, setup_logging
+from talkingface.utils.logs import progress, setup_logging
 from talkingface.utils.paths import project_root, shown, write_text
 
 log = logging.getLogger(__name__)

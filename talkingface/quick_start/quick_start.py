@@ -22,7 +22,8 @@ from talkingface.quick_start.run_dir import (
     open_run,
     run_of_checkpoint,
 )
-from talkingface.trainer.loggers import RunLogger, close_handlers, setup_logging
+from talkingface.trainer.loggers import RunLogger
+from talkingface.utils.logs import close_handlers, setup_logging
 from talkingface.utils.paths import shown, write_json, write_text
 
 if TYPE_CHECKING:

@@ -28,9 +28,10 @@ from talkingface.errors import ConfigError, Interrupted, StageError, WeightsErro
 from talkingface.model.abstract_talkingface import AbstractTalkingFace
 from talkingface.model.weights import load_strict
 from talkingface.trainer.checkpoint import load_checkpoint, save_checkpoint
-from talkingface.trainer.loggers import RunLogger, progress
+from talkingface.trainer.loggers import RunLogger
 from talkingface.trainer.optim import AveragedWeights, Schedule, build_optimizer
 from talkingface.trainer.runtime import Runtime
+from talkingface.utils.logs import progress
 from talkingface.utils.seeding import get_rng_state, preserve_rng, set_rng_state
 
 if TYPE_CHECKING:

@@ -130,9 +130,7 @@ def test_the_reference_never_overlaps_the_target(data):
     for epoch in range(10):
         for index in range(len(data)):
             item = data[epoch, index]
-            target, reference = (
-                frame_numbers(v) for v in (item["gt"], item["input_frames"][3:])
-            )
+            target, reference = (frame_numbers(v) for v in (item["gt"], item["input_frames"][3:]))
             assert not set(target) & set(reference)
 
 

@@ -147,5 +147,7 @@ def test_the_processes_share_the_items_of_an_epoch_without_overlap():
 
 
 def test_every_process_takes_the_same_number_of_items_when_they_do_not_divide():
-    counts = {len(list(ResumableSampler(7, seed=5, shuffle=True, rank=r, world=3))) for r in (0, 1, 2)}
+    counts = {
+        len(list(ResumableSampler(7, seed=5, shuffle=True, rank=r, world=3))) for r in (0, 1, 2)
+    }
     assert counts == {3}

@@ -225,7 +225,9 @@ def test_every_stop_left_a_checkpoint_that_was_further_on(story):
 
 def test_the_disturbed_run_ends_with_the_weights_of_the_undisturbed_one(story):
     for name in ("last.ckpt", "best.ckpt"):
-        states = [decisive(run / "checkpoints" / name) for run in (story.disturbed, story.undisturbed)]
+        states = [
+            decisive(run / "checkpoints" / name) for run in (story.disturbed, story.undisturbed)
+        ]
         assert differences(*states) == []
 
 

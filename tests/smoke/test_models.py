@@ -143,7 +143,9 @@ def test_the_model_holds_only_its_networks(case):
     names = set(case.initial.networks())
     assert {key.split(".")[0] for key in case.initial.state_dict()} == names
     assert case.initial.main_network in names
-    assert {n for p in case.initial.active_phases() for n in case.initial.phase_networks(p)} == names
+    assert {
+        n for p in case.initial.active_phases() for n in case.initial.phase_networks(p)
+    } == names
 
 
 def test_the_parameter_counts_are_those_of_the_networks(case):

@@ -108,3 +108,23 @@ def test_the_device_count_of_gpu_id_needs_no_environment_variable(monkeypatch):
 
     load_config(*PAIR, cli={"gpu_id": "0,1"})
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+@pytest.mark.parametrize("old", ["temp_sub_dir", "valid_metric_bigger"])
+def test_a_retired_key_is_accepted_and_said_to_be_unused(old):
+    cfg = load_config(*PAIR, cli={old: "x"})
+    assert len(cfg.notes) == 1 and f"'{old}' is not used any more" in cfg.notes[0]
+
+
+@pytest.mark.skipif("LSE" in get_registry().names("metric"), reason="LSE exists: a plain alias now")
+@pytest.mark.parametrize("old", ["vshift", "lse_checkpoint_path"])
+def test_an_old_key_of_a_metric_that_is_not_there_yet_is_said_to_have_no_effect(old):
+    cfg = load_config(*PAIR, cli={old: 15})
+    assert len(cfg.notes) == 1 and "has no effect" in cfg.notes[0] and "LSE" in cfg.notes[0]
+    assert "LSE" not in cfg.metric_params
+
+
+def test_an_old_name_in_a_file_may_be_written_with_a_hyphen(tmp_path):
+    path = tmp_path / "old.yaml"
+    path.write_text("train-batch-size: 4\n", encoding="utf-8")
+    assert load_config(*PAIR, config_files=[path]).batch_size == 4

@@ -57,8 +57,9 @@ def test_simultaneous_runs_never_share_a_folder(root):
     for thread in threads:
         thread.join()
     assert len({run.root for run in runs}) == 8
-    stem = min((run.id for run in runs), key=len)
-    assert any(run.id.endswith("-2") for run in runs) or len({stem}) == 1
+    seconds = {re.match(r".*-\d{8}-\d{6}-[0-9a-f]{6}", run.id).group() for run in runs}
+    assert len(seconds) < 8  # so there was a clash, and a number was appended
+    assert any(run.id.endswith("-2") for run in runs)
     assert (runs[0].root.parent / "latest.txt").read_text().strip() in {run.id for run in runs}
 
 

@@ -30,7 +30,9 @@ def test_a_step_changes_generator_and_discriminator():
     assert trainer.train_step(batches[0]) is True
     trainer._unwrap_all()
     for name, network in trainer.model.networks().items():
-        assert {key for key, _ in network.named_parameters()} <= changed(before[name], network), name
+        assert {key for key, _ in network.named_parameters()} <= changed(before[name], network), (
+            name
+        )
 
 
 @pytest.mark.parametrize(

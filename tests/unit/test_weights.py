@@ -121,7 +121,9 @@ def test_a_file_with_pickled_objects_is_refused_until_its_hash_is_trusted(tmp_pa
         read_weights(path)
     assert f"--trust_checkpoint={sha256_of(path)}" in str(error.value)
     assert "test_weights.Harmless" in str(error.value)
-    assert torch.equal(read_weights(path, trust=sha256_of(path))["state_dict"]["weight"], torch.ones(2))
+    assert torch.equal(
+        read_weights(path, trust=sha256_of(path))["state_dict"]["weight"], torch.ones(2)
+    )
 
 
 def test_a_wrong_hash_does_not_open_the_file(tmp_path):

@@ -221,7 +221,7 @@ class DataProcess(ABC):
     def _process(self, todo: list[Clip], workers: int | None, show_progress: str | bool) -> None:
         from joblib import Parallel, delayed
 
-        from talkingface.trainer.loggers import progress
+        from talkingface.utils.logs import progress
         from talkingface.utils.system import process_workers
 
         count = workers or process_workers(self.cfg.process_workers, len(todo))

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from talkingface.errors import StageError
+from talkingface.utils.env import import_cv2
 from talkingface.utils.seeding import item_rng
 
 if TYPE_CHECKING:
@@ -152,9 +153,7 @@ def _start_worker(_: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, wait_for_the_trainer)
     torch.set_num_threads(1)
-    import cv2
-
-    cv2.setNumThreads(0)
+    import_cv2().setNumThreads(0)
 
 
 def worker_count(setting: int | str) -> int:
