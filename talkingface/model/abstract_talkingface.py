@@ -46,12 +46,15 @@ class AbstractTalkingFace(nn.Module):
         main_network: attribute name of the network that carries the official state_dict names.
         optional_keys: prefixes that an official file may lack or hold in excess.
         image_range: range of the image tensors, for the logger.
+        plateau: (loss name, low, high, advice): training warns once when the loss stays inside for
+            long, e.g. a sync loss at ln 2.
         bgr: True when image channels are in OpenCV's order.
     """
 
     phases: ClassVar[tuple[str, ...]] = ("main",)
     main_network: ClassVar[str] = "generator"
     optional_keys: ClassVar[tuple[str, ...]] = ()
+    plateau: ClassVar[tuple[str, float, float, str] | None] = None
     bgr: ClassVar[bool] = False
 
     def __init__(self, cfg: Config) -> None:

@@ -187,10 +187,26 @@ def evaluate_videos(cfg: Config, pipeline: Pipeline, run: RunDir) -> dict[str, f
         len(clips),
         console_table(table, evaluator.outputs, cfg.metric_decimal_place),
     )
+    _log_media(cfg, run, clips[0], folders[cfg.model])
     for line in reasons_text(rows):
         log.info("  note: %s", line)
     log.info("videos, previews and tables: %s", shown(run.results))
     return {key: values["mean"] for key, values in table[cfg.model].items()}
+
+
+def _log_media(cfg: Config, run: RunDir, clip: Clip, folder: Path) -> None:
+    """The first test clip for TensorBoard: its sound, and real and generated frames."""
+    from talkingface.trainer.loggers import RunLogger
+
+    pair = ClipPair(clip.id, folder / f"{clip.id}.mp4", clip.path)
+    if not pair.generated.exists() or not run.tensorboard.exists():
+        return
+    logger = RunLogger(run.tensorboard, None)
+    logger.audio("test/sound", load_audio(clip.audio, SAMPLE_RATE), SAMPLE_RATE, 0)
+    step = max(1, round(cfg.fps / 5))  # five pictures per second, ten seconds at most
+    chosen = [np.concatenate([g, r], axis=1) for i, g, r in pair.frames() if i % step == 0][:50]
+    logger.animation("test/generated_and_real", chosen, 0)
+    logger.close()
 
 
 def _score(evaluator: Evaluator, make: Maker, clip: Clip, path: Path, row: RowResult) -> None:

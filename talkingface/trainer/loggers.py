@@ -78,7 +78,7 @@ class RunLogger:
                 array = np.flip(array, axis=-3)
             if array.ndim == 5:
                 frames = [to_grid(frame.transpose(0, 2, 3, 1)) for frame in array.swapaxes(0, 1)]
-                self._animation(key, frames, step)
+                self.animation(key, frames, step)
                 still = frames[0]
             else:
                 still = to_grid(array.transpose(0, 2, 3, 1))
@@ -88,8 +88,10 @@ class RunLogger:
 
                 write_image(folder / f"step{step:07d}_{key.replace('/', '_')}.png", still)
 
-    def _animation(self, tag: str, frames: list[np.ndarray], step: int, fps: int = 5) -> None:
-        """A short video as an animated GIF, which TensorBoard plays among its images."""
+    def animation(self, tag: str, frames: list[np.ndarray], step: int, fps: int = 5) -> None:
+        """A short video, (H,W,3) uint8, as an animated GIF, which TensorBoard plays."""
+        if self.writer is None or not frames:
+            return
         from PIL import Image
         from tensorboard.compat.proto.summary_pb2 import Summary
 

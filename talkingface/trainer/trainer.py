@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PLATEAU_STEPS = 1000  # steps at a guessing loss before a warning
+
 
 @dataclass
 class FitResult:
@@ -107,7 +109,7 @@ class Trainer:
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = defaultdict(int)
         self._last_save = time.monotonic()
-        self._saved_at: int | None = None
+        self._plateau_steps = 0
 
     # -- setup ------------------------------------------------------------------------------------
 
@@ -419,6 +421,7 @@ class Trainer:
             extra["gpu_gib"] = torch.cuda.max_memory_allocated() / 2**30
         if not self.runtime.is_zero:
             return
+        self._watch_plateau(means)
         self.logger.scalars({**means, **extra}, p.global_step, "train")
         digits = self.cfg.loss_decimal_place
         text = ", ".join(f"{key} {value:.{digits}f}" for key, value in means.items())
@@ -434,6 +437,22 @@ class Trainer:
             )
         else:
             log.debug("step %d/%d  %s", p.global_step, total, text)
+
+    def _watch_plateau(self, means: Mapping[str, float]) -> None:
+        """Warn once when a loss that should fall stays where guessing leaves it."""
+        if self.model.plateau is None:
+            return
+        name, low, high, advice = self.model.plateau
+        inside = low <= means.get(name, math.inf) <= high
+        self._plateau_steps = self._plateau_steps + self.cfg.log_every if inside else 0
+        if self._plateau_steps == PLATEAU_STEPS // self.cfg.log_every * self.cfg.log_every:
+            log.warning(
+                "%s has stayed at %.3f for %d steps: %s",
+                name,
+                means[name],
+                self._plateau_steps,
+                advice,
+            )
 
     # -- validation -------------------------------------------------------------------------------
 

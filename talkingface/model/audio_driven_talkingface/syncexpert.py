@@ -23,6 +23,14 @@ class SyncExpert(AbstractTalkingFace):
     """
 
     main_network: ClassVar[str] = "expert"
+    plateau: ClassVar[tuple[str, float, float, str]] = (
+        "loss",
+        0.685,
+        0.700,
+        "the expert still guesses (ln 2 = 0.693). Usual causes: sound and picture of the data are "
+        "out of sync, too few or too similar clips, too high a learning rate; large corpora may "
+        "need tens of thousands of steps to leave it.",
+    )
 
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg)

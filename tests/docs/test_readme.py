@@ -1,0 +1,120 @@
+"""The README is true: its commands work, its tables name what exists, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import talkingface
+from talkingface.config.config import iter_fields, load_config
+from talkingface.registry import get_registry
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+PYTHON = "python run_talkingface.py "
+
+
+def commands() -> list[list[str]]:
+    """Arguments of every run_talkingface command in the README, in order."""
+    lines = [line.strip() for line in README.splitlines()]
+    found = [line[line.index(PYTHON) + len(PYTHON) :] for line in lines if PYTHON in line]
+    return [shlex.split(text, comments=True) for text in found if "`" not in text]
+
+
+def with_word(word: str) -> list[list[str]]:
+    chosen = [args for args in commands() if any(word in arg for arg in args)]
+    assert chosen, f"the README shows no command with {word}"
+    return chosen
+
+
+def test_exactly_two_commands_are_marked_for_the_continuous_integration():
+    blocks = re.findall(r"<!-- ci:begin -->(.*?)<!-- ci:end -->", README, re.S)
+    assert [block.strip().split("&&")[0].strip() for block in blocks] == [
+        "pip install -r requirements.txt",
+        "pip install -r requirements.txt -r tests/requirements.txt",
+    ]
+
+
+def test_the_settings_of_every_training_command_are_valid():
+    registry = get_registry()
+    checked = 0
+    for args in commands():
+        given = dict(arg[2:].split("=", 1) for arg in args if "=" in arg)
+        if {"infer", "prepare"} & {arg[2:] for arg in args} or "model" not in given:
+            continue
+        given.pop("plugin_path", None)
+        if given["dataset"] == "my_face":
+            given["dataset"] = "Synthetic"
+        if given["model"] in registry.names("model"):
+            load_config(cli=given)
+            checked += 1
+    assert checked >= 4
+
+
+def test_the_own_video_chain_works_as_written(run_cli, talking_clip, tone_wav, tmp_path):
+    """--prepare, train, --infer with the README's words; only the training is shortened."""
+    from talkingface.data.media.audio import load_audio
+    from talkingface.data.media.reader import read_frames
+    from talkingface.data.media.writer import VideoWriter
+
+    frames = list(read_frames(talking_clip))
+    wave = load_audio(talking_clip)
+    for name in ("me.mp4", "more.mov"):
+        # Long enough for the default cut: the clip forwards and backwards, several times.
+        with VideoWriter(tmp_path / name, 25, audio=(np.tile(wave, 10), 16000)) as writer:
+            for index in range(10):
+                for frame in frames if index % 2 == 0 else frames[::-1]:
+                    writer.write(frame)
+    shutil.copy(tone_wav, tmp_path / "speech.wav")
+    environment = {"TALKINGFACE_ROOT": str(tmp_path / "root")}
+    prepare, train, infer = (
+        with_word("--prepare")[0],
+        [a for a in with_word("--dataset=my_face") if "--prepare" not in a][0],
+        with_word("--infer")[0],
+    )
+    short = ["--preset=tiny", "--epochs=1", "--eval_clips=1", "--data.windows_per_clip=2"]
+    for args in (prepare, [a for a in train if "preset" not in a] + short, infer):
+        done = run_cli(args, env=environment, cwd=tmp_path, timeout=300)
+        assert done.returncode == 0, (args, done.stdout, done.stderr)
+    assert sum(1 for _ in read_frames(tmp_path / "out.mp4")) > 40
+
+
+def test_the_example_of_a_model_of_ones_own_runs_as_written(run_cli, tmp_path):
+    args = with_word("--plugin_path=examples/plugin")[0]
+    environment = {"TALKINGFACE_ROOT": str(tmp_path)}
+    done = run_cli([*args, "--epochs=1"], env=environment, cwd=REPOSITORY, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "TinyDub" in done.stdout and "copy reference" in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["model", "metric"])
+def test_the_tables_name_everything_that_is_registered(kind):
+    names = {"model": talkingface.list_models, "metric": talkingface.list_metrics}[kind]()
+    for name in names:
+        assert re.search(rf"^\| .*\b{name}\b", README, re.M), f"{name} stands in no table"
+
+
+def test_links_to_files_lead_somewhere():
+    for text in (README, (REPOSITORY / "docs/architecture.md").read_text("utf-8")):
+        for target in re.findall(r"\]\(([^)#]+)\)", text):
+            if not target.startswith("http"):
+                assert (REPOSITORY / target).exists(), target
+
+
+def test_every_key_of_every_yaml_has_a_meaning():
+    registry = get_registry()
+    for model in registry.names("model"):
+        cfg = load_config(model, "Synthetic")
+        for name, field in iter_fields(cfg.schema):
+            assert field.description, f"{model}: {name} has no description"
+
+
+def test_the_python_lines_of_the_readme_name_what_exists():
+    block = re.search(r"```python\n(.*?)```", README, re.S).group(1)
+    for name in re.findall(r"talkingface\.(\w+)\(", block):
+        assert callable(getattr(talkingface, name))
