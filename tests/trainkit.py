@@ -1,4 +1,4 @@
-"""What the tests of training share: the toy GAN, small HyperLips settings, and how to build a trainer."""
+"""What the tests of training share: the toy GAN, small HyperLips settings, building trainers."""
 
 from __future__ import annotations
 

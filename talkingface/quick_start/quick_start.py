@@ -66,16 +66,22 @@ def run_config(cfg: Config, *, dry_run: bool = False, command: Sequence[str] = (
     """Go through the stages of a configuration; see :func:`talkingface.run`."""
     from talkingface.trainer.runtime import launched_rank
 
-    if dry_run:
-        return _dry_run(cfg)
     handlers = setup_logging(cfg.log_level if launched_rank() == 0 else "error")
     try:
-        return _run(cfg, command, handlers)
+        if dry_run:
+            return _dry_run(cfg, handlers)
+        result, run = _run(cfg, command, handlers)
+        if run is not None:
+            _finish(cfg, run, result)
+        return result
     finally:
         close_handlers(handlers)
 
 
-def _run(cfg: Config, command: Sequence[str], handlers: list[logging.Handler]) -> RunResult:
+def _run(
+    cfg: Config, command: Sequence[str], handlers: list[logging.Handler]
+) -> tuple[RunResult, RunDir | None]:
+    """The stages; returns the result and, on the first process, the run's folders."""
     from talkingface.trainer.runtime import launched_rank
     from talkingface.utils.seeding import seed_everything
 
@@ -95,7 +101,7 @@ def _run(cfg: Config, command: Sequence[str], handlers: list[logging.Handler]) -
         if "preprocess" in stages:
             preprocess(cfg)
     if not {"train", "evaluate"} & set(stages):
-        return RunResult(cfg.dataset_root)
+        return RunResult(cfg.dataset_root), None
 
     from talkingface.trainer.runtime import Runtime
 
@@ -122,9 +128,7 @@ def _run(cfg: Config, command: Sequence[str], handlers: list[logging.Handler]) -
     if "evaluate" in stages and runtime.is_zero:
         result.test_result = evaluate(cfg, runtime, run, checkpoint)
     runtime.barrier()
-    if runtime.is_zero:
-        _finish(cfg, run, result)
-    return result
+    return result, run if runtime.is_zero else None
 
 
 def preprocess(cfg: Config) -> None:
@@ -382,7 +386,7 @@ def _finish(cfg: Config, run: RunDir, result: RunResult) -> None:
     log.info("go on:       add --resume=auto (and a larger --epochs or --max_steps)")
 
 
-def _dry_run(cfg: Config) -> RunResult:
+def _dry_run(cfg: Config, handlers: list[logging.Handler]) -> RunResult:
     """Every part once, in scratch folders: a step, a validation batch, a clip, a metric."""
     scratch = Path(tempfile.mkdtemp(prefix="talkingface-dry-run-"))
     folders = ("checkpoint_dir", "results_dir", "log_dir", "tensorboard_dir")
@@ -402,8 +406,9 @@ def _dry_run(cfg: Config) -> RunResult:
     }
     try:
         small = load_config(cfg.model, cfg.dataset, overrides=settings)
-        result = run_config(small)
-        log.info("dry run: everything works")
+        result, _ = _run(small, (), handlers)
+        close_handlers(handlers)  # their files lie in the scratch folder
+        log.info("dry run: everything works; its folders are removed")
         return RunResult(
             result.run_dir, None, result.best_valid_score, test_result=result.test_result
         )

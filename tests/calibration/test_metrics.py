@@ -1,4 +1,4 @@
-"""Metrics against closed forms, scikit-image and published figures; see the metrics specification."""
+"""Metrics against closed forms, scikit-image and the figures of the metrics specification."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_velocities_never_bridge_a_missing_frame():
     valid[4] = False
     values = velocity_distance(jumping, real, valid)
     assert len(values) == 7
-    assert values.max() == 0
+    assert values.max() < 1e-9
 
 
 # -- LMD as a metric -------------------------------------------------------------------------------
@@ -259,10 +259,8 @@ def test_a_delay_makes_landmark_metrics_worse(talking_clip):
 
     real = video_landmarks(talking_clip, fps=25, tracking=False)
     for name in ("LMD", "LMD_v"):
-        values = [score(name, np.roll(real, shift, axis=0), real)[0][name] for shift in (0, 1, 3)]
-        assert (
-            values[0] == 0 < values[1] < values[2] if name == "LMD" else values[0] == 0 < values[1]
-        )
+        values = [score(name, np.roll(real, shift, axis=0), real)[0][name] for shift in (0, 1, 2)]
+        assert values[0] == 0 and values[1] > 0.1 and values[2] > values[1], name
 
 
 @pytest.mark.parametrize("wrong", [{"align": "magic"}, {"norm": "nose"}])

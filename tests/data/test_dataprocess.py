@@ -1,4 +1,4 @@
-"""Preparation of clips: complete or redone, equal however it was made, never stopped by one clip."""
+"""Preparation of clips: complete or redone, equal in any order, never stopped by one clip."""
 
 from __future__ import annotations
 

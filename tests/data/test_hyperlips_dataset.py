@@ -1,4 +1,4 @@
-"""Training items of HyperLips stage 1 (hyperlips spec, 7 and 9.1), against windows computed by hand."""
+"""Training items of HyperLips stage 1 (hyperlips spec, 7 and 9.1) against hand-made windows."""
 
 from __future__ import annotations
 

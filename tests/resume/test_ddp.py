@@ -1,4 +1,4 @@
-"""Two CPU processes train one model: equal weights on both, one run folder, nobody waits for ever."""
+"""Two CPU processes train one model: equal weights, one run folder, nobody waits for ever."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import talkingface
 from talkingface.config.config import load_config
 from talkingface.quick_start.helpers import build_model
 
-# Smaller than the tiny presets, so that all of this takes seconds. Models not named use their preset.
+# Smaller than the tiny presets, so that all of this takes seconds; other models use theirs.
 SMALLER = {
     "HyperLipsBase": SMALL_HYPERLIPS,
     "SyncExpert": {"batch_size": 4, "model_params.width": 0.125, "num_workers": 0},

@@ -1,4 +1,4 @@
-"""A small GAN with everything that a resumed run must restore: BatchNorm, dropout, two optimizers."""
+"""A small GAN with all that a resumed run must restore: BatchNorm, dropout, two optimizers."""
 
 from __future__ import annotations
 
