@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined
 
-from talkingface.config.config import Config, flatten, iter_fields
+from talkingface.config.config import Config, iter_fields
+from talkingface.config.merge import flatten
 from talkingface.config.suggest import did_you_mean, fold
 from talkingface.errors import ConfigError
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from talkingface.config.config import Config, flatten, load_config
+from talkingface.config.config import Config, load_config
+from talkingface.config.merge import flatten
 from talkingface.errors import ConfigError, StageError
 from talkingface.quick_start import preflight
 from talkingface.quick_start.run_dir import (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -129,9 +130,12 @@ def test_a_killed_preparation_goes_on_to_the_same_bytes(tmp_path, clips, undistu
 def test_two_preparations_at_once_do_not_disturb_each_other(tmp_path, clips, undisturbed):
     root = tmp_path / "both"
     processes = [start(tmp_path, root, clips) for _ in range(2)]
+    made = []
     for process in processes:
         output, _ = process.communicate(timeout=120)
         assert process.returncode == 0, output
+        made.append(int(re.search(r"\((\d) processed now\)", output)[1]))
+    assert sorted(made) == [0, 4]  # the second one waited and found everything done
     assert tree(root) == tree(undisturbed)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from talkingface.config.config import Layer, flatten, load_config, merge_layers, nest
+from talkingface.config.config import load_config
+from talkingface.config.merge import Layer, flatten, merge_layers, nest
 from talkingface.errors import ConfigError
 
 # From low to high. Each writes one number into every layer from itself upwards.

@@ -1,0 +1,86 @@
+"""Old and loosely spelt key names, translated before the layers are merged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from talkingface.config.merge import Layer, merge_into, nest
+from talkingface.config.suggest import fold
+from talkingface.errors import ConfigError
+from talkingface.registry import META_KEYS
+
+# Keys of the ancestor that have no successor, and why they are not needed.
+_RETIRED = {
+    "temp_sub_dir": "scratch files need no folder of their own",
+    "valid_metric_bigger": "the direction follows from the metric",
+}
+
+
+def apply_aliases(
+    layers: list[Layer], aliases: Mapping[str, str], metrics: Iterable[str]
+) -> list[str]:
+    """Rename old keys within each layer; both spellings with different values are an error."""
+    notes = []
+    old_names = {fold(name): name for name in (*aliases, *_RETIRED)}
+    for layer in layers:
+        for key in list(layer.values):
+            if fold(key) in old_names:
+                layer.values[old_names[fold(key)]] = layer.values.pop(key)
+        for old, why in _RETIRED.items():
+            if old in layer.values:
+                del layer.values[old]
+                notes.append(f"{layer.where(old)}: '{old}' is not used any more: {why}.")
+        for old, new in aliases.items():
+            if old not in layer.values:
+                continue
+            value = layer.values.pop(old)
+            place = layer.where(old)
+            section, _, rest = new.partition(".")
+            if section == "metric_params" and rest.split(".")[0] not in metrics:
+                metric = rest.split(".")[0]
+                notes.append(f"{place}: '{old}' has no effect: there is no metric {metric} here.")
+                continue
+            if old == "gpu_id":
+                value = len([p for p in str(value).split(",") if p.strip()]) or 1
+            current: Any = layer.values
+            for part in new.split("."):
+                current = current.get(part, None) if isinstance(current, dict) else None
+            # The ancestor wrote 'resume: true' beside the path; that is no contradiction.
+            agrees = current == value or (old == "resume_checkpoint_path" and current is True)
+            if current is not None and not agrees:
+                raise ConfigError(
+                    f"{place}: '{old}' is the old name of '{new}', and both are set to different "
+                    f"values ({value!r} and {current!r}). Keep only '{new}'."
+                )
+            merge_into(layer.values, nest({new: value}))
+            layer.lines[new] = layer.lines.get(old, layer.lines.get(new, 0)) or layer.lines.pop(
+                new, 0
+            )
+            if not layer.lines.get(new):
+                layer.lines.pop(new, None)
+            notes.append(f"{place}: '{old}' is an old name; write '{new}'.")
+        if "use_gpu" in layer.values:
+            place, use = layer.where("use_gpu"), layer.values.pop("use_gpu")
+            device = layer.values.get("device")
+            if device is not None and device != "auto" and bool(use) == (device == "cpu"):
+                raise ConfigError(
+                    f"{place}: 'use_gpu: {str(use).lower()}' is the old way to write 'device', and "
+                    f"'device: {device}' says the opposite. Keep only 'device'."
+                )
+            if not use:
+                layer.values["device"] = "cpu"
+            notes.append(f"{place}: 'use_gpu' is an old name; write 'device: cpu|cuda|auto'.")
+    return notes
+
+
+def fold_keys(layers: list[Layer], schema: type[BaseModel]) -> None:
+    """Accept ``-`` for ``_`` and any case in top-level key names."""
+    known = {fold(name): name for name in schema.model_fields}
+    for layer in layers:
+        for key in list(layer.values):
+            right = known.get(fold(key))
+            if right and right != key and META_KEYS["model"].count(key) == 0:
+                layer.values[right] = layer.values.pop(key)

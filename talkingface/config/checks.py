@@ -1,0 +1,111 @@
+"""Checks of a merged configuration; messages name key, value, place and the nearest name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import ValidationError
+
+from talkingface.config.schema import Section
+from talkingface.config.suggest import did_you_mean
+from talkingface.errors import ConfigError
+from talkingface.registry import Registry
+
+
+def validation_message(
+    error: ValidationError, provenance: Mapping[str, str], known: list[str]
+) -> str:
+    lines = []
+    for item in error.errors():
+        # Tuple indices, union branches and the like follow the field name; only field names count.
+        loc = [str(part) for part in item["loc"]]
+        while loc and item["type"] != "extra_forbidden" and not _is_key(".".join(loc), known):
+            loc.pop()
+        key = ".".join(loc) or ".".join(str(part) for part in item["loc"])
+        origin = next((src for k, src in provenance.items() if k == key), None) or next(
+            (src for k, src in provenance.items() if k.startswith(key + ".")), "default"
+        )
+        if item["type"] == "extra_forbidden":
+            scope = [k for k in known if k.startswith(key.rsplit(".", 1)[0] + ".")] or known
+            hint = did_you_mean(key, scope) or did_you_mean(key, known)
+            lines.append(
+                f"unknown key '{key}' ({origin}).{hint}"
+                " Explain a key with --explain=<key>, see all with --print_config."
+            )
+        else:
+            given = item.get("input")
+            lines.append(f"'{key}' = {given!r} ({origin}): {item['msg']}")
+    unique = list(dict.fromkeys(lines))
+    return "\n  ".join([title_of(len(unique)), *unique])
+
+
+def title_of(count: int) -> str:
+    return "1 setting is wrong:" if count == 1 else f"{count} settings are wrong:"
+
+
+def _is_key(key: str, known: list[str]) -> bool:
+    return key in known
+
+
+def check_values(values: Section, registry: Registry, provenance: Mapping[str, str]) -> list[str]:
+    """Checks that need more than one key or the registry; metric names become canonical."""
+    problems = []
+    stages = ("preprocess", "train", "evaluate")
+    for stage in values.stages:
+        if stage not in stages:
+            problems.append(f"stages: unknown stage '{stage}'.{did_you_mean(stage, stages)}")
+    for name in ("metrics", "metric_params"):
+        canonical = {}
+        for metric in getattr(values, name):
+            try:
+                canonical[metric] = registry.entry("metric", metric).name
+            except ConfigError as error:
+                prefix = f"{name}.{metric}."
+                places = [
+                    source
+                    for key, source in provenance.items()
+                    if key == name or f"{key}.".startswith(prefix)
+                ]
+                problems.append(f"{name} ({(places or ['default'])[0]}): {error}")
+        if name == "metrics":
+            values.metrics = [canonical.get(item, item) for item in values.metrics]
+        else:
+            values.metric_params = {
+                canonical.get(key, key): value for key, value in values.metric_params.items()
+            }
+    problems += _check_metric_settings(values, registry, provenance)
+    baselines = ("real", "copy_reference", "shuffled_audio")
+    for name in values.baselines:
+        if name not in baselines:
+            problems.append(f"baselines: unknown row '{name}'.{did_you_mean(name, baselines)}")
+    if abs(sum(values.make_split) - 1) > 1e-6 or min(values.make_split) < 0:
+        problems.append(f"make_split: the three shares must add up to 1, got {values.make_split}")
+    return problems
+
+
+def _check_metric_settings(
+    values: Section, registry: Registry, provenance: Mapping[str, str]
+) -> list[str]:
+    """Names that would otherwise be found wrong only after the training."""
+    problems = []
+    metrics = registry.entries("metric")
+    for metric, params in values.metric_params.items():
+        known = (metrics[metric].meta.get("params") or {}) if metric in metrics else params
+        for key in params:
+            if key not in known:
+                dotted = f"metric_params.{metric}.{key}"
+                problems.append(
+                    f"unknown key '{dotted}' ({provenance.get(dotted, 'default')})."
+                    f"{did_you_mean(key, known)} {metric} knows: {', '.join(known) or 'none'}."
+                )
+    criterion = values.valid_metric
+    if "train" in values.stages and criterion.split("/")[0] != "loss":
+        chosen = [metrics[name] for name in values.metrics if name in metrics]
+        outputs = [key for entry in chosen for key in entry.meta.get("outputs") or {}]
+        if criterion not in outputs:
+            problems.append(
+                f"valid_metric = '{criterion}' ({provenance.get('valid_metric', 'default')}): "
+                f"choose loss, loss/<part>, or an output of the metrics ({', '.join(outputs)})."
+                + did_you_mean(criterion, outputs)
+            )
+    return problems
