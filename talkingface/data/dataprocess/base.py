@@ -117,16 +117,25 @@ class DataProcess(ABC):
         """Dataset-wide results after all clips; called on every run."""
 
     def discover(self) -> list[Clip]:
-        """Clips of the three splits; writes the lists when there are none."""
+        """Clips of the three lists, or all clips when there are no lists yet."""
         clips = discover_clips(self.cfg.data_dir)
         if not clips:
             raise StageError(no_clips_message(self.cfg))
-        ensure_filelists(self.cfg, clips)
+        if not any(self.cfg.filelist(split).exists() for split in SPLITS):
+            return clips
         listed: dict[str, Clip] = {}
         for split in SPLITS:
             listed.update({clip.id: clip for clip in split_clips(self.cfg, split)})
+        folder = self.cfg.filelist("train").parent
         if not listed:
-            raise StageError(f"None of the clips in {self.cfg.filelist('train').parent} exists.")
+            raise StageError(f"None of the clips in {folder} exists.")
+        if len(clips) > len(listed):
+            log.info(
+                "%d clips of %s stand in no list of %s and are left alone",
+                len(clips) - len(listed),
+                shown(self.cfg.data_dir),
+                shown(folder),
+            )
         return list(listed.values())
 
     # -- engine -----------------------------------------------------------------------------------
@@ -140,6 +149,10 @@ class DataProcess(ABC):
             "processor": hashlib.sha256(text.encode()).hexdigest()[:16],
             "inputs": [[p.name, s.st_size, int(s.st_mtime)] for p, s in files.items()],
         }
+
+    @property
+    def _lock_path(self) -> Path:
+        return self.folder / ".status" / ".lock"
 
     def marker_path(self, clip_id: str) -> Path:
         return self.folder / ".status" / f"{clip_id}.json"
@@ -208,7 +221,7 @@ class DataProcess(ABC):
         report = ProcessReport(self.id, self.folder)
         todo = [clip for clip in clips if not self.is_current(clip)]
         if todo:
-            with file_lock(self.folder / ".status" / ".lock"):
+            with file_lock(self._lock_path):
                 todo = [clip for clip in todo if not self.is_current(clip)]
                 if todo:
                     self._process(todo, workers, show_progress)
@@ -216,6 +229,11 @@ class DataProcess(ABC):
         report.markers = {c.id: self.read_marker(c.id) for c in sorted(clips, key=lambda c: c.id)}
         self.finalize(report)
         self._judge(report)
+        if not all(self.cfg.filelist(split).exists() for split in SPLITS):
+            # Only now is it known which clips are usable: a split must not be made of the others.
+            good = set(report.of("ok"))
+            with file_lock(self._lock_path):  # another run may be writing them right now
+                ensure_filelists(self.cfg, [clip for clip in clips if clip.id in good])
         return report
 
     def _process(self, todo: list[Clip], workers: int | None, show_progress: str | bool) -> None:
