@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from talkingface.config.config import load_config
-from talkingface.data.clips import Clip
+from talkingface.data.clips import Clip, read_filelist, write_filelist
 from talkingface.data.dataprocess.base import DataProcess, ProcessReport, SkipClip
 from talkingface.data.dataprocess.hyperlipsbase_process import HyperLipsBaseProcess
 from talkingface.data.media.audio import load_audio
@@ -71,6 +71,13 @@ def tree(root: Path) -> dict[str, bytes]:
         for name, path in found.items()
         if path.name != ".lock"
     }
+
+
+def list_clips(root: Path, *train: str) -> None:
+    """Lists of the user's own, which may name clips that turn out to be unusable."""
+    for split in ("train", "val", "test"):
+        names = train if split == "train" else train[:1]
+        write_filelist(root / "filelist" / f"{split}.txt", names)
 
 
 def stamps(root: Path) -> dict[str, int]:
@@ -249,6 +256,7 @@ def test_more_bad_clips_than_allowed_are_an_error_with_the_reasons(tmp_path, mix
 
 def test_a_bad_clip_is_not_tried_again_until_it_changes(tmp_path, mixed):
     own = Path(shutil.copytree(mixed, tmp_path / "data"))
+    list_clips(tmp_path, *(path.stem for path in own.iterdir()))
     assert prepare(tmp_path, own, max_failed_ratio=0.7).fresh == 5
     assert prepare(tmp_path, own, max_failed_ratio=0.7).fresh == 0
     shutil.copy(own / "good0.mp4", own / "text.mp4")
@@ -305,10 +313,28 @@ def test_no_exception_of_one_clip_stops_the_others(tmp_path):
 
 def test_unexpected_failures_are_tried_again_and_skipped_clips_are_not(tmp_path):
     clips = names_as_clips(tmp_path, "key", "skip", "good1", "good2")
+    list_clips(tmp_path, "key", "skip", "good1", "good2")
     process = Counting(config(tmp_path, clips))
     process.run(workers=1, show_progress=False)
     again = [clip.id for clip in process.discover() if not process.is_current(clip)]
     assert again == ["key"]
+
+
+def test_lists_are_made_of_usable_clips_only(tmp_path):
+    clips = names_as_clips(tmp_path, "key", "skip", "good1", "good2", "good3")
+    Counting(config(tmp_path, clips)).run(workers=1, show_progress=False)
+    splits = [read_filelist(tmp_path / "filelist" / f"{s}.txt") for s in ("train", "val", "test")]
+    assert [len(names) for names in splits] == [1, 1, 1]
+    assert sorted(sum(splits, [])) == ["good1", "good2", "good3"]
+
+
+def test_existing_lists_are_never_changed(tmp_path):
+    clips = names_as_clips(tmp_path, "skip", "good1", "good2", "good3")
+    list_clips(tmp_path, "good1", "skip")
+    before = {p.name: p.read_text() for p in (tmp_path / "filelist").iterdir()}
+    report = Counting(config(tmp_path, clips)).run(workers=1, show_progress=False)
+    assert sorted(report.markers) == ["good1", "skip"]
+    assert {p.name: p.read_text() for p in (tmp_path / "filelist").iterdir()} == before
 
 
 def test_a_full_disk_stops_the_run(tmp_path):

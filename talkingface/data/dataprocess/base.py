@@ -121,7 +121,11 @@ class DataProcess(ABC):
         clips = discover_clips(self.cfg.data_dir)
         if not clips:
             raise StageError(no_clips_message(self.cfg))
-        if not any(self.cfg.filelist(split).exists() for split in SPLITS):
+        lists = [self.cfg.filelist(split) for split in SPLITS]
+        if any(path.exists() for path in lists) and not all(path.exists() for path in lists):
+            with file_lock(self._lock_path):  # another run may be writing them right now
+                pass
+        if not any(path.exists() for path in lists):
             return clips
         listed: dict[str, Clip] = {}
         for split in SPLITS:
