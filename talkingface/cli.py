@@ -148,9 +148,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TalkingFaceError as error:
         if debug:
             traceback.print_exc()
-        if int(os.environ.get("LOCAL_RANK", 0)) == 0:
-            label = "stopped" if isinstance(error, Interrupted) else "error"
-            print(f"{label}: {error}", file=sys.stderr)
+        rank = int(os.environ.get("LOCAL_RANK", 0))
+        label = "stopped" if isinstance(error, Interrupted) else "error"
+        if rank == 0 or label == "error":
+            place = f"[process {rank}] " if rank else ""
+            print(f"{place}{label}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("stopped: interrupted by the user", file=sys.stderr)

@@ -59,6 +59,7 @@ _NOT_IN_HASH = {
     "n_preview",
     "metric_decimal_place",
     "loss_decimal_place",
+    "infer",
     "stopping_step",
     "eval_step",
     "valid_batches",
@@ -184,14 +185,10 @@ class Config(Mapping):
         kept = {key: value for key, value in self.to_dict().items() if key not in _NOT_IN_HASH}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
-    def provenance_of_user(self) -> set[str]:
-        """Top-level keys that a config file, Python or the command line set."""
-        files = {shown(p) for root in self.registry.roots for p in root.rglob("*.yaml")}
-        return {
-            key.split(".")[0]
-            for key, source in self.provenance.items()
-            if source.rsplit(":", 1)[0] not in files and " preset " not in source
-        }
+    def set_with(self, key: str, other: str) -> bool:
+        """Whether one source set ``key`` and ``other``, e.g. both on the command line."""
+        place = self.provenance.get(key, "").rsplit(":", 1)[0]
+        return bool(place) and place == self.provenance.get(other, "").rsplit(":", 1)[0]
 
     def __reduce__(self) -> tuple:
         """Travel to worker processes as plain values; the classes are found again there."""
@@ -241,6 +238,7 @@ def load_config(
     model: str | None = None,
     dataset: str | None = None,
     *,
+    base: Mapping[str, Any] | None = None,
     config_files: Iterable[str | Path] = (),
     overrides: Mapping[str, Any] | None = None,
     cli: Mapping[str, Any] | None = None,
@@ -249,10 +247,11 @@ def load_config(
     """Build the configuration of a run from all layers.
 
     Precedence, low to high: built-in defaults, ``properties/overall.yaml``, model YAML, dataset
-    YAML, pair YAML, preset, ``config_files`` in order, ``overrides``, ``cli``.
+    YAML, pair YAML, preset, ``base``, ``config_files`` in order, ``overrides``, ``cli``.
 
     Args:
         model, dataset: names in any spelling; may also be given in a config file.
+        base: settings of a finished run, some of which others replace.
         config_files: YAML files; later ones win.
         overrides: mapping from Python; dotted keys are allowed.
         cli: mapping from the command line; dotted keys are allowed.
@@ -261,7 +260,7 @@ def load_config(
     Raises:
         ConfigError: unknown names, keys or presets, wrong values; all wrong values are listed.
     """
-    user_layers = []
+    user_layers = [Layer("the checkpoint", nest(base))] if base else []
     for path in config_files:
         values, lines = load_yaml(resolve(path, Path.cwd()))
         user_layers.append(Layer(shown(path), nest(values), lines))

@@ -93,6 +93,10 @@ class ClipPair:
         for index, (generated, real) in enumerate(pairs):
             if index >= self.n_frames:
                 break
+            height, width = real.shape[:2]
+            if (generated.shape[0] - height) in (0, 1) and (generated.shape[1] - width) in (0, 1):
+                # H.264 needs even sides: the writer repeats one row or column, cut off again here.
+                generated = generated[:height, :width]
             if generated.shape != real.shape:
                 if not resized:
                     self.notes.append(

@@ -28,6 +28,7 @@ class FrozenNetwork:
         files: official file names, looked for in ``checkpoints/``.
         model: toolkit model whose trained runs may serve as well.
         why: what it is for, shown when it is missing.
+        required: missing weights are an error, not a note.
     """
 
     build: Callable[[], nn.Module]
@@ -35,6 +36,7 @@ class FrozenNetwork:
     files: tuple[str, ...] = ()
     model: str | None = None
     why: str = ""
+    required: bool = False
 
 
 class AbstractTalkingFace(nn.Module):
@@ -45,7 +47,6 @@ class AbstractTalkingFace(nn.Module):
             ``("discriminator", "generator")``.
         main_network: attribute name of the network that carries the official state_dict names.
         optional_keys: prefixes that an official file may lack or hold in excess.
-        image_range: range of the image tensors, for the logger.
         plateau: (loss name, low, high, advice): training warns once when the loss stays inside for
             long, e.g. a sync loss at ln 2.
         bgr: True when image channels are in OpenCV's order.
@@ -62,6 +63,7 @@ class AbstractTalkingFace(nn.Module):
         self.cfg = cfg
         # Outside nn.Module's bookkeeping: neither in state_dict nor in any optimizer.
         self.__dict__["frozen"] = {}
+        self.frozen_sources: dict[str, dict[str, str]] = {}
 
     # -- networks ---------------------------------------------------------------------------------
 
@@ -98,9 +100,17 @@ class AbstractTalkingFace(nn.Module):
         """Helpers that the losses use when their weights exist."""
         return {}
 
-    def attach_frozen(self, name: str, network: nn.Module) -> None:
-        """Hand over a loaded helper; it is put in eval mode and keeps no gradients."""
+    def attach_frozen(
+        self, name: str, network: nn.Module, source: dict[str, str] | None = None
+    ) -> None:
+        """Hand over a loaded helper; it is put in eval mode and keeps no gradients.
+
+        Args:
+            source: path and SHA-256 of its weights, kept in checkpoints.
+        """
         self.frozen[name] = network.eval().requires_grad_(False)
+        if source is not None:
+            self.frozen_sources[name] = source
 
     # -- training ---------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -204,8 +205,8 @@ def _log_media(cfg: Config, run: RunDir, clip: Clip, folder: Path) -> None:
     logger = RunLogger(run.tensorboard, None)
     logger.audio("test/sound", load_audio(clip.audio, SAMPLE_RATE), SAMPLE_RATE, 0)
     step = max(1, round(cfg.fps / 5))  # five pictures per second, ten seconds at most
-    chosen = [np.concatenate([g, r], axis=1) for i, g, r in pair.frames() if i % step == 0][:50]
-    logger.animation("test/generated_and_real", chosen, 0)
+    side_by_side = (np.concatenate([g, r], axis=1) for i, g, r in pair.frames() if i % step == 0)
+    logger.animation("test/generated_and_real", list(islice(side_by_side, 50)), 0)
     logger.close()
 
 
@@ -264,7 +265,7 @@ def evaluate_losses(cfg: Config, trainer: Any, loader: Any, run: RunDir) -> dict
     """Test losses, for models that generate no video."""
     from talkingface.utils.paths import write_json
 
-    losses = trainer._valid_epoch(loader, alone=True)
+    losses = trainer.evaluate(loader)
     run.results.mkdir(parents=True, exist_ok=True)
     write_json(
         run.results / "metrics.json",

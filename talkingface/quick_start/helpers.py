@@ -17,10 +17,11 @@ from talkingface.model.weights import (
     load_into,
     load_strict,
     read_weights,
+    sha256_of,
 )
 from talkingface.pipeline.base import Pipeline
 from talkingface.quick_start.run_dir import newest_checkpoint
-from talkingface.trainer.trainer import restore_networks
+from talkingface.trainer.checkpoint import restore_networks
 from talkingface.utils.paths import resolve, shown
 
 if TYPE_CHECKING:
@@ -62,15 +63,25 @@ def load_model_weights(model: AbstractTalkingFace, path: Path, trust: str | None
         log.info("%s", load_into(model, path, trust=trust))
 
 
-def attach_frozen(cfg: Config, model: AbstractTalkingFace) -> None:
+def attach_frozen(
+    cfg: Config, model: AbstractTalkingFace, resumed: dict[str, Any] | None = None
+) -> None:
     """Load the helpers that the model's losses use; say which are used and which are not.
 
+    Args:
+        resumed: content of the checkpoint to go on from; its helpers are used again, so that one
+            trained in the meantime does not change the run.
+
     Raises:
-        WeightsError: a file that was named explicitly does not fit.
+        WeightsError: a named or required file is missing, does not fit, or changed since the
+            checkpoint was written.
     """
+    pinned = (resumed or {}).get("frozen_weights")
     for name, helper in model.frozen_networks().items():
         path = None
-        if helper.weights == "auto":
+        if pinned is not None:
+            path = _pinned(name, pinned.get(name))
+        elif helper.weights == "auto":
             official = [resolve(cfg.weights_dir) / file for file in helper.files]
             path = next((file for file in official if file.is_file()), None)
             if path is None and helper.model:
@@ -88,18 +99,33 @@ def attach_frozen(cfg: Config, model: AbstractTalkingFace) -> None:
                 if helper.files
                 else ""
             )
+            if helper.required:
+                raise WeightsError(f"{helper.why} needs weights: {files}set weights.{name}=PATH")
             log.info(
                 "%s is not used: no weights (%s%sset weights.%s)", helper.why, ways, files, name
             )
             continue
         network = _frozen_network(cfg, helper, path)
-        model.attach_frozen(name, network)
+        model.attach_frozen(name, network, source={"path": str(path), "sha256": sha256_of(path)})
         log.info("%s: weights of %s", helper.why, shown(path))
+
+
+def _pinned(name: str, source: dict[str, str] | None) -> Path | None:
+    """The helper's file that a checkpoint was trained with; None when it had none."""
+    if source is None:
+        return None
+    path = Path(source["path"])
+    if not path.is_file() or sha256_of(path) != source["sha256"]:
+        raise WeightsError(
+            f"The run was trained with {path} as {name}; the file has vanished or changed, so it "
+            "cannot go on exactly. Restore the file, or start a new run."
+        )
+    return path
 
 
 def _frozen_network(cfg: Config, helper: FrozenNetwork, path: Path) -> torch.nn.Module:
     """A helper with its weights: of the size of a trained run, or an official file's."""
-    settings = config_of_checkpoint(path)
+    settings = config_of_checkpoint(path, cfg.trust_checkpoint)
     if settings is not None:
         if settings["model"] != helper.model:
             raise WeightsError(f"{path} belongs to {settings['model']}, not to {helper.model}")
@@ -114,11 +140,11 @@ def _frozen_network(cfg: Config, helper: FrozenNetwork, path: Path) -> torch.nn.
     return network
 
 
-def config_of_checkpoint(path: Path) -> dict[str, Any] | None:
+def config_of_checkpoint(path: Path, trust: str | None = None) -> dict[str, Any] | None:
     """Settings stored in a checkpoint of ours, None for an official file."""
     from talkingface.config.loader import parse_yaml
 
-    content = read_weights(path)
+    content = read_weights(path, trust=trust)
     if content.get("format") != CHECKPOINT_FORMAT:
         return None
     settings = parse_yaml(content["config"], str(path))

@@ -44,7 +44,10 @@ def infer_command(
     pipeline = build_pipeline(cfg, model.eval(), choose_device(cfg.device))
     log.info("%s with %s", cfg.model, shown(checkpoint))
     failed = []
-    for sound, target in plan_outputs(sounds, source, options.get("output"), cfg):
+    plan = plan_outputs(sounds, source, options.get("output"), cfg)
+    if source.resolve() in {target.resolve() for _, target in plan}:
+        raise ConfigError(f"--output would replace the source {source}; choose another name")
+    for sound, target in plan:
         try:
             done = pipeline.render(source, sound, target, show_progress=cfg.show_progress)
         except TalkingFaceError as error:
@@ -102,7 +105,13 @@ def plan_outputs(
     folder = Path(output).expanduser() if output else default
     if folder.suffix and len(sounds) > 1:
         raise ConfigError(f"--output={output} must be a folder: there are {len(sounds)} sounds")
-    return [(sound, folder / f"{source.stem}_{sound.stem}.mp4") for sound in sounds]
+    plan: dict[Path, Path] = {}
+    for sound in sounds:  # sounds that share a name keep their suffix in it
+        target = folder / f"{source.stem}_{sound.stem}.mp4"
+        if target in plan:
+            target = folder / f"{source.stem}_{sound.name.replace('.', '_')}.mp4"
+        plan[target] = sound
+    return [(sound, target) for target, sound in plan.items()]
 
 
 def configure(
@@ -116,30 +125,36 @@ def configure(
     registry = get_registry(config.get("plugin_path"))
     given = options.get("checkpoint")
     saved = resolve(str(config.get("checkpoint_dir", "saved")))
+    if config.get("checkpoint_sub_dir"):
+        saved = saved / str(config["checkpoint_sub_dir"]).lstrip("/\\")
     model = config.get("model")
     if not given and not model:
         raise ConfigError(
             "--infer needs --model=<Model> (its newest run is used) or --checkpoint=PATH"
         )
     name = registry.entry("model", model).name if model else None
-    checkpoint = find_checkpoint(given, saved, name, config.get("dataset"))
+    dataset = config.get("dataset")
+    if dataset and not given:
+        dataset = registry.entry("dataset", dataset).name
+    checkpoint = find_checkpoint(given, saved, name, dataset)
 
     from talkingface.quick_start.helpers import config_of_checkpoint
 
-    stored = config_of_checkpoint(checkpoint)
+    stored = config_of_checkpoint(checkpoint, config.get("trust_checkpoint"))
     if stored is not None:
         if name and stored["model"] != name:
             raise ConfigError(f"{checkpoint} belongs to {stored['model']}, not to {name}")
         own = {k: v for k, v in config.items() if k not in ("model", "dataset", "preset")}
         stored = {k: v for k, v in stored.items() if k not in ("resume", "evaluate_model_file")}
         cfg = load_config(
-            stored["model"], stored["dataset"], config_files=config_files, overrides=stored, cli=own
+            stored["model"], stored["dataset"], base=stored, config_files=config_files, cli=own
         )
         return cfg, checkpoint
     if not name:
         raise ConfigError(f"{checkpoint} does not say which model it is for; add --model=<Model>")
-    dataset = config.get("dataset") or "Synthetic"
-    return load_config(name, dataset, config_files=config_files, cli=config), checkpoint
+    return load_config(
+        name, dataset or "Synthetic", config_files=config_files, cli=config
+    ), checkpoint
 
 
 def find_checkpoint(given: str | None, saved: Path, model: str | None, dataset: str | None) -> Path:

@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from talkingface.data.clips import SPLITS, discover_clips, no_clips_message
-from talkingface.errors import DataError, EnvironmentProblem, StageError, TalkingFaceError
+from talkingface.errors import (
+    ConfigError,
+    DataError,
+    EnvironmentProblem,
+    StageError,
+    TalkingFaceError,
+)
 from talkingface.utils.paths import resolve
 
 if TYPE_CHECKING:
@@ -40,6 +46,13 @@ def check(cfg: Config, stages: Collection[str]) -> None:
     problems += _folders(cfg, stages)
     problems += _data(cfg, stages)
     problems += _weights(cfg, stages)
+    if not cfg.saved and {"train", "evaluate"} <= set(stages):
+        problems.append(
+            ConfigError(
+                "saved=false keeps no checkpoint that could be evaluated: add "
+                "--stages=preprocess,train, or leave 'saved' on"
+            )
+        )
     if not problems:
         return
     if len(problems) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import shutil
@@ -58,7 +59,8 @@ def active_stages(cfg: Config) -> list[str]:
         stages.remove("preprocess")
     if not cfg.train and "train" in stages:
         stages.remove("train")
-    if cfg.evaluate_model_file and "stages" not in cfg.provenance_of_user():
+    # A stored config.yaml holds 'stages' too; only a choice made beside the file's name counts.
+    if cfg.evaluate_model_file and not cfg.set_with("stages", "evaluate_model_file"):
         stages = ["evaluate"]
     return stages
 
@@ -121,7 +123,7 @@ def _run(
     checkpoint = cfg.weights_path(cfg.evaluate_model_file) if cfg.evaluate_model_file else run.best
     if "train" in stages:
         if runtime.is_zero:
-            _describe(cfg, run, command)
+            _describe(cfg, run, command, runtime.device)
         result.best_valid_score = train(cfg, runtime, run, resume_from)
         checkpoint = run.best
     if cfg.saved or "train" not in stages:
@@ -188,14 +190,19 @@ def _find_run(cfg: Config, stages: list[str]) -> tuple[RunDir, Path | None]:
     return new_run(cfg), path
 
 
-def _describe(cfg: Config, run: RunDir, command: Sequence[str]) -> None:
-    """Write what is needed to repeat the run."""
+def _describe(cfg: Config, run: RunDir, command: Sequence[str], device: Any) -> None:
+    """Write what is needed to repeat the run; earlier starts of a resumed run stay listed."""
     from talkingface.utils.system import git_state, versions
 
     write_text(run.root / "config.yaml", cfg.to_yaml())
+    path = run.root / "provenance.json"
+    before = json.loads(path.read_text("utf-8")) if path.exists() else None
+    earlier = [] if before is None else [*before.pop("earlier", []), before]
     write_json(
-        run.root / "provenance.json",
+        path,
         {
+            "earlier": earlier,
+            "device": str(device),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
             "command": list(command),
             "config_hash": cfg.hash,
@@ -211,6 +218,7 @@ def train(cfg: Config, runtime: Runtime, run: RunDir, resume_from: Path | None) 
     """Train and export the best weights; returns the best validation score."""
     from talkingface.data.dataset.base import build_loader
     from talkingface.quick_start.helpers import attach_frozen, build_model
+    from talkingface.trainer.checkpoint import load_checkpoint
     from talkingface.trainer.trainer import Trainer
 
     dataset_cls = cfg.registry.resolve(cfg.model_entry, "dataset")
@@ -228,7 +236,8 @@ def train(cfg: Config, runtime: Runtime, run: RunDir, resume_from: Path | None) 
     _check_batch(dataset_cls, train_set)
 
     model = build_model(cfg)
-    attach_frozen(cfg, model)
+    resumed = load_checkpoint(resume_from) if resume_from is not None else None
+    attach_frozen(cfg, model, resumed)
     if runtime.is_zero:
         counts = ", ".join(f"{name} {n:,}" for name, n in model.count_parameters().items())
         log.info("parameters: %s", counts)
@@ -246,7 +255,7 @@ def train(cfg: Config, runtime: Runtime, run: RunDir, resume_from: Path | None) 
         trainer_cls = cfg.registry.resolve(cfg.model_entry, "trainer")
     trainer = trainer_cls(cfg, model, runtime, run.checkpoints, logger, scorer=_scorer(cfg, run))
     if resume_from is not None:
-        trainer.resume_checkpoint(resume_from)
+        trainer.resume_checkpoint(resume_from, same_run=resume_from.parent == run.checkpoints)
     try:
         outcome = trainer.fit(train_loader, valid_loader)
     finally:
@@ -366,16 +375,16 @@ def evaluate(cfg: Config, runtime: Runtime, run: RunDir, checkpoint: Path) -> di
 
 def _finish(cfg: Config, run: RunDir, result: RunResult) -> None:
     clean = {k: v if math.isfinite(v) else None for k, v in result.test_result.items()}
+    path = run.root / "summary.json"
     if run.root.exists():
-        write_json(
-            run.root / "summary.json",
-            {
-                "best_valid_score": result.best_valid_score,
-                "valid_metric": result.valid_metric,
-                "test_result": clean,
-                "checkpoint": str(result.checkpoint or ""),
-            },
-        )
+        facts = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        facts.update(valid_metric=result.valid_metric, checkpoint=str(result.checkpoint or ""))
+        # A stage that did not run leaves what an earlier one found.
+        if result.best_valid_score is not None or "best_valid_score" not in facts:
+            facts["best_valid_score"] = result.best_valid_score
+        if clean or "test_result" not in facts:
+            facts["test_result"] = clean
+        write_json(path, facts)
     log.info("run folder:  %s", shown(run.root))
     if cfg.model_entry.target("pipeline") and result.checkpoint:
         log.info(
@@ -402,7 +411,8 @@ def _dry_run(cfg: Config, handlers: list[logging.Handler]) -> RunResult:
         "saved": True,
         "resume": False,
         "valid_batches": 1,
-        "metrics": cfg.metrics[:1],
+        # A valid_metric needs its metric; otherwise one is enough.
+        "metrics": cfg.metrics[: 1 if cfg.valid_metric.split("/")[0] == "loss" else None],
         "stages": ["preprocess", "train", "evaluate"],
     }
     try:

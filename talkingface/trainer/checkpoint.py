@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import logging
-import os
-import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from talkingface.errors import WeightsError
-from talkingface.model.weights import CHECKPOINT_FORMAT, read_weights
-from talkingface.utils.paths import explain_os_errors, write_json
+from talkingface.model.abstract_talkingface import AbstractTalkingFace
+from talkingface.model.weights import CHECKPOINT_FORMAT, load_strict, read_weights
+from talkingface.utils.paths import atomic, write_json
 
 log = logging.getLogger(__name__)
 
@@ -26,24 +27,13 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Raises:
         EnvironmentProblem: full disk or no permission; an older file of that name is kept.
     """
-    path = Path(path)
-    with explain_os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    with atomic(path) as temporary:
         try:
-            with os.fdopen(handle, "wb") as file:
-                try:
-                    torch.save({"format": CHECKPOINT_FORMAT, **state}, file)
-                except RuntimeError as error:  # torch hides the errno of a failed write
-                    if "write" in str(error) or "unexpected pos" in str(error):
-                        raise OSError(28, "No space left on device") from error
-                    raise
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+            torch.save({"format": CHECKPOINT_FORMAT, **state}, temporary)
+        except RuntimeError as error:  # torch hides the errno of a failed write
+            if "write" in str(error) or "unexpected pos" in str(error):
+                raise OSError(errno.ENOSPC, "No space left on device") from error
+            raise
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -67,12 +57,21 @@ def export_weights(folder: Path, state: dict[str, torch.Tensor], info: dict[str,
 
     path = folder / "weights.safetensors"
     data = save({key: value.detach().contiguous().cpu().clone() for key, value in state.items()})
-    with explain_os_errors(path):
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
     write_json(folder / "weights.json", info)
     return path
+
+
+def restore_networks(model: AbstractTalkingFace, state: Mapping[str, Any], averaged: bool) -> None:
+    """Load a checkpoint's networks into an unwrapped model, strictly.
+
+    Args:
+        averaged: take the EMA weights of the main network when the file has them.
+    """
+    for name, network in model.networks().items():
+        prefix = name + "."
+        own = {k[len(prefix) :]: v for k, v in state["state_dict"].items() if k.startswith(prefix)}
+        if averaged and (state.get("ema_state_dict") or {}).get(name):
+            own = state["ema_state_dict"][name]
+        load_strict(network, own, source="the checkpoint", network=name)

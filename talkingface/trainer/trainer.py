@@ -11,9 +11,7 @@ import contextlib
 import logging
 import math
 import signal
-import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -26,11 +24,12 @@ from torch.utils.data import DataLoader
 
 from talkingface.errors import ConfigError, Interrupted, StageError, WeightsError
 from talkingface.model.abstract_talkingface import AbstractTalkingFace
-from talkingface.model.weights import load_strict
-from talkingface.trainer.checkpoint import load_checkpoint, save_checkpoint
+from talkingface.trainer.checkpoint import load_checkpoint, restore_networks, save_checkpoint
 from talkingface.trainer.loggers import RunLogger
+from talkingface.trainer.meter import LossMeter, PlateauWatch
 from talkingface.trainer.optim import AveragedWeights, Schedule, build_optimizer
 from talkingface.trainer.runtime import Runtime
+from talkingface.trainer.signals import StopRequest
 from talkingface.utils.logs import progress
 from talkingface.utils.seeding import get_rng_state, preserve_rng, set_rng_state
 
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
     from talkingface.config.config import Config
 
 log = logging.getLogger(__name__)
-
-PLATEAU_STEPS = 1000  # steps at a guessing loss before a warning
 
 
 @dataclass
@@ -105,11 +102,10 @@ class Trainer:
         self.phases = model.active_phases()
         self._check_options()
         self._resume_state: dict[str, Any] | None = None
-        self._signal: int | None = None
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = defaultdict(int)
+        self.stop = StopRequest()
+        self.meter = LossMeter()
+        self.plateau = PlateauWatch(model.plateau)
         self._last_save = time.monotonic()
-        self._plateau_steps = 0
 
     # -- setup ------------------------------------------------------------------------------------
 
@@ -123,8 +119,11 @@ class Trainer:
                         f"optim.{section}.{name}: {self.cfg.model} has only: {', '.join(known)}"
                     )
 
-    def resume_checkpoint(self, path: Path) -> None:
+    def resume_checkpoint(self, path: Path, *, same_run: bool = True) -> None:
         """Go on from a checkpoint when :meth:`fit` starts.
+
+        Args:
+            same_run: False when the run goes on in another folder: its best is not there.
 
         Raises:
             WeightsError: not a checkpoint of this model.
@@ -134,6 +133,8 @@ class Trainer:
             raise WeightsError(f"{path} belongs to {state['model_name']}, not to {self.cfg.model}")
         self._resume_state = state
         p = state["progress"]
+        if not same_run or p["best"].get("metric", self.cfg.valid_metric) != self.cfg.valid_metric:
+            p.update(best={}, bad_validations=0)
         log.info(
             "resuming from %s: epoch %d, batch %d, step %d",
             path,
@@ -221,7 +222,7 @@ class Trainer:
         before = self.progress.seconds
         deadline = started + 60 * self.cfg.max_minutes if self.cfg.max_minutes else math.inf
         reason = f"reached {total} steps"
-        with self._signals():
+        with self.stop.watching():
             if self.progress.validation_due and valid_data is not None:
                 self._validate(valid_data)
             while self.progress.global_step < total:
@@ -232,11 +233,13 @@ class Trainer:
                 every = self.cfg.eval_step
                 validate = valid_data is not None and every > 0
                 at_epoch = ended and self.progress.epoch % max(every, 1) == 0
-                self.progress.validation_due = validate and at_epoch
-                self._stop_if_signalled()
                 validate = validate and (over or at_epoch)
+                self.progress.validation_due = validate
+                self._stop_if_signalled()
                 patience_over = False
                 if validate:
+                    if self.scorer is not None or self._save_is_due():
+                        self._save("last.ckpt")  # a validation may be long
                     patience_over = self._validate(valid_data)
                 if self.cfg.keep_every and ended and self.progress.epoch % self.cfg.keep_every == 0:
                     self._save(f"epoch_{self.progress.epoch:04d}.ckpt")
@@ -272,7 +275,7 @@ class Trainer:
         batches = len(loader)  # of a whole epoch: the sampler's start is 0 here
         loader.sampler.set_position(p.epoch, p.batch_in_epoch * loader.batch_size)
         self.model.train()
-        self._clear_sums()
+        self.meter.clear()
         waited, began = 0.0, time.monotonic()
         items = 0
         late = False
@@ -293,11 +296,12 @@ class Trainer:
                 except StopIteration:
                     break
                 waited += time.monotonic() - mark
+                # The last group of an epoch may be smaller; its mean is over what it has.
+                first = p.batch_in_epoch - p.batch_in_epoch % self.cfg.optim.accumulate
+                group = min(self.cfg.optim.accumulate, batches - first)
                 p.batch_in_epoch += 1
-                boundary = (
-                    p.batch_in_epoch % self.cfg.optim.accumulate == 0 or p.batch_in_epoch == batches
-                )
-                self.train_step(batch, boundary)
+                boundary = p.batch_in_epoch == first + group
+                self.train_step(batch, boundary, group)
                 items += loader.batch_size * self.runtime.world_size
                 bar.update()
                 if not boundary:
@@ -310,7 +314,7 @@ class Trainer:
                     self._save("last.ckpt")
                 # Clocks and signals differ between processes, but all must leave at the same step.
                 late = self.runtime.any(time.monotonic() >= deadline)
-                if p.global_step >= total or late or self.runtime.any(self._signal is not None):
+                if p.global_step >= total or late or self.runtime.any(bool(self.stop)):
                     break
         loader.sampler.set_position(p.epoch, 0)
         if p.batch_in_epoch >= batches:
@@ -318,22 +322,27 @@ class Trainer:
             p.batch_in_epoch = 0
         return late
 
-    def train_step(self, batch: Mapping[str, Any], boundary: bool = True) -> bool:
+    def train_step(
+        self, batch: Mapping[str, Any], boundary: bool = True, group: int | None = None
+    ) -> bool:
         """Forward, backward and, at a boundary of accumulation, one optimizer step per phase.
 
         Args:
             boundary: False while gradients of several batches are added.
+            group: batches whose gradients are added; default ``optim.accumulate``.
 
         Returns:
             False when the batch was skipped because of NaN.
         """
         p, options = self.progress, self.cfg.optim
-        batch = self.runtime.to_device(batch)
         if self.runtime.any(not _all_finite(batch)):
             self._skip(batch, "the batch holds NaN or infinite values")
             return False
+        batch = self.runtime.to_device(batch)
         self.schedule.apply(self.optimizers, self.base_rates, p.global_step)
-        shared = self.model.forward_train(batch)
+        everything = [getattr(self.model, name) for name in self.optimizers]
+        with self.runtime.no_sync(everything, not boundary):
+            shared = self.model.forward_train(batch)
         for phase in self.phases:
             phase_options = options.phases.get(phase)
             if phase_options is not None:
@@ -347,18 +356,31 @@ class Trainer:
                 if self.runtime.any(not bool(torch.isfinite(losses["loss"]))):
                     self._skip(batch, f"the loss of the phase '{phase}' is not finite")
                     return False
-                self.runtime.backward(losses["loss"] / options.accumulate)
-            self._add(losses, phase)
-            if boundary:
-                limit = phase_options.clip_grad if phase_options else None
-                limit = limit or options.clip_grad
-                for name, network in zip(names, networks, strict=True):
-                    if limit:
-                        self.runtime.clip(network, self.optimizers[name], limit)
-                    self.optimizers[name].step()
-                    self.optimizers[name].zero_grad(set_to_none=True)
+                self.runtime.backward(losses["loss"] / (group or options.accumulate))
+            # The phases of a GAN each have a 'loss' of their own.
+            several = len(self.phases) > 1
+            self.meter.add(
+                {f"loss_{phase}" if k == "loss" and several else k: v for k, v in losses.items()}
+            )
+            limit = phase_options.clip_grad if phase_options else None
+            if boundary and not self._step(names, limit or options.clip_grad):
+                self._skip(batch, f"a gradient of the phase '{phase}' is not finite")
+                return False
         if boundary and self.average is not None:
             self.average.update(self._bare(self.model.main_network))
+        return True
+
+    def _step(self, names: list[str], limit: float | None) -> bool:
+        """Clip and step; False, without a step, when a gradient is not finite."""
+        for name in names:
+            network = getattr(self.model, name)
+            norm = self.runtime.clip(network, self.optimizers[name], limit or math.inf)
+            # In fp16 the scaler itself skips steps that overflow.
+            if self.cfg.precision != "16-mixed" and not bool(torch.isfinite(norm)):
+                return False
+        for name in names:
+            self.optimizers[name].step()
+            self.optimizers[name].zero_grad(set_to_none=True)
         return True
 
     @contextlib.contextmanager
@@ -394,23 +416,9 @@ class Trainer:
 
     # -- logging ----------------------------------------------------------------------------------
 
-    def _add(self, losses: Mapping[str, Tensor], phase: str) -> None:
-        """Sum losses on the device; they reach the host once per ``log_every``."""
-        for key, value in losses.items():
-            if key == "loss" and len(self.phases) > 1:
-                key = f"loss_{phase}"
-            value = value.detach()
-            self._sums[key] = self._sums[key] + value if key in self._sums else value
-            self._counts[key] += 1
-
-    def _clear_sums(self) -> None:
-        self._sums.clear()
-        self._counts.clear()
-
     def _log_step(self, bar: Any, rate: float, waiting: float, total: int) -> None:
         p = self.progress
-        means = {key: float(value) / self._counts[key] for key, value in self._sums.items()}
-        self._clear_sums()
+        means = self.meter.take()
         first = next(iter(self.optimizers.values()))
         extra = {
             "learning_rate": first.param_groups[0]["lr"],
@@ -421,7 +429,7 @@ class Trainer:
             extra["gpu_gib"] = torch.cuda.max_memory_allocated() / 2**30
         if not self.runtime.is_zero:
             return
-        self._watch_plateau(means)
+        self.plateau.see(means, self.cfg.log_every)
         self.logger.scalars({**means, **extra}, p.global_step, "train")
         digits = self.cfg.loss_decimal_place
         text = ", ".join(f"{key} {value:.{digits}f}" for key, value in means.items())
@@ -437,22 +445,6 @@ class Trainer:
             )
         else:
             log.debug("step %d/%d  %s", p.global_step, total, text)
-
-    def _watch_plateau(self, means: Mapping[str, float]) -> None:
-        """Warn once when a loss that should fall stays where guessing leaves it."""
-        if self.model.plateau is None:
-            return
-        name, low, high, advice = self.model.plateau
-        inside = low <= means.get(name, math.inf) <= high
-        self._plateau_steps = self._plateau_steps + self.cfg.log_every if inside else 0
-        if self._plateau_steps == PLATEAU_STEPS // self.cfg.log_every * self.cfg.log_every:
-            log.warning(
-                "%s has stayed at %.3f for %d steps: %s",
-                name,
-                means[name],
-                self._plateau_steps,
-                advice,
-            )
 
     # -- validation -------------------------------------------------------------------------------
 
@@ -475,6 +467,8 @@ class Trainer:
             self.runtime.sync_buffers(getattr(self.model, name))
         with preserve_rng(), self.averaged_weights():
             losses = self._valid_epoch(loader)
+            if losses is None:  # asked to stop: made up for after the resume
+                return False
             if self.scorer is not None and self.runtime.is_zero:
                 with self._bare_networks():
                     losses.update(self.scorer.score(self.model))
@@ -521,20 +515,32 @@ class Trainer:
             )
         return 0 < self.cfg.stopping_step <= p.bad_validations
 
+    def evaluate(self, data: DataLoader) -> dict[str, float]:
+        """Mean losses of the model as it is over all of a split, on this process alone."""
+        losses = self._valid_epoch(data, alone=True)
+        assert losses is not None  # only a validation inside fit is broken off
+        return losses
+
     @torch.no_grad()
-    def _valid_epoch(self, loader: DataLoader, *, alone: bool = False) -> dict[str, float]:
+    def _valid_epoch(self, loader: DataLoader, *, alone: bool = False) -> dict[str, float] | None:
         """Mean losses over a split, weighted by items; logs pictures of the first batch.
 
         Args:
             alone: this process sees the whole split, the others do not take part.
+
+        Returns:
+            None when a signal asked to stop before the end.
         """
         self.model.eval()
         sums: dict[str, Tensor] = {}
         count = torch.zeros((), device=self.runtime.device)
         show = self.cfg.show_progress if self.runtime.is_zero else False
-        batches = islice(loader, self.cfg.valid_batches)
+        batches = islice(loader, None if alone else self.cfg.valid_batches)
         bar = progress(batches, total=len(loader), show=show, desc="validation", leave=False)
         for number, batch in enumerate(bar):
+            if not alone and self.runtime.any(bool(self.stop)):
+                self.model.train()
+                return None
             batch = self.runtime.to_device(batch)
             size = next(len(v) for v in batch.values() if isinstance(v, Tensor))
             losses = self.model.calculate_loss(
@@ -601,34 +607,15 @@ class Trainer:
             "schedule": self.schedule.state_dict(),
             "scaler": self.runtime.scaler_state(),
             "other_parameter": self.model.other_parameter(),
+            "frozen_weights": dict(self.model.frozen_sources),
             "rng": rng,
             "versions": versions(),
         }
 
     # -- signals ----------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM stop the loop after the current step; a second one at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def ask(number: int, _frame: Any) -> None:
-            if self._signal is not None:
-                raise KeyboardInterrupt
-            self._signal = number
-            log.warning("signal %s: finishing this step, then saving", signal.Signals(number).name)
-
-        previous = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
     def _stop_if_signalled(self) -> None:
-        if not self.runtime.any(self._signal is not None):
+        if not self.runtime.any(bool(self.stop)):
             return
         self._save("last.ckpt")
         self._unwrap_all()
@@ -639,7 +626,7 @@ class Trainer:
             )
         raise Interrupted(
             f"training stopped at step {self.progress.global_step}: {where}",
-            self._signal or signal.SIGTERM,
+            self.stop.number or signal.SIGTERM,
         )
 
 
@@ -650,17 +637,3 @@ def _all_finite(batch: Mapping[str, Any]) -> bool:
         for value in batch.values()
         if isinstance(value, Tensor) and value.is_floating_point()
     )
-
-
-def restore_networks(model: AbstractTalkingFace, state: Mapping[str, Any], averaged: bool) -> None:
-    """Load a checkpoint's networks into an unwrapped model, strictly.
-
-    Args:
-        averaged: take the EMA weights of the main network when the file has them.
-    """
-    for name, network in model.networks().items():
-        prefix = name + "."
-        own = {k[len(prefix) :]: v for k, v in state["state_dict"].items() if k.startswith(prefix)}
-        if averaged and (state.get("ema_state_dict") or {}).get(name):
-            own = state["ema_state_dict"][name]
-        load_strict(network, own, source="the checkpoint", network=name)

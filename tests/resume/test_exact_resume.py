@@ -45,8 +45,8 @@ class StoppedTrainer(Trainer):
 
     stop_at = 0
 
-    def train_step(self, batch, boundary=True):
-        done = super().train_step(batch, boundary)
+    def train_step(self, batch, boundary=True, group=None):
+        done = super().train_step(batch, boundary, group)
         if boundary and self.progress.global_step + 1 == self.stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
         return done

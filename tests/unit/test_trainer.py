@@ -106,7 +106,7 @@ def test_one_step_of_hyperlips_leaves_the_expert_with_its_batchnorm_buffers_alon
 
 def test_the_expert_judged_the_step_but_is_not_part_of_the_model(hyperlips_step):
     trainer, _, _ = hyperlips_step
-    assert "sync" in trainer._sums
+    assert "sync" in trainer.meter.means()
     assert set(trainer.model.networks()) == {"generator", "discriminator"}
     assert not any("expert" in key for key in trainer.model.state_dict())
 
@@ -114,7 +114,7 @@ def test_the_expert_judged_the_step_but_is_not_part_of_the_model(hyperlips_step)
 def test_the_loss_weights_of_hyperlips_add_up_as_published(hyperlips_step):
     """0.03 sync + 0.2 adversarial + 0.77 L1 (hyperlips spec, 10.1)."""
     trainer, _, _ = hyperlips_step
-    sums = {key: float(value) for key, value in trainer._sums.items()}
+    sums = {key: float(value) for key, value in trainer.meter.means().items()}
     expected = 0.03 * sums["sync"] + 0.2 * sums["adversarial"] + 0.77 * sums["l1"]
     assert sums["loss_generator"] == pytest.approx(expected, rel=1e-5)
 

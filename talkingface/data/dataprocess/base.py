@@ -144,13 +144,17 @@ class DataProcess(ABC):
 
     # -- engine -----------------------------------------------------------------------------------
 
+    def settings_hash(self) -> str:
+        """Hash of the version and the settings that the output depends on."""
+        text = json.dumps([self.version, self.settings()], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
     def fingerprint(self, clip: Clip) -> dict[str, Any]:
         """What a marker must agree with to be up to date."""
-        text = json.dumps([self.version, self.settings()], sort_keys=True)
         with explain_os_errors(clip.path, "read"):
             files = {p: p.stat() for p in dict.fromkeys((clip.path, clip.audio))}
         return {
-            "processor": hashlib.sha256(text.encode()).hexdigest()[:16],
+            "processor": self.settings_hash(),
             "inputs": [[p.name, s.st_size, int(s.st_mtime)] for p, s in files.items()],
         }
 

@@ -97,8 +97,8 @@ class ResumableSampler(Sampler):
         order = np.arange(self.length)
         if self.shuffle:
             order = item_rng(self.seed, "order", self.epoch).permutation(self.length)
-        padding = -len(order) % self.world  # every rank takes the same number of steps
-        order = np.concatenate([order, order[:padding]])[self.rank :: self.world]
+        # Every rank takes the same number of steps, also when there are fewer items than ranks.
+        order = np.resize(order, -(-len(order) // self.world) * self.world)[self.rank :: self.world]
         for position in order[self.start :]:
             yield self.epoch, int(position)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,6 +90,10 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
             if marker is None or marker["status"] != "ok":
                 self.unusable[name] = (marker or {}).get("reason", "not prepared")
                 continue
+            made_with = marker.get("fingerprint", {}).get("processor", process.settings_hash())
+            if made_with != process.settings_hash():
+                self.unusable[name] = "prepared with other settings; run the stage preprocess"
+                continue
             self._add_clip(name, process.folder / name)
         if self.unusable:
             log.info(
@@ -105,7 +110,7 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
             mel = np.load(folder / "mel.npy")
             with np.load(folder / "face.npz") as data:
                 numbers = np.flatnonzero(data["found"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             self.unusable[name] = f"damaged ({error}); delete its folder and prepare again"
             return
         starts = valid_starts(

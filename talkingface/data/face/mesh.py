@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -156,7 +157,7 @@ def video_landmarks(
         try:
             with np.load(stored) as data:
                 return data["points"]
-        except (OSError, ValueError, KeyError) as error:  # a damaged cache file is made again
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             log.warning("%s is damaged (%s); detecting again", stored, error)
     frames = [read_image(path)] if is_image(path) else read_frames(path, fps=fps)
     points = detect_frames(

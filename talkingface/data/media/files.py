@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from talkingface.errors import DataError, EnvironmentProblem
+from talkingface.errors import DataError
 from talkingface.utils.env import require
 
 
@@ -41,8 +41,9 @@ def open_media(path: str | Path) -> Iterator[Any]:
     Only local files are read: playlists inside an untrusted file cannot reach the network.
 
     Raises:
-        DataError: when the file is missing, empty, a Git LFS pointer, cut off or not media.
-        EnvironmentProblem: when it may not be read or PyAV is missing.
+        DataError: when the file is missing, unreadable, empty, a Git LFS pointer, cut off or not
+            media: one bad file must not stop a run over many.
+        EnvironmentProblem: when PyAV is missing.
     """
     path = Path(path)
     av = require("av", why="Reading video and audio")
@@ -71,8 +72,8 @@ def _cannot_open(path: Path, error: OSError) -> Exception:
     if error.errno == errno.EISDIR or path.is_dir():
         return DataError(f"This is a folder, a media file is needed: {path}")
     if error.errno in (errno.EACCES, errno.EPERM):
-        return EnvironmentProblem(f"No permission to read {path}. Fix it with: chmod u+r '{path}'")
-    return EnvironmentProblem(f"Cannot read {path}: {error.strerror or error}. Check the disk.")
+        return DataError(f"No permission to read {path}. Fix it with: chmod u+r '{path}'")
+    return DataError(f"Cannot read {path}: {error.strerror or error}. Check the disk.")
 
 
 def _what_is_wrong(path: Path, head: bytes) -> str:

@@ -68,7 +68,11 @@ class HyperLipsBase(AbstractTalkingFace):
             )
         if self.cfg.loss.perceptual_wt > 0:
             helpers["vgg"] = FrozenNetwork(
-                VGG19Features, self.cfg.weights.vgg, why="the perceptual loss (loss.perceptual_wt)"
+                VGG19Features,
+                self.cfg.weights.vgg,
+                files=("vgg19-dcbf9e9f.pth",),
+                why="the perceptual loss (loss.perceptual_wt)",
+                required=True,
             )
         return helpers
 
