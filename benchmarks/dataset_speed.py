@@ -12,10 +12,12 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+from pathlib import Path
 
 import librosa
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from talkingface.cli import parse_arguments
 from talkingface.config.config import load_config
 from talkingface.data.clips import discover_clips

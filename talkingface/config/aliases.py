@@ -19,6 +19,9 @@ _RETIRED = {
 }
 
 
+_HINTS = {"gpu_id": " It counts devices; a certain GPU is chosen with 'device: cuda:<number>'."}
+
+
 def apply_aliases(
     layers: list[Layer], aliases: Mapping[str, str], metrics: Iterable[str]
 ) -> list[str]:
@@ -61,7 +64,7 @@ def apply_aliases(
             )
             if not layer.lines.get(new):
                 layer.lines.pop(new, None)
-            notes.append(f"{place}: '{old}' is an old name; write '{new}'.")
+            notes.append(f"{place}: '{old}' is an old name; write '{new}'." + _HINTS.get(old, ""))
         if "use_gpu" in layer.values:
             place, use = layer.where("use_gpu"), layer.values.pop("use_gpu")
             device = layer.values.get("device")

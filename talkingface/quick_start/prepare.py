@@ -1,12 +1,15 @@
 """``--prepare``: from videos of a person to a dataset of the toolkit.
 
 Each video is cut into short clips at 25 frames/s. With three or more videos the split keeps each
-video on one side; with fewer, every video's beginning trains and its end tests.
+video on one side; with fewer, every video's beginning trains and its end tests. Further videos can
+be added later with the same command; the lists are then written anew.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -15,6 +18,7 @@ from typing import Any
 from talkingface.config.config import load_config
 from talkingface.config.suggest import did_you_mean
 from talkingface.data.clips import SPLITS, VIDEO_SUFFIXES, make_clip, split_names, write_filelist
+from talkingface.data.face.mesh import content_hash
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.probe import MediaInfo, probe
 from talkingface.data.media.reader import count_frames, read_frames
@@ -22,12 +26,13 @@ from talkingface.data.media.writer import VideoWriter
 from talkingface.errors import ConfigError, DataError, StageError, TalkingFaceError
 from talkingface.registry import get_registry, refresh
 from talkingface.utils.logs import progress, setup_logging
-from talkingface.utils.paths import project_root, shown, write_text
+from talkingface.utils.paths import project_root, shown, write_json, write_text
 
 log = logging.getLogger(__name__)
 
 FPS = 25
 RATE = 16000
+_SOURCE = ".source.json"  # in each video's folder: what its clips were cut from
 MIN_CLIP_SECONDS = 1.0  # a shorter rest at the end of a video is dropped
 _YAML = """\
 # Made by --prepare; edit freely. Keys: --explain=<key>.
@@ -62,11 +67,14 @@ def prepare_videos(options: Mapping[str, str], config: Mapping[str, Any]) -> int
         raise ConfigError(f"--dataset={name}: {existing[0].path} already describes that dataset")
     videos = list_videos(options.get("videos"))
     root = project_root() / "dataset" / str(name)
+    # Wrong settings are found before the work, not after it.
+    plan = load_config(model, "Synthetic", cli=config)
     pieces, problems = cut_videos(videos, root / "data", seconds)
+    pieces = {**earlier_pieces(root / "data"), **pieces}
     if not pieces:
         reasons = "\n  ".join(f"{path.name}: {reason}" for path, reason in problems.items())
         raise StageError(f"None of the {len(videos)} videos can be used:\n  {reasons}")
-    write_splits(pieces, root / "filelist")
+    write_splits(pieces, root / "filelist", plan.make_split, plan.seed)
     count = sum(len(names) for names in pieces.values())
     write_text(
         own,
@@ -120,7 +128,7 @@ def list_videos(argument: str | None) -> list[Path]:
 def cut_videos(
     videos: list[Path], target: Path, seconds: float
 ) -> tuple[dict[str, list[str]], dict[Path, str]]:
-    """Cut videos into clips; existing clips are kept, so that an interrupted run goes on.
+    """Cut videos into clips; an interrupted run goes on, a changed video is cut anew.
 
     Returns:
         Clip ids per video, and the reason for each video that cannot be used.
@@ -133,13 +141,41 @@ def cut_videos(
         while stems.setdefault(stem, video) != video:
             stem += "_"
         try:
+            source = _source_of(video, seconds)
+            _forget_other_cut(target / stem, source)
             pieces[stem] = _cut(video, target / stem, stem, seconds)
+            write_json(target / stem / _SOURCE, {**source, "clips": pieces[stem]})
         except TalkingFaceError as error:
             if error.exit_code == 2 and isinstance(error, DataError):
                 problems[video] = str(error)
                 continue
             raise
     return pieces, problems
+
+
+def _source_of(video: Path, seconds: float) -> dict[str, Any]:
+    """What the clips of a video depend on."""
+    return {"content": content_hash(video), "segment_seconds": seconds, "fps": FPS}
+
+
+def _forget_other_cut(folder: Path, source: dict[str, Any]) -> None:
+    """Remove clips that were cut from another video or with another length."""
+    marker = folder / _SOURCE
+    if folder.exists():
+        known = json.loads(marker.read_text("utf-8")) if marker.exists() else {}
+        if {key: known.get(key) for key in source} != source:
+            shutil.rmtree(folder)
+    write_json(marker, {**source, "clips": None})  # None: not complete yet
+
+
+def earlier_pieces(target: Path) -> dict[str, list[str]]:
+    """Clips of the videos that earlier calls cut completely."""
+    found = {}
+    for marker in sorted(target.glob(f"*/{_SOURCE}")):
+        names = json.loads(marker.read_text("utf-8")).get("clips")
+        if names:
+            found[marker.parent.name] = names
+    return found
 
 
 def _cut(video: Path, folder: Path, stem: str, seconds: float) -> list[str]:
@@ -179,19 +215,22 @@ def _cut(video: Path, folder: Path, stem: str, seconds: float) -> list[str]:
     return [f"{stem}/{name}" for name in names]
 
 
-def write_splits(pieces: Mapping[str, list[str]], folder: Path) -> None:
+def write_splits(
+    pieces: Mapping[str, list[str]], folder: Path, shares: tuple[float, float, float], seed: int
+) -> None:
     """Write the three lists; never two pieces of one video on both sides when there are enough."""
-    shares = (0.8, 0.1, 0.1)
     if len(pieces) >= 3:
-        parts = split_names(list(pieces), shares, 2023)
+        parts = split_names(list(pieces), shares, seed)
         lists = {split: [n for video in parts[split] for n in pieces[video]] for split in SPLITS}
     else:
         lists = {split: [] for split in SPLITS}
         for names in pieces.values():
-            held = max(1, round(0.1 * len(names))) if len(names) >= 3 else 0
-            lists["train"] += names[: len(names) - 2 * held]
-            lists["val"] += names[len(names) - 2 * held : len(names) - held]
-            lists["test"] += names[len(names) - held :] if held else []
+            enough = len(names) >= 3
+            val, test = (max(1, round(s * len(names))) if enough else 0 for s in shares[1:])
+            first = len(names) - val - test
+            lists["train"] += names[:first]
+            lists["val"] += names[first : first + val]
+            lists["test"] += names[first + val :]
         if not lists["test"]:
             raise StageError(
                 f"{sum(map(len, pieces.values()))} clip(s) are too few for a train, val and test "

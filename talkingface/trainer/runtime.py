@@ -123,9 +123,6 @@ class Runtime:
     def backward(self, loss: Tensor) -> None:
         self.fabric.backward(loss)
 
-    def autocast(self) -> contextlib.AbstractContextManager:
-        return self.fabric.autocast()
-
     @contextlib.contextmanager
     def no_sync(self, networks: list[nn.Module], enabled: bool) -> Iterator[None]:
         """Delay the gradient exchange while batches are accumulated."""
@@ -139,10 +136,6 @@ class Runtime:
         return self.fabric.clip_gradients(
             network, optimizer, max_norm=max_norm, error_if_nonfinite=False
         )
-
-    def mean(self, value: Tensor) -> Tensor:
-        """Mean over all processes."""
-        return self.fabric.all_reduce(value, reduce_op="mean") if self.world_size > 1 else value
 
     def sum(self, value: Tensor) -> Tensor:
         """Sum over all processes."""

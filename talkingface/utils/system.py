@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-import sys
 from importlib import metadata
 from typing import Any
 
@@ -61,8 +60,3 @@ def git_state() -> dict[str, Any]:
 
     commit = ask("rev-parse", "HEAD")
     return {"commit": commit, "dirty": bool(ask("status", "--porcelain"))} if commit else {}
-
-
-def command_line() -> str:
-    """The command of this process, for the provenance file."""
-    return " ".join(sys.argv)

@@ -204,18 +204,24 @@ def test_a_configuration_travels_to_a_worker_process():
     assert again.provenance == cfg.provenance
 
 
-def test_only_what_the_user_set_counts_as_set_by_the_user(tmp_path):
+def test_it_is_known_which_keys_came_from_one_source(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("seed: 3\nepochs: 4\n")
+    cfg = load_config(
+        "HyperLipsBase", "Synthetic", config_files=[path], cli={"batch_size": 2, "shuffle": False}
+    )
+    assert cfg.set_with("seed", "epochs") and cfg.set_with("batch_size", "shuffle")
+    assert not cfg.set_with("seed", "batch_size")
+    assert not cfg.set_with("devices", "n_such_key")
+
+
+def test_a_finished_run_lies_below_config_files(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("seed: 3\n")
     cfg = load_config(
-        "HyperLipsBase",
-        "Synthetic",
-        config_files=[path],
-        overrides={"epochs": 1},
-        cli={"loss.disc_wt": 0.1},
-        preset="tiny",
+        "HyperLipsBase", "Synthetic", base={"seed": 1, "epochs": 9}, config_files=[path]
     )
-    assert cfg.provenance_of_user() == {"seed", "epochs", "loss"}
+    assert (cfg.seed, cfg.epochs) == (3, 9)
 
 
 def test_paths_start_from_the_project_folder_and_may_use_variables(root, monkeypatch):

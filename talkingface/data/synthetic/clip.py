@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +16,7 @@ from talkingface.data.synthetic.motion import head_track
 from talkingface.data.synthetic.portrait import load_portrait
 from talkingface.data.synthetic.render import FaceRenderer
 from talkingface.data.synthetic.speech import RATE, speak
-from talkingface.utils.paths import atomic
+from talkingface.utils.paths import atomic, write_json
 
 
 @dataclass(frozen=True)
@@ -119,9 +118,3 @@ def make_clip(root: Path, plan: ClipPlan, engine: str | None = None) -> None:
             "settings_hash": plan.settings_hash,
         },
     )
-
-
-def write_json(path: Path, value: dict) -> None:
-    """Write UTF-8 JSON atomically."""
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", "utf-8")

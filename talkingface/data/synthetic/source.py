@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from talkingface.data.synthetic.clip import ClipPlan, make_clip, write_json
+from talkingface.data.synthetic.clip import ClipPlan, make_clip
 from talkingface.errors import DataError
-from talkingface.utils.paths import atomic, write_problem
+from talkingface.utils.paths import atomic, write_json, write_problem
 from talkingface.utils.system import process_workers
 
 if TYPE_CHECKING:
