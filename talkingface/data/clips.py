@@ -127,18 +127,28 @@ def split_names(
     return result
 
 
+def have_filelists(cfg: Config) -> bool:
+    """True when the three lists exist, False when none does.
+
+    Raises:
+        DataError: some exist and some do not.
+    """
+    paths = [cfg.filelist(split) for split in SPLITS]
+    existing = [path for path in paths if path.exists()]
+    missing = [str(path) for path in paths if not path.exists()]
+    if existing and missing:
+        raise DataError(
+            f"{existing[0]} exists but {', '.join(missing)} does not. Write the missing list, "
+            "or delete all three to have them made."
+        )
+    return bool(existing)
+
+
 def ensure_filelists(cfg: Config, clips: list[Clip]) -> None:
     """Write the three lists when none exists; existing ones are never touched."""
-    paths = {split: cfg.filelist(split) for split in SPLITS}
-    existing = [path for path in paths.values() if path.exists()]
-    if existing:
-        missing = [str(path) for path in paths.values() if not path.exists()]
-        if missing:
-            raise DataError(
-                f"{existing[0]} exists but {', '.join(missing)} does not. Write the missing list, "
-                "or delete all three to have them made."
-            )
+    if have_filelists(cfg):
         return
+    paths = {split: cfg.filelist(split) for split in SPLITS}
     if not clips:
         raise StageError(no_clips_message(cfg))
     parts = split_names([c.id for c in clips], cfg.make_split, cfg.seed, cfg.split_by)

@@ -24,6 +24,7 @@ from talkingface.data.clips import (
     Clip,
     discover_clips,
     ensure_filelists,
+    have_filelists,
     no_clips_message,
     split_clips,
 )
@@ -125,7 +126,7 @@ class DataProcess(ABC):
         if any(path.exists() for path in lists) and not all(path.exists() for path in lists):
             with file_lock(self._lock_path):  # another run may be writing them right now
                 pass
-        if not any(path.exists() for path in lists):
+        if not have_filelists(self.cfg):
             return clips
         listed: dict[str, Clip] = {}
         for split in SPLITS:
