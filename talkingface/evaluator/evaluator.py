@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from collections.abc import Iterable
@@ -28,12 +29,14 @@ class RowResult:
         values: clip -> output name -> value, nan when undefined.
         reasons: (clip, output) -> why it is nan.
         notes: clip -> what was adjusted or looked odd.
+        facts: clip -> ``frames`` that were compared and ``size`` of the picture.
     """
 
     name: str
     values: dict[str, dict[str, float]] = field(default_factory=dict)
     reasons: dict[tuple[str, str], str] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 class Evaluator:
@@ -93,6 +96,8 @@ class Evaluator:
                     row.reasons[clip.name, key] = reason
 
             self._guarded(metric, clip, row, values, finish)
+        with contextlib.suppress(TalkingFaceError):  # a pair that cannot be compared has its reason
+            row.facts[clip.name] = {"frames": clip.n_frames, "size": "x".join(map(str, clip.size))}
         row.notes[clip.name] = list(clip.notes)
 
     def _guarded(

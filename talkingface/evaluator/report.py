@@ -85,12 +85,15 @@ def write_metrics(
             for row in rows
             for (clip, key), reason in sorted(row.reasons.items())
         ],
+        # Numbers of pictures of another size do not compare.
+        "sizes": sorted({facts["size"] for row in rows for facts in row.facts.values()}),
+        "frames": {row.name: {c: f["frames"] for c, f in row.facts.items()} for row in rows},
         "notes": {row.name: {c: n for c, n in row.notes.items() if n} for row in rows},
     }
     write_text(folder / "metrics.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["row", "clip", *outputs, "notes"])
+    writer.writerow(["row", "clip", *outputs, "frames", "size", "notes"])
     for row in rows:
         for clip, values in row.values.items():
             cells = [
@@ -98,8 +101,10 @@ def write_metrics(
                 for k in outputs
             ]
             reasons = {row.reasons[clip, k] for k in outputs if (clip, k) in row.reasons}
+            facts = row.facts.get(clip, {})
+            remarks = "; ".join([*sorted(reasons), *row.notes[clip]])
             writer.writerow(
-                [row.name, clip, *cells, "; ".join([*sorted(reasons), *row.notes[clip]])]
+                [row.name, clip, *cells, facts.get("frames", ""), facts.get("size", ""), remarks]
             )
     write_text(folder / "metrics.csv", buffer.getvalue())
 

@@ -46,6 +46,7 @@ def check(cfg: Config, stages: Collection[str]) -> None:
     problems += _folders(cfg, stages)
     problems += _data(cfg, stages)
     problems += _weights(cfg, stages)
+    problems += _metrics(cfg) if "evaluate" in stages else []
     if not cfg.saved and {"train", "evaluate"} <= set(stages):
         problems.append(
             ConfigError(
@@ -130,6 +131,19 @@ def _data(cfg: Config, stages: Collection[str]) -> list[TalkingFaceError]:
     for path in lists.values():
         if path.exists() and path.stat().st_size == 0 and path != lists["val"]:
             found.append(StageError(f"The clip list {path} is empty; delete it to have it remade."))
+    return found
+
+
+def _metrics(cfg: Config) -> list[TalkingFaceError]:
+    """Metrics that cannot be built would otherwise end the run after the training."""
+    from talkingface.evaluator.base_metric import build_metric
+
+    found = []
+    for name in cfg.metrics:
+        try:
+            build_metric(cfg.registry, name, cfg.metric_params.get(name))
+        except TalkingFaceError as error:
+            found.append(error)
     return found
 
 

@@ -106,6 +106,14 @@ def test_the_table_per_clip_averages_to_the_aggregate(finished):
         assert np.mean(values) == finished.metrics["rows"][row]["PSNR_mouth"]["mean"]
 
 
+def test_every_row_compares_the_same_frames_at_the_size_that_is_named(finished):
+    frames = finished.metrics["frames"]
+    assert set(frames) == set(ROWS)
+    assert all(frames[row] == frames[ROWS[0]] for row in ROWS)
+    assert set(frames[ROWS[0]]) == set(TEST_CLIPS) and min(frames[ROWS[0]].values()) > 20
+    assert len(finished.metrics["sizes"]) == 1
+
+
 def test_each_row_has_its_videos_as_long_as_the_real_ones(finished):
     for row in ROWS:
         for clip in TEST_CLIPS:
