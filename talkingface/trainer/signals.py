@@ -6,14 +6,17 @@ import contextlib
 import logging
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
+
+from talkingface.utils.system import SIGNAL_ECHO_SECONDS
 
 log = logging.getLogger(__name__)
 
 
 class StopRequest:
-    """Remembers the first SIGINT or SIGTERM while :meth:`watching`; a second one stops at once.
+    """Remembers the first SIGINT or SIGTERM while :meth:`watching`; a later one stops at once.
 
     Attributes:
         number: the signal, None when there was none.
@@ -21,6 +24,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self._asked_at = 0.0
 
     def __bool__(self) -> bool:
         return self.number is not None
@@ -34,8 +38,10 @@ class StopRequest:
 
         def ask(number: int, _frame: Any) -> None:
             if self.number is not None:
-                raise KeyboardInterrupt
-            self.number = number
+                if time.monotonic() - self._asked_at > SIGNAL_ECHO_SECONDS:
+                    raise KeyboardInterrupt
+                return
+            self.number, self._asked_at = number, time.monotonic()
             log.warning("signal %s: finishing this step, then saving", signal.Signals(number).name)
 
         previous = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}

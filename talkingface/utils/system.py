@@ -10,6 +10,10 @@ from typing import Any
 
 from talkingface.utils.paths import REPOSITORY
 
+# A wrapper such as ``timeout`` or a job system passes on a Ctrl-C that the terminal already sent
+# to the whole group. A repetition within this time is that echo, not a second wish.
+SIGNAL_ECHO_SECONDS = 1.0
+
 
 def cpu_count() -> int:
     """Processors that this process may use (respects containers' affinity)."""

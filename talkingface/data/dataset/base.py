@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from talkingface.errors import StageError
 from talkingface.utils.env import import_cv2
 from talkingface.utils.seeding import item_rng
+from talkingface.utils.system import SIGNAL_ECHO_SECONDS, cpu_count
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -142,13 +145,18 @@ def _start_worker(_: int) -> None:
     """Loader processes must not compete with the training threads, nor die before the trainer.
 
     Ctrl-C and many job systems signal the whole process group; the trainer then finishes its step
-    and saves. As there, a second signal ends the process at once.
+    and saves. As there, a later second signal ends the process at once.
     """
+    asked_at: list[float] = []
 
     def wait_for_the_trainer(number: int, _frame: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        if hasattr(signal, "alarm"):
-            signal.alarm(60)  # nobody may need this process any more
+        if not asked_at:
+            asked_at.append(time.monotonic())
+            if hasattr(signal, "alarm"):
+                signal.alarm(60)  # nobody may need this process any more
+        elif time.monotonic() - asked_at[0] > SIGNAL_ECHO_SECONDS:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, wait_for_the_trainer)
@@ -160,6 +168,4 @@ def worker_count(setting: int | str) -> int:
     """Loader processes for ``num_workers``; auto: one per two CPUs beyond the first, at most 8."""
     if setting != "auto":
         return int(setting)
-    from talkingface.utils.system import cpu_count
-
     return min(8, cpu_count() // 2)
