@@ -43,7 +43,7 @@ def main() -> None:
         "HyperLipsBase", arguments.config.pop("dataset", "Synthetic"), cli=arguments.config
     )
     data = HyperLipsBaseDataset(cfg, "train")
-    clips = {clip.id: clip for clip in discover_clips(cfg.data_dir)}
+    clips = {clip.id: clip for clip in discover_clips(cfg.data_dir, cfg.clips, quiet=True)}
     # The container's own rate and channels, as the original stores them.
     sounds = {}
     for prepared in data.clips[:ITEMS]:

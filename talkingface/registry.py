@@ -27,7 +27,8 @@ KINDS = ("model", "dataset", "metric")
 META_KEYS = {
     "model": ("name", "summary", "paper", "licence", "classes", "datasets", "needs", "presets",
               "aliases"),
-    "dataset": ("name", "summary", "licence", "origin", "classes", "needs", "presets", "aliases"),
+    "dataset": ("name", "summary", "kind", "licence", "origin", "about", "classes", "needs",
+                "presets", "aliases"),
     "metric": ("name", "summary", "reference", "class", "outputs", "needs", "params", "aliases"),
 }  # fmt: skip
 ROLES = ("model", "config", "dataset", "dataprocess", "trainer", "pipeline", "source")
@@ -127,10 +128,10 @@ class Registry:
         )
 
     def supports(self, model: Entry, dataset: Entry) -> bool:
-        """Whether a model's YAML lists the dataset; ``datasets: any`` accepts every one."""
+        """Whether a model's YAML lists the dataset; ``datasets: any`` accepts all with video."""
         supported = model.meta.get("datasets", "any")
         if supported == "any":
-            return True
+            return dataset.meta.get("kind", "video") == "video"
         return fold(dataset.name) in {fold(item) for item in supported}
 
     def resolve(self, entry: Entry, role: str, default: str | None = None) -> Any:

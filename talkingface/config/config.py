@@ -29,6 +29,9 @@ _NOT_IN_HASH = {
     "devices",
     "num_workers",
     "process_workers",
+    "executor",
+    "executor_address",
+    "shard",
     "show_progress",
     "log_level",
     "log_wandb",
@@ -278,9 +281,13 @@ def load_config(
     model_entry = registry.entry("model", model)
     dataset_entry = registry.entry("dataset", dataset)
     if not registry.supports(model_entry, dataset_entry):
+        kind = dataset_entry.meta.get("kind", "video")
+        why = "" if kind == "video" else f": that corpus holds no video, only {kind} data"
+        able = [e.name for e in registry.entries("dataset").values()
+                if registry.supports(model_entry, e)]  # fmt: skip
         raise ConfigError(
-            f"{model_entry.name} cannot be trained on {dataset_entry.name}; it supports: "
-            + ", ".join(model_entry.meta["datasets"])
+            f"{model_entry.name} cannot be trained on {dataset_entry.name}{why}; it supports: "
+            + ", ".join(able)
         )
 
     layers = [_overall_layer(registry)]

@@ -7,9 +7,18 @@ Default values that users are meant to change live in ``properties/overall.yaml`
 
 from __future__ import annotations
 
+import re
+from string import Formatter
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 
 
 class Section(BaseModel):
@@ -132,6 +141,21 @@ class OverallConfig(Section):
     process_workers: AutoInt = Field(
         "auto", description="Preprocessing processes; auto: CPU count."
     )
+    executor: Literal["local", "ray", "dask"] = Field(
+        "local",
+        description="Where clips are prepared: processes of this machine, or an existing ray or "
+        "dask cluster (extras 'ray', 'dask') that sees the same folders.",
+    )
+    executor_address: str | None = Field(
+        None,
+        description="Address of the cluster; null: RAY_ADDRESS or DASK_SCHEDULER_ADDRESS.",
+    )
+    shard: str | None = Field(
+        None,
+        pattern=r"^[1-9]\d*/[1-9]\d*$",
+        description="i/n prepares the i-th of n equal parts of the clips (from 1) and stops; for "
+        "the job arrays of batch systems.",
+    )
     show_progress: Literal["auto"] | bool = Field(
         "auto", description="Progress bars; auto: only on a terminal."
     )
@@ -214,6 +238,15 @@ class OverallConfig(Section):
     metric_decimal_place: int = Field(4, ge=0, description="Decimals shown; files keep all digits.")
     loss_decimal_place: int = Field(4, ge=0, description="Decimals shown for losses.")
 
+    @field_validator("shard")
+    @classmethod
+    def _shard_exists(cls, value: str | None) -> str | None:
+        if value is not None:
+            number, count = map(int, value.split("/"))
+            if number > count:
+                raise ValueError(f"shards are counted from 1/{count} to {count}/{count}")
+        return value
+
 
 class ModelConfig(Section):
     """Base of the keys that a model adds: derive, add sections, name it as ``classes.config``."""
@@ -224,16 +257,23 @@ class ModelConfig(Section):
 class FaceSection(Section):
     """How faces are found and followed."""
 
+    choose: Literal["main", "left", "right"] | Annotated[int, Field(ge=0)] = Field(
+        "main",
+        description="Whose face is taken when there are several: main (large and long in view), "
+        "left, right, or a number counted from 0 at the left.",
+    )
+    max_faces: int = Field(3, ge=1, description="Faces looked for in a frame.")
     max_side: int = Field(
-        720,
+        1280,
         ge=64,
-        description="Pictures are reduced to this long side before detection, in pixels.",
+        description="Larger pictures are reduced by a whole factor to this long side before "
+        "detection, in pixels.",
     )
     min_detection: float = Field(
         0.5, ge=0, le=1, description="Least confidence of MediaPipe's face detector."
     )
     min_face_ratio: float = Field(
-        0.8,
+        0.5,
         ge=0,
         le=1,
         description="Least share of frames with a face; a clip below it is skipped.",
@@ -241,6 +281,133 @@ class FaceSection(Section):
     box_smoothing: float = Field(
         0.2, ge=0, description="Standard deviation of the temporal box smoothing, in seconds."
     )
+
+
+class QualitySection(Section):
+    """Limits of good training clips. Clips outside are listed in the report; null: no limit."""
+
+    drop: NameList = Field(
+        default_factory=list,
+        description="Limits whose breach leaves a clip out of training and testing, e.g. "
+        "[max_av_offset_ms]; all: every limit. Others are only listed.",
+    )
+    max_av_offset_ms: float | None = Field(
+        120.0, ge=0, description="Estimated distance of sound and picture, in ms."
+    )
+    min_av_confidence: float = Field(
+        0.2, ge=0, description="Estimates with a smaller confidence are not judged."
+    )
+    min_face_height: float | None = Field(
+        50.0, ge=0, description="Median height from forehead to chin, in pixels."
+    )
+    min_sharpness: float | None = Field(
+        20.0, ge=0, description="Median variance of the Laplacian of the face at 128 px."
+    )
+    max_yaw: float | None = Field(
+        50.0, ge=0, description="Turn of the head to the side (98 % of the frames), in degrees."
+    )
+    max_pitch: float | None = Field(
+        40.0, ge=0, description="Nod of the head (98 % of the frames), in degrees."
+    )
+    min_mouth_motion: float | None = Field(
+        0.6, ge=0, description="Standard deviation of the lip height, in % of the face's height."
+    )
+    max_mouth_hidden: float | None = Field(
+        0.1, ge=0, le=1, description="Share of frames in which something covers the mouth."
+    )
+    max_repeated: float | None = Field(
+        0.2, ge=0, le=1, description="Share of frames equal to the one before."
+    )
+    max_still_seconds: float | None = Field(
+        1.0, ge=0, description="Longest stretch of a frozen picture, in seconds."
+    )
+    max_gap_seconds: float | None = Field(
+        1.0, ge=0, description="Longest stretch without the face, in seconds."
+    )
+    max_cuts: int | None = Field(0, ge=0, description="Scene cuts.")
+    max_persons: int | None = Field(1, ge=0, description="Persons in view.")
+    min_speech_ratio: float | None = Field(
+        0.15, ge=0, le=1, description="Share of the time with speech."
+    )
+    max_clipped: float | None = Field(
+        0.01, ge=0, le=1, description="Share of overdriven samples of the sound."
+    )
+    max_length_difference: float | None = Field(
+        0.5, ge=0, description="Difference in length of sound and picture, in seconds."
+    )
+
+    @field_validator("drop")
+    @classmethod
+    def _limits_exist(cls, value: list[str]) -> list[str]:
+        known = [key for key in cls.model_fields if key[:4] in ("max_", "min_")]
+        known.remove("min_av_confidence")
+        if value == ["all"]:
+            return known
+        for name in value:
+            if name not in known:
+                raise ValueError(f"'{name}' is not a limit; known: {', '.join(known)}")
+        return value
+
+
+class ClipsSection(Section):
+    """How a corpus names its files: who speaks, and which clips are pieces of one recording.
+
+    A clip's id is its path below the data folder without suffix, with ``/``.
+    """
+
+    pattern: PathList = Field(
+        default_factory=list,
+        description="Regular expressions for whole clip ids, e.g. '(?P<speaker>s\\d+)/.*'. The "
+        "first that matches gives names for the templates; id, folder and name always exist.",
+    )
+    speaker: PathList = Field(
+        ["{speaker}"],
+        description="Templates of the speaker; the first whose names are all known is taken, "
+        "else the folder.",
+    )
+    source: PathList = Field(
+        ["{source}"],
+        description="Templates of the source video, alike; else the id without a trailing piece "
+        "number.",
+    )
+    audio: PathList = Field(
+        default_factory=list,
+        description="Templates of sound files below data_root; the first that exists replaces the "
+        "video's own sound.",
+    )
+    exclude: str | None = Field(
+        None, description="Regular expression for whole ids of clips that are not used."
+    )
+    same_source: list[Annotated[list[str], Field(min_length=2)]] = Field(
+        default_factory=list,
+        description="Groups of clip ids or source names that show the same footage.",
+    )
+
+    @field_validator("pattern", "exclude")
+    @classmethod
+    def _compiles(cls, value: Any) -> Any:
+        for text in [value] if isinstance(value, str) else value or ():
+            try:
+                re.compile(text)
+            except re.error as error:
+                raise ValueError(f"'{text}' is not a regular expression: {error}") from None
+        return value
+
+    @field_validator("speaker", "source", "audio")
+    @classmethod
+    def _names_are_known(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        patterns = info.data.get("pattern")
+        if patterns is None or value == cls.model_fields[info.field_name].default:
+            return value
+        known = ["id", "folder", "name", *(g for p in patterns for g in re.compile(p).groupindex)]
+        for template in value:
+            for _, name, _, _ in Formatter().parse(template):
+                if name is not None and name not in known:
+                    raise ValueError(
+                        f"'{template}' uses '{name}', which no group (?P<{name}>...) of "
+                        f"clips.pattern gives; known: {', '.join(dict.fromkeys(known))}"
+                    )
+        return value
 
 
 class DatasetConfig(Section):
@@ -262,12 +429,20 @@ class DatasetConfig(Section):
         (0.8, 0.1, 0.1),
         description="Shares of train, val and test when the lists do not exist yet.",
     )
-    split_by: Literal["clip", "folder"] = Field(
-        "clip",
-        description="Unit that is never divided by the split: a clip, or a speaker's folder.",
+    split_by: Literal["source", "speaker", "clip", "folder", "time"] = Field(
+        "source",
+        description="Unit that is never divided by the split: a source video, a speaker, a clip "
+        "(pieces of one video may then part) or a folder. time: the beginning of every source "
+        "video trains and its end tests.",
+    )
+    clips: ClipsSection = Field(
+        default_factory=ClipsSection, description="How the corpus names its files."
     )
     max_failed_ratio: float = Field(
         0.5, ge=0, le=1, description="Largest share of unusable clips before the run stops."
     )
     min_seconds: float = Field(0.8, ge=0, description="Shorter clips are skipped, in seconds.")
     face: FaceSection = Field(default_factory=FaceSection, description="Face tracking.")
+    quality: QualitySection = Field(
+        default_factory=QualitySection, description="Limits of good training clips."
+    )

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from talkingface.data.face.boxes import landmark_box, resize_image
-from talkingface.data.face.mesh import video_landmarks
 from talkingface.data.face.topology import LIPS_OUTER
+from talkingface.data.face.tracking import video_landmarks
 from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import count_frames, read_frames
 from talkingface.errors import DataError

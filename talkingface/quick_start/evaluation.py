@@ -50,14 +50,14 @@ def usable_clips(cfg: Config, split: str) -> list[Clip]:
     clips = split_clips(cfg, split)
     if cfg.model_entry.target("dataprocess"):
         process = cfg.registry.resolve(cfg.model_entry, "dataprocess")(cfg)
-        known = {clip.id: process.read_marker(clip.id) for clip in clips}
-        bad = {name for name, marker in known.items() if marker and marker["status"] != "ok"}
+        prepared = [clip.id for clip in clips if process.read_marker(clip.id)]
+        _, bad = process.select(prepared, any_settings=True)
         if bad:
             log.warning(
                 "%d clip(s) of the %s split are unusable and left out: %s",
                 len(bad),
                 split,
-                ", ".join(sorted(bad)[:5]),
+                "; ".join(f"{name}: {reason}" for name, reason in list(bad.items())[:5]),
             )
         clips = [clip for clip in clips if clip.id not in bad]
     return clips

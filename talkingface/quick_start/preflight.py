@@ -119,7 +119,7 @@ def _data(cfg: Config, stages: Collection[str]) -> list[TalkingFaceError]:
         return found  # the dataset makes its own files
     lists = {split: cfg.filelist(split) for split in SPLITS}
     if "preprocess" in stages:
-        if not discover_clips(cfg.data_dir):
+        if not discover_clips(cfg.data_dir, cfg.clips, quiet=True):
             found.append(StageError(no_clips_message(cfg)))
     else:
         needed = {"train": ("train", "val"), "evaluate": ("test",)}

@@ -17,8 +17,8 @@ from typing import Any
 
 from talkingface.config.config import load_config
 from talkingface.config.suggest import did_you_mean
-from talkingface.data.clips import SPLITS, VIDEO_SUFFIXES, make_clip, split_names, write_filelist
-from talkingface.data.face.mesh import content_hash
+from talkingface.data.clips import VIDEO_SUFFIXES, Clip, make_clip, split_names, write_filelist
+from talkingface.data.face.scan import content_hash
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.probe import MediaInfo, probe
 from talkingface.data.media.reader import count_frames, read_frames
@@ -219,22 +219,10 @@ def write_splits(
     pieces: Mapping[str, list[str]], folder: Path, shares: tuple[float, float, float], seed: int
 ) -> None:
     """Write the three lists; never two pieces of one video on both sides when there are enough."""
-    if len(pieces) >= 3:
-        parts = split_names(list(pieces), shares, seed)
-        lists = {split: [n for video in parts[split] for n in pieces[video]] for split in SPLITS}
-    else:
-        lists = {split: [] for split in SPLITS}
-        for names in pieces.values():
-            enough = len(names) >= 3
-            val, test = (max(1, round(s * len(names))) if enough else 0 for s in shares[1:])
-            first = len(names) - val - test
-            lists["train"] += names[:first]
-            lists["val"] += names[first : first + val]
-            lists["test"] += names[first + val :]
-        if not lists["test"]:
-            raise StageError(
-                f"{sum(map(len, pieces.values()))} clip(s) are too few for a train, val and test "
-                "split. Give a longer video, or a smaller --segment_seconds."
-            )
-    for split, names in lists.items():
+    clips = [
+        Clip(name, Path(name), Path(name), source=video)
+        for video, names in pieces.items()
+        for name in names
+    ]
+    for split, names in split_names(clips, shares, seed).items():
         write_filelist(folder / f"{split}.txt", names)

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from talkingface.data.clips import Clip
-from talkingface.data.face.boxes import fill_gaps, landmark_box, resize_image, smooth
-from talkingface.data.face.mesh import video_landmarks
+from talkingface.data.face.boxes import landmark_box, resize_image
+from talkingface.data.face.series import fill_gaps, smooth
 from talkingface.data.face.topology import LIPS_OUTER
+from talkingface.data.face.tracking import video_landmarks
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.reader import read_frames
 from talkingface.data.media.writer import VideoWriter

@@ -62,7 +62,7 @@ def active_stages(cfg: Config) -> list[str]:
     # A stored config.yaml holds 'stages' too; only a choice made beside the file's name counts.
     if cfg.evaluate_model_file and not cfg.set_with("stages", "evaluate_model_file"):
         stages = ["evaluate"]
-    return stages
+    return ["preprocess"] if cfg.shard else stages
 
 
 def run_config(cfg: Config, *, dry_run: bool = False, command: Sequence[str] = ()) -> RunResult:

@@ -10,8 +10,12 @@ from talkingface.utils.paths import explain_os_errors
 
 
 @contextlib.contextmanager
-def file_lock(path: Path) -> Iterator[None]:
-    """Hold a lock as long as the block runs; a killed process releases it. Windows goes without."""
+def file_lock(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold a lock as long as the block runs; a killed process releases it. Windows goes without.
+
+    Args:
+        shared: others with ``shared`` may hold it at the same time.
+    """
     try:
         import fcntl
     except ImportError:
@@ -21,5 +25,5 @@ def file_lock(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "w")
     with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield

@@ -255,7 +255,7 @@ def test_a_single_frame_has_no_velocity():
 
 
 def test_a_delay_makes_landmark_metrics_worse(talking_clip):
-    from talkingface.data.face.mesh import video_landmarks
+    from talkingface.data.face.tracking import video_landmarks
 
     real = video_landmarks(talking_clip, fps=25, tracking=False)
     for name in ("LMD", "LMD_v"):

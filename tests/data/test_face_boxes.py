@@ -11,12 +11,11 @@ from talkingface.data.face.boxes import (
     MARGIN_TOP,
     crop_face,
     face_boxes,
-    fill_gaps,
     integer_box,
     landmark_box,
     resize_image,
-    smooth,
 )
+from talkingface.data.face.series import fill_gaps, smooth
 from talkingface.data.face.topology import CHIN, FACE_OVAL, FOREHEAD, LIPS, N_POINTS, RIGID
 
 LOWER_FACE = sorted(set(LIPS) | {CHIN, 148, 176, 149, 150, 377, 400, 378, 379})

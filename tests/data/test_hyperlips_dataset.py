@@ -229,15 +229,21 @@ def test_a_loader_that_starts_inside_an_epoch_gives_its_rest(data):
 
 def test_windows_start_only_where_all_pictures_and_mels_exist():
     # Frames 0..11 without 4. Windows of three: 1, 5, 6, ... (0 has no mel of frame -1).
-    numbers = np.array([0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11])
-    starts = valid_starts(numbers, columns=200, fps=25, length=3, offset=-1)
+    segments = np.array([0, 0, 0, 0, -1, 0, 0, 0, 0, 0, 0, 0])
+    starts = valid_starts(segments, columns=200, fps=25, length=3, offset=-1)
     assert starts.tolist() == [1, 5, 6, 7, 8, 9]
+
+
+def test_no_window_crosses_a_scene_cut():
+    segments = np.array([0, 0, 0, 0, 0, 1, 1, 1, 1, 1])
+    starts = valid_starts(segments, columns=200, fps=25, length=3, offset=0)
+    assert starts.tolist() == [0, 1, 2, 5, 6, 7]
 
 
 @pytest.mark.parametrize(("columns", "last"), [(48, 9), (47, 8), (44, 8), (43, 7), (41, 7)])
 def test_the_last_window_is_the_last_whose_mels_fit(columns, last):
     """The window s..s+2 needs the mel of frame s+1: s = 7, 8, 9 end at columns 41, 44, 48."""
-    starts = valid_starts(np.arange(40), columns=columns, fps=25, length=3, offset=-1)
+    starts = valid_starts(np.zeros(40, int), columns=columns, fps=25, length=3, offset=-1)
     assert starts.max() == last
 
 

@@ -1,4 +1,4 @@
-"""Writer and reader: sync, frame selection, sizes, rotation, names, failures, memory."""
+"""Writer and reader: frame selection, sizes, rotation, names, failures, memory."""
 
 from __future__ import annotations
 
@@ -52,41 +52,6 @@ def write_numbered(path: Path, fps: float, count: int, **options) -> Path:
     return path
 
 
-def clicks(times, rate: int, seconds: float) -> np.ndarray:
-    """Short tone bursts that start at the given seconds."""
-    wave = np.zeros(int(seconds * rate), np.float32)
-    burst = 0.8 * np.sin(2 * np.pi * 1500 * np.arange(int(0.02 * rate)) / rate)
-    for moment in times:
-        start = round(moment * rate)
-        wave[start : start + len(burst)] += burst[: len(wave) - start]
-    return wave
-
-
-def onsets(wave: np.ndarray, rate: int) -> np.ndarray:
-    """Seconds at which bursts begin."""
-    loud = np.flatnonzero(np.abs(wave) > 0.2)
-    return loud[np.flatnonzero(np.diff(loud, prepend=-rate) > rate // 10)] / rate
-
-
-def flash_clip(path: Path, fps: float, seconds: float, rate: int = 44100) -> list[float]:
-    """Write flashes with bursts at the same time; return their times."""
-    exact = files.exact_fps(fps)
-    frames = int(seconds * exact)
-    flashes = list(range(7, frames, round(fps * 0.7)))
-    times = [float(index / exact) for index in flashes]
-    lit, dark = np.full((*SIZE, 3), 255, np.uint8), np.zeros((*SIZE, 3), np.uint8)
-    sound = clicks(times, rate, seconds + 1)
-    with VideoWriter(path, fps, audio=(sound, rate), preset="ultrafast") as out:
-        for index in range(frames):
-            out.write(lit if index in set(flashes) else dark)
-    return times
-
-
-def flash_times(path: Path, fps: float) -> np.ndarray:
-    bright = np.array([f[::16, ::16].mean() > 127 for f in read_frames(path, fps)])
-    return np.flatnonzero(np.diff(bright.astype(int), prepend=0) == 1) / float(files.exact_fps(fps))
-
-
 def vfr_clip(path: Path, stamps_ms: list[int], suffix: str = "mp4", rotation: int = 0) -> Path:
     """Write frames at given times with PyAV itself (last one lasts 40 ms)."""
     with av.open(str(path), "w", format=suffix) as out:
@@ -104,45 +69,20 @@ def vfr_clip(path: Path, stamps_ms: list[int], suffix: str = "mp4", rotation: in
     return path
 
 
-@pytest.mark.parametrize("fps", [23.976, 25, 29.97, 30, 50])
-def test_flash_and_click_stay_together(tmp_path, fps):
-    path = tmp_path / "sync.mp4"
-    times = flash_clip(path, fps, 4.0)
-    assert probe(path).fps == pytest.approx(float(files.exact_fps(fps)), abs=1e-6)
-    heard = onsets(load_audio(path, 44100), 44100)
-    assert len(heard) == len(times)
-    assert np.abs(heard - times).max() < 0.001
-    assert np.allclose(flash_times(path, fps), times, atol=1e-6)
-    # At another rate a flash may move by half a frame and no further; short ones may vanish.
-    seen = flash_times(path, 25)
-    assert len(seen) >= len(times) // 2
-    distance = np.abs(seen[:, None] - np.array(times)).min(axis=1)
-    assert distance.max() <= 0.5 / min(fps, 25) + 1e-6
-
-
-@pytest.mark.slow
-def test_ten_minutes_stay_in_sync(tmp_path):
-    path = tmp_path / "long.mp4"
-    times = flash_clip(path, 29.97, 600.0)
-    heard = onsets(load_audio(path, 44100), 44100)
-    assert len(heard) == len(times)
-    assert np.abs(heard - times).max() < 0.001
-    seen = flash_times(path, 29.97)
-    assert len(seen) == len(times) and np.abs(seen - times).max() < 1e-4
-    assert count_frames(path, 25) == round(count_frames(path) / 30 * 1.001 * 25)
-
-
 @pytest.mark.parametrize("source", [23.976, 24, 30, 50, 60])
 def test_constant_rate_takes_the_nearest_frame(tmp_path, source):
     path = write_numbered(tmp_path / "a.mp4", source, int(source * 3))
     exact = float(files.exact_fps(source))
     numbers = [number_of(f) for f in read_frames(path, 25)]
     assert len(numbers) == round(int(source * 3) / exact * 25) == count_frames(path, 25)
-    late = np.array(numbers) / exact - np.arange(len(numbers)) / 25
-    # The tail may repeat the last frame; everything else is within half a source frame.
+    early = np.array(numbers) / exact - np.arange(len(numbers)) / 25
+    # The tail may repeat the last frame; everything else is within half a source frame, but never
+    # more than half an output frame (20 ms) ahead of its time.
     inside = np.array(numbers) < int(source * 3) - 1
-    assert np.abs(late[inside]).max() <= 0.5 / exact + 1e-4
-    assert np.abs(late).max() <= 1.0 / exact + 0.02
+    lead = min(0.5 / exact, 0.02)
+    assert early[inside].max() <= lead + 1e-4
+    assert early[inside].min() >= lead - 1 / exact - 1e-4
+    assert np.abs(early).max() <= 1.0 / exact + 0.02
 
 
 def test_native_rate_is_untouched(tmp_path):
@@ -157,9 +97,10 @@ def test_variable_rate_keeps_time(tmp_path, suffix):
     stamps = [0, 40, 80, 200, 280, 320, 360, 480, 500, 520]
     path = vfr_clip(tmp_path / "v.bin", stamps, suffix)
     numbers = [number_of(f) for f in read_frames(path, 25)]
-    expected = [
-        int(np.argmin([abs(s - 40 * k - 0.04) for s in stamps])) for k in range(len(numbers))
-    ]
+    # A frame takes over midway from the one before, but at most half an output frame early.
+    gaps = np.diff(stamps, prepend=stamps[0])
+    begins = stamps - np.minimum(gaps / 2, 20)
+    expected = [int(np.flatnonzero(begins <= 40 * k).max()) for k in range(len(numbers))]
     assert numbers == expected
     assert len(numbers) == 14  # 560 ms
 
@@ -239,7 +180,7 @@ def test_names_with_colon_and_very_long_names(tmp_path):
 
 
 def test_sound_is_cut_to_the_picture(tmp_path):
-    sound = clicks([0.1, 0.9, 1.9], 16000, 2.5)
+    sound = np.full(40000, 0.1, np.float32)
     write_numbered(tmp_path / "cut.mp4", 25, 25, audio=(sound, 16000))
     assert len(load_audio(tmp_path / "cut.mp4")) == 16000
     write_numbered(tmp_path / "all.mp4", 25, 25, audio=(sound, 16000), trim_audio=False)
@@ -247,13 +188,6 @@ def test_sound_is_cut_to_the_picture(tmp_path):
     write_numbered(tmp_path / "short.mp4", 25, 100, audio=(sound, 16000))
     assert abs(len(load_audio(tmp_path / "short.mp4")) - 40000) < 20
     assert count_frames(tmp_path / "short.mp4") == 100
-
-
-def test_sound_at_a_rate_unknown_to_aac(tmp_path):
-    times = [0.2, 0.8]
-    write_numbered(tmp_path / "a.mp4", 25, 40, audio=(clicks(times, 20000, 2), 20000))
-    assert probe(tmp_path / "a.mp4").audio_rate == 22050
-    assert np.abs(onsets(load_audio(tmp_path / "a.mp4", 48000), 48000) - times).max() < 0.001
 
 
 def test_index_is_at_the_front(tmp_path):

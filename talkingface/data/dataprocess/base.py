@@ -15,7 +15,9 @@ import os
 import shutil
 from abc import ABC, abstractmethod
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,9 +27,13 @@ from talkingface.data.clips import (
     discover_clips,
     ensure_filelists,
     have_filelists,
+    merger,
     no_clips_message,
     split_clips,
 )
+from talkingface.data.dataprocess.executors import parse_shard, run_jobs
+from talkingface.data.dataprocess.report import SHEETS, write_report
+from talkingface.data.quality import violations
 from talkingface.errors import EnvironmentProblem, StageError, TalkingFaceError
 from talkingface.utils.locks import file_lock
 from talkingface.utils.paths import explain_os_errors, shown, write_json
@@ -50,12 +56,20 @@ class ProcessReport:
         markers: one record per clip: ``status`` (``ok``, ``skipped`` or ``failed``), ``reason``,
             and figures such as ``frames`` and ``seconds``.
         fresh: clips that were processed now and not taken from an earlier run.
+        clips: the clips themselves, by id.
+        flags: per clip the limits of ``quality`` that it breaks, with what was measured.
+        dropped: usable clips that ``quality.drop`` leaves out.
+        pending: clips that other shards have not prepared yet.
     """
 
     processor: str
     folder: Path
     markers: dict[str, dict[str, Any]] = field(default_factory=dict)
     fresh: int = 0
+    clips: dict[str, Clip] = field(default_factory=dict)
+    flags: dict[str, dict[str, str]] = field(default_factory=dict)
+    dropped: set[str] = field(default_factory=set)
+    pending: int = 0
 
     def of(self, status: str) -> list[str]:
         return [name for name, marker in self.markers.items() if marker["status"] == status]
@@ -64,6 +78,10 @@ class ProcessReport:
         """Unusable clips by reason, without the figures inside the reasons."""
         bad = (m for m in self.markers.values() if m["status"] != "ok")
         return Counter(m["reason"].split(":")[0] for m in bad)
+
+    def flag_counts(self) -> Counter:
+        """Usable clips outside each limit of ``quality``."""
+        return Counter(key for broken in self.flags.values() for key in broken)
 
     def describe(self) -> str:
         good = [m for m in self.markers.values() if m["status"] == "ok"]
@@ -75,7 +93,67 @@ class ProcessReport:
             names = [n for n, m in self.markers.items() if m.get("reason", "").startswith(reason)]
             text += f"\n  not usable, {reason}: {count} ({', '.join(names[:3])}"
             text += ", ...)" if count > 3 else ")"
+        warned = [name for name, marker in self.markers.items() if marker.get("warnings")]
+        if warned:
+            first = self.markers[warned[0]]["warnings"][0]
+            text += f"\n  with warnings: {len(warned)} ({warned[0]}: {first}"
+            text += "; ...)" if len(warned) > 1 else ")"
+        for key, count in self.flag_counts().most_common():
+            examples = [f"{n}: {b[key]}" for n, b in self.flags.items() if key in b]
+            text += f"\n  outside quality.{key}: {count} ({'; '.join(examples[:2])}"
+            text += "; ...)" if count > 2 else ")"
+        if self.flags:
+            kept = len(self.flags) - len(self.dropped)
+            text += f"\n  {kept} of these are used all the same, {len(self.dropped)} left out "
+            text += "(quality.drop)"
+        if self.pending:
+            text += f"\n  {self.pending} clips are still to be prepared by other shards"
+        else:
+            text += f"\n  report: {shown(self.folder / 'report.html')}"
         return text
+
+
+@contextmanager
+def _collected_warnings(clip: Clip) -> Iterator[list[str]]:
+    """What the layers below warn of, e.g. damaged pictures: for the marker and the report.
+
+    Workers have no log of their own, and a line among hundreds of clips would be lost.
+    """
+    texts: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = record.getMessage().replace(str(clip.path), clip.path.name)
+            if text not in texts:
+                texts.append(text)
+
+    package = logging.getLogger("talkingface")
+    handler, propagate = Collector(logging.WARNING), package.propagate
+    package.addHandler(handler)
+    package.propagate = False
+    try:
+        yield texts
+    finally:
+        package.removeHandler(handler)
+        package.propagate = propagate
+
+
+def join_equal_sounds(clips: list[Clip], markers: dict[str, dict[str, Any]]) -> list[Clip]:
+    """Give clips with the very same sound one source: copies must not be trained on and tested."""
+    by_sound: dict[str, list[Clip]] = {}
+    for clip in clips:
+        if sound := markers[clip.id].get("sound"):
+            by_sound.setdefault(sound, []).append(clip)
+    equal = [group for group in by_sound.values() if len({c.source for c in group}) > 1]
+    if not equal:
+        return clips
+    log.warning(
+        "%d group(s) of clips have the same sound and count as one source, e.g. %s",
+        len(equal),
+        ", ".join(clip.id for clip in equal[0][:3]),
+    )
+    merged = merger([c.source for c in group] for group in equal)
+    return [replace(clip, source=merged(clip.source)) for clip in clips]
 
 
 class DataProcess(ABC):
@@ -119,7 +197,7 @@ class DataProcess(ABC):
 
     def discover(self) -> list[Clip]:
         """Clips of the three lists, or all clips when there are no lists yet."""
-        clips = discover_clips(self.cfg.data_dir)
+        clips = discover_clips(self.cfg.data_dir, self.cfg.clips)
         if not clips:
             raise StageError(no_clips_message(self.cfg))
         lists = [self.cfg.filelist(split) for split in SPLITS]
@@ -130,7 +208,7 @@ class DataProcess(ABC):
             return clips
         listed: dict[str, Clip] = {}
         for split in SPLITS:
-            listed.update({clip.id: clip for clip in split_clips(self.cfg, split)})
+            listed.update({clip.id: clip for clip in split_clips(self.cfg, split, clips)})
         folder = self.cfg.filelist("train").parent
         if not listed:
             raise StageError(f"None of the clips in {folder} exists.")
@@ -159,9 +237,54 @@ class DataProcess(ABC):
             "inputs": [[p.name, s.st_size, int(s.st_mtime)] for p, s in files.items()],
         }
 
+    def report_on(self, clips: list[Clip]) -> ProcessReport:
+        """What the markers of clips say."""
+        report = ProcessReport(self.id, self.folder)
+        limits = self.cfg.quality
+        for clip in sorted(clips, key=lambda clip: clip.id):
+            marker = self.read_marker(clip.id)
+            if marker is None:
+                report.pending += 1
+                continue
+            report.markers[clip.id], report.clips[clip.id] = marker, clip
+            broken = violations(marker.get("measures") or {}, limits)
+            if marker["status"] == "ok" and broken:
+                report.flags[clip.id] = broken
+                if set(broken) & set(limits.drop):
+                    report.dropped.add(clip.id)
+        return report
+
+    def select(
+        self, names: list[str], *, any_settings: bool = False
+    ) -> tuple[list[str], dict[str, str]]:
+        """Divide listed clips into those that may be used and the others with the reason.
+
+        Args:
+            any_settings: also accept what was prepared with other settings: the raw clip is judged,
+                not the prepared files.
+        """
+        good, unusable = [], {}
+        for name in names:
+            marker = self.read_marker(name)
+            broken = violations((marker or {}).get("measures") or {}, self.cfg.quality)
+            left_out = [text for key, text in broken.items() if key in self.cfg.quality.drop]
+            if marker is None or marker["status"] != "ok":
+                unusable[name] = (marker or {}).get("reason", "not prepared")
+            elif not any_settings and marker["fingerprint"]["processor"] != self.settings_hash():
+                unusable[name] = "prepared with other settings; run the stage preprocess"
+            elif left_out:
+                unusable[name] = f"left out by quality.drop: {'; '.join(left_out)}"
+            else:
+                good.append(name)
+        return good, unusable
+
     @property
     def _lock_path(self) -> Path:
         return self.folder / ".status" / ".lock"
+
+    def sheet_path(self, clip_id: str) -> Path:
+        """Where the contact sheet of a clip lies, if its processor draws one."""
+        return self.folder / SHEETS / f"{clip_id}.jpg"
 
     def marker_path(self, clip_id: str) -> Path:
         return self.folder / ".status" / f"{clip_id}.json"
@@ -196,8 +319,10 @@ class DataProcess(ABC):
             for left in final.parent.glob(glob.escape(f".{final.name}.tmp") + "*"):
                 shutil.rmtree(left, ignore_errors=True)
             temporary.mkdir(parents=True)
+            self.sheet_path(clip.id).unlink(missing_ok=True)  # of an earlier version of the clip
             try:
-                marker.update(status="ok", **self.process_clip(clip, temporary))
+                with _collected_warnings(clip) as warnings:
+                    marker.update(status="ok", **self.process_clip(clip, temporary))
                 if final.exists():
                     shutil.rmtree(final)
                 os.replace(temporary, final)
@@ -215,6 +340,8 @@ class DataProcess(ABC):
                 shutil.rmtree(temporary, ignore_errors=True)
             if marker["status"] != "ok":
                 shutil.rmtree(final, ignore_errors=True)
+        if warnings:
+            marker["warnings"] = warnings
         write_json(self.marker_path(clip.id), marker)
         return marker
 
@@ -223,51 +350,87 @@ class DataProcess(ABC):
     ) -> ProcessReport:
         """Process what is missing or stale. A second run on the same folder waits for the first.
 
+        With ``cfg.shard`` only a part is processed; the shard that finishes last also makes the
+        report and the lists.
+
         Raises:
             StageError: no clip at all, or more than ``max_failed_ratio`` of them unusable.
         """
-        clips = self.discover()
-        report = ProcessReport(self.id, self.folder)
-        todo = [clip for clip in clips if not self.is_current(clip)]
+        clips = sorted(self.discover(), key=lambda clip: clip.id)
+        number, count = parse_shard(self.cfg.shard)
+        mine = clips[number - 1 :: count]
+        todo = [clip for clip in mine if not self.is_current(clip)]
         if todo:
-            with file_lock(self._lock_path):
+            with self._turn(number, count):
                 todo = [clip for clip in todo if not self.is_current(clip)]
                 if todo:
                     self._process(todo, workers, show_progress)
+        report = self.report_on(clips)
         report.fresh = len(todo)
-        report.markers = {c.id: self.read_marker(c.id) for c in sorted(clips, key=lambda c: c.id)}
+        if count > 1 and not all(self.is_current(c) or self._tried(c) for c in clips):
+            report.pending = max(report.pending, 1)
+            return report
         self.finalize(report)
+        write_report(report, f"{self.cfg.dataset}: {self.id}")
         self._judge(report)
         if not all(self.cfg.filelist(split).exists() for split in SPLITS):
             # Only now is it known which clips are usable: a split must not be made of the others.
-            good = set(report.of("ok"))
+            good = set(report.of("ok")) - report.dropped
+            clips = join_equal_sounds(clips, report.markers)
             with file_lock(self._lock_path):  # another run may be writing them right now
                 ensure_filelists(self.cfg, [clip for clip in clips if clip.id in good])
         return report
 
+    @contextmanager
+    def _turn(self, number: int, count: int) -> Iterator[None]:
+        """Shards of one job array run side by side; everything else takes turns."""
+        if count == 1:
+            with file_lock(self._lock_path):
+                yield
+            return
+        own = self._lock_path.with_name(f".lock-{number}-{count}")
+        with file_lock(self._lock_path, shared=True), file_lock(own):
+            yield
+
+    def _tried(self, clip: Clip) -> bool:
+        """Whether a clip was worked on as it is now, with whatever result."""
+        marker = self.read_marker(clip.id)
+        return marker is not None and marker["fingerprint"] == self.fingerprint(clip)
+
     def _process(self, todo: list[Clip], workers: int | None, show_progress: str | bool) -> None:
-        from joblib import Parallel, delayed
-
         from talkingface.utils.logs import progress
-        from talkingface.utils.system import process_workers
 
-        count = workers or process_workers(self.cfg.process_workers, len(todo))
-        log.info(
-            "preparing %d clips with %d process(es) into %s", len(todo), count, shown(self.folder)
-        )
-        jobs = (delayed(self.process_one)(clip) for clip in todo)
-        pool = Parallel(n_jobs=count, return_as="generator_unordered", batch_size=1)
+        log.info("%s: preparing into %s", self.cfg.dataset, shown(self.folder))
         bar = progress(total=len(todo), unit="clip", desc="preparing", show=show_progress)
-        frames = bad = 0
+        frames, reasons = 0, Counter()
         with bar:
-            for number, marker in enumerate(pool(jobs), 1):
+            jobs = run_jobs(self.process_one, todo, self.cfg, workers, lost=self._lost)
+            for number, marker in enumerate(jobs, 1):
                 frames += marker["frames"]
-                bad += marker["status"] != "ok"
+                if marker["status"] != "ok":
+                    reasons[marker["reason"].split(":")[0]] += 1
                 bar.update()
                 rate = frames / max(bar.format_dict["elapsed"], 1e-6)
-                bar.set_postfix_str(f"{rate:.0f} frames/s, {bad} unusable")
+                text = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common(3))
+                bad = f"{sum(reasons.values())} unusable" + (f" ({text})" if text else "")
+                bar.set_postfix_str(f"{rate:.0f} frames/s, {bad}")
                 if bar.disable and number % 100 == 0:
-                    log.info("prepared %d of %d clips, %d unusable", number, len(todo), bad)
+                    log.info("prepared %d of %d clips, %s", number, len(todo), bad)
+
+    def _lost(self, clip: Clip) -> dict[str, Any]:
+        """Marker of a clip whose worker process died, e.g. for lack of memory."""
+        for left in (self.folder / clip.id).parent.glob(f".{Path(clip.id).name}.tmp*"):
+            shutil.rmtree(left, ignore_errors=True)
+        marker = {
+            "clip": clip.id,
+            "fingerprint": self.fingerprint(clip),
+            "status": "failed",
+            "reason": "its process died: out of memory, or a crash in a decoder",
+            "frames": 0,
+            "seconds": 0.0,
+        }
+        write_json(self.marker_path(clip.id), marker)
+        return marker
 
     def _judge(self, report: ProcessReport) -> None:
         total, bad = len(report.markers), len(report.markers) - len(report.of("ok"))
@@ -275,5 +438,5 @@ class DataProcess(ABC):
             raise StageError(
                 f"{bad} of {total} clips of {self.cfg.dataset} are unusable (max_failed_ratio = "
                 f"{self.cfg.max_failed_ratio}).\n{report.describe()}\n"
-                f"Details per clip: {shown(self.folder / '.status')}"
+                f"Details per clip: {shown(self.folder / 'report.html')}"
             )

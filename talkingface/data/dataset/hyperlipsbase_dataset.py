@@ -40,21 +40,21 @@ class PreparedClip:
 
 
 def valid_starts(
-    numbers: np.ndarray, columns: int, *, fps: float, length: int, offset: int
+    segments: np.ndarray, columns: int, *, fps: float, length: int, offset: int
 ) -> np.ndarray:
-    """Window starts for which every picture and every mel exists.
+    """Window starts for which every picture and every mel exists, all within one segment.
 
     Args:
-        numbers: frame indices that have a picture.
+        segments: (T,) label of each frame, -1 for those without a picture.
         columns: columns of the mel spectrogram.
         length: frames per window.
         offset: per-frame mels are those of frame index + offset.
     """
-    have = set(int(n) for n in numbers)
     good = []
-    for start in sorted(have):
+    for start in np.flatnonzero(segments >= 0).tolist():
         indices = [start, *(start + j + offset for j in range(length))]
-        if min(indices) < 0 or not all(start + j in have for j in range(1, length)):
+        window = segments[start : start + length]
+        if min(indices) < 0 or len(window) < length or (window != window[0]).any():
             continue
         if window_start(max(indices), fps) + WINDOW <= columns:
             good.append(start)
@@ -85,15 +85,8 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
     def build_index(self) -> list[int]:
         """One entry (the clip's number) per item of an epoch."""
         process = HyperLipsBaseProcess(self.cfg)
-        for name in read_filelist(self.cfg.filelist(self.split)):
-            marker = process.read_marker(name)
-            if marker is None or marker["status"] != "ok":
-                self.unusable[name] = (marker or {}).get("reason", "not prepared")
-                continue
-            made_with = marker.get("fingerprint", {}).get("processor", process.settings_hash())
-            if made_with != process.settings_hash():
-                self.unusable[name] = "prepared with other settings; run the stage preprocess"
-                continue
+        names, self.unusable = process.select(read_filelist(self.cfg.filelist(self.split)))
+        for name in names:
             self._add_clip(name, process.folder / name)
         if self.unusable:
             log.info(
@@ -109,12 +102,13 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
         try:
             mel = np.load(folder / "mel.npy")
             with np.load(folder / "face.npz") as data:
-                numbers = np.flatnonzero(data["found"])
+                # Whatever follows a cut or a gap begins a new stretch: windows never cross it.
+                segments = np.where(data["found"], data["segments"], -1)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             self.unusable[name] = f"damaged ({error}); delete its folder and prepare again"
             return
         starts = valid_starts(
-            numbers, mel.shape[1], fps=self.cfg.fps, length=self.length, offset=self.offset
+            segments, mel.shape[1], fps=self.cfg.fps, length=self.length, offset=self.offset
         )
         if not self.cfg.data.allow_overlap and len(starts):
             # Keep those that some reference window does not overlap.

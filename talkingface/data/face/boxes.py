@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from talkingface.data.face.series import fill_gaps, smooth_runs
 from talkingface.data.face.topology import FACE_OVAL, RIGID
 
 # Room around the face oval as shares of its height: S3FD's boxes, which the official weights were
@@ -16,40 +17,21 @@ from talkingface.data.face.topology import FACE_OVAL, RIGID
 MARGIN_TOP, MARGIN_BOTTOM, MARGIN_SIDE = 0.0, 0.06, 0.02
 
 
-def fill_gaps(values: np.ndarray) -> np.ndarray:
-    """Linear interpolation over frames that are NaN; ends take the nearest known value.
-
-    Args:
-        values: (T, ...) with whole frames NaN.
-
-    Returns:
-        Array of the same shape; all NaN stays all NaN.
-    """
-    flat = values.reshape(len(values), -1).astype(np.float64)
-    known = np.isfinite(flat).all(axis=1)
-    if known.all() or not known.any():
-        return values.astype(np.float64)
-    time = np.arange(len(flat))
-    filled = np.stack([np.interp(time, time[known], column[known]) for column in flat.T], axis=1)
-    return filled.reshape(values.shape)
-
-
-def smooth(values: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian over time (axis 0), out of place; the ends are continued, never wrapped."""
-    from scipy.ndimage import gaussian_filter1d
-
-    if sigma <= 0 or len(values) < 2:
-        return values
-    return gaussian_filter1d(values, sigma, axis=0, mode="nearest", truncate=3.0)
-
-
-def face_boxes(landmarks: np.ndarray, *, fps: float, smoothing: float = 0.2) -> np.ndarray:
+def face_boxes(
+    landmarks: np.ndarray,
+    *,
+    fps: float,
+    smoothing: float = 0.2,
+    segments: np.ndarray | None = None,
+) -> np.ndarray:
     """One box per frame.
 
     Args:
         landmarks: (T,478,>=2) pixels, NaN for missing frames.
         fps: frame rate, for the smoothing.
         smoothing: standard deviation of the temporal smoothing in seconds.
+        segments: (T,) labels of :class:`~talkingface.data.face.tracking.FaceTrack`; boxes are not
+            smoothed across a cut, and frames outside (-1) get interpolated boxes.
 
     Returns:
         (T,4) float64: x0, y0, x1, y1 in pixels; not clipped to the picture. NaN when the clip has
@@ -70,8 +52,8 @@ def face_boxes(landmarks: np.ndarray, *, fps: float, smoothing: float = 0.2) -> 
     extent = np.concatenate([low - centre, high - centre], axis=1) / size[:, None]
     extent = np.median(extent[known], axis=0)
     sigma = smoothing * fps
-    centre = smooth(fill_gaps(centre), sigma)
-    size = smooth(fill_gaps(size[:, None]), sigma)
+    centre = fill_gaps(smooth_runs(centre, sigma, segments))
+    size = fill_gaps(smooth_runs(size[:, None], sigma, segments))
     return np.concatenate([centre, centre], axis=1) + extent * size
 
 

@@ -36,8 +36,10 @@ def read_frames(
     """Yield the frames of a video one after the other, upright, without keeping them.
 
     With ``fps``, output frame k is the source frame whose time stamp is nearest to k / fps seconds
-    after the first picture; frames are repeated or left out as needed, so variable frame rates,
-    gaps and other rates keep their time. The number of frames is round(duration * fps), at least 1.
+    after the first picture, except that none shows up more than half an output frame before its
+    time: where the source holds a picture for longer, so does the output. Frames are repeated or
+    left out as needed, so variable frame rates, gaps and other rates keep their time. The number
+    of frames is round(duration * fps), at least 1.
     Without ``fps`` every source frame comes once. Damaged packets are skipped and a cut-off file
     ends early; both are logged as a warning. All frames have the size of the first one.
 
@@ -96,7 +98,7 @@ def _constant(info: MediaInfo, fps: float, start: float, end: float | None) -> I
 def _select(
     frames: Iterator[tuple[float, float, Any]], fps: float, first: int, stop: int | None
 ) -> Iterator[Any]:
-    """Choose the nearest source frame for each output index in [first, stop)."""
+    """Choose the source frame for each output index in [first, stop)."""
     index = first
     previous: tuple[float, float, Any] | None = None
     # Chosen frames wait until the source has lasted to the middle of their output interval, so
@@ -104,8 +106,10 @@ def _select(
     waiting: deque[tuple[int, Any]] = deque()
     for time, duration, frame in frames:
         if previous is not None:
-            middle = (previous[0] + time) / 2
-            while (index + _EPSILON) / fps <= middle and (stop is None or index < stop):
+            # Midway the new frame is the nearer one. After a long still (variable rates) that is
+            # far too early, e.g. lips would open before their sound.
+            change = max((previous[0] + time) / 2, time - 0.5 / fps)
+            while (index + _EPSILON) / fps <= change and (stop is None or index < stop):
                 waiting.append((index, previous[2]))
                 index += 1
         while waiting and (waiting[0][0] + 0.5 - _EPSILON) / fps <= time + duration:

@@ -267,7 +267,7 @@ def write_image(path: str | Path, rgb: np.ndarray, *, sync: bool = True) -> None
     cv2 = import_cv2()
     _check_picture(path, rgb)
     try:
-        ok, data = cv2.imencode(path.suffix, np.ascontiguousarray(rgb[..., ::-1]))
+        ok, data = cv2.imencode(path.suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
     except cv2.error as error:
         raise DataError(f"Unknown picture format '{path.suffix}': {path}. Use .png.") from error
     if not ok:

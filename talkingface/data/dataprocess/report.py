@@ -1,0 +1,188 @@
+"""``report.html`` and ``report.csv`` of a preparation: what every clip is worth, at a glance.
+
+Both follow from the markers alone and hold no times, so equal data give equal files.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from talkingface.utils.paths import write_text
+
+if TYPE_CHECKING:
+    from talkingface.data.dataprocess.base import ProcessReport
+
+SHEETS = ".report"  # folder of the contact sheets
+_PER_PAGE = 200
+_FACTS = (  # label, key of the measures, format
+    ("face", "face_ratio", "{:.0%}"),
+    ("height", "face_height", "{:.0f} px"),
+    ("sharpness", "sharpness", "{:.0f}"),
+    ("speech", "speech_ratio", "{:.0%}"),
+    ("mouth motion", "mouth_motion", "{:.1f} %"),
+    ("sound offset", "av_offset_ms", "{:+.0f} ms"),
+    ("confidence", "av_confidence", "{:.2f}"),
+)
+_STYLE = """
+body{font:14px/1.45 system-ui,sans-serif;margin:2em;color:#222;max-width:1300px}
+h1{font-size:20px} table{border-collapse:collapse;margin:1em 0}
+td,th{padding:2px 12px 2px 0;text-align:left} td.n{text-align:right}
+.clip{border-top:1px solid #ddd;padding:10px 0} .clip b{overflow-wrap:anywhere}
+.clip img{display:block;max-width:100%;margin-top:6px}
+.bad{color:#b00020} .warn{color:#a65c00} .ok{color:#2e7d32} .facts{color:#666}
+nav a{margin-right:8px}
+"""
+
+
+def write_report(report: ProcessReport, title: str) -> None:
+    """Write ``report.csv``, ``report.html`` and further pages into the processor's folder."""
+    names = sorted(report.markers, key=lambda n: (_rank(report, n), n))
+    _write_if_new(report.folder / "report.csv", _table(report, sorted(report.markers)))
+    pages = max(-(-len(names) // _PER_PAGE), 1)
+    for number in range(pages):
+        part = names[number * _PER_PAGE : (number + 1) * _PER_PAGE]
+        text = _page(report, title, part, number, pages)
+        _write_if_new(report.folder / _page_name(number), text)
+    number = pages
+    while (old := report.folder / _page_name(number)).exists():  # of a larger dataset
+        old.unlink()
+        number += 1
+
+
+def _write_if_new(path: Path, text: str) -> None:
+    try:
+        if path.read_text(encoding="utf-8") == text:
+            return
+    except (OSError, UnicodeDecodeError):
+        pass
+    write_text(path, text)
+
+
+def _rank(report: ProcessReport, name: str) -> int:
+    """What needs a look comes first: unusable, then outside the limits."""
+    marker = report.markers[name]
+    if marker["status"] != "ok":
+        return 0
+    return 1 if name in report.flags or marker.get("warnings") else 2
+
+
+def _page_name(number: int) -> str:
+    return f"report-{number + 1}.html" if number else "report.html"
+
+
+def _table(report: ProcessReport, names: Iterable[str]) -> str:
+    keys = sorted({key for m in report.markers.values() for key in m.get("measures") or ()})
+    head = [
+        "clip",
+        "status",
+        "used",
+        "reason",
+        "outside",
+        "warnings",
+        "frames",
+        "seconds",
+        "source",
+        "speaker",
+    ]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*head, *keys])
+    for name in names:
+        marker, clip = report.markers[name], report.clips.get(name)
+        measures = marker.get("measures") or {}
+        writer.writerow(
+            [
+                name,
+                marker["status"],
+                "no" if marker["status"] != "ok" or name in report.dropped else "yes",
+                marker.get("reason", ""),
+                "; ".join(f"{k}: {v}" for k, v in report.flags.get(name, {}).items()),
+                "; ".join(marker.get("warnings", ())),
+                marker["frames"],
+                marker["seconds"],
+                clip.source if clip else "",
+                clip.speaker if clip else "",
+                *("" if measures.get(key) is None else measures[key] for key in keys),
+            ]
+        )
+    return text.getvalue()
+
+
+def _page(report: ProcessReport, title: str, names: list[str], number: int, pages: int) -> str:
+    links = "".join(
+        f"<a href='{_page_name(n)}'>{n + 1}</a>" if n != number else f"<a><b>{n + 1}</b></a>"
+        for n in range(pages)
+    )
+    parts = [
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>",
+        f"<h1>{html.escape(title)}</h1>",
+    ]
+    if number == 0:
+        parts.append(_summary(report))
+    if pages > 1:
+        parts.append(f"<nav>Pages: {links}</nav>")
+    parts += [_clip(report, name) for name in names]
+    parts.append("</body></html>\n")
+    return "\n".join(parts)
+
+
+def _summary(report: ProcessReport) -> str:
+    good = report.of("ok")
+    frames = sum(report.markers[name]["frames"] for name in good)
+    seconds = sum(report.markers[name]["seconds"] for name in good)
+    warned = sum(bool(marker.get("warnings")) for marker in report.markers.values())
+    rows = [
+        ("clips", str(len(report.markers))),
+        ("usable", f"{len(good)} ({frames} frames, {seconds:.0f} s)"),
+        ("left out by quality.drop", str(len(report.dropped))),
+        ("outside a limit of quality", str(len(report.flags))),
+        ("with warnings", str(warned)),
+    ]
+    rows += [(f"not usable: {reason}", str(n)) for reason, n in report.reasons().most_common()]
+    rows += [(f"outside {key}", str(n)) for key, n in report.flag_counts().most_common()]
+    cells = "".join(f"<tr><td>{html.escape(a)}</td><td>{html.escape(b)}</td></tr>" for a, b in rows)
+    return (
+        f"<table>{cells}</table><p>Figures of every clip: <a href='report.csv'>report.csv</a>. "
+        "Green lines: landmarks; yellow: crop; grey-blue: sound; red: mouth opening; blue: scene "
+        "cut. A positive sound offset means that the sound is early. Unusable clips stand first, "
+        "then those outside a limit.</p>"
+    )
+
+
+def _clip(report: ProcessReport, name: str) -> str:
+    marker = report.markers[name]
+    measures: Mapping[str, Any] = marker.get("measures") or {}
+    notes = []
+    if marker["status"] != "ok":
+        notes.append(
+            f"<span class='bad'>{marker['status']}: {html.escape(marker['reason'])}</span>"
+        )
+    for text in report.flags.get(name, {}).values():
+        notes.append(f"<span class='warn'>{html.escape(text)}</span>")
+    notes += [f"<span class='warn'>{html.escape(w)}</span>" for w in marker.get("warnings", ())]
+    if name in report.dropped:
+        notes.append("<span class='bad'>left out</span>")
+    facts = [f"{marker['seconds']:.1f} s"] if marker["seconds"] else []
+    facts += [
+        f"{label} {form.format(measures[key])}"
+        for label, key, form in _FACTS
+        if measures.get(key) is not None
+    ]
+    if measures:
+        facts.append("yaw {:.0f} to {:.0f}".format(measures["yaw_min"], measures["yaw_max"]))
+    picture = ""
+    if (report.folder / SHEETS / f"{name}.jpg").exists():
+        link = html.escape(quote(f"{SHEETS}/{name}.jpg"), quote=True)
+        picture = f"<img loading='lazy' src='{link}' alt=''>"
+    return (
+        f"<div class='clip'><b>{html.escape(name)}</b> "
+        f"{' &middot; '.join(notes) or '<span class=ok>good</span>'}"
+        f"<div class='facts'>{html.escape(' | '.join(facts))}</div>{picture}</div>"
+    )

@@ -1,0 +1,130 @@
+"""Preparation of talking-face videos: what every family does before its own files are written."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from talkingface.data.clips import Clip
+from talkingface.data.dataprocess.base import DataProcess, SkipClip
+from talkingface.data.dataprocess.sheet import contact_sheet, picture, sheet_frames
+from talkingface.data.face.tracking import FaceTrack, track_face
+from talkingface.data.media.audio import load_audio
+from talkingface.data.media.probe import MediaInfo, probe
+from talkingface.data.media.reader import read_frames
+from talkingface.data.media.writer import write_image
+from talkingface.data.quality import RATE, measure
+
+
+@dataclass
+class FaceClip:
+    """A clip that was opened, listened to and looked at.
+
+    Attributes:
+        clip: where it lies.
+        info: what the file says of itself.
+        fps: frame rate of everything below.
+        wave: (N,) float32, 16 kHz mono; sample 0 belongs to the first frame.
+        track: the person's face.
+    """
+
+    clip: Clip
+    info: MediaInfo
+    fps: float
+    wave: np.ndarray
+    track: FaceTrack
+    _sheet: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def frames(self) -> Iterator[tuple[int, np.ndarray]]:
+        """(index, (H,W,3) uint8 RGB) of all frames; a pass also fills the contact sheet."""
+        wanted = set(sheet_frames(self.track))
+        for index, frame in enumerate(read_frames(self.clip.path, fps=self.fps)):
+            if index >= len(self.track):
+                return
+            if index in wanted and index not in self._sheet:
+                self._sheet[index] = picture(frame, self.track, index)
+            yield index, frame
+
+    def sheet(self) -> np.ndarray:
+        """The contact sheet; reads the video when nobody did."""
+        if not set(sheet_frames(self.track)) <= set(self._sheet):
+            for _ in self.frames():
+                pass
+        pictures = [self._sheet[index] for index in sorted(self._sheet)]
+        return contact_sheet(pictures, self.track, self.wave, self.fps)
+
+
+class VideoProcess(DataProcess):
+    """Opens a clip, follows the face, measures it, draws its contact sheet; then the family's part.
+
+    Sub-classes write :meth:`prepare_clip` and may raise :attr:`min_frames`.
+    """
+
+    min_frames = 2
+
+    def settings(self) -> dict[str, Any]:
+        cfg = self.cfg
+        return {
+            "fps": cfg.fps,
+            "face": cfg.face.model_dump(),
+            "min_seconds": cfg.min_seconds,
+        }
+
+    @abstractmethod
+    def prepare_clip(self, clip: FaceClip, out: Path) -> None:
+        """Write the files of one clip into ``out`` (exists, empty, temporary)."""
+
+    def process_clip(self, clip: Clip, out: Path) -> dict[str, Any]:
+        face_clip = self.open_clip(clip)
+        track, wave, fps = face_clip.track, face_clip.wave, face_clip.fps
+        try:
+            self.require_usable(face_clip)
+            self.prepare_clip(face_clip, out)
+        finally:  # the sheet of an unusable clip shows why
+            write_image(self.sheet_path(clip.id), face_clip.sheet(), sync=False)
+        return {
+            "frames": int(track.found.sum()),
+            "seconds": round(len(track) / fps, 3),
+            "size": list(track.size),
+            "source_fps": round(face_clip.info.fps, 3),
+            "sound": hashlib.blake2b(wave.tobytes(), digest_size=8).hexdigest(),
+            "measures": measure(track, wave, fps),
+        }
+
+    def open_clip(self, clip: Clip) -> FaceClip:
+        """Read sound and face of a clip.
+
+        Raises:
+            SkipClip: no picture or no sound.
+            DataError: the file cannot be read, or shows no face.
+        """
+        info = probe(clip.path)
+        if not info.has_video:
+            raise SkipClip("no picture: the file has no video stream")
+        if clip.audio == clip.path and not info.has_audio:
+            raise SkipClip(
+                "no sound: the file has no audio track (a .wav of the same name would serve)"
+            )
+        wave = load_audio(clip.audio, rate=RATE)
+        track = track_face(clip.path, fps=self.cfg.fps, options=self.cfg.face)
+        return FaceClip(clip, info, self.cfg.fps, wave, track)
+
+    def require_usable(self, clip: FaceClip) -> None:
+        """What no training can use is skipped; everything else is measured and listed.
+
+        Raises:
+            SkipClip: too short, mostly without a face, or silent.
+        """
+        track, seconds = clip.track, len(clip.track) / clip.fps
+        if seconds < self.cfg.min_seconds or track.found.sum() < self.min_frames:
+            raise SkipClip(f"too short: {len(track)} frames, {seconds:.2f} s")
+        if track.found_ratio < self.cfg.face.min_face_ratio:
+            raise SkipClip(f"face lost: found in {track.found_ratio:.0%} of the frames")
+        if not np.any(clip.wave):
+            raise SkipClip("silent: the sound track is all zeros")

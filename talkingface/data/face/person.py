@@ -1,0 +1,368 @@
+"""The person behind the face: segmentation, and the shoulder lines of LSP and MODA.
+
+Both families draw nine points per shoulder. MODA's torso is read off each frame's silhouette; LSP's
+shoulders are found once per shot and followed, which is steadier and survives hair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from talkingface.data.face.mesh import quiet_stderr
+from talkingface.data.face.series import fill_gaps, runs, smooth_runs
+from talkingface.data.face.topology import CHIN, LSP73, MOUTH_CORNERS
+from talkingface.utils.env import import_cv2, require
+
+PER_SIDE = 9
+_MASK_SIDE = 512  # the model works at 256 px; larger pictures only cost time
+
+
+class PersonSegmenter:
+    """MediaPipe's selfie segmentation (the general model inside the wheel)."""
+
+    def __init__(self) -> None:
+        mediapipe = require("mediapipe", why="Person segmentation")
+        self._cv2 = import_cv2()
+        with quiet_stderr():
+            self._model = mediapipe.solutions.selfie_segmentation.SelfieSegmentation(
+                model_selection=0
+            )
+            self._model.process(np.zeros((64, 64, 3), np.uint8))
+
+    def __call__(self, rgb: np.ndarray) -> np.ndarray:
+        """Confidence that a pixel belongs to a person.
+
+        Args:
+            rgb: (H,W,3) uint8.
+
+        Returns:
+            (h,w) float32 in 0..1 of a long side of at most 512 px; scale points by w / W.
+        """
+        scale = _MASK_SIDE / max(rgb.shape[:2])
+        if scale < 1:
+            size = tuple(max(1, round(n * scale)) for n in rgb.shape[1::-1])
+            rgb = self._cv2.resize(rgb, size, interpolation=self._cv2.INTER_LINEAR)
+        return self._model.process(np.ascontiguousarray(rgb)).segmentation_mask
+
+    def close(self) -> None:
+        self._model.close()
+
+    def __enter__(self) -> PersonSegmenter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+# -- MODA ------------------------------------------------------------------------------------------
+
+
+def torso_outline(
+    mask: np.ndarray, landmarks: np.ndarray, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Shoulder points of one frame from the silhouette below the mouth (MODA spec 5.3).
+
+    Args:
+        mask: (h,w) of :class:`PersonSegmenter`.
+        landmarks: (478,>=2) pixels of the frame.
+        width: of the frame, to which the result refers.
+
+    Returns:
+        (18,2) points from the picture's left to its right, nine per side (NaN on an unusable
+        side), and (2,) whether the left and right side are usable: not with hair on the shoulder
+        (too steep) or shoulders out of the picture (too short).
+    """
+    cv2 = import_cv2()
+    scale = width / mask.shape[1]
+    person = cv2.blur(mask, (7, 7)) > 0.5
+    top = int(landmarks[list(MOUTH_CORNERS), 1].max() / scale)
+    points = np.full((2, PER_SIDE, 2), np.nan)
+    for side, below in enumerate((person[max(top, 0) :], person[max(top, 0) :, ::-1])):
+        rows = np.flatnonzero(below.any(axis=1))
+        if len(rows) < 2:
+            continue
+        edge = below[rows].argmax(axis=1)  # outermost pixel per row, from this side's border
+        # The lowest of the innermost rows is the foot of the neck, whose sides are upright.
+        neck = int(np.flatnonzero(edge >= edge.max() - 0.01 * mask.shape[1])[-1])
+        x, y = np.minimum.accumulate(edge[neck:]), rows[neck:]
+        span = x[0] - x[-1]
+        if span < 0.05 * mask.shape[1] or (y[-1] - y[0]) > 1.5 * span:
+            continue
+        x, first = np.unique(x, return_index=True)  # the highest row of each column
+        wanted = np.linspace(x[0], x[-1], PER_SIDE)
+        line = np.stack([wanted, np.interp(wanted, x, y[first]) + max(top, 0)], axis=1)
+        line = (line + 0.5) * scale
+        if side:
+            line = line[::-1] * (-1, 1) + (width, 0)
+        points[side] = line
+    return points.reshape(-1, 2), np.isfinite(points).all(axis=(1, 2))
+
+
+def torso_track(
+    points: np.ndarray,
+    usable: np.ndarray,
+    size: tuple[int, int],
+    *,
+    sigma: float = 2.0,
+    segments: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Torso of a clip: gaps filled and smoothed; a side that is rarely usable goes to the corner.
+
+    Args:
+        points: (T,18,2), usable: (T,2), of :func:`torso_outline` per frame.
+        sigma: standard deviation of the smoothing in frames.
+
+    Returns:
+        (T,18,2) finite points and (2,) whether a side is usable in half of the frames.
+    """
+    width, height = size
+    good = usable.mean(axis=0) >= 0.5
+    sides = points.reshape(len(points), 2, PER_SIDE, 2).astype(np.float64)
+    result = np.empty_like(sides)
+    for side, corner in enumerate(((0, height), (width, height))):
+        result[:, side] = (
+            fill_gaps(smooth_runs(sides[:, side], sigma, segments)) if good[side] else corner
+        )
+    return result.reshape(len(points), 2 * PER_SIDE, 2), good
+
+
+# -- LSP -------------------------------------------------------------------------------------------
+
+_INIT_FRAMES = 15  # whose masks are averaged for the first estimate
+_ANCHOR_EVERY, _ANCHOR_PULL = 10, 0.1  # frames between two looks at the mask; share that counts
+_LK = {"winSize": (21, 21), "maxLevel": 3}
+_LK_REACH = 100  # pixels around the points that the tracker sees
+_COLUMNS = np.linspace(0.45, 1.1, PER_SIDE)  # face widths from the chin, neck to arm
+
+
+@dataclass(frozen=True)
+class Shoulders:
+    """Shoulder lines of a clip.
+
+    Attributes:
+        points: (T,18,2) pixels: 0-8 at the picture's left from outside to the neck, 9-17 at its
+            right from the neck outwards. NaN where a side was not found.
+        source: how each side was found in the first shot: ``segmentation``, ``pose`` or ``none``.
+    """
+
+    points: np.ndarray
+    source: tuple[str, str]
+
+    @property
+    def found(self) -> bool:
+        return bool(np.isfinite(self.points).any())
+
+
+def track_shoulders(
+    frames: Iterable[np.ndarray],
+    landmarks: np.ndarray,
+    *,
+    segments: np.ndarray | None = None,
+    sigma: float = 2.0,
+) -> Shoulders:
+    """Find the shoulders of a clip once per shot and follow them (LSP spec 14.9).
+
+    Args:
+        frames: (H,W,3) uint8 RGB, streamed; about fifteen are kept at a time.
+        landmarks: (T,478,3) pixels, NaN where no face was found.
+        segments: (T,) labels of the shots; -1: nobody to follow.
+        sigma: standard deviation of the smoothing in frames.
+    """
+    labels = np.zeros(len(landmarks), int) if segments is None else segments
+    starts = {start: stop for start, stop in runs(labels) if labels[start] >= 0}
+    points = np.full((len(landmarks), 2 * PER_SIDE, 2), np.nan)
+    source: tuple[str, str] | None = None
+    waiting: list[np.ndarray] = []
+    begin = stop = -1
+    follower: _Follower | None = None
+    with PersonSegmenter() as segmenter:
+        for index, frame in enumerate(frames):
+            if index >= len(labels):
+                break
+            if index in starts:
+                begin, stop, waiting, follower = index, starts[index], [], None
+            if not begin <= index < stop:
+                continue
+            if follower is not None:
+                points[index] = follower.step(frame, landmarks[index])
+                continue
+            waiting.append(frame)
+            if len(waiting) == _INIT_FRAMES or index == stop - 1:
+                marks = landmarks[begin : index + 1]
+                found, how = locate_shoulders(waiting, marks, segmenter)
+                source = source or how
+                follower = _Follower(found, segmenter)
+                for offset, kept in enumerate(waiting):
+                    points[begin + offset] = follower.step(kept, marks[offset])
+                waiting = []
+    usable = np.isfinite(points).all(axis=2)
+    for column in np.flatnonzero(usable.any(axis=0)):
+        points[:, column] = smooth_runs(points[:, column], sigma, labels)
+    return Shoulders(points, source or ("none", "none"))
+
+
+def locate_shoulders(
+    frames: list[np.ndarray], landmarks: np.ndarray, segmenter: PersonSegmenter
+) -> tuple[np.ndarray, tuple[str, str]]:
+    """First estimate: (18,2) pixels (NaN on a side without one), and how each side was found."""
+    marks = landmarks[np.isfinite(landmarks).all(axis=(1, 2))]
+    points = np.full((2, PER_SIDE, 2), np.nan)
+    if not len(marks):
+        return points.reshape(-1, 2), ("none", "none")
+    chin = np.median(marks[:, CHIN, :2], axis=0)
+    face_width = _face_width(np.median(marks[..., :2], axis=0))
+    mask = np.mean([segmenter(frame) for frame in frames], axis=0)
+    lines = _mask_line(mask, chin, face_width, frames[0].shape[1])
+    how = ["segmentation", "segmentation"]
+    pose = None
+    for side, sign in enumerate((-1, 1)):
+        distance = _COLUMNS * face_width
+        heights = _fit_line(distance, lines[side])
+        if heights is None:
+            pose = _pose_shoulders(frames[0]) if pose is None else pose
+            neck = chin + face_width * np.array([sign * 0.35, 0.15])
+            if side in pose:
+                line = np.linspace(neck, pose[side], PER_SIDE)
+                how[side] = "pose"
+            else:
+                how[side] = "none"
+                continue
+        else:
+            line = np.stack([chin[0] + sign * distance, heights], axis=1)
+        points[side] = line[::-1] if side == 0 else line
+    return points.reshape(-1, 2), (how[0], how[1])
+
+
+def _face_width(points: np.ndarray) -> float:
+    return float(np.ptp(points[list(LSP73[:15]), 0]))
+
+
+def _mask_line(mask: np.ndarray, chin: np.ndarray, face_width: float, width: int) -> np.ndarray:
+    """(2,9) height of the person's upper border per column, NaN where it is hair or nothing.
+
+    From the bottom up to the first background pixel; a border above the chin is long hair.
+    """
+    scale = width / mask.shape[1]
+    person = mask > 0.5
+    result = np.full((2, PER_SIDE), np.nan)
+    for side, sign in enumerate((-1, 1)):
+        columns = np.floor((chin[0] + sign * _COLUMNS * face_width) / scale).astype(int)
+        for number, column in enumerate(columns):
+            if not 0 <= column < mask.shape[1] or not person[-1, column]:
+                continue
+            above = np.flatnonzero(~person[::-1, column])
+            if len(above):
+                height = (mask.shape[0] - above[0]) * scale
+                if height > chin[1] - 0.25 * face_width:
+                    result[side, number] = height
+    return result
+
+
+def _fit_line(distance: np.ndarray, heights: np.ndarray) -> np.ndarray | None:
+    """Robust parabola through at least five heights; measured ones stay, others are filled."""
+    from scipy.optimize import least_squares
+
+    known = np.isfinite(heights)
+    if known.sum() < 5:
+        return None
+    unit = distance / distance[-1]
+    powers = np.vander(unit, 3 if known.sum() >= 7 else 2)
+
+    def misfit(coefficients: np.ndarray) -> np.ndarray:
+        return powers[known] @ coefficients - heights[known]
+
+    start = np.linalg.lstsq(powers[known], heights[known], rcond=None)[0]
+    spread = max(1.0, float(np.median(np.abs(misfit(start)))))
+    fit = powers @ least_squares(misfit, start, loss="huber", f_scale=spread).x
+    outlier = ~known | (np.abs(fit - np.nan_to_num(heights, nan=np.inf)) > 5 * spread)
+    return np.where(outlier, fit, heights)
+
+
+def _pose_shoulders(rgb: np.ndarray) -> dict[int, np.ndarray]:
+    """Shoulder joints inside the picture by MediaPipe Pose: side (0 picture's left) to x, y."""
+    mediapipe = require("mediapipe", why="Shoulders")
+    height, width = rgb.shape[:2]
+    with quiet_stderr():
+        # Complexity 1 is the only one inside the wheel; others would be downloaded.
+        with mediapipe.solutions.pose.Pose(static_image_mode=True, model_complexity=1) as model:
+            found = model.process(np.ascontiguousarray(rgb)).pose_landmarks
+    sides = {}
+    for side, number in ((0, 12), (1, 11)) if found else ():
+        joint = found.landmark[number]
+        if joint.visibility > 0.8 and 0 <= joint.x <= 1 and 0 <= joint.y <= 1:
+            sides[side] = np.array([joint.x * width, joint.y * height])
+    return sides
+
+
+class _Follower:
+    """Follows points by pyramidal Lucas-Kanade, checked backwards; lost ones move with the rest."""
+
+    def __init__(self, points: np.ndarray, segmenter: PersonSegmenter) -> None:
+        self.points = points
+        self._cv2 = import_cv2()
+        self._segmenter = segmenter
+        self._previous: np.ndarray | None = None
+        self._count = 0
+
+    def step(self, rgb: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        """Points (18,2) in the next frame."""
+        grey = self._cv2.cvtColor(rgb, self._cv2.COLOR_RGB2GRAY)
+        alive = np.isfinite(self.points).all(axis=1)
+        if self._previous is not None and alive.any():
+            self.points = self.points.copy()
+            self.points[alive] = self._flow(self._previous, grey, self.points[alive])
+            self._count += 1
+            if self._count % _ANCHOR_EVERY == 0 and np.isfinite(landmarks).all():
+                self._anchor(rgb, landmarks)
+        self._previous = grey
+        return self.points
+
+    def _flow(self, before: np.ndarray, after: np.ndarray, points: np.ndarray) -> np.ndarray:
+        lk = self._cv2.calcOpticalFlowPyrLK
+        # Only the surroundings: three pyramid levels of the window reach about this far.
+        low = np.maximum(np.floor(points.min(axis=0)).astype(int) - _LK_REACH, 0)
+        high = np.ceil(points.max(axis=0)).astype(int) + _LK_REACH
+        before, after = (
+            np.ascontiguousarray(image[low[1] : high[1], low[0] : high[0]])
+            for image in (before, after)
+        )
+        if min(before.shape) < 2 * _LK["winSize"][0]:
+            return points  # the points have left the picture
+        return self._flow_inside(lk, before, after, points - low) + low
+
+    def _flow_inside(
+        self, lk: Callable, before: np.ndarray, after: np.ndarray, points: np.ndarray
+    ) -> np.ndarray:
+        old = points[:, None].astype(np.float32)
+        new, found, _ = lk(before, after, old, None, **_LK)
+        back, found_back, _ = lk(after, before, new, None, **_LK)
+        error = np.linalg.norm(back - old, axis=2)[:, 0]
+        good = (found[:, 0] == 1) & (found_back[:, 0] == 1) & (error < 1.0)
+        moved = new[:, 0].astype(np.float64)
+        if good.all():
+            return moved
+        if good.sum() < 3:
+            return points
+        turn, _ = self._cv2.estimateAffinePartial2D(points[good], moved[good])
+        if turn is None:
+            return points
+        moved[~good] = points[~good] @ turn[:, :2].T + turn[:, 2]
+        return moved
+
+    def _anchor(self, rgb: np.ndarray, landmarks: np.ndarray) -> None:
+        """Pull points slowly to the border of the mask, so that small errors do not add up."""
+        mask = self._segmenter(rgb)
+        scale = rgb.shape[1] / mask.shape[1]
+        limit = landmarks[CHIN, 1] - 0.25 * _face_width(landmarks)
+        reach = 0.1 * _face_width(landmarks)
+        for point in self.points:
+            column = int(point[0] / scale) if np.isfinite(point[0]) else -1
+            if not 0 <= column < mask.shape[1] or mask[-1, column] <= 0.5:
+                continue
+            above = np.flatnonzero(mask[::-1, column] <= 0.5)
+            height = (mask.shape[0] - above[0]) * scale if len(above) else -np.inf
+            if height > limit and abs(height - point[1]) < reach:
+                point[1] += _ANCHOR_PULL * (height - point[1])

@@ -1,0 +1,150 @@
+"""Head pose by Procrustes to a fixed template; the canonical (pose-free) space and its inverse.
+
+Space: pixels of the picture with x to the right, y down and z toward the viewer, that is
+MediaPipe's z with its sign turned (MODA spec 5.1). Never mix with un-turned points.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from talkingface.data.face.series import smooth_runs
+from talkingface.data.face.topology import EYE_LEFT, EYE_RIGHT, pose_template
+
+EYE_DISTANCE = 120.0  # of the canonical face, in pixels of a 512 px square
+# Distance between the template's eye centres (means of the two 16-point lists), and its mean of
+# vertices 50, 280 and 168, the anchor of the canonical space (MODA spec 5.2).
+_TEMPLATE_EYES = 1.160
+_TEMPLATE_ANCHOR = np.array([0.000, 0.452, 0.166])
+_ANCHOR = (50, 280, 168)
+
+
+def flip_depth(landmarks: np.ndarray) -> np.ndarray:
+    """MediaPipe points (..., 3) to the space of this module and back, float64."""
+    return np.asarray(landmarks, np.float64) * (1.0, 1.0, -1.0)
+
+
+def procrustes(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Similarity with the least squared error (Umeyama 1991); never a reflection.
+
+    Args:
+        source: (..., N, 3) or (N, 3).
+        target: (..., N, 3).
+
+    Returns:
+        scale (...), rotation (..., 3, 3) and translation (..., 3) with
+        ``target ~ scale * rotation @ source + translation``.
+    """
+    a = source.mean(axis=-2, keepdims=True)
+    b = target.mean(axis=-2, keepdims=True)
+    x, y = source - a, target - b
+    u, d, vt = np.linalg.svd(np.swapaxes(y, -1, -2) @ x)
+    sign = np.ones(d.shape)
+    sign[..., -1] = np.sign(np.linalg.det(u) * np.linalg.det(vt))
+    rotation = (u * sign[..., None, :]) @ vt
+    scale = (d * sign).sum(-1) / np.broadcast_to((x**2).sum((-1, -2)), d.shape[:-1])
+    translation = b[..., 0, :] - scale[..., None] * (rotation @ a[..., 0, :, None])[..., 0]
+    return scale, rotation, translation
+
+
+def face_center(width: int, height: int) -> np.ndarray:
+    """Where the canonical face lies in a picture, (3,): (256, 232, 128) for 512 x 512."""
+    return np.array([width // 2, int(height / 2.2), width // 4], np.float64)
+
+
+def head_pose(
+    landmarks: np.ndarray,
+    *,
+    sigma: float = 1.0,
+    segments: np.ndarray | None = None,
+    canonical: str = "procrustes",
+) -> np.ndarray:
+    """Pose of the head in each frame (MODA spec 5.1 and 5.2).
+
+    Args:
+        landmarks: (T,478,3) MediaPipe points in pixels, NaN where no face was found.
+        sigma: standard deviation of the temporal smoothing in frames; 0: none.
+        segments: (T,) labels that smoothing does not cross; see
+            :func:`~talkingface.data.face.series.smooth_runs`.
+        canonical: ``procrustes`` takes anchor and scale from the template fit (steadier);
+            ``official`` from three vertices and the eyes, as the released code does.
+
+    Returns:
+        (T,7) float64: yaw, pitch, roll in degrees (unwrapped in time), anchor x, y, z in pixels,
+        and the factor from pixels to the canonical size. NaN where there is no face. Yaw > 0: the
+        nose is at the picture's left; pitch > 0: it points down; roll > 0: the eye at the
+        picture's right is higher.
+    """
+    from scipy.spatial.transform import Rotation
+
+    points = flip_depth(landmarks)
+    known = np.isfinite(points).all(axis=(1, 2))
+    pose = np.full((len(points), 7), np.nan)
+    if not known.any():
+        return pose
+    points = points[known]
+    vertices, template = pose_template()
+    scale, rotation, shift = procrustes(template, points[:, vertices])
+    canonicalising = np.swapaxes(rotation, 1, 2)
+    if canonical == "official":
+        anchor = points[:, _ANCHOR].mean(axis=1)
+        turned = (points - anchor[:, None]) @ rotation
+        # The released code pairs MediaPipe's two eye lists, both in ascending order.
+        left, right = turned[:, sorted(EYE_RIGHT), 0], turned[:, sorted(EYE_LEFT), 0]
+        factor = EYE_DISTANCE / np.abs(left - right).mean(axis=1)
+    elif canonical == "procrustes":
+        anchor = scale[:, None] * (rotation @ _TEMPLATE_ANCHOR) + shift
+        factor = EYE_DISTANCE / (scale * _TEMPLATE_EYES)
+    else:
+        raise ValueError(f"canonical={canonical!r}: procrustes or official")
+    pitch, yaw, roll = Rotation.from_matrix(canonicalising).as_euler("xyz", degrees=True).T
+    angles = np.unwrap(np.stack([yaw, pitch, roll], axis=1), period=360, axis=0)
+    pose[known] = np.concatenate([angles, anchor, factor[:, None]], axis=1)
+    if sigma > 0:
+        pose = smooth_runs(pose, sigma, segments)
+        pose[~known] = np.nan
+    return pose
+
+
+def _turn(pose: np.ndarray) -> np.ndarray:
+    """(T,3,3) rotation into the canonical space."""
+    from scipy.spatial.transform import Rotation
+
+    return Rotation.from_euler("xyz", pose[:, [1, 0, 2]], degrees=True).as_matrix()
+
+
+def canonicalize(points: np.ndarray, pose: np.ndarray, center: np.ndarray) -> np.ndarray:
+    """Take the head pose out: (T,V,3) points of this module's space to canonical pixels.
+
+    Args:
+        pose: (T,7) of :func:`head_pose`; frames must be finite.
+        center: (3,) of :func:`face_center`.
+    """
+    moved = points - pose[:, None, 3:6]
+    return moved @ np.swapaxes(_turn(pose), 1, 2) * pose[:, None, 6:7] + center
+
+
+def decanonicalize(points: np.ndarray, pose: np.ndarray, center: np.ndarray) -> np.ndarray:
+    """Exact inverse of :func:`canonicalize`."""
+    return (points - center) / pose[:, None, 6:7] @ _turn(pose) + pose[:, None, 3:6]
+
+
+def mean_shape(points: np.ndarray, vertices: np.ndarray, rounds: int = 10) -> np.ndarray:
+    """Generalised Procrustes: the mean shape of all frames, centred, root-mean-square radius 1.
+
+    Args:
+        points: (T,V,3).
+        vertices: those that align the frames.
+
+    Returns:
+        (V,3) in the orientation of the first frame; the centre and radius are those of
+        ``vertices``.
+    """
+    mean = points[0]
+    for _ in range(rounds):
+        scale, rotation, shift = procrustes(points[:, vertices], mean[vertices])
+        aligned = scale[:, None, None] * (points @ np.swapaxes(rotation, 1, 2)) + shift[:, None]
+        mean = aligned.mean(axis=0)
+        mean = mean - mean[vertices].mean(axis=0)
+        mean = mean / np.sqrt((mean[vertices] ** 2).sum(1).mean())
+    return mean

@@ -1,0 +1,207 @@
+"""One pass over a video: every face of every frame and what the pictures look like, cached.
+
+The cache is keyed by the file's content and the settings, so a moved or renamed file keeps it, and
+every family, the evaluation and the report share one detection.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from talkingface.data.face.mesh import FaceMesher
+from talkingface.data.face.topology import LIPS_OUTER, N_POINTS
+from talkingface.errors import TalkingFaceError
+from talkingface.utils.env import import_cv2
+from talkingface.utils.paths import atomic, project_root
+
+log = logging.getLogger(__name__)
+
+_CACHE_VERSION = 2
+_PATCH = 128  # side of the face patch on which sharpness and change are measured, in pixels
+_THUMBNAIL = (32, 18)
+# A cut: the thumbnails of two frames differ by this much (of 255) and by this multiple of what was
+# usual in the frames before, so that a waving hand or a zoom is none.
+_CUT_CHANGE, _CUT_RATIO, _CUT_MEMORY = 12.0, 4.0, 5
+
+
+@dataclass(frozen=True)
+class FaceScan:
+    """All faces of a video at a constant frame rate.
+
+    Attributes:
+        n_frames: frames of the video.
+        size: (2,) width and height in pixels.
+        frame: (N,) frame index of each detection, ascending.
+        points: (N,478,3) float32 pixels, see :class:`~talkingface.data.face.mesh.FaceMesher`.
+        sharpness: (N,) variance of the Laplacian of the face, scaled to 128 px, 8-bit grey.
+        mouth_texture: (N,) standard deviation of the grey values in the lips' box.
+        face_change: (N,) mean absolute grey difference of the face to the frame before (0-255).
+        change: (T,) mean absolute difference of thumbnails to the frame before (0-255).
+        cuts: indices of the first frames after scene cuts.
+    """
+
+    n_frames: int
+    size: np.ndarray
+    frame: np.ndarray
+    points: np.ndarray
+    sharpness: np.ndarray
+    mouth_texture: np.ndarray
+    face_change: np.ndarray
+    change: np.ndarray
+    cuts: np.ndarray
+
+
+def scan_frames(
+    frames: Iterable[np.ndarray],
+    *,
+    tracking: bool,
+    max_faces: int = 3,
+    max_side: int = 1280,
+    min_detection: float = 0.5,
+) -> FaceScan:
+    """Find the faces of consecutive frames.
+
+    Args:
+        frames: (H,W,3) uint8 RGB.
+        max_side: larger pictures are reduced by a whole factor to at most this long side first.
+    """
+    cv2 = import_cv2()
+    numbers, points, looks, changes, cuts = [], [], [], [], []
+    previous = thumbnail = None
+    size = (0, 0)
+    index = -1
+    options = {"max_faces": max_faces, "min_detection": min_detection}
+    with FaceMesher(tracking=tracking, **options) as mesher:
+        for index, frame in enumerate(frames):
+            height, width = frame.shape[:2]
+            size = (width, height)
+            # Blocks of whole pixels are averaged: fast, and free of the aliasing of other ways.
+            factor = -(-max(height, width) // max_side)
+            if factor > 1:
+                frame = frame[: height - height % factor, : width - width % factor]
+                small = (frame.shape[1] // factor, frame.shape[0] // factor)
+                frame = cv2.resize(frame, small, interpolation=cv2.INTER_AREA)
+            last, thumbnail = thumbnail, cv2.resize(frame, _THUMBNAIL, interpolation=cv2.INTER_AREA)
+            if last is not None:
+                changes.append(float(cv2.absdiff(thumbnail, last).mean()))
+                usual = np.median(changes[-1 - _CUT_MEMORY : -1] or [0.0])
+                if changes[-1] > max(_CUT_CHANGE, _CUT_RATIO * usual):
+                    cuts.append(index)
+                    if tracking:
+                        mesher.reset()
+            else:
+                changes.append(0.0)
+            for face in mesher(frame):
+                numbers.append(index)
+                points.append(face * factor)
+                looks.append(_looks(frame, previous, face))
+            previous = frame
+    columns = np.array(looks, np.float32).reshape(-1, 3).T
+    return FaceScan(
+        n_frames=index + 1,
+        size=np.array(size),
+        frame=np.array(numbers, np.int32),
+        points=np.array(points, np.float32).reshape(-1, N_POINTS, 3),
+        sharpness=columns[0],
+        mouth_texture=columns[1],
+        face_change=columns[2],
+        change=np.array(changes, np.float32),
+        cuts=np.array(cuts, np.int32),
+    )
+
+
+def _looks(
+    frame: np.ndarray, previous: np.ndarray | None, face: np.ndarray
+) -> tuple[float, float, float]:
+    """Sharpness, mouth texture and change of one face."""
+    cv2 = import_cv2()
+
+    def cut_out(image: np.ndarray, points: np.ndarray) -> np.ndarray | None:
+        x0, y0 = np.maximum(np.floor(points.min(axis=0)).astype(int), 0)
+        x1, y1 = np.ceil(points.max(axis=0)).astype(int)
+        part = image[y0:y1, x0:x1]
+        return cv2.cvtColor(part, cv2.COLOR_RGB2GRAY) if min(part.shape[:2]) >= 2 else None
+
+    patch = cut_out(frame, face[:, :2])
+    if patch is None:
+        return np.nan, np.nan, np.nan
+    side = (_PATCH, _PATCH)
+    patch = cv2.resize(patch, side, interpolation=cv2.INTER_AREA)
+    sharpness = float(cv2.Laplacian(patch, cv2.CV_32F).var())
+    mouth = cut_out(frame, face[list(LIPS_OUTER), :2])
+    texture = np.nan if mouth is None else float(mouth.std())
+    before = None if previous is None else cut_out(previous, face[:, :2])
+    if before is None:
+        return sharpness, texture, np.nan
+    before = cv2.resize(before, side, interpolation=cv2.INTER_AREA)
+    return sharpness, texture, float(cv2.absdiff(patch, before).mean())
+
+
+def content_hash(path: Path) -> str:
+    """Hash of a file's bytes; a moved or renamed file keeps its cache."""
+    digest = hashlib.blake2b(digest_size=12)
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def cache_folder() -> Path:
+    """Folder of cached scans, shared by all datasets."""
+    return project_root() / "dataset" / ".cache" / "faces"
+
+
+def scan_video(
+    path: Path,
+    *,
+    fps: float,
+    tracking: bool,
+    max_faces: int = 3,
+    max_side: int = 1280,
+    min_detection: float = 0.5,
+    cache: bool = True,
+) -> FaceScan:
+    """Faces of a whole video at a constant rate, from the cache when its content is known.
+
+    Args:
+        path: video or still picture (one frame).
+
+    Raises:
+        DataError: the file cannot be decoded.
+    """
+    from talkingface.data.media.reader import is_image, read_frames, read_image
+
+    settings = (
+        f"v{_CACHE_VERSION}-fps{fps:g}-track{int(tracking)}-faces{max_faces}-{max_side}"
+        f"-{min_detection:g}"
+    )
+    name = f"{content_hash(path)}-{settings}.npz"
+    stored = cache_folder() / name[:2] / name
+    if cache and stored.exists():
+        try:
+            with np.load(stored) as data:
+                values = {field.name: data[field.name] for field in fields(FaceScan)}
+            return FaceScan(**{**values, "n_frames": int(values["n_frames"])})
+        except Exception as error:  # damaged files make numpy and zipfile raise all kinds
+            log.warning("%s is damaged (%s); detecting again", stored, error)
+    frames = [read_image(path)] if is_image(path) else read_frames(path, fps=fps)
+    scan = scan_frames(
+        frames,
+        tracking=tracking,
+        max_faces=max_faces,
+        max_side=max_side,
+        min_detection=min_detection,
+    )
+    if cache:
+        try:
+            with atomic(stored) as temporary, open(temporary, "wb") as file:
+                np.savez(file, **asdict(scan))
+        except TalkingFaceError as error:  # a read-only disk costs time, not the result
+            log.debug("faces are not cached: %s", error)
+    return scan
