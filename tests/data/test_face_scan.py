@@ -17,7 +17,7 @@ import cv2  # noqa: E402
 
 from talkingface.data.face import scan as scan_module  # noqa: E402
 from talkingface.data.face.scan import FaceScan, cache_folder, scan_frames, scan_video  # noqa: E402
-from talkingface.data.face.topology import CHIN, FOREHEAD, N_POINTS  # noqa: E402
+from talkingface.data.face.topology import CHIN, FOREHEAD, LIPS_OUTER, N_POINTS  # noqa: E402
 from talkingface.data.media.writer import VideoWriter  # noqa: E402
 from talkingface.errors import DataError  # noqa: E402
 
@@ -175,6 +175,17 @@ def test_a_repeated_frame_does_not_change_and_a_new_one_does():
     assert scan.change[0] == scan.change[1] == 0 < scan.change[2]
 
 
+@pytest.mark.parametrize("shift", [(-400, 0), (0, -400), (400, 0), (0, 400), (-400, -400)])
+def test_what_is_outside_of_the_picture_is_not_measured(fresh, shift):
+    """Not even by counting from the other border."""
+    outside = fresh.points[0] + np.array([*shift, 0], np.float32)
+    assert np.isnan(scan_module._looks(photo(), photo(), outside)).all()
+    mouth = fresh.points[0].copy()
+    mouth[list(LIPS_OUTER), :2] += shift
+    sharpness, texture, change = scan_module._looks(photo(), photo(), mouth)
+    assert np.isnan(texture) and np.isfinite([sharpness, change]).all()
+
+
 # -- cuts ------------------------------------------------------------------------------------------
 
 
@@ -296,9 +307,12 @@ def test_without_the_cache_nothing_is_read_or_written(root, video, fresh):
     assert stored() == []
     scan_video(video, fps=25, tracking=True)
     (path,) = stored()
-    path.write_bytes(b"not an archive")
+    with np.load(path) as content:
+        np.savez(path, **{**content, "points": content["points"] + 1})  # someone else's
+    changed = path.read_bytes()
+    assert not same(scan_video(video, fps=25, tracking=True), fresh)
     assert same(scan_video(video, fps=25, tracking=True, cache=False), fresh)
-    assert path.read_bytes() == b"not an archive"
+    assert path.read_bytes() == changed
 
 
 def test_a_cache_that_cannot_be_written_costs_only_time(root, video, fresh):

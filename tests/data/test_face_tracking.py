@@ -267,6 +267,17 @@ def test_faces_that_pass_close_by_each_other_keep_their_tracks():
         assert (left.sharpness % 2 == 0).all()  # person 1 was always added first
 
 
+def test_someone_who_walks_through_the_picture_and_turns_is_one_person():
+    """The face is compared with where it was last, not with where it began."""
+    builder = Builder(60)
+    for frame in range(60):
+        builder.add(1 if frame < 30 else 3, [frame], 80 + 8 * frame, size=30)
+        builder.add(2, [frame], 300, y=300, size=10)
+    track = follow(builder.scan(), fps=FPS)
+    assert track.found.all() and track.persons == 2
+    assert np.diff(middle(track)).min() > 0
+
+
 def test_a_chosen_person_has_one_detection_per_frame():
     scan = Builder(30).add(1, range(30), 300).add(1, range(30), 306, y=152).scan(3)
     chosen = choose_person(scan, fps=FPS)

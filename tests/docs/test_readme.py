@@ -100,10 +100,12 @@ def test_the_tables_name_everything_that_is_registered(kind):
 
 
 def test_links_to_files_lead_somewhere():
-    for text in (README, (REPOSITORY / "docs/architecture.md").read_text("utf-8")):
-        for target in re.findall(r"\]\(([^)#]+)\)", text):
+    documents = [REPOSITORY / "README.md", *REPOSITORY.glob("docs/*.md"),
+                 *REPOSITORY.glob("*/README.md")]  # fmt: skip
+    for document in documents:
+        for target in re.findall(r"\]\(([^)#]+)", document.read_text("utf-8")):
             if not target.startswith("http"):
-                assert (REPOSITORY / target).exists(), target
+                assert (document.parent / target).exists(), f"{document.name}: {target}"
 
 
 def test_every_key_of_every_yaml_has_a_meaning():

@@ -215,6 +215,22 @@ def test_removed_depth_noise_does_not_land_in_the_lips(calm):
     assert back > 5 * after
 
 
+def test_smoothed_points_are_lifted_again_as_specified(near):
+    """LSP spec 14.4, step 6, point by point."""
+    landmarks = noisy(near)
+    face = lift(landmarks, SIZE, near.focal)
+    smoothed = face.smoothed(rotation=2, shift=2, depth=4)
+    inverse = np.linalg.inv([[near.focal, 0, 640], [0, near.focal, 360], [0, 0, 1]])
+    for t, v in ((3, 1), (20, 13), (39, 234)):
+        rotation, translation = smoothed.rotation[t], smoothed.translation[t]
+        point = face.points[t, v]
+        for _ in range(2):
+            depth = translation[2] + SCALE * (rotation @ point)[2]
+            camera = depth * (inverse @ [*landmarks[t, v, :2], 1])
+            point = rotation.T @ (camera - translation) / SCALE
+        np.testing.assert_allclose(smoothed.points[t, v], point, atol=1e-9)
+
+
 def test_smoothing_does_not_cross_a_cut(near):
     """The rotation is smoothed relative to the first frame, shots with other poses included."""
     landmarks = near.landmarks[[3, 25]].repeat(15, axis=0)

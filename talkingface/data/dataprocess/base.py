@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
@@ -48,6 +49,11 @@ class SkipClip(TalkingFaceError):
     """A clip that is not suitable; the message is the reason, counted in the report."""
 
 
+def _short(reason: str | None) -> str | None:
+    """A reason without its figures, to count equal ones."""
+    return reason and reason.split(":")[0]
+
+
 @dataclass
 class ProcessReport:
     """What a preparation did.
@@ -77,7 +83,7 @@ class ProcessReport:
     def reasons(self) -> Counter:
         """Unusable clips by reason, without the figures inside the reasons."""
         bad = (m for m in self.markers.values() if m["status"] != "ok")
-        return Counter(m["reason"].split(":")[0] for m in bad)
+        return Counter(_short(m["reason"]) for m in bad)
 
     def flag_counts(self) -> Counter:
         """Usable clips outside each limit of ``quality``."""
@@ -90,7 +96,7 @@ class ProcessReport:
             f"frames, {sum(m['seconds'] for m in good):.0f} s ({self.fresh} processed now)"
         )
         for reason, count in self.reasons().most_common():
-            names = [n for n, m in self.markers.items() if m.get("reason", "").startswith(reason)]
+            names = [n for n, m in self.markers.items() if _short(m.get("reason")) == reason]
             text += f"\n  not usable, {reason}: {count} ({', '.join(names[:3])}"
             text += ", ...)" if count > 3 else ")"
         warned = [name for name, marker in self.markers.items() if marker.get("warnings")]
@@ -136,6 +142,11 @@ def _collected_warnings(clip: Clip) -> Iterator[list[str]]:
     finally:
         package.removeHandler(handler)
         package.propagate = propagate
+
+
+def _unfinished(final: Path) -> list[Path]:
+    """Temporary folders of a clip's folder."""
+    return list(final.parent.glob(glob.escape(f".{final.name}.tmp") + "*"))
 
 
 def join_equal_sounds(clips: list[Clip], markers: dict[str, dict[str, Any]]) -> list[Clip]:
@@ -244,7 +255,6 @@ class DataProcess(ABC):
         for clip in sorted(clips, key=lambda clip: clip.id):
             marker = self.read_marker(clip.id)
             if marker is None:
-                report.pending += 1
                 continue
             report.markers[clip.id], report.clips[clip.id] = marker, clip
             broken = violations(marker.get("measures") or {}, limits)
@@ -316,7 +326,7 @@ class DataProcess(ABC):
         marker: dict[str, Any] = {"clip": clip.id, "fingerprint": self.fingerprint(clip)}
         with explain_os_errors(self.folder):
             # Those of killed runs; a living one holds the lock that this run has.
-            for left in final.parent.glob(glob.escape(f".{final.name}.tmp") + "*"):
+            for left in _unfinished(final):
                 shutil.rmtree(left, ignore_errors=True)
             temporary.mkdir(parents=True)
             self.sheet_path(clip.id).unlink(missing_ok=True)  # of an earlier version of the clip
@@ -365,10 +375,10 @@ class DataProcess(ABC):
                 todo = [clip for clip in todo if not self.is_current(clip)]
                 if todo:
                     self._process(todo, workers, show_progress)
-        report = self.report_on(clips)
-        report.fresh = len(todo)
-        if count > 1 and not all(self.is_current(c) or self._tried(c) for c in clips):
-            report.pending = max(report.pending, 1)
+        done = [clip for clip in clips if count == 1 or self._tried(clip)]
+        report = self.report_on(done)
+        report.fresh, report.pending = len(todo), len(clips) - len(done)
+        if report.pending:
             return report
         self.finalize(report)
         write_report(report, f"{self.cfg.dataset}: {self.id}")
@@ -402,24 +412,26 @@ class DataProcess(ABC):
 
         log.info("%s: preparing into %s", self.cfg.dataset, shown(self.folder))
         bar = progress(total=len(todo), unit="clip", desc="preparing", show=show_progress)
-        frames, reasons = 0, Counter()
+        start, frames, reasons = time.perf_counter(), 0, Counter()
         with bar:
             jobs = run_jobs(self.process_one, todo, self.cfg, workers, lost=self._lost)
             for number, marker in enumerate(jobs, 1):
                 frames += marker["frames"]
                 if marker["status"] != "ok":
-                    reasons[marker["reason"].split(":")[0]] += 1
+                    reasons[_short(marker["reason"])] += 1
                 bar.update()
-                rate = frames / max(bar.format_dict["elapsed"], 1e-6)
+                rate = frames / max(time.perf_counter() - start, 1e-6)
                 text = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common(3))
-                bad = f"{sum(reasons.values())} unusable" + (f" ({text})" if text else "")
-                bar.set_postfix_str(f"{rate:.0f} frames/s, {bad}")
+                state = f"{rate:.0f} frames/s, {sum(reasons.values())} unusable"
+                state += f" ({text})" if text else ""
+                bar.set_postfix_str(state)
                 if bar.disable and number % 100 == 0:
-                    log.info("prepared %d of %d clips, %s", number, len(todo), bad)
+                    log.info("prepared %d of %d clips, %s", number, len(todo), state)
 
     def _lost(self, clip: Clip) -> dict[str, Any]:
         """Marker of a clip whose worker process died, e.g. for lack of memory."""
-        for left in (self.folder / clip.id).parent.glob(f".{Path(clip.id).name}.tmp*"):
+        final = self.folder / clip.id
+        for left in (final, *_unfinished(final)):
             shutil.rmtree(left, ignore_errors=True)
         marker = {
             "clip": clip.id,
@@ -439,4 +451,9 @@ class DataProcess(ABC):
                 f"{bad} of {total} clips of {self.cfg.dataset} are unusable (max_failed_ratio = "
                 f"{self.cfg.max_failed_ratio}).\n{report.describe()}\n"
                 f"Details per clip: {shown(self.folder / 'report.html')}"
+            )
+        if len(report.dropped) == total - bad:
+            raise StageError(
+                f"quality.drop leaves out all usable clips of {self.cfg.dataset}.\n"
+                f"{report.describe()}"
             )

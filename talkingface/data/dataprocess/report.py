@@ -175,8 +175,9 @@ def _clip(report: ProcessReport, name: str) -> str:
         for label, key, form in _FACTS
         if measures.get(key) is not None
     ]
-    if measures:
-        facts.append("yaw {:.0f} to {:.0f}".format(measures["yaw_min"], measures["yaw_max"]))
+    turn = measures.get("yaw_min"), measures.get("yaw_max")
+    if None not in turn:
+        facts.append("yaw {:.0f} to {:.0f}".format(*turn))
     picture = ""
     if (report.folder / SHEETS / f"{name}.jpg").exists():
         link = html.escape(quote(f"{SHEETS}/{name}.jpg"), quote=True)

@@ -224,7 +224,8 @@ def locate_shoulders(
         if heights is None:
             pose = _pose_shoulders(frames[0]) if pose is None else pose
             neck = chin + face_width * np.array([sign * 0.35, 0.15])
-            if side in pose:
+            # A joint that does not lie well outside the neck belongs to a body turned aside.
+            if side in pose and sign * (pose[side][0] - neck[0]) > 0.3 * face_width:
                 line = np.linspace(neck, pose[side], PER_SIDE)
                 how[side] = "pose"
             else:

@@ -124,7 +124,7 @@ def _looks(
 
     def cut_out(image: np.ndarray, points: np.ndarray) -> np.ndarray | None:
         x0, y0 = np.maximum(np.floor(points.min(axis=0)).astype(int), 0)
-        x1, y1 = np.ceil(points.max(axis=0)).astype(int)
+        x1, y1 = np.maximum(np.ceil(points.max(axis=0)).astype(int), 0)
         part = image[y0:y1, x0:x1]
         return cv2.cvtColor(part, cv2.COLOR_RGB2GRAY) if min(part.shape[:2]) >= 2 else None
 
