@@ -85,9 +85,8 @@ class LiftedFace:
         )
         turned = Rotation.from_rotvec(turn).as_matrix() @ first
         points, rays = self.points[known], self._rays(known)
-        for _ in range(2):
-            distance = place[:, None, 2] + self.scale * (points @ turned[:, 2, :, None])[..., 0]
-            points = (rays * distance[..., None] - place[:, None]) @ turned / self.scale
+        distance = place[:, None, 2] + self.scale * (points @ turned[:, 2, :, None])[..., 0]
+        points = (rays * distance[..., None] - place[:, None]) @ turned / self.scale
         result = {name: np.full_like(getattr(self, name), np.nan) for name in _PER_FRAME}
         for name, values in zip(_PER_FRAME, (turned, place, points), strict=True):
             result[name][known] = values

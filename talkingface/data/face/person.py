@@ -6,8 +6,10 @@ shoulders are found once per shot and followed, which is steadier and survives h
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain, islice
 
 import numpy as np
 
@@ -172,32 +174,24 @@ def track_shoulders(
         sigma: standard deviation of the smoothing in frames.
     """
     labels = np.zeros(len(landmarks), int) if segments is None else segments
-    starts = {start: stop for start, stop in runs(labels) if labels[start] >= 0}
     points = np.full((len(landmarks), 2 * PER_SIDE, 2), np.nan)
     source: tuple[str, str] | None = None
-    waiting: list[np.ndarray] = []
-    begin = stop = -1
-    follower: _Follower | None = None
+    stream = iter(frames)
     with PersonSegmenter() as segmenter:
-        for index, frame in enumerate(frames):
-            if index >= len(labels):
-                break
-            if index in starts:
-                begin, stop, waiting, follower = index, starts[index], [], None
-            if not begin <= index < stop:
+        for start, stop in runs(labels):
+            shot = islice(stream, stop - start)
+            if labels[start] < 0:
+                deque(shot, maxlen=0)  # nobody to follow
                 continue
-            if follower is not None:
+            first = list(islice(shot, _INIT_FRAMES))
+            if not first:
+                break  # fewer frames than landmarks
+            marks = landmarks[start : start + len(first)]
+            found, how = locate_shoulders(first, marks, segmenter)
+            source = source or how
+            follower = _Follower(found, segmenter)
+            for index, frame in enumerate(chain(first, shot), start):
                 points[index] = follower.step(frame, landmarks[index])
-                continue
-            waiting.append(frame)
-            if len(waiting) == _INIT_FRAMES or index == stop - 1:
-                marks = landmarks[begin : index + 1]
-                found, how = locate_shoulders(waiting, marks, segmenter)
-                source = source or how
-                follower = _Follower(found, segmenter)
-                for offset, kept in enumerate(waiting):
-                    points[begin + offset] = follower.step(kept, marks[offset])
-                waiting = []
     usable = np.isfinite(points).all(axis=2)
     for column in np.flatnonzero(usable.any(axis=0)):
         points[:, column] = smooth_runs(points[:, column], sigma, labels)

@@ -16,6 +16,7 @@ import numpy as np
 
 from talkingface.data.face.mesh import FaceMesher
 from talkingface.data.face.topology import LIPS_OUTER, N_POINTS
+from talkingface.data.media.files import cannot_open
 from talkingface.errors import TalkingFaceError
 from talkingface.utils.env import import_cv2
 from talkingface.utils.paths import atomic, project_root
@@ -146,9 +147,12 @@ def _looks(
 def content_hash(path: Path) -> str:
     """Hash of a file's bytes; a moved or renamed file keeps its cache."""
     digest = hashlib.blake2b(digest_size=12)
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
+    try:
+        with open(path, "rb") as file:
+            for block in iter(lambda: file.read(1 << 20), b""):
+                digest.update(block)
+    except OSError as error:
+        raise cannot_open(Path(path), error) from error
     return digest.hexdigest()
 
 

@@ -51,7 +51,7 @@ def open_media(path: str | Path) -> Iterator[Any]:
         with path.open("rb") as stream:
             head = stream.read(4096)
     except OSError as error:
-        raise _cannot_open(path, error) from error
+        raise cannot_open(path, error) from error
     if not head:
         raise DataError(f"The file is empty (0 bytes): {path}. Copy or download it again.")
     try:
@@ -66,7 +66,8 @@ def open_media(path: str | Path) -> Iterator[Any]:
         yield container
 
 
-def _cannot_open(path: Path, error: OSError) -> Exception:
+def cannot_open(path: Path, error: OSError) -> Exception:
+    """What to tell about a file that cannot be read."""
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return DataError(f"The file does not exist: {path}. Check the path.")
     if error.errno == errno.EISDIR or path.is_dir():

@@ -22,9 +22,7 @@ class SyncNet(nn.Module):
         out_features: length of the embeddings; 1024 is official.
     """
 
-    def __init__(
-        self, width: float = 1.0, image_size: int = 224, out_features: int = 1024
-    ) -> None:
+    def __init__(self, width: float = 1.0, image_size: int = 224, out_features: int = 1024) -> None:
         super().__init__()
         self.image_size = image_size
 
@@ -67,9 +65,7 @@ class SyncNet(nn.Module):
         side = _side_after(layers, image_size)
         self.netcnnlip = nn.Sequential(*layers, *conv3(g, e, (1, side, side), 1, 0))
         self.netfcaud, self.netfclip = (
-            nn.Sequential(
-                nn.Linear(e, e), nn.BatchNorm1d(e), nn.ReLU(), nn.Linear(e, out_features)
-            )
+            nn.Sequential(nn.Linear(e, e), nn.BatchNorm1d(e), nn.ReLU(), nn.Linear(e, out_features))
             for _ in range(2)
         )
 
