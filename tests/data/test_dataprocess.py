@@ -16,6 +16,7 @@ import pytest
 from preparekit import (
     Counting,
     config,
+    count,
     list_clips,
     names_as_clips,
     prepare,
@@ -31,6 +32,7 @@ from talkingface.data.media.audio import load_audio
 from talkingface.data.media.mel import wav2lip_mel
 from talkingface.data.media.reader import read_frames
 from talkingface.errors import EnvironmentProblem, StageError
+
 
 @pytest.fixture(scope="module")
 def clips(tiny_synthetic: Path) -> Path:
@@ -83,7 +85,9 @@ def test_a_killed_preparation_goes_on_to_the_same_bytes(tmp_path, clips, undistu
     assert any(".tmp" in name for name in left), "the kill came too late to test anything"
     report = prepare(root, clips)
     assert 0 < report.fresh < 4
-    assert tree(root) == tree(undisturbed)
+    made = tree(root)
+    assert {"imgs/report.html", "imgs/report.csv", "imgs/.report/id0/id0_000.jpg"} <= set(made)
+    assert made == tree(undisturbed)
 
 
 def test_two_preparations_at_once_do_not_disturb_each_other(tmp_path, clips, undisturbed):
@@ -222,7 +226,7 @@ def test_a_bad_clip_is_not_tried_again_until_it_changes(tmp_path, mixed):
 
 def test_no_exception_of_one_clip_stops_the_others(tmp_path):
     clips = names_as_clips(tmp_path, "opencv", "key", "skip", "good1", "good2", "a b/点.c")
-    report = Counting(config(tmp_path, clips)).run(workers=1, show_progress=False)
+    report = count(tmp_path, clips)
     statuses = {name: marker["status"] for name, marker in report.markers.items()}
     assert statuses == {
         "a b/点.c": "ok",
@@ -248,7 +252,7 @@ def test_unexpected_failures_are_tried_again_and_skipped_clips_are_not(tmp_path)
 
 def test_lists_are_made_of_usable_clips_only(tmp_path):
     clips = names_as_clips(tmp_path, "key", "skip", "good1", "good2", "good3")
-    Counting(config(tmp_path, clips)).run(workers=1, show_progress=False)
+    count(tmp_path, clips)
     splits = [read_filelist(tmp_path / "filelist" / f"{s}.txt") for s in ("train", "val", "test")]
     assert [len(names) for names in splits] == [1, 1, 1]
     assert sorted(sum(splits, [])) == ["good1", "good2", "good3"]
@@ -258,15 +262,16 @@ def test_existing_lists_are_never_changed(tmp_path):
     clips = names_as_clips(tmp_path, "skip", "good1", "good2", "good3")
     list_clips(tmp_path, "good1", "skip")
     before = {p.name: p.read_text() for p in (tmp_path / "filelist").iterdir()}
-    report = Counting(config(tmp_path, clips)).run(workers=1, show_progress=False)
+    report = count(tmp_path, clips)
     assert sorted(report.markers) == ["good1", "skip"]
     assert {p.name: p.read_text() for p in (tmp_path / "filelist").iterdir()} == before
 
 
-def test_a_full_disk_stops_the_run(tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_stops_the_run(tmp_path, workers):
     clips = names_as_clips(tmp_path, "a", "disk", "c")
     with pytest.raises(EnvironmentProblem, match="disk or quota full"):
-        Counting(config(tmp_path, clips)).run(workers=1, show_progress=False)
+        count(tmp_path, clips, workers)
 
 
 def test_markers_say_what_was_read(tmp_path):

@@ -1,4 +1,4 @@
-"""Where clips are worked on: processes of this machine, or those of a dask or ray cluster.
+"""Where clips are worked on: processes of this machine, or a dask or ray cluster, all by joblib.
 
 Nothing here schedules work across machines: that is the engines' business, or that of the batch
 system that starts ``--shard=i/n``. Workers of a cluster must see the same folders.
@@ -7,13 +7,15 @@ system that starts ``--shard=i/n``. Workers of a cluster must see the same folde
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import pickle
 import socket
 import sys
-from collections.abc import Callable, Hashable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from talkingface.errors import ConfigError, EnvironmentProblem
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TIMEOUT = 20  # seconds that a cluster has to answer
-_AHEAD = 4  # clips handed out per worker of a cluster, so that none waits for the next
 
 
 def parse_shard(shard: str | None) -> tuple[int, int]:
@@ -55,19 +56,37 @@ def run_jobs(
     Raises:
         EnvironmentProblem: no cluster answers, or the engine is not installed.
     """
+    from joblib import Parallel, delayed, parallel_config
+
     if cfg.executor == "local":
         count = workers or process_workers(cfg.process_workers, len(items))
         log.info("preparing %d clips with %d process(es)", len(items), count)
         yield from _run_local(function, items, count, lost)
         return
-    # The engines' own interfaces, not joblib's backends for them: those wait for ever (dask) or
-    # stop the run (ray) when a clip kills its worker.
-    engine = {"dask": _run_dask, "ray": _run_ray}[cfg.executor]
     plugins = [str(folder) for folder in cfg.registry.plugins]
-    work = partial(_work_far, str(project_root()), plugins, pickle.dumps(function))
+    work = delayed(partial(_work_far, str(project_root()), plugins, pickle.dumps(function)))
+    connect = {"dask": _dask_cluster, "ray": _ray_cluster}[cfg.executor]
+    with connect(cfg.executor_address) as workers:
+        log.info("preparing %d clips on %s with %d worker(s)", len(items), cfg.executor, workers)
+        # joblib's ray backend gives its results only when all are done: it gets the clips in
+        # rounds that are long enough to keep every worker busy.
+        size = 8 * workers if cfg.executor == "ray" else len(items)
+        how = "list" if cfg.executor == "ray" else "generator_unordered"
+        with parallel_config(backend=cfg.executor, n_jobs=max(workers, 2)):
+            for start in range(0, len(items), size):
+                jobs = (work(n, items[n]) for n in range(start, min(start + size, len(items))))
+                for number, result in _answers(Parallel(return_as=how, batch_size=1), jobs, cfg):
+                    yield lost(items[number]) if result is None else result
+
+
+def _answers(pool: Any, jobs: Iterator[Any], cfg: Config) -> Iterator[tuple[int, Any]]:
+    """What :func:`_work_far` gave; its errors are raised here."""
     try:
-        yield from engine(work, items, cfg.executor_address, lost)
-    except (ImportError, RuntimeError) as error:
+        for number, result in pool(jobs):
+            if isinstance(result, Exception):
+                raise result
+            yield number, result
+    except (ImportError, AttributeError, RuntimeError) as error:
         raise EnvironmentProblem(
             f"The {cfg.executor} cluster cannot work on the clips: {error}. Its workers need this "
             "package, in the version that is used here, and what it needs."
@@ -117,8 +136,39 @@ def _numbered(
     return number, function(item)
 
 
-def _work_far(root: str, plugins: list[str], function: bytes, item: Any) -> dict[str, Any]:
-    """Apply a pickled function in a worker of a cluster, which may know nothing of this project.
+_kept = threading.local()  # the child process of each thread of a cluster's worker
+
+
+def _work_far(
+    root: str, plugins: list[str], function: bytes, number: int, item: Any
+) -> tuple[int, Any]:
+    """One clip on a worker of a cluster, in a child process of its own.
+
+    An engine whose worker dies waits for ever (dask) or ends the run (ray); a dead child costs one
+    clip.
+
+    Returns:
+        The item's number and its result: None when its process died twice, an exception otherwise.
+    """
+    from joblib.externals.loky import ProcessPoolExecutor
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    for _ in range(2):
+        if getattr(_kept, "child", None) is None:
+            # Workers of dask are daemons, which Python forbids to have children.
+            multiprocessing.current_process()._config["daemon"] = False
+            _kept.child = ProcessPoolExecutor(max_workers=1, timeout=60)
+        try:
+            return number, _kept.child.submit(_in_child, root, plugins, function, item).result()
+        except TerminatedWorkerError:
+            _kept.child = None
+        except Exception as error:  # as a value: the engines would wrap it
+            return number, error
+    return number, None
+
+
+def _in_child(root: str, plugins: list[str], function: bytes, item: Any) -> dict[str, Any]:
+    """Apply a pickled function in a process that may know nothing of this project.
 
     Args:
         root: project folder, from which paths of the configuration start.
@@ -127,23 +177,6 @@ def _work_far(root: str, plugins: list[str], function: bytes, item: Any) -> dict
     os.environ["TALKINGFACE_ROOT"] = root
     sys.path += [folder for folder in plugins if folder not in sys.path]
     return _numbered(pickle.loads(function), 0, item, False)[1]
-
-
-def _handed_out(
-    items: Sequence[Any],
-    limit: int,
-    submit: Callable[[Any], Hashable],
-    wait: Callable[[list], list],
-) -> Iterator[tuple[Any, Any]]:
-    """Keep at most ``limit`` items in work; yields each with what ``submit`` gave, once done."""
-    waiting, working = iter(items), {}
-    while True:
-        for item in islice(waiting, limit - len(working)):
-            working[submit(item)] = item
-        if not working:
-            return
-        for future in wait(list(working)):
-            yield working.pop(future), future
 
 
 def _knock(address: str) -> None:
@@ -158,12 +191,9 @@ def _knock(address: str) -> None:
     socket.create_connection((host.strip("[]"), int(port)), timeout=_TIMEOUT).close()
 
 
-def _run_dask(
-    work: Callable[[Any], dict[str, Any]],
-    items: Sequence[Any],
-    address: str | None,
-    lost: Callable[[Any], dict[str, Any]],
-) -> Iterator[dict[str, Any]]:
+@contextmanager
+def _dask_cluster(address: str | None) -> Iterator[int]:
+    """Connect to a dask scheduler; gives the number of threads of its workers."""
     distributed = require("distributed", why="--executor=dask", extra="dask")
     address = address or os.environ.get("DASK_SCHEDULER_ADDRESS")
     if not address:
@@ -177,31 +207,16 @@ def _run_dask(
     except (OSError, ValueError, distributed.TimeoutError) as error:
         raise EnvironmentProblem(f"No dask cluster answers at {address}: {error}") from error
     with client:
-        threads = sum(client.nthreads().values())
-        if not threads:
-            raise EnvironmentProblem(f"The dask cluster at {address} has no worker.")
-        log.info("preparing %d clips on dask with %d worker(s)", len(items), threads)
-
-        def submit(item: Any) -> Any:
-            return client.submit(work, item, pure=False)
-
-        def wait(futures: list) -> list:
-            return list(distributed.wait(futures, return_when="FIRST_COMPLETED").done)
-
-        for item, future in _handed_out(items, _AHEAD * threads, submit, wait):
-            try:
-                result = future.result()
-            except distributed.KilledWorker:
-                result = lost(item)
-            yield result
+        try:
+            client.wait_for_workers(1, timeout=_TIMEOUT)
+        except distributed.TimeoutError as error:
+            raise EnvironmentProblem(f"The dask cluster at {address} has no worker.") from error
+        yield sum(client.nthreads().values())
 
 
-def _run_ray(
-    work: Callable[[Any], dict[str, Any]],
-    items: Sequence[Any],
-    address: str | None,
-    lost: Callable[[Any], dict[str, Any]],
-) -> Iterator[dict[str, Any]]:
+@contextmanager
+def _ray_cluster(address: str | None) -> Iterator[int]:
+    """Connect to a ray cluster; gives the number of its CPUs."""
     ray = require("ray", why="--executor=ray", extra="ray")
     address = address or os.environ.get("RAY_ADDRESS") or "auto"
     own = not ray.is_initialized()
@@ -215,30 +230,11 @@ def _run_ray(
                 f"No ray cluster answers at '{address}': {error}. Start one with 'ray start "
                 "--head', or give --executor_address."
             ) from error
+    from ray.util.joblib import register_ray
+
+    register_ray()
     try:
-        cpus = int(ray.cluster_resources().get("CPU", 1))
-        log.info("preparing %d clips on ray with %d worker(s)", len(items), cpus)
-
-        @ray.remote(max_retries=1)
-        def task(item: Any) -> dict[str, Any]:
-            return work(item)
-
-        def wait(futures: list) -> list:
-            return ray.wait(futures)[0]
-
-        died = (
-            ray.exceptions.WorkerCrashedError,
-            ray.exceptions.OutOfMemoryError,
-            ray.exceptions.NodeDiedError,
-        )
-        for item, future in _handed_out(items, _AHEAD * cpus, task.remote, wait):
-            try:
-                result = ray.get(future)
-            except ray.exceptions.RayTaskError as error:
-                raise error.cause from None  # as it was raised, without ray's traceback
-            except died:
-                result = lost(item)
-            yield result
+        yield int(ray.cluster_resources().get("CPU", 1))
     finally:
         if own:
             ray.shutdown()

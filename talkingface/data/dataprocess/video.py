@@ -122,9 +122,9 @@ class VideoProcess(DataProcess):
             SkipClip: too short, mostly without a face, or silent.
         """
         track, seconds = clip.track, len(clip.track) / clip.fps
-        if seconds < self.cfg.min_seconds or track.found.sum() < self.min_frames:
-            raise SkipClip(f"too short: {len(track)} frames, {seconds:.2f} s")
         if track.found_ratio < self.cfg.face.min_face_ratio:
             raise SkipClip(f"face lost: found in {track.found_ratio:.0%} of the frames")
+        if seconds < self.cfg.min_seconds or track.found.sum() < self.min_frames:
+            raise SkipClip(f"too short: {len(track)} frames, {seconds:.2f} s")
         if not np.any(clip.wave):
             raise SkipClip("silent: the sound track is all zeros")
