@@ -449,8 +449,7 @@ class DataProcess(ABC):
         if bad == total or bad > self.cfg.max_failed_ratio * total:
             raise StageError(
                 f"{bad} of {total} clips of {self.cfg.dataset} are unusable (max_failed_ratio = "
-                f"{self.cfg.max_failed_ratio}).\n{report.describe()}\n"
-                f"Details per clip: {shown(self.folder / 'report.html')}"
+                f"{self.cfg.max_failed_ratio}).\n{report.describe()}"
             )
         if len(report.dropped) == total - bad:
             raise StageError(
