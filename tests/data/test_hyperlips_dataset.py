@@ -11,6 +11,7 @@ import torch
 from trainkit import hyperlips_config
 
 from talkingface.config.config import load_config
+from talkingface.data.dataprocess.hyperlipsbase_process import HyperLipsBaseProcess
 from talkingface.data.dataset.base import build_loader
 from talkingface.data.dataset.hyperlipsbase_dataset import (
     HyperLipsBaseDataset,
@@ -35,10 +36,13 @@ def make_clip(root: Path, name: str, frames: int = FRAMES, missing: tuple[int, .
     columns = 1 + frames * 80 // 25
     np.save(folder / "mel.npy", np.tile(np.arange(columns, dtype=np.float32), (80, 1)))
     found = np.array([i not in missing for i in range(frames)])
-    np.savez(folder / "face.npz", boxes=np.zeros((frames, 4), np.float32), found=found)
-    marker = root / "preprocessed_data" / "imgs" / ".status" / f"{name}.json"
-    marker.parent.mkdir(parents=True, exist_ok=True)
-    marker.write_text(json.dumps({"status": "ok", "clip": name}))
+    boxes, segments = np.zeros((frames, 4), np.float32), np.zeros(frames, np.int32)
+    np.savez(folder / "face.npz", boxes=boxes, found=found, segments=segments)
+    process = HyperLipsBaseProcess(hyperlips_config(root=str(root)))
+    path = process.marker_path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fingerprint = {"processor": process.settings_hash()}
+    path.write_text(json.dumps({"status": "ok", "clip": name, "fingerprint": fingerprint}))
 
 
 def make_root(root: Path, clips: dict[str, dict] | None = None) -> Path:
