@@ -13,6 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # As many test processes as cores: threads of PyTorch would wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 SCRIPT = REPOSITORY / "run_talkingface.py"
 if str(REPOSITORY) not in sys.path:  # plain "pytest" in a checkout that is not installed
