@@ -101,7 +101,6 @@ def _run_local(
 ) -> Iterator[dict[str, Any]]:
     """Processes of this machine. A death among them costs no more than the item it died of."""
     from joblib import Parallel, delayed
-    from joblib.externals.loky import ProcessPoolExecutor
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     open_items = dict(enumerate(items))
@@ -120,12 +119,25 @@ def _run_local(
             # Work is handed out in order: what was being done is among the first still open.
             for number in list(open_items)[: 2 * count]:
                 item = open_items.pop(number)
-                try:
-                    with ProcessPoolExecutor(max_workers=1) as alone:
-                        result = alone.submit(function, item).result()
-                except TerminatedWorkerError:
-                    result = lost(item)
-                yield result
+                result = _alone(function, item)
+                yield lost(item) if result is None else result
+
+
+def _alone(function: Callable[[Any], dict[str, Any]], item: Any) -> dict[str, Any] | None:
+    """One item in a process of its own; None when it dies twice.
+
+    Twice, because an item may be here for the first time, and once may be bad luck.
+    """
+    from joblib.externals.loky import ProcessPoolExecutor
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    for _ in range(2):
+        try:
+            with ProcessPoolExecutor(max_workers=1) as child:
+                return child.submit(function, item).result()
+        except TerminatedWorkerError:
+            continue
+    return None
 
 
 def _numbered(
