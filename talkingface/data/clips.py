@@ -69,6 +69,9 @@ def discover_clips(
         hidden = hidden or is_temporary(path)
         if hidden or path.suffix.lower() not in VIDEO_SUFFIXES or not path.is_file():
             continue
+        if not _is_text(path.name):
+            log.warning("%r has a name that cannot be written to lists; rename it", str(path))
+            continue
         clip = make_clip(path, path.relative_to(data_dir).with_suffix("").as_posix())
         if rules.exclude and re.fullmatch(rules.exclude, clip.id):
             excluded.append(clip.id)
@@ -99,6 +102,14 @@ def discover_clips(
         if names and not quiet:
             log.info("%s: %d name(s) %s, e.g. %s", shown(data_dir), len(names), what, names[0])
     return [replace(clip, source=merged(clip.source)) for clip in clips.values()]
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file name can stand in a list: valid UTF-8 without line breaks."""
+    try:
+        return bool(name.encode("utf-8")) and len(name.splitlines()) == 1
+    except UnicodeEncodeError:
+        return False
 
 
 def _names_in(clip_id: str, rules: ClipsSection) -> Mapping[str, str] | None:
@@ -175,17 +186,20 @@ def read_filelist(path: Path) -> list[str]:
         line = line.strip()
         if not line or line.startswith("#"):
             continue
-        if line[0] == '"' and line.count('"') >= 2:
-            name = line[1 : line.index('"', 1)]
-        else:
-            name = line.split()[0]
+        quoted = re.match(r'"((?:[^"]|"")+)"', line)
+        name = quoted[1].replace('""', '"') if quoted else line.split()[0]
         names.append(name.replace("\\", "/"))
     return list(dict.fromkeys(names))
 
 
 def write_filelist(path: Path, names: Iterable[str]) -> None:
-    """Write a list atomically; names with blanks or a leading ``#`` are quoted."""
-    lines = [f'"{name}"' if " " in name or name[:1] == "#" else name for name in names]
+    """Write a list atomically; names with blanks, quotes or a leading ``#`` are quoted."""
+
+    def quoted(name: str) -> str:
+        return f'"{name.replace(chr(34), 2 * chr(34))}"'
+
+    plain = re.compile(r'[^\s"#][^\s"]*')
+    lines = [name if plain.fullmatch(name) else quoted(name) for name in names]
     write_text(path, "".join(line + "\n" for line in lines))
 
 

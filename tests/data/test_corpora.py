@@ -26,6 +26,7 @@ from talkingface.data.clips import (
     read_filelist,
     split_clips,
     split_names,
+    write_filelist,
 )
 from talkingface.errors import ConfigError, StageError
 from talkingface.registry import get_registry
@@ -717,3 +718,18 @@ def test_without_yt_dlp_the_extra_is_named(annotations, raw, monkeypatch, capsys
     assert hdtf(annotations, raw) == 2
     assert "pip install -e '.[hdtf]'" in capsys.readouterr().err
     assert 'hdtf = ["yt-dlp"]' in (REPOSITORY / "pyproject.toml").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", ['he said "yes"', "a\tb", "#1", "a b", "plain/x_1", '"'])
+def test_every_name_comes_back_from_a_list(tmp_path, name):
+    write_filelist(tmp_path / "list.txt", [name, "other"])
+    assert read_filelist(tmp_path / "list.txt") == [name, "other"]
+
+
+def test_a_name_that_is_no_text_is_left_out_with_a_warning(tmp_path, caplog):
+    try:
+        (tmp_path / b"caf\xe9.mp4".decode("utf-8", "surrogateescape")).write_bytes(b"x")
+    except OSError:
+        pytest.skip("this file system refuses such names")
+    (tmp_path / "good.mp4").write_bytes(b"x")
+    assert [clip.id for clip in discover_clips(tmp_path)] == ["good"]

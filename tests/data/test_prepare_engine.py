@@ -91,31 +91,34 @@ def test_two_shards_at_once_give_what_one_run_gives(tmp_path, session_root, clip
     assert lists(tmp_path) == lists(undisturbed)
 
 
+def in_thread(*args: object, **more: object) -> threading.Thread:
+    thread = threading.Thread(target=count, args=args, kwargs=more, daemon=True)
+    thread.start()
+    return thread
+
+
 def test_a_shard_waits_for_no_other_shard_but_for_its_own_twin(tmp_path):
     clips = names_as_clips(tmp_path, *"abcd")
-    lock = tmp_path / "preprocessed_data" / "counting" / ".status" / ".lock-2-2"
-    twin = threading.Thread(target=count, args=(tmp_path, clips), kwargs={"shard": "2/2"})
-    with file_lock(lock):  # the second shard is at work
-        assert count(tmp_path, clips, shard="1/2").fresh == 2
-        twin.start()
-        twin.join(0.5)
-        assert twin.is_alive()
-    twin.join(30)
-    assert not twin.is_alive()
-    assert count(tmp_path, clips, shard="2/2").fresh == 0
+    status = tmp_path / "preprocessed_data" / "counting" / ".status"
+    with file_lock(status / ".lock", shared=True), file_lock(status / ".lock-2-2"):
+        twin = in_thread(tmp_path, clips, shard="2/2")
+        other = in_thread(tmp_path, clips, shard="1/2")
+        other.join(20)
+        assert not other.is_alive() and twin.is_alive()
+        assert sorted(path.stem for path in status.glob("*.json")) == ["a", "c"]
+    twin.join(20)
+    assert sorted(path.stem for path in status.glob("*.json")) == ["a", "b", "c", "d"]
 
 
 def test_a_run_without_shards_waits_for_all_of_them(tmp_path):
     clips = names_as_clips(tmp_path, *"abcd")
-    lock = tmp_path / "preprocessed_data" / "counting" / ".status" / ".lock"
-    whole = threading.Thread(target=count, args=(tmp_path, clips))
-    with file_lock(lock, shared=True):  # some shard is at work
-        whole.start()
+    status = tmp_path / "preprocessed_data" / "counting" / ".status"
+    with file_lock(status / ".lock", shared=True):  # some shard is at work
+        whole = in_thread(tmp_path, clips)
         whole.join(0.5)
-        assert whole.is_alive()
-    whole.join(30)
-    assert not whole.is_alive()
-    assert count(tmp_path, clips).fresh == 0
+        assert whole.is_alive() and not list(status.glob("*.json"))
+    whole.join(20)
+    assert len(list(status.glob("*.json"))) == 4
 
 
 def test_a_shard_that_is_run_again_does_nothing(tmp_path):
