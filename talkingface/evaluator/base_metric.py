@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from talkingface.config.suggest import did_you_mean
 from talkingface.errors import ConfigError
 from talkingface.evaluator.clip import ClipPair
 from talkingface.registry import Entry, Registry
+
+if TYPE_CHECKING:
+    from talkingface.config.config import Config
 
 
 class Metric(ABC):
@@ -23,16 +27,25 @@ class Metric(ABC):
     Args:
         entry: the metric's YAML; ``outputs`` names its numbers with direction and unit.
         params: settings, checked against the YAML's ``params``.
+        cfg: the run's configuration, for metrics that need weights; None: paths only.
     """
 
     uses_frames: bool = True
 
-    def __init__(self, entry: Entry, params: dict[str, Any]) -> None:
+    def __init__(self, entry: Entry, params: dict[str, Any], cfg: Config | None = None) -> None:
         self.entry = entry
+        self.cfg = cfg
         self.name = entry.name
         self.params = params
         self.outputs: dict[str, dict[str, Any]] = dict(entry.meta.get("outputs") or {})
         self.reasons: dict[str, str] = {}
+
+    def weights_file(self, *names: str) -> Path | None:
+        """The first of some files that lies in ``weights_dir`` (``checkpoints/``)."""
+        from talkingface.utils.paths import resolve
+
+        folder = resolve(self.cfg.weights_dir if self.cfg else "checkpoints")
+        return next((folder / name for name in names if (folder / name).is_file()), None)
 
     def definition(self) -> str:
         """The metric with the settings that its value depends on."""
@@ -60,7 +73,12 @@ def _short(value: Any) -> str:
     return "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-def build_metric(registry: Registry, name: str, params: dict[str, Any] | None = None) -> Metric:
+def build_metric(
+    registry: Registry,
+    name: str,
+    params: dict[str, Any] | None = None,
+    cfg: Config | None = None,
+) -> Metric:
     """A metric by name in any spelling.
 
     Raises:
@@ -80,4 +98,4 @@ def build_metric(registry: Registry, name: str, params: dict[str, Any] | None = 
                 f"{type(default).__name__} like {default!r}"
             )
         known[key] = value
-    return registry.resolve(entry, "metric")(entry, known)
+    return registry.resolve(entry, "metric")(entry, known, cfg)

@@ -34,13 +34,20 @@ class ClipPair:
         name: clip id.
         generated, real: video files.
         cache_generated: keep the generated video's landmarks on disk; worthless for new videos.
+        audio: the speech that the lips should follow; None: that of the real video, else of the
+            generated one.
+        samples: further generated videos of the same sound, for diversity.
+        native: while :meth:`frames` runs, the generated frame in its own size.
     """
 
     name: str
     generated: Path
     real: Path
     cache_generated: bool = False
+    audio: Path | None = None
+    samples: tuple[Path, ...] = ()
     notes: list[str] = field(default_factory=list)
+    native: np.ndarray | None = field(default=None, repr=False)
 
     @cached_property
     def fps(self) -> float:
@@ -51,6 +58,18 @@ class ClipPair:
             f"frame rates differ ({rates[0]:.3f}, {rates[1]:.3f}); both resampled to {COMMON_FPS:g}"
         )
         return COMMON_FPS
+
+    @cached_property
+    def sound(self) -> Path | None:
+        """File with the speech that the lips should follow."""
+        files = [self.audio, self.real, self.generated]
+        return next((f for f in files if f is not None and probe(f).has_audio), None)
+
+    @cached_property
+    def resized(self) -> bool:
+        """Whether the generated video has another size than the real one."""
+        info = probe(self.generated)
+        return (info.width, info.height) != self.size
 
     @cached_property
     def lengths(self) -> tuple[int, int]:
@@ -97,6 +116,7 @@ class ClipPair:
             if (generated.shape[0] - height) in (0, 1) and (generated.shape[1] - width) in (0, 1):
                 # H.264 needs even sides: the writer repeats one row or column, cut off again here.
                 generated = generated[:height, :width]
+            self.native = generated
             if generated.shape != real.shape:
                 if not resized:
                     self.notes.append(
@@ -120,7 +140,8 @@ class ClipPair:
             self.generated, fps=self.fps, tracking=False, cache=self.cache_generated
         )
         info = probe(self.generated)
-        scale = np.array([self.size[0] / info.width, self.size[1] / info.height, 1.0], np.float32)
+        wide, high = self.size[0] / info.width, self.size[1] / info.height
+        scale = np.array([wide, high, wide], np.float32)  # the depth is in the scale of x
         return points[: self.n_frames] * scale
 
     def region(self, name: str, index: int) -> tuple[int, int, int, int] | None:

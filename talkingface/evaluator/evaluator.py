@@ -50,7 +50,7 @@ class Evaluator:
     def __init__(self, cfg: Config, metrics: Iterable[str] | None = None) -> None:
         names = list(metrics if metrics is not None else cfg.metrics)
         self.metrics: list[Metric] = [
-            build_metric(cfg.registry, name, cfg.metric_params.get(name)) for name in names
+            build_metric(cfg.registry, name, cfg.metric_params.get(name), cfg) for name in names
         ]
 
     @property

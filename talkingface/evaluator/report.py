@@ -16,7 +16,7 @@ from talkingface.evaluator.evaluator import RowResult
 from talkingface.utils.locks import file_lock
 from talkingface.utils.paths import atomic, explain_os_errors, write_text
 
-_ARROWS = {"up": "↑", "down": "↓", "zero": "→0"}
+_ARROWS = {"up": "↑", "down": "↓", "zero": "→0", "real": "→R"}
 
 
 def console_table(

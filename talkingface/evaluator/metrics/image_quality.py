@@ -1,9 +1,10 @@
-"""PSNR and SSIM on the whole frame, the face and the mouth (metrics spec, section 6)."""
+"""PSNR, SSIM and MS-SSIM against the real frames (metrics spec, section 6)."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from talkingface.evaluator.clip import MIN_VALID_RATIO, ClipPair
 from talkingface.utils.env import import_cv2
 
 PSNR_CAP = 100.0  # dB; equal frames would give infinity and poison the mean (ATVGnet's convention)
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of five scales, fine to coarse
+MS_SSIM_SIDE = 161  # px; shorter sides leave less than the 11 px window at the last scale
 
 
 def psnr(first: np.ndarray, second: np.ndarray) -> float:
@@ -22,38 +25,112 @@ def psnr(first: np.ndarray, second: np.ndarray) -> float:
     return min(PSNR_CAP, 10 * math.log10(255.0**2 / error)) if error > 0 else PSNR_CAP
 
 
+def sum_and_difference(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """first + second - 255 and first - second as float32.
+
+    SSIM needs no more than the local moments of these two: four filters instead of five, numbers
+    around zero that float32 holds well, and equal pictures give exactly 1.
+    """
+    cv2 = import_cv2()
+    total = cv2.add(first, second, dtype=cv2.CV_32F)
+    total -= 255
+    return total, cv2.subtract(first, second, dtype=cv2.CV_32F)
+
+
+def ssim_parts(
+    total: np.ndarray, difference: np.ndarray, kind: str = "gaussian11"
+) -> tuple[np.ndarray, np.ndarray]:
+    """The luminance and the contrast-structure term of SSIM, each float32 of the inputs' shape.
+
+    Args:
+        total, difference: of :func:`sum_and_difference`.
+        kind: ``gaussian11`` (11x11, sigma 1.5, population covariance; the usual definition) or
+            ``uniform7`` (7x7 mean, sample covariance; scikit-image's default).
+    """
+    cv2 = import_cv2()
+
+    def blur(image: np.ndarray) -> np.ndarray:
+        if kind == "gaussian11":
+            kernel = cv2.getGaussianKernel(11, 1.5, cv2.CV_32F)
+            return cv2.sepFilter2D(image, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT)
+        return cv2.blur(image, (7, 7), borderType=cv2.BORDER_REFLECT)
+
+    def moments(image: np.ndarray, offset: float) -> tuple[np.ndarray, np.ndarray]:
+        """Half the squared local mean, and half the variance, in place where possible."""
+        mean = blur(image)
+        variance = blur(cv2.multiply(image, image, scale=0.5))
+        variance -= cv2.multiply(mean, mean, scale=0.5)
+        if kind != "gaussian11":
+            variance *= 49 / 48
+        mean += offset
+        return cv2.multiply(mean, mean, dst=mean, scale=0.5), variance
+
+    def ratio(plus: np.ndarray, minus: np.ndarray, constant: float) -> np.ndarray:
+        """(plus - minus + constant) / (plus + minus + constant)."""
+        plus += constant
+        top = plus - minus
+        plus += minus
+        return cv2.divide(top, plus, dst=top)
+
+    # With s = x + y and d = x - y: (s^2 - d^2)/2 = 2xy and (s^2 + d^2)/2 = x^2 + y^2, for means
+    # as for (co)variances.
+    (mean_s, variance_s), (mean_d, variance_d) = moments(total, 255), moments(difference, 0)
+    luminance = ratio(mean_s, mean_d, (0.01 * 255) ** 2)
+    return luminance, ratio(variance_s, variance_d, (0.03 * 255) ** 2)
+
+
 def ssim_map(first: np.ndarray, second: np.ndarray, kind: str = "gaussian11") -> np.ndarray:
     """SSIM of each pixel and channel (Wang et al. 2004).
 
     Args:
         first, second: (H,W,3) or (H,W) uint8.
-        kind: ``gaussian11`` (11x11, sigma 1.5, population covariance; the usual definition) or
-            ``uniform7`` (7x7 mean, sample covariance; scikit-image's default).
+        kind: see :func:`ssim_parts`.
 
     Returns:
-        float64 map of the same shape; the border of half a window uses reflected pixels and is
+        float32 map of the same shape; the border of half a window uses reflected pixels and is
         left out of averages.
     """
+    luminance, structure = ssim_parts(*sum_and_difference(first, second), kind)
+    luminance *= structure
+    return luminance
+
+
+def _halved(image: np.ndarray) -> np.ndarray:
+    """Means of 2x2 pixels; an odd last row or column stands twice."""
     cv2 = import_cv2()
-    x, y = first.astype(np.float64), second.astype(np.float64)
+    height, width = image.shape[:2]
+    if height % 2 or width % 2:
+        image = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+    halves = ((width + 1) // 2, (height + 1) // 2)
+    return cv2.resize(image, halves, interpolation=cv2.INTER_AREA)
 
-    def blur(image: np.ndarray) -> np.ndarray:
-        if kind == "gaussian11":
-            return cv2.GaussianBlur(image, (11, 11), 1.5, borderType=cv2.BORDER_REFLECT)
-        return cv2.blur(image, (7, 7), borderType=cv2.BORDER_REFLECT)
 
-    correction = 1.0 if kind == "gaussian11" else 49 / 48
-    mean_x, mean_y = blur(x), blur(y)
-    variance_x = (blur(x * x) - mean_x * mean_x) * correction
-    variance_y = (blur(y * y) - mean_y * mean_y) * correction
-    covariance = (blur(x * y) - mean_x * mean_y) * correction
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    return luminance * (2 * covariance + c2) / (variance_x + variance_y + c2)
+def ms_ssim(first: np.ndarray, second: np.ndarray) -> float:
+    """Multi-scale SSIM of two uint8 pictures (Wang et al. 2003), mean over channels.
+
+    Structure at five scales, each half the one before by 2x2 means, and luminance at the last;
+    negative terms count as 0. nan when a side is shorter than 161 px: the last scale would be
+    smaller than the window.
+    """
+    if min(first.shape[:2]) < MS_SSIM_SIDE:
+        return math.nan
+    parts = sum_and_difference(first, second)
+    product: np.ndarray | float = 1.0
+    for scale, weight in enumerate(MS_SSIM_WEIGHTS):
+        if scale:
+            parts = tuple(_halved(part) for part in parts)
+        luminance, structure = ssim_parts(*parts)
+        if scale == len(MS_SSIM_WEIGHTS) - 1:
+            structure *= luminance
+        mean = structure[5:-5, 5:-5].mean(axis=(0, 1), dtype=np.float64)
+        product = product * np.maximum(mean, 0) ** weight
+    return float(np.mean(product))
 
 
 class RegionMetric(Metric):
     """Mean over frames of a value per region; keys are ``NAME``, ``NAME_face``, ``NAME_mouth``."""
+
+    too_small = "the picture is smaller than the window"
 
     def start(self, clip: ClipPair) -> None:
         super().start(clip)
@@ -75,7 +152,7 @@ class RegionMetric(Metric):
             self.reasons[key] = (
                 f"a face was found in only {ratio:.0%} of the real frames, so no '{region}'"
                 if region != "full"
-                else "the picture is smaller than the window"
+                else self.too_small
             )
         return results
 
@@ -96,8 +173,8 @@ class PSNR(RegionMetric):
 class SSIM(RegionMetric):
     """Mean of the per-frame structural similarity."""
 
-    def start(self, clip: ClipPair) -> None:
-        super().start(clip)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         if self.params["kind"] not in ("gaussian11", "uniform7"):
             raise ConfigError("metric_params.SSIM.kind: choose gaussian11 or uniform7")
 
@@ -107,13 +184,22 @@ class SSIM(RegionMetric):
             generated, real = (cv2.cvtColor(i, cv2.COLOR_RGB2GRAY) for i in (generated, real))
         border = 5 if self.params["kind"] == "gaussian11" else 3
         height, width = real.shape[:2]
+        if min(height, width) <= 2 * border:
+            return
+        area = ssim_map(generated, real, self.params["kind"])
         for region, (x0, y0, x1, y1) in self.boxes(clip, index).items():
-            # The window reaches beyond a region, so its neighbourhood is computed too.
-            ax0, ay0 = max(x0 - border, 0), max(y0 - border, 0)
-            ax1, ay1 = min(x1 + border, width), min(y1 + border, height)
-            area = ssim_map(
-                generated[ay0:ay1, ax0:ax1], real[ay0:ay1, ax0:ax1], self.params["kind"]
-            )
-            inner = area[border:-border, border:-border]
-            if inner.size:
-                self._add(region, float(inner.mean()))
+            y0, y1 = max(y0, border), min(y1, height - border)
+            x0, x1 = max(x0, border), min(x1, width - border)
+            if y0 < y1 and x0 < x1:
+                self._add(region, float(area[y0:y1, x0:x1].mean(dtype=np.float64)))
+
+
+class MSSSIM(RegionMetric):
+    """Mean of the per-frame multi-scale structural similarity of whole frames."""
+
+    too_small = f"a side of the picture is shorter than {MS_SSIM_SIDE} px"
+
+    def update(self, clip: ClipPair, index: int, generated: np.ndarray, real: np.ndarray) -> None:
+        value = ms_ssim(generated, real)
+        if math.isfinite(value):
+            self._add("full", value)

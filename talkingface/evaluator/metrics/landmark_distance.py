@@ -1,18 +1,113 @@
-"""Landmark distances of the lips: LMD and its velocity LMD_v (metrics spec, section 3)."""
+"""Landmark distances of lips and face: LMD, FLMD and their velocities (metrics spec, section 3).
+
+Also what all metrics of face points share: the rules for frames without a face, and alignment.
+"""
 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
+from dataclasses import dataclass
 
 import numpy as np
 
-from talkingface.data.face.topology import EYE_CORNERS_LEFT, EYE_CORNERS_RIGHT, LIPS, MOUTH_CORNERS
+from talkingface.data.face.topology import (
+    EYE_CORNERS_LEFT,
+    EYE_CORNERS_RIGHT,
+    FACE_OVAL,
+    LIPS,
+    MOUTH_CORNERS,
+    SKETCH_EDGES,
+)
 from talkingface.errors import ConfigError
 from talkingface.evaluator.base_metric import Metric
 from talkingface.evaluator.clip import MIN_VALID_RATIO, WARN_VALID_RATIO, ClipPair
 
 # Eye corners and nose bridge: what a similarity fit may use without fitting the lip error away.
 RIGID = (33, 133, 362, 263, 168, 6, 197, 195, 5)
+# Oval, brows, eyes, nose and lips; the rest of the mesh is interpolated skin.
+FACE = tuple(sorted({*FACE_OVAL, *(point for edge in SKETCH_EDGES for point in edge)}))
+
+
+def found(points: np.ndarray) -> np.ndarray:
+    """(T,) bool: frames of (T,K,D) points that are not NaN."""
+    return np.isfinite(points).all(axis=(1, 2))
+
+
+def eye_distance(points: np.ndarray) -> float:
+    """Mean distance of the two eye centres of (T,478,>=2) points, in pixels."""
+    left, right = (points[:, list(c), :2].mean(1) for c in (EYE_CORNERS_LEFT, EYE_CORNERS_RIGHT))
+    return float(np.linalg.norm(left - right, axis=-1).mean()) or math.nan
+
+
+def missing_faces(name: str, clip: ClipPair, ratio: float, where: str) -> str | None:
+    """Why a metric is undefined when so few of its frames show a face; above, a note at most."""
+    if ratio < MIN_VALID_RATIO:
+        return f"a face was found {where} in only {ratio:.0%} of the frames"
+    if ratio < WARN_VALID_RATIO:
+        clip.notes.append(f"{name}: faces in {ratio:.0%} of the frames")
+    return None
+
+
+@dataclass
+class Faces:
+    """Face points of the two videos, (T,478,3) float64 in pixels of the real one, NaN without face.
+
+    Attributes:
+        valid: (T,) frames that count.
+    """
+
+    clip: ClipPair
+    generated: np.ndarray
+    real: np.ndarray
+    valid: np.ndarray
+
+
+class LandmarkMetric(Metric):
+    """A metric of the face points, with the rules for frames in which no face was found.
+
+    Attributes:
+        detector: what the definition calls the points.
+        both: a frame counts when both videos show a face; else the generated one is enough.
+        empty: reason of values that are nan without a reason of their own.
+    """
+
+    uses_frames = False
+    detector = "mediapipe478"
+    both = True
+    empty = "too few consecutive frames with a face"
+
+    def definition(self) -> str:
+        name, _, settings = super().definition().partition("[")
+        return f"{name}[{self.detector},static" + (f",{settings}" if settings else "]")
+
+    def finish(self, clip: ClipPair) -> dict[str, float]:
+        points = clip.generated_landmarks, clip.real_landmarks
+        count = min(map(len, points))
+        generated, real = (p[:count].astype(np.float64) for p in points)
+        valid = found(generated) & found(real) if self.both else found(generated)
+        where = "in both videos" if self.both else "in the generated video"
+        reason = missing_faces(self.name, clip, valid.mean() if count else 0.0, where)
+        if reason:
+            return self.undefined(reason)
+        results = {k: float(v) for k, v in self.values(Faces(clip, generated, real, valid)).items()}
+        lost = [key for key, value in results.items() if not math.isfinite(value)]
+        self.reasons = {key: self.reasons.get(key, self.empty) for key in lost}
+        return results
+
+    @abstractmethod
+    def values(self, faces: Faces) -> dict[str, float]:
+        """Values by output name; nan, with its reason in ``reasons`` unless it is ``empty``."""
+
+
+def fit_similarity(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least-squares similarity of points (...,R,2), as complex numbers: z -> factor z + shift."""
+    # In complex numbers the least-squares solution is closed form.
+    source, target = (p[..., 0] + 1j * p[..., 1] for p in (source, target))
+    source_mean, target_mean = source.mean(-1, keepdims=True), target.mean(-1, keepdims=True)
+    centred = source - source_mean
+    factor = (np.conj(centred) * (target - target_mean)).sum(-1) / (np.abs(centred) ** 2).sum(-1)
+    return factor, target_mean[..., 0] - factor * source_mean[..., 0]
 
 
 def align_points(
@@ -38,14 +133,21 @@ def align_points(
         )
     if how != "procrustes" or rigid is None:
         raise ConfigError(f"align={how}: choose none, centroid or procrustes")
-    # As complex numbers a similarity is z -> a z + b; the least-squares a is closed form.
-    source, target = (p[..., 0] + 1j * p[..., 1] for p in rigid)
-    source_mean, target_mean = source.mean(1, keepdims=True), target.mean(1, keepdims=True)
-    centred = source - source_mean
-    factor = (np.conj(centred) * (target - target_mean)).sum(1) / (np.abs(centred) ** 2).sum(1)
-    lips = generated[..., 0] + 1j * generated[..., 1]
-    moved = factor[:, None] * (lips - source_mean) + target_mean
+    factor, shift = fit_similarity(*rigid)
+    points = generated[..., 0] + 1j * generated[..., 1]
+    moved = factor[:, None] * points + shift[:, None]
     return np.stack([moved.real, moved.imag], axis=-1), real
+
+
+def aligned_parts(
+    faces: Faces, indices: tuple[int, ...], how: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Some points of the generated and the real face, aligned, each (T,K,2)."""
+
+    def part(ids: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        return faces.generated[:, list(ids), :2], faces.real[:, list(ids), :2]
+
+    return align_points(*part(indices), how, part(RIGID))
 
 
 def landmark_distance(generated: np.ndarray, real: np.ndarray, reduce: str = "mean") -> np.ndarray:
@@ -54,59 +156,42 @@ def landmark_distance(generated: np.ndarray, real: np.ndarray, reduce: str = "me
     return distance.sum(axis=-1) if reduce == "sum" else distance.mean(axis=-1)
 
 
-def velocity_distance(generated: np.ndarray, real: np.ndarray, valid: np.ndarray) -> np.ndarray:
+def velocity_distance(
+    generated: np.ndarray, real: np.ndarray, valid: np.ndarray, reduce: str = "mean"
+) -> np.ndarray:
     """Distance of frame-to-frame motion; differences never bridge a missing frame."""
     both = valid[1:] & valid[:-1]
-    return landmark_distance(np.diff(generated, axis=0)[both], np.diff(real, axis=0)[both])
+    return landmark_distance(np.diff(generated, axis=0)[both], np.diff(real, axis=0)[both], reduce)
 
 
-class LMD(Metric):
+class LMD(LandmarkMetric):
     """Mean distance of the 40 lip points, in pixels and in % of the eye distance."""
 
-    uses_frames = False
+    indices = LIPS
 
-    def definition(self) -> str:
-        return super().definition().replace("[", "[mediapipe40,static,")
+    @property
+    def detector(self) -> str:
+        return f"mediapipe{len(self.indices)}"
 
-    def finish(self, clip: ClipPair) -> dict[str, float]:
-        generated, real = clip.generated_landmarks, clip.real_landmarks
-        count = min(len(generated), len(real))
-        generated = generated[:count, :, :2].astype(np.float64)
-        real = real[:count, :, :2].astype(np.float64)
-        valid = np.isfinite(generated).all(axis=(1, 2)) & np.isfinite(real).all(axis=(1, 2))
-        ratio = float(valid.mean()) if count else 0.0
-        if ratio < MIN_VALID_RATIO:
-            return self.undefined(
-                f"a face was found in both videos in only {ratio:.0%} of the frames"
-            )
-        if ratio < WARN_VALID_RATIO:
-            clip.notes.append(f"{self.name}: faces in {ratio:.0%} of the frames")
-        lips, rigid = list(LIPS), list(RIGID)
-        moved, fixed = align_points(
-            generated[:, lips],
-            real[:, lips],
-            self.params["align"],
-            (generated[:, rigid], real[:, rigid]),
-        )
-        values = self.distances(moved, fixed, valid)
-        if not len(values):
-            return self.undefined("no two consecutive frames with a face")
-        pixels = float(values.mean())
-        unit = self._unit(real[valid])
-        return {self.name: pixels, f"{self.name}_norm": 100 * pixels / unit}
+    def values(self, faces: Faces) -> dict[str, float]:
+        if self.params["reduce"] not in ("mean", "sum"):
+            raise ConfigError(f"metric_params.{self.name}.reduce: choose mean or sum")
+        parts = aligned_parts(faces, self.indices, self.params["align"])
+        distances = self.distances(*parts, faces.valid)
+        pixels = float(distances.mean()) if len(distances) else math.nan
+        return {self.name: pixels, f"{self.name}_norm": 100 * pixels / self._unit(faces)}
 
     def distances(self, generated: np.ndarray, real: np.ndarray, valid: np.ndarray) -> np.ndarray:
         return landmark_distance(generated[valid], real[valid], self.params["reduce"])
 
-    def _unit(self, real: np.ndarray) -> float:
+    def _unit(self, faces: Faces) -> float:
         """Mean eye distance (``iod``) or mouth width of the real face, in pixels."""
-        if self.params["norm"] == "mouth_width":
-            left, right = (real[:, i] for i in MOUTH_CORNERS)
-        elif self.params["norm"] == "iod":
-            left = real[:, list(EYE_CORNERS_LEFT)].mean(axis=1)
-            right = real[:, list(EYE_CORNERS_RIGHT)].mean(axis=1)
-        else:
+        real = faces.real[faces.valid]
+        if self.params["norm"] == "iod":
+            return eye_distance(real)
+        if self.params["norm"] != "mouth_width":
             raise ConfigError(f"metric_params.{self.name}.norm: choose iod or mouth_width")
+        left, right = (real[:, i, :2] for i in MOUTH_CORNERS)
         return float(np.linalg.norm(left - right, axis=-1).mean()) or math.nan
 
 
@@ -114,4 +199,16 @@ class LMDVelocity(LMD):
     """Mean distance of the lips' frame-to-frame motion."""
 
     def distances(self, generated: np.ndarray, real: np.ndarray, valid: np.ndarray) -> np.ndarray:
-        return velocity_distance(generated, real, valid)
+        return velocity_distance(generated, real, valid, self.params["reduce"])
+
+
+class FLMD(LMD):
+    """LMD of the whole face."""
+
+    indices = FACE
+
+
+class FLMDVelocity(LMDVelocity):
+    """LMD_v of the whole face."""
+
+    indices = FACE

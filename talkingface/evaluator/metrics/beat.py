@@ -1,0 +1,76 @@
+"""BeatAlign: whether the head moves with the accents of the speech (metrics spec, section 10)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from talkingface.data.face.pose import head_pose
+from talkingface.data.face.series import smooth_runs
+from talkingface.data.media.audio import load_audio
+from talkingface.errors import ConfigError, DataError
+from talkingface.evaluator.clip import COMMON_FPS
+from talkingface.evaluator.metrics.landmark_distance import Faces, LandmarkMetric
+from talkingface.utils.env import require
+
+RATE = 16000
+HOP = 640  # samples: one frame at 25 frames/s, the unit of all beats
+
+
+def audio_beats(wave: np.ndarray) -> np.ndarray:
+    """Onsets of a 16 kHz sound in frames of 1/25 s."""
+    if not np.any(wave):
+        return np.zeros(0)
+    librosa = require("librosa", why="BeatAlign")
+    # librosa's window for peaks is 30 ms; rounded down to whole hops it would be empty, and every
+    # frame of a rise an onset. One hop on both sides makes them peaks again.
+    options = {"hop_length": HOP, "pre_max": 1, "post_max": 2}
+    beats = librosa.onset.onset_detect(y=wave, sr=RATE, **options).astype(np.float64)
+    return beats[beats < len(wave) // HOP]  # where the sound is cut off is none
+
+
+def motion_beats(angles: np.ndarray) -> np.ndarray:
+    """Moments at which the head comes to rest, in frames.
+
+    Local minima of the angular speed, smoothed by a Gaussian of one frame, below its median.
+
+    Args:
+        angles: (T,3) degrees, NaN in missing frames, which are neither bridged nor filled.
+    """
+    speed = np.linalg.norm(np.diff(angles, axis=0), axis=-1)
+    known = np.isfinite(speed)
+    if not known.any():
+        return np.zeros(0)
+    speed = smooth_runs(speed, 1.0, np.where(known, 0, -1))
+    before, here, after = speed[:-2], speed[1:-1], speed[2:]
+    minimum = (here < before) & (here <= after) & (here < np.median(speed[known]))
+    return np.flatnonzero(minimum) + 1.5  # a speed lies between two frames
+
+
+def beat_align(beats: np.ndarray, others: np.ndarray, sigma: float = 3.0) -> float:
+    """Mean over ``beats`` of exp(-d^2 / 2 sigma^2), d to the nearest of ``others``, in 0..1."""
+    if not len(beats) or not len(others):
+        return math.nan
+    distance = np.abs(beats[:, None] - others).min(axis=1)
+    return float(np.exp(-(distance**2) / (2 * sigma**2)).mean())
+
+
+class BeatAlign(LandmarkMetric):
+    """Alignment of motion beats and onsets. Speech has no metre: compare with the real row only."""
+
+    both = False
+    empty = "no motion beat, or no onset in the sound"
+
+    def values(self, faces: Faces) -> dict[str, float]:
+        if self.params["over"] not in ("motion", "audio"):
+            raise ConfigError("metric_params.BeatAlign.over: choose motion or audio")
+        clip, count = faces.clip, len(faces.generated)
+        try:
+            wave = load_audio(clip.sound, RATE) if clip.sound else np.zeros(0, np.float32)
+        except DataError as error:
+            return self.undefined(str(error))
+        heard = audio_beats(wave[: round(count / clip.fps * RATE)])
+        moved = motion_beats(head_pose(faces.generated, sigma=0)[:, :3]) * COMMON_FPS / clip.fps
+        pair = (moved, heard) if self.params["over"] == "motion" else (heard, moved)
+        return {"BeatAlign": beat_align(*pair, self.params["sigma"])}

@@ -1,0 +1,129 @@
+"""CSIM: does the generated face stay the same person (metrics spec, section 7)?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from talkingface.data.face.topology import MOUTH_CORNERS, NOSE_TIP, PUPILS
+from talkingface.errors import ConfigError, WeightsError
+from talkingface.evaluator.base_metric import Metric
+from talkingface.evaluator.clip import ClipPair
+from talkingface.evaluator.metrics.landmark_distance import fit_similarity, missing_faces
+from talkingface.utils.env import import_cv2
+
+SIDE = 112
+# Where ArcFace expects the eyes, the nose tip and the mouth corners.
+TEMPLATE = np.array([(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366),
+                     (41.5493, 92.3655), (70.7299, 92.2041)])  # fmt: skip
+POINTS = (*PUPILS, NOSE_TIP, *MOUTH_CORNERS)
+FILES = ("arcface.onnx", "arcface.pt")
+_HELP = (
+    "CSIM needs a face recognition network (ArcFace type: 3x112x112 RGB in -1..1 to a vector) as "
+    f"ONNX or TorchScript: put it into checkpoints/ as {FILES[0]} or {FILES[1]}, or set "
+    "metric_params.CSIM.weights to its path. Mind its licence; many are for research only."
+)
+Embedder = Callable[[np.ndarray], np.ndarray]
+
+
+def align_face(frame: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """A face with 478 points in a frame (H,W,3), moved onto the template: (112,112,3) uint8."""
+    # MediaPipe counts from the border of the first pixel, OpenCV and the template from its centre.
+    factor, shift = fit_similarity(points[list(POINTS), :2].astype(np.float64) - 0.5, TEMPLATE)
+    a, b = factor.real, factor.imag
+    matrix = np.array([[a, -b, shift.real], [b, a, shift.imag]])
+    return import_cv2().warpAffine(frame, matrix, (SIDE, SIDE))
+
+
+@lru_cache(maxsize=1)
+def load_embedder(path: Path, _stamp: float) -> Embedder:
+    """A function from an aligned face (112,112,3) uint8 to a vector of length 1.
+
+    Raises:
+        WeightsError: the file is no network of the kind its ending says.
+    """
+    cv2 = import_cv2()
+    try:
+        if path.suffix == ".onnx":
+            network = cv2.dnn.readNetFromONNX(str(path))
+
+            def forward(inputs: np.ndarray) -> np.ndarray:
+                network.setInput(inputs)
+                return network.forward()
+        else:
+            import torch
+
+            script = torch.jit.load(str(path), map_location="cpu").eval()
+
+            @torch.no_grad()
+            def forward(inputs: np.ndarray) -> np.ndarray:
+                return script(torch.from_numpy(inputs)).numpy()
+    except (cv2.error, RuntimeError) as error:
+        kind = "ONNX" if path.suffix == ".onnx" else "TorchScript"
+        first_line = str(error).partition("\n")[0]
+        raise WeightsError(f"{path} cannot be read as {kind}: {first_line}") from error
+
+    def embed(face: np.ndarray) -> np.ndarray:
+        inputs = (face.astype(np.float32).transpose(2, 0, 1)[None] - 127.5) / 127.5
+        vector = forward(np.ascontiguousarray(inputs)).astype(np.float64).ravel()
+        return vector / max(float(np.linalg.norm(vector)), 1e-12)
+
+    return embed
+
+
+class CSIM(Metric):
+    """Cosine of face embeddings: to the first real face (the source), and to the same real frame.
+
+    Another network changes values by 0.05-0.1; its file name is part of the definition.
+    """
+
+    @cached_property
+    def path(self) -> Path | None:
+        if self.params["weights"]:
+            given = self.params["weights"]
+            return self.cfg.weights_path(given) if self.cfg else Path(given)
+        return self.weights_file(*FILES)
+
+    def definition(self) -> str:
+        network = self.path.name if self.path else "none"
+        return f"{self.name}[network={network},stride={self.params['stride']}]"
+
+    def start(self, clip: ClipPair) -> None:
+        super().start(clip)
+        if self.params["stride"] < 1:
+            raise ConfigError("metric_params.CSIM.stride: 1 or more")
+        if self.path is None or not self.path.is_file():
+            raise WeightsError(f"{self.path} does not exist. {_HELP}" if self.path else _HELP)
+        self._embed = load_embedder(self.path, self.path.stat().st_mtime)
+        self._faces: list[list[np.ndarray | None]] = []  # of generated and real frames
+
+    def update(self, clip: ClipPair, index: int, generated: np.ndarray, real: np.ndarray) -> None:
+        if index % self.params["stride"]:
+            return
+        pair = []
+        for frame, points in ((generated, clip.generated_landmarks), (real, clip.real_landmarks)):
+            seen = index < len(points) and np.isfinite(points[index]).all()
+            pair.append(self._embed(align_face(frame, points[index])) if seen else None)
+        self._faces.append(pair)
+
+    def finish(self, clip: ClipPair) -> dict[str, float]:
+        source = next((real for _, real in self._faces if real is not None), None)
+        if source is None:
+            return self.undefined("no face was found in the real video")
+        own = [g @ source for g, _ in self._faces if g is not None]
+        same = [g @ r for g, r in self._faces if g is not None and r is not None]
+        results = {"CSIM": math.nan, "CSIM_real": math.nan}
+        for key, cosines, where in (
+            ("CSIM", own, "in the generated video"),
+            ("CSIM_real", same, "in both videos"),
+        ):
+            reason = missing_faces(key, clip, len(cosines) / len(self._faces), where)
+            if reason:
+                self.reasons[key] = reason
+            else:
+                results[key] = float(np.mean(cosines))
+        return results

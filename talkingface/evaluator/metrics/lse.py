@@ -1,0 +1,134 @@
+"""LSE-D, LSE-C and the AV offset by a SyncNet (metrics spec 4; names of Wav2Lip's evaluation)."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from talkingface.data.face.boxes import face_boxes
+from talkingface.data.face.tracking import video_landmarks
+from talkingface.data.media.audio import load_audio
+from talkingface.data.media.probe import probe
+from talkingface.data.media.reader import read_frames
+from talkingface.errors import WeightsError
+from talkingface.evaluator.base_metric import Metric
+from talkingface.evaluator.clip import MIN_VALID_RATIO, ClipPair
+from talkingface.evaluator.sync_score import (
+    FPS,
+    crops,
+    lip_features,
+    load_judge,
+    score,
+    sound_features,
+)
+from talkingface.model.audio_driven_talkingface.syncnet_networks import SyncNet
+
+OFFICIAL = "syncnet_v2.model"
+_HELP = (
+    f"put {OFFICIAL} into checkpoints/ (checkpoints/manifest.yaml says where it comes from), set "
+    "metric_params.LSE.weights, or train a judge with --model=SyncNet"
+)
+
+
+@lru_cache(maxsize=2)
+def _judge(path: Path, stamp: float) -> SyncNet:
+    return load_judge(path)
+
+
+@lru_cache(maxsize=256)
+def _sound(judge: Path, sound: Path, _stamp: float) -> tuple[np.ndarray, int]:
+    """Embeddings of a sound and its samples, 0 when silent; all rows of a table share them."""
+    wave = load_audio(sound, 16000)
+    if not np.any(wave):
+        return np.zeros((0, 1), np.float32), 0
+    return sound_features(_judge(judge, judge.stat().st_mtime), wave), len(wave)
+
+
+class LSE(Metric):
+    """Distance and confidence of lips and sound, and how far apart they are.
+
+    The network is, in this order, ``weights``, the official file in ``checkpoints/``, or the best
+    checkpoint of the newest SyncNet trained here. Its name is part of the definition: numbers of
+    two networks do not compare.
+    """
+
+    uses_frames = False
+
+    @cached_property
+    def path(self) -> Path | None:
+        """The weights that are used."""
+        from talkingface.quick_start.run_dir import newest_checkpoint
+        from talkingface.utils.paths import resolve
+
+        if self.params["weights"]:
+            given = self.cfg.weights_path(self.params["weights"]) if self.cfg else None
+            return given or Path(self.params["weights"])
+        saved = resolve(self.cfg.checkpoint_dir if self.cfg else "saved")
+        return self.weights_file(OFFICIAL) or newest_checkpoint(saved, "SyncNet")
+
+    @cached_property
+    def network_name(self) -> str:
+        """Official file, or run and checksum of one's own."""
+        if self.path is None:
+            return "none"
+        if self.path.name == OFFICIAL:
+            return OFFICIAL
+        digest = hashlib.sha256(self.path.read_bytes()).hexdigest()[:8]
+        run = self.path.parent.parent.name if self.path.suffix == ".ckpt" else self.path.name
+        return f"{run}:{digest}"
+
+    def definition(self) -> str:
+        shown = {key: value for key, value in self.params.items() if key != "weights"}
+        text = ",".join(f"{key}={value}" for key, value in sorted(shown.items()))
+        return f"{self.name}[network={self.network_name},{text}]"
+
+    def finish(self, clip: ClipPair) -> dict[str, float]:
+        if self.path is None:
+            return self.undefined(f"needs a SyncNet: {_HELP}")
+        if not self.path.is_file():
+            raise WeightsError(f"metric_params.LSE.weights: {self.path} does not exist")
+        if clip.sound is None:
+            return self.undefined("no sound in either video")
+        network = _judge(self.path, self.path.stat().st_mtime)
+        boxes = None
+        if self._tracked(clip.generated):
+            marks = clip.generated_landmarks if clip.fps == FPS else None
+            if marks is None or clip.resized:
+                marks = video_landmarks(
+                    clip.generated, fps=FPS, tracking=False, cache=clip.cache_generated
+                )
+            found = np.isfinite(marks).all(axis=(1, 2)) if len(marks) else np.zeros(0, bool)
+            if not len(found) or found.mean() < MIN_VALID_RATIO:
+                share = found.mean() if len(found) else 0.0
+                return self.undefined(f"a face was found in only {share:.0%} of the frames")
+            boxes = face_boxes(marks, fps=FPS)
+        frames = read_frames(clip.generated, fps=FPS)
+        lips = lip_features(network, crops(frames, boxes, network.image_size))
+        sounds, samples = _sound(self.path, clip.sound, clip.sound.stat().st_mtime)
+        if not samples:
+            return self.undefined("the sound is silent")
+        # One window fewer than there could be, as in the official code.
+        count = min(len(lips) - 1, len(sounds), samples // 640 - 5)
+        if count < 1:
+            return self.undefined("shorter than six frames")
+        if count < 46:
+            clip.notes.append("LSE: fewer than 50 frames, the values are noisy")
+        vshift = self.params["vshift"]
+        found = score(lips[:count], sounds[:count], vshift, self.params["pad"])
+        if abs(found.offset) == vshift:
+            clip.notes.append(f"LSE: no offset found within {vshift} frames")
+        return {
+            "LSE_D": found.distance,
+            "LSE_C": found.confidence,
+            "AV_offset": float(found.offset),
+        }
+
+    def _tracked(self, video: Path) -> bool:
+        """Whether the face is cropped out; small square videos show nothing else."""
+        if self.params["crop"] != "auto":
+            return self.params["crop"] == "track"
+        info = probe(video)
+        return not (info.width == info.height and info.width <= 256)

@@ -1,0 +1,73 @@
+"""Speed, jitter and jerk of the face points (metrics spec, section 10)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from talkingface.data.face.topology import LIPS
+from talkingface.evaluator.metrics.landmark_distance import (
+    FACE,
+    Faces,
+    LandmarkMetric,
+    eye_distance,
+    found,
+    missing_faces,
+)
+
+NOSE_BRIDGE = (168, 6, 197, 195, 5, 4, 1)  # moves with the head only
+
+
+def mean_difference(points: np.ndarray, order: int) -> float:
+    """Mean length over points and frames of the n-th difference in time, in px/frame^n.
+
+    Args:
+        points: (T,K,2), NaN in missing frames, which no difference bridges.
+        order: 1 speed, 2 jitter (acceleration), 3 jerk.
+    """
+    lengths = np.linalg.norm(np.diff(points, n=order, axis=0), axis=-1).mean(axis=-1)
+    lengths = lengths[np.isfinite(lengths)]
+    return float(lengths.mean()) if len(lengths) else math.nan
+
+
+def motion_statistics(points: np.ndarray) -> dict[str, float]:
+    """Speed, jitter and jerk of a face (T,478,>=2); jitter of the head, and of the lips in it."""
+    face, head, lips = (points[:, list(ids), :2] for ids in (FACE, NOSE_BRIDGE, LIPS))
+    return {
+        "speed": mean_difference(face, 1),
+        "jitter": mean_difference(face, 2),
+        "jerk": mean_difference(face, 3),
+        "head_jitter": mean_difference(head, 2),
+        "lip_jitter": mean_difference(lips - lips.mean(axis=1, keepdims=True), 2),
+    }
+
+
+class Jitter(LandmarkMetric):
+    """Motion of the generated face in px, in % of its eye distance and as a ratio to the real one.
+
+    Real faces move: the goal is neither 0 nor a large value but that of the real video.
+    """
+
+    both = False
+
+    def values(self, faces: Faces) -> dict[str, float]:
+        own, goal = motion_statistics(faces.generated), motion_statistics(faces.real)
+        unit = eye_distance(faces.generated[faces.valid])
+        seen = found(faces.real).mean()
+        few = missing_faces(f"{self.name}_ratio", faces.clip, seen, "in the real video")
+        results = {}
+        for key in self.outputs:
+            name, _, form = key.rpartition("_")
+            if form == "norm":
+                results[key] = 100 * own[name] / unit
+            elif form != "ratio":
+                results[key] = own[key]
+            elif few:
+                results[key], self.reasons[key] = math.nan, few
+            elif goal[name] == 0:  # a still face is matched by a still face only
+                results[key] = math.nan if own[name] else 1.0
+                self.reasons[key] = "the real face does not move"
+            else:
+                results[key] = own[name] / goal[name]
+        return results

@@ -1,0 +1,76 @@
+"""What metrics that look at one generated picture alone have in common (NIQE, CPBD)."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from talkingface.errors import ConfigError, DataError
+from talkingface.evaluator.base_metric import Metric
+from talkingface.evaluator.clip import MIN_VALID_RATIO, WARN_VALID_RATIO, ClipPair
+
+
+class NoReferenceMetric(Metric):
+    """Mean over every ``stride``-th generated frame, in its own size, of the frame or the face."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if self.params["stride"] < 1:
+            raise ConfigError(f"metric_params.{self.name}.stride: 1 or more")
+        if self.params["region"] not in ("full", "face", "mouth"):
+            raise ConfigError(f"metric_params.{self.name}.region: choose full, face or mouth")
+
+    def start(self, clip: ClipPair) -> None:
+        super().start(clip)
+        self._values: list[float] = []
+        self._problems: Counter[str] = Counter()
+        self._size: tuple[int, int] | None = None
+
+    def update(self, clip: ClipPair, index: int, generated: np.ndarray, real: np.ndarray) -> None:
+        if index % self.params["stride"]:
+            return
+        picture = generated if clip.native is None else clip.native
+        self._size = (picture.shape[1], picture.shape[0])
+        try:
+            self._values.append(self.measure(clip, self._cut(clip, index, picture, real)))
+        except DataError as error:  # undefined for this frame
+            self._values.append(math.nan)
+            self._problems[str(error)] += 1
+
+    def _cut(self, clip: ClipPair, index: int, picture: np.ndarray, real: np.ndarray) -> np.ndarray:
+        if self.params["region"] == "full":
+            return picture
+        box = clip.region(self.params["region"], index)
+        if box is None:
+            raise DataError("no face in the real frame")
+        scale = np.array(picture.shape[1::-1] * 2) / np.array(real.shape[1::-1] * 2)
+        x0, y0, x1, y1 = np.rint(box * scale).astype(int)
+        return picture[y0:y1, x0:x1]
+
+    @abstractmethod
+    def measure(self, clip: ClipPair, picture: np.ndarray) -> float:
+        """Value of one (H,W,3) uint8 picture.
+
+        Raises:
+            DataError: it has none; the message says why.
+        """
+
+    def finish(self, clip: ClipPair) -> dict[str, float]:
+        finite = [value for value in self._values if math.isfinite(value)]
+        ratio = len(finite) / max(len(self._values), 1)
+        why = self._problems.most_common(1)[0][0] if self._problems else "no frame"
+        if ratio < MIN_VALID_RATIO:
+            return self.undefined(f"{why} (in {1 - ratio:.0%} of the frames)")
+        if ratio < WARN_VALID_RATIO:
+            clip.notes.append(f"{self.name}: {ratio:.0%} of the frames have a value ({why})")
+        if clip.native is not None and self._size != clip.size:
+            own, wanted = ("x".join(map(str, size)) for size in (self._size, clip.size))
+            clip.notes.append(
+                f"{self.name}: measured at {own}, the real video is {wanted}; values of two sizes "
+                "do not compare"
+            )
+        return {key: float(np.mean(finite)) for key in self.outputs}

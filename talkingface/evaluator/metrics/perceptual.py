@@ -1,0 +1,239 @@
+"""LPIPS and FID: distances of network features; both need weights that the user provides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from talkingface.errors import ConfigError, DataError, WeightsError
+from talkingface.evaluator.base_metric import Metric
+from talkingface.evaluator.clip import ClipPair
+from talkingface.evaluator.frechet import RunningGaussian, frechet_distance
+from talkingface.model.weights import load_strict, read_weights
+
+# net: layers of torchvision's ``features`` that are compared (ReLUs), file, smallest side in px.
+BACKBONES = {
+    "alex": ((1, 4, 7, 9, 11), "alexnet-owt-7be5be79.pth", 31),
+    "vgg": ((3, 8, 15, 22, 29), "vgg16-397923af.pth", 16),
+}
+INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
+FEATURES = 2048  # values per frame; fewer frames give a singular covariance
+_HEADS = "https://github.com/richzhang/PerceptualSimilarity/tree/master/lpips/weights/v0.1"
+_FID = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+
+
+class LPIPSNetwork(nn.Module):
+    """LPIPS of version 0.1 (Zhang et al. 2018) on torchvision's AlexNet or VGG16.
+
+    Args:
+        net: ``alex`` (evaluation) or ``vgg`` (losses).
+        backbone: state_dict of torchvision's classification network.
+        heads: state_dict of the learnt 1x1 weights, ``lin0.model.1.weight`` and so on.
+    """
+
+    def __init__(self, net: str, backbone: Mapping[str, Tensor], heads: Mapping[str, Tensor]):
+        super().__init__()
+        from torchvision import models
+
+        self.taps, file, _ = BACKBONES[net]
+        with torch.device("meta"):  # the large classifier is never allocated
+            whole = models.alexnet(weights=None) if net == "alex" else models.vgg16(weights=None)
+        self.features = whole.features[: self.taps[-1] + 1].to_empty(device="cpu")
+        used = {key: backbone[key] for key in self.state_dict() if key in backbone}
+        load_strict(self, used, source=file, network="LPIPS")
+        self.heads = []
+        for number, tap in enumerate(self.taps):
+            weight = heads.get(f"lin{number}.model.1.weight", torch.zeros(0))
+            if weight.numel() != self.features[tap - 1].out_channels:  # of the convolution before
+                raise WeightsError(f"these are no linear heads of LPIPS-{net}: lin{number}")
+            self.heads.append(weight.float().reshape(1, -1, 1, 1))
+        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1))
+        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1))
+
+    @torch.no_grad()
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """(N,3,H,W) RGB in -1..1, twice -> (N,) distances."""
+        x = (torch.cat([first, second]) - self.shift) / self.scale
+        total = x.new_zeros(len(first))
+        for index, layer in enumerate(self.features):
+            x = layer(x)
+            if index in self.taps:
+                unit = x / (x.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
+                one, two = unit.chunk(2)
+                weight = self.heads[self.taps.index(index)].to(x.device)
+                total += ((one - two).square() * weight).sum(dim=1).mean(dim=(1, 2))
+        return total
+
+
+def inception_features(state: Mapping[str, Tensor], source: str = "the state_dict") -> nn.Module:
+    """The network of FID: (N,3,H,W) RGB in -1..1 of 299 px -> (N,2048).
+
+    torchvision's Inception v3 with the pooling of the TensorFlow original: averages leave the
+    padding out, and the last block takes the maximum.
+
+    Args:
+        state: the weights that pytorch-fid converted from TensorFlow.
+
+    Raises:
+        WeightsError: other weights, in particular torchvision's, which give another scale.
+    """
+    from torchvision.models import inception_v3
+
+    classes = state["fc.bias"].shape[0] if "fc.bias" in state else None
+    if classes == 1000 or any(key.startswith("AuxLogits") for key in state):
+        raise WeightsError(
+            f"{source} holds torchvision's Inception, which gives another scale than FID. "
+            f"Get {_FID}{INCEPTION}"
+        )
+    network = inception_v3(weights=None, aux_logits=False, init_weights=False, num_classes=1008)
+    load_strict(network, state, source=source, network="FID")
+    for name, block in network.named_children():
+        if hasattr(block, "branch_pool"):
+            _pool_like_tensorflow(block, maximum=name == "Mixed_7c")
+    network.fc = nn.Identity()
+    return network.eval()
+
+
+def _pool_like_tensorflow(block: nn.Module, maximum: bool) -> None:
+    """Give the pooling branch of a block its input pooled in the other way."""
+    kept: list[Tensor] = []
+    block.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
+
+    def pooled(_: nn.Module, __: tuple) -> tuple[Tensor]:
+        x = kept.pop()
+        if maximum:
+            return (F.max_pool2d(x, 3, stride=1, padding=1),)
+        return (F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False),)
+
+    block.branch_pool.register_forward_pre_hook(pooled)
+
+
+def _signed(frame: np.ndarray, device: str) -> Tensor:
+    """(H,W,3) uint8 -> (1,3,H,W) float32 in -1..1."""
+    return torch.from_numpy(frame).to(device).permute(2, 0, 1)[None].float() / 127.5 - 1
+
+
+class NetworkMetric(Metric):
+    """What both have in common: every ``stride``-th frame, and files that may be missing."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if self.params["stride"] < 1:
+            raise ConfigError(f"metric_params.{self.name}.stride: 1 or more")
+        if self.params.get("net", "alex") not in BACKBONES:
+            raise ConfigError(f"metric_params.LPIPS.net: choose {' or '.join(BACKBONES)}")
+
+    def start(self, clip: ClipPair) -> None:
+        super().start(clip)
+        self._network  # noqa: B018  missing weights are found before any frame is decoded
+
+    def file(self, key: str, name: str, origin: str) -> Path:
+        """A file that a parameter names, or that lies in ``checkpoints/`` under its own name.
+
+        Raises:
+            WeightsError: there is none; the message says where to get it and where to put it.
+        """
+        given = self.params[key]
+        if given:
+            return self.cfg.weights_path(given) if self.cfg else Path(given)
+        path = self.weights_file(f"{self.name}/{name}", name)
+        if path is None:
+            raise WeightsError(
+                f"{self.name} needs {name} from {origin}: put it into checkpoints/{self.name}/, or "
+                f"set metric_params.{self.name}.{key} to its path"
+            )
+        return path
+
+    def definition(self) -> str:
+        return f"{self.name}[{self.version},stride={self.params['stride']}]"
+
+
+class LPIPS(NetworkMetric):
+    """Mean over frames of the perceptual distance."""
+
+    @property
+    def version(self) -> str:
+        return f"v0.1,net={self.params['net']}"
+
+    @cached_property
+    def _network(self) -> LPIPSNetwork:
+        net = self.params["net"]
+        name = BACKBONES[net][1]
+        backbone = self.file("weights", name, f"https://download.pytorch.org/models/{name}")
+        heads = self.file("heads", f"lpips_lin_{net}.pth", _HEADS)
+        network = LPIPSNetwork(net, read_weights(backbone), read_weights(heads))
+        return network.eval().to(self.params["device"])
+
+    def start(self, clip: ClipPair) -> None:
+        super().start(clip)
+        self._values: list[float] = []
+
+    def update(self, clip: ClipPair, index: int, generated: np.ndarray, real: np.ndarray) -> None:
+        side = BACKBONES[self.params["net"]][2]
+        if min(real.shape[:2]) < side:
+            raise DataError(f"LPIPS: a side of the picture is shorter than {side} px")
+        if index % self.params["stride"] == 0:
+            pair = (_signed(frame, self.params["device"]) for frame in (generated, real))
+            self._values.append(self._network(*pair).item())
+
+    def finish(self, clip: ClipPair) -> dict[str, float]:
+        return {"LPIPS": float(np.mean(self._values))} if self._values else self.undefined("empty")
+
+
+class FID(NetworkMetric):
+    """Distance of the distributions of all generated and all real frames of a table's row.
+
+    It has no value per clip: the clips of a row are collected, and :meth:`pool` gives the row's.
+    """
+
+    version = "pytorch-fid"
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._sides = [RunningGaussian(FEATURES) for _ in range(2)]
+
+    @cached_property
+    def _network(self) -> nn.Module:
+        path = self.file("weights", INCEPTION, _FID + INCEPTION)
+        return inception_features(read_weights(path), path.name).to(self.params["device"])
+
+    def start(self, clip: ClipPair) -> None:
+        super().start(clip)
+        self._features: list[np.ndarray] = []
+
+    @torch.no_grad()
+    def update(self, clip: ClipPair, index: int, generated: np.ndarray, real: np.ndarray) -> None:
+        if index % self.params["stride"]:
+            return
+        # In its own size: a frame that was resized before would be resized twice.
+        pair = (generated if clip.native is None else clip.native, real)
+        pictures = [
+            F.interpolate(_signed(frame, self.params["device"]), size=(299, 299), mode="bilinear")
+            for frame in pair
+        ]
+        self._features.append(self._network(torch.cat(pictures)).cpu().numpy())
+
+    def finish(self, clip: ClipPair) -> dict[str, float]:
+        if self._features:
+            for side, features in zip(self._sides, np.stack(self._features, axis=1), strict=True):
+                side.add(features)
+        return self.undefined("one value for all clips of a row, none per clip")
+
+    def pool(self) -> tuple[dict[str, float], list[str]]:
+        """FID and frames per side of the clips since the last call, and remarks on them."""
+        sides, self._sides = self._sides, [RunningGaussian(FEATURES) for _ in range(2)]
+        count = sides[0].count
+        values = {"FID": math.nan, "FID_n": float(count)}
+        if count > 1:
+            values["FID"] = frechet_distance(*(part for side in sides for part in side.moments()))
+        if count >= FEATURES:
+            return values, []
+        return values, [f"FID: only {count} frames; below {FEATURES} it is too large"]

@@ -1,0 +1,148 @@
+"""Temporal consistency by optical flow, TCM, and flicker (metrics spec, section 9).
+
+MODA's equation could not be read in full; this is the form that its letters give, with the
+reference above. Both errors are reported, so that nobody depends on that choice.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from talkingface.errors import ConfigError
+from talkingface.evaluator.base_metric import Metric
+from talkingface.evaluator.clip import MIN_VALID_RATIO, ClipPair
+from talkingface.utils.env import import_cv2
+
+MIN_SIDE = 16  # px; the flow's coarsest patches need about as many
+RATIOS = {"ref_over_gen": 1, "gen_over_ref": -1}
+
+
+def motion(frame: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Flow (H,W,2) from a (H,W) uint8 picture to the one before it, by OpenCV's DIS, medium."""
+    cv2 = import_cv2()
+    # A new estimator each time: a used one keeps buffers that change the next result a little.
+    estimator = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return estimator.calc(frame, before, None)
+
+
+def warp(image: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Fetch each pixel x from x + flow(x).
+
+    Args:
+        image: (H,W) or (H,W,C), what to fetch from.
+        flow: (H,W,2) float32 in pixels, x first.
+
+    Returns:
+        The warped image, and (H,W) bool: whether x + flow(x) lies inside the picture.
+    """
+    height, width = flow.shape[:2]
+    x = flow[..., 0] + np.arange(width, dtype=np.float32)
+    y = flow[..., 1] + np.arange(height, dtype=np.float32)[:, None]
+    cv2 = import_cv2()
+    warped = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return warped, (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+
+
+def visible(flow: np.ndarray, backward: np.ndarray) -> np.ndarray:
+    """(H,W) bool: where flow there and back again meet, so that nothing hid the pixel."""
+    back, _ = warp(backward, flow)
+    gap = ((flow + back) ** 2).sum(axis=-1)
+    return gap < 0.01 * ((flow**2).sum(axis=-1) + (back**2).sum(axis=-1)) + 0.5
+
+
+def consistency(real: float, generated: float, ratio: str = "ref_over_gen", eps: float = 1e-6):
+    """exp(-|q - 1|) of the quotient q of two warping errors (numbers or arrays), 1 when equal."""
+    quotient = (real + eps) / (generated + eps)
+    return np.exp(-np.abs(quotient ** RATIOS[ratio] - 1))
+
+
+def flicker(luma: np.ndarray) -> float:
+    """Deviation over time of (T,) brightnesses from their 5-frame median; nan for one frame."""
+    from scipy.ndimage import median_filter
+
+    if len(luma) < 2:
+        return math.nan
+    return float(np.std(luma - median_filter(luma, 5, mode="nearest")))
+
+
+class TCM(Metric):
+    """How steady the generated video is where the real one is, along its own motion."""
+
+    def definition(self) -> str:
+        return super().definition().replace("[", "[DIS-medium,", 1)
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if self.params["ratio"] not in RATIOS:
+            raise ConfigError(f"metric_params.TCM.ratio: choose {' or '.join(RATIOS)}")
+        if self.params["flow_from"] not in ("own", "ref"):
+            raise ConfigError("metric_params.TCM.flow_from: choose own or ref")
+
+    def start(self, clip: ClipPair) -> None:
+        super().start(clip)
+        self._errors: list[list[float]] = []  # of real and generated frames
+        self._luma: list[float] = []
+        self._before: list[tuple[np.ndarray, np.ndarray]] | None = None
+
+    def update(self, clip: ClipPair, index: int, generated: np.ndarray, real: np.ndarray) -> None:
+        cv2 = import_cv2()
+        box = clip.region("face", index)
+        if box is not None:
+            x0, y0, x1, y1 = box
+            face = cv2.cvtColor(generated[y0:y1, x0:x1], cv2.COLOR_RGB2GRAY)
+            self._luma.append(float(face.mean()))
+        now = [self._prepared(picture) for picture in (real, generated)]
+        if min(now[0][1].shape) >= MIN_SIDE:
+            if self._before is not None:
+                self._errors.append(self._pair_errors(self._before, now))
+            self._before = now
+
+    def _prepared(self, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A frame, not larger than ``max_side``, in colour and in grey."""
+        cv2 = import_cv2()
+        scale = self.params["max_side"] / max(picture.shape[:2])
+        if scale < 1:
+            size = [max(1, round(side * scale)) for side in picture.shape[1::-1]]
+            picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        return picture.astype(np.float32), cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+
+    def _pair_errors(self, before: list, now: list) -> list[float]:
+        """Mean squared difference to the frame before, moved along the flow; nan without pixels."""
+        errors, flow, valid = [], None, None
+        for (last, last_grey), (frame, grey) in zip(before, now, strict=True):
+            if flow is None or self.params["flow_from"] == "own":
+                flow = motion(grey, last_grey)
+                valid = True
+                if self.params["occlusion"]:
+                    valid = visible(flow, motion(last_grey, grey))
+            moved, inside = warp(last, flow)
+            moved -= frame
+            squares = (moved * moved)[inside & valid]
+            errors.append(float(squares.mean(dtype=np.float64)) if squares.size else math.nan)
+        return errors
+
+    def finish(self, clip: ClipPair) -> dict[str, float]:
+        errors = np.array(self._errors, np.float64).reshape(-1, 2)
+        errors = errors[np.isfinite(errors).all(axis=1)]
+        results = dict.fromkeys(self.outputs, math.nan)
+        if len(errors):
+            terms = consistency(*errors.T, self.params["ratio"], self.params["eps"])
+            real, generated = errors.mean(axis=0)
+            results.update(TCM=float(terms.mean()), E_O=float(real), E_V=float(generated))
+        else:
+            small = self._before is None and clip.n_frames > 1
+            reason = f"a side is shorter than {MIN_SIDE} px" if small else "needs two frames"
+            self.reasons = dict.fromkeys(("TCM", "E_O", "E_V"), reason)
+        share = len(self._luma) / max(clip.n_frames, 1)
+        if share >= MIN_VALID_RATIO:
+            results["flicker"] = flicker(np.array(self._luma))
+        if not math.isfinite(results["flicker"]):
+            self.reasons["flicker"] = (
+                "needs two frames"
+                if share >= MIN_VALID_RATIO
+                else f"a face was found in only {share:.0%} of the real frames"
+            )
+        return results

@@ -1,0 +1,151 @@
+"""Scores of a SyncNet: features of picture and sound, and the curve of distances over shifts.
+
+Source: joonson/syncnet_python, ``SyncNetInstance.py`` (metrics spec 4.2 to 4.4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from talkingface.data.face.boxes import resize_image, syncnet_crop
+from talkingface.data.media.mfcc import AUDIO_STEPS, WINDOW, syncnet_mfcc
+from talkingface.model.audio_driven_talkingface.syncnet_networks import SyncNet, audio_windows
+
+FPS = 25.0
+_CHUNK = 32  # windows that go through the network together; bounds the memory
+_EPSILON = 1e-6  # torch's pairwise_distance adds it to every component
+
+
+@dataclass(frozen=True)
+class SyncScore:
+    """Result of :func:`score`.
+
+    Attributes:
+        distance: LSE-D, smallest mean distance over all shifts.
+        confidence: LSE-C, median minus smallest.
+        offset: AV offset in frames; positive: the sound is early.
+        curve: (2 * vshift + 1,) mean distance per shift; the sound of ``offset`` o lies at index
+            ``vshift - o``.
+    """
+
+    distance: float
+    confidence: float
+    offset: int
+    curve: np.ndarray
+
+
+@torch.no_grad()
+def lip_features(network: SyncNet, crops: Iterable[np.ndarray]) -> np.ndarray:
+    """Embeddings of all windows of five consecutive crops.
+
+    Args:
+        crops: (S,S,3) uint8 RGB at 25 frames/s, streamed.
+
+    Returns:
+        (T-4, D) float32; (0, D) for fewer than five crops.
+    """
+    parts = [network.lip_track(torch.from_numpy(chunk))[0].numpy() for chunk in _chunks(crops)]
+    width = network.netfclip[-1].out_features
+    return np.concatenate([np.zeros((0, width), np.float32), *parts])
+
+
+def _chunks(crops: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """(1,3,n,S,S) float32 BGR; neighbours share four frames, so that no window is lost."""
+    kept: list[np.ndarray] = []
+    for crop in crops:
+        kept.append(crop[..., ::-1])
+        if len(kept) == _CHUNK + WINDOW - 1:
+            yield _tensor(kept)
+            kept = kept[1 - WINDOW :]
+    if len(kept) >= WINDOW:
+        yield _tensor(kept)
+
+
+def _tensor(frames: list[np.ndarray]) -> np.ndarray:
+    return np.ascontiguousarray(np.stack(frames).transpose(3, 0, 1, 2)[None], np.float32)
+
+
+@torch.no_grad()
+def sound_features(network: SyncNet, wave: np.ndarray) -> np.ndarray:
+    """Embeddings of the sound of all windows, one per frame at 25 frames/s: (M, D) float32.
+
+    Args:
+        wave: (N,) float, 16 kHz.
+    """
+    mfcc = torch.from_numpy(syncnet_mfcc(wave))
+    count = max(0, (mfcc.shape[1] - AUDIO_STEPS) // 4 + 1)
+    width = network.netfcaud[-1].out_features
+    if not count:
+        return np.zeros((0, width), np.float32)
+    windows = audio_windows(mfcc, count)
+    return np.concatenate([network.forward_aud(part).numpy() for part in windows.split(256)])
+
+
+def score(lips: np.ndarray, sounds: np.ndarray, vshift: int = 15, pad: str = "zero") -> SyncScore:
+    """Compare two sequences of embeddings at all shifts up to ``vshift``.
+
+    Args:
+        lips, sounds: (N,D), as many of both as count.
+        pad: ``zero`` compares with rows of zeros beyond the ends, as the official code does;
+            ``valid`` averages real pairs only.
+    """
+    lips, sounds = lips.astype(np.float64), sounds.astype(np.float64)
+    count = len(lips)
+    padded = np.pad(sounds, ((vshift, vshift), (0, 0)))
+    known = np.pad(np.ones(count, bool), vshift)
+    curve = np.empty(2 * vshift + 1)
+    for shift in range(2 * vshift + 1):
+        distance = np.linalg.norm(lips - padded[shift : shift + count] + _EPSILON, axis=1)
+        if pad == "valid":
+            real = known[shift : shift + count]
+            curve[shift] = distance[real].mean() if real.any() else np.inf
+        else:
+            curve[shift] = distance.mean()
+    best = int(curve.argmin())
+    finite = curve[np.isfinite(curve)]
+    return SyncScore(
+        float(curve[best]), float(np.median(finite) - curve[best]), vshift - best, curve
+    )
+
+
+def crops(
+    frames: Iterable[np.ndarray], boxes: np.ndarray | None, size: int
+) -> Iterator[np.ndarray]:
+    """SyncNet's crops of consecutive frames; without boxes the whole frame, squeezed."""
+    for index, frame in enumerate(frames):
+        if boxes is None:
+            yield resize_image(frame, size)
+        elif index < len(boxes):
+            yield syncnet_crop(frame, boxes[index], size)
+
+
+def load_judge(path: Path, trust: str | None = None) -> SyncNet:
+    """A SyncNet of a run of the toolkit or an official file, in eval mode.
+
+    Raises:
+        WeightsError: missing, damaged, or another network.
+    """
+    from talkingface.config.config import load_config
+    from talkingface.model.audio_driven_talkingface.syncnet import SyncNetModel
+    from talkingface.quick_start.helpers import (
+        build_model,
+        config_of_checkpoint,
+        load_model_weights,
+    )
+
+    settings = config_of_checkpoint(path, trust)
+    if settings is None:
+        settings = {"model": "SyncNet", "dataset": "Synthetic"}
+    elif settings["model"] != "SyncNet":
+        from talkingface.errors import WeightsError
+
+        raise WeightsError(f"{path} belongs to {settings['model']}, not to SyncNet")
+    model = build_model(load_config(overrides={**settings, "resume": False}))
+    assert isinstance(model, SyncNetModel)
+    load_model_weights(model, path, trust)
+    return model.network.eval().requires_grad_(False)
