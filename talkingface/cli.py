@@ -48,6 +48,9 @@ Own videos
 Generate
   --infer --model=<Model> --audio=a.wav --source=face.mp4|face.png [--checkpoint=PATH|RUN]
           [--output=out.mp4]  --audio may be a folder or a .txt list
+Score videos of any tool
+  --evaluate_videos=DIR[,DIR2] --reference=DIR [--metrics=LMD,LSE] [--output=DIR]
+                              pairs by name; one row per folder and one for the real videos
 
 Exit status: 0 success, 1 unexpected error, 2 something to correct by you, 3 a stage gave nothing
 usable, 130 stopped by Ctrl-C (state saved). --debug shows the traceback of any error.
@@ -55,7 +58,10 @@ usable, 130 stopped by Ctrl-C (state saved). --debug shows the traceback of any 
 
 _FLAGS = {"list", "print_config", "help", "version", "dry_run", "infer", "prepare", "debug"}
 # Options of actions; their values are kept as typed, since they are mostly paths.
-_OPTIONS = {"explain", "videos", "audio", "source", "output", "checkpoint", "config_files"}
+_OPTIONS = {
+    *("explain", "videos", "audio", "source", "output", "checkpoint", "config_files"),
+    *("evaluate_videos", "reference"),
+}
 _TEXT_KEYS = {"model", "dataset", "preset", "plugin_path"}
 
 
@@ -182,6 +188,10 @@ def _dispatch(args: Arguments) -> int:
         from talkingface.quick_start.infer import infer_command
 
         return infer_command(args.options, args.config, args.config_files)
+    if "evaluate_videos" in args.options:
+        from talkingface.quick_start.score_videos import score_videos
+
+        return score_videos(args.options, args.config)
     _refuse_stray_options(args)
     return _run(args)
 
@@ -193,6 +203,7 @@ def _refuse_stray_options(args: Arguments) -> None:
         "source": "--infer",
         "output": "--infer",
         "checkpoint": "--infer",
+        "reference": "--evaluate_videos",
     }
     for key in args.options:
         if key in owner:
@@ -240,7 +251,12 @@ def _listing(args: Arguments) -> str:
     from talkingface.registry import get_registry
 
     registry = get_registry(args.config.get("plugin_path"))
-    arrows = {"up": "higher is better", "down": "lower is better", "zero": "nearer to 0 is better"}
+    arrows = {
+        "up": "higher is better",
+        "down": "lower is better",
+        "zero": "nearer to 0 is better",
+        "real": "nearer to the real video's is better",
+    }
     lines = []
 
     def table(title: str, rows: list[tuple[str, str]]) -> None:

@@ -141,7 +141,7 @@ def _metrics(cfg: Config) -> list[TalkingFaceError]:
     found = []
     for name in cfg.metrics:
         try:
-            build_metric(cfg.registry, name, cfg.metric_params.get(name))
+            build_metric(cfg.registry, name, cfg.metric_params.get(name), cfg)
         except TalkingFaceError as error:
             found.append(error)
     return found

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from conftest import SMALL, run_command
 from torch import Tensor
 from torch.utils.data import default_collate
 from trainkit import SMALL_HYPERLIPS, changed, snapshot
@@ -52,6 +53,9 @@ class Case:
 
 @pytest.fixture(scope="module", params=talkingface.list_models())
 def case(request: pytest.FixtureRequest, tiny_synthetic) -> Case:
+    args = [f"--model={request.param}", "--dataset=Synthetic", "--stages=preprocess", *SMALL]
+    done = run_command(args, tiny_synthetic, timeout=300)  # nothing to do for what is prepared
+    assert done.returncode == 0, done.stderr
     return Case(request.param, tiny_synthetic)
 
 
@@ -59,7 +63,7 @@ def test_the_batch_is_what_the_dataset_promises(case):
     for key, promise in type(case.data).batch_spec.items():
         value = case.batch[key]
         words = promise.split(";")[0].split()
-        kind = next(i for i, word in enumerate(words) if word.startswith("float"))
+        kind = next(i for i, word in enumerate(words) if word.startswith(("float", "uint")))
         assert str(value.dtype) == f"torch.{words[kind].rstrip(',')}", key
         assert value.ndim == kind, f"{key}: {promise} but {tuple(value.shape)}"
         for size, word in zip(value.shape, words[:kind], strict=True):

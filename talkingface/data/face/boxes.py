@@ -86,3 +86,26 @@ def landmark_box(points: np.ndarray, margin: float = 0.0, scale: float = 1.0) ->
     low, high = np.nanmin(points[:, :2], axis=0), np.nanmax(points[:, :2], axis=0)
     centre, half = (low + high) / 2, (high - low) / 2 * scale * (1 + 2 * margin)
     return np.concatenate([centre - half, centre + half])
+
+
+def syncnet_crop(frame: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
+    """SyncNet's framing of a face: a square of 2.8 half sides, moved down so that the chin is in.
+
+    Source: ``run_pipeline.py`` of joonson/syncnet_python with crop_scale 0.4 (metrics spec 4.4);
+    what lies outside the picture has its grey of 110.
+
+    Args:
+        frame: (H,W,3) uint8.
+        box: x0, y0, x1, y1 of the face.
+        size: side of the result in pixels.
+    """
+    half = float(max(box[2] - box[0], box[3] - box[1])) / 2
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    x0, x1 = round(float(x - 1.4 * half)), round(float(x + 1.4 * half))
+    y0, y1 = round(float(y - half)), round(float(y + 1.8 * half))
+    height, width = frame.shape[:2]
+    inside = frame[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
+    pads = ((max(-y0, 0), max(y1 - height, 0)), (max(-x0, 0), max(x1 - width, 0)), (0, 0))
+    if any(sum(pad) for pad in pads):
+        inside = np.pad(inside, pads, constant_values=110)
+    return resize_image(inside, size)

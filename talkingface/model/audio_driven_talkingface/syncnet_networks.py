@@ -8,8 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-WINDOW = 5  # frames that one lip feature sees
-AUDIO_STEPS = 20  # MFCC columns of the same 0.2 s
+from talkingface.data.media.mfcc import AUDIO_STEPS, WINDOW
 
 
 class SyncNet(nn.Module):

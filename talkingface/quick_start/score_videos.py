@@ -1,0 +1,144 @@
+"""``--evaluate_videos``: score finished videos, made by whatever tool, against the real ones."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from talkingface.config.config import Config, load_config
+from talkingface.data.clips import VIDEO_SUFFIXES
+from talkingface.errors import ConfigError, StageError
+from talkingface.evaluator.clip import ClipPair
+from talkingface.evaluator.evaluator import Evaluator, RowResult, aggregate
+from talkingface.evaluator.report import console_table, reasons_text, write_metrics
+from talkingface.registry import get_registry
+from talkingface.utils.logs import progress, setup_logging
+from talkingface.utils.paths import resolve, shown
+
+log = logging.getLogger(__name__)
+
+STANDARD = ("LMD", "LMD_v", "MA", "LSE", "NIQE", "PSNR", "SSIM")
+REAL = "real video"
+
+
+def score_videos(options: Mapping[str, str], config: Mapping[str, Any]) -> int:
+    """Run the action; returns the exit status.
+
+    Options: ``evaluate_videos`` (folders or files, comma-separated: one row each), ``reference``
+    (folder or file with the real videos), ``output`` (folder of the tables). Keys: ``metrics``,
+    ``metric_params``, ``baselines`` (with ``real`` the references are a row of their own).
+
+    Raises:
+        ConfigError: an option is missing or names nothing.
+        StageError: no video has a partner.
+    """
+    config = dict(config)
+    known = get_registry(config.get("plugin_path")).entries("metric")
+    config.setdefault("metrics", [name for name in STANDARD if name in known])
+    cfg = load_config("SyncNet", "Synthetic", cli=config)
+    setup_logging(cfg.log_level)
+    if not options.get("reference"):
+        raise ConfigError("--evaluate_videos needs --reference=<folder with the real videos>")
+    reference = _videos("reference", options["reference"])
+    rows: dict[str, dict[str, Path]] = {}
+    for part in _parts(options["evaluate_videos"]):
+        title = Path(part).expanduser().stem
+        while title in rows:
+            title += "'"
+        rows[title] = _videos("evaluate_videos", part)
+    pairs = {title: _pair(title, made, reference) for title, made in rows.items()}
+    if not any(pairs.values()):
+        raise StageError(
+            "No video has a partner of the same name in the reference folder: "
+            f"{', '.join(sorted(next(iter(rows.values())))[:3])} against "
+            f"{', '.join(sorted(reference)[:3])}"
+        )
+    if "real" in cfg.baselines:
+        used = {name for found in pairs.values() for name in found}
+        pairs[REAL] = {name: (reference[name], reference[name]) for name in sorted(used)}
+    folder = resolve(options.get("output") or Path(cfg.results_dir) / "videos" / _stamp())
+    results = _score(cfg, pairs)
+    _write(cfg, results, folder)
+    return 0
+
+
+def _parts(argument: str) -> list[str]:
+    return [argument] if Path(argument).expanduser().exists() else argument.split(",")
+
+
+def _stamp() -> str:
+    return time.strftime("%Y%m%d-%H%M%S")
+
+
+def _videos(option: str, text: str) -> dict[str, Path]:
+    """Videos by their path below the folder without suffix; of a single file by its stem."""
+    path = Path(text.strip()).expanduser()
+    if path.is_file():
+        return {path.stem: path}
+    if not path.is_dir():
+        raise ConfigError(f"--{option}: {path} does not exist")
+    found = {
+        file.relative_to(path).with_suffix("").as_posix(): file
+        for file in sorted(path.rglob("*"))
+        if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file()
+    }
+    if not found:
+        raise ConfigError(f"--{option}: no video in {path}")
+    return found
+
+
+def _pair(
+    title: str, made: Mapping[str, Path], reference: Mapping[str, Path]
+) -> dict[str, tuple[Path, Path]]:
+    """Partners by path, else by a file name that occurs once; what has none is reported."""
+    if len(made) == len(reference) == 1:  # two files: their names need not agree
+        name = next(iter(reference))
+        return {name: (next(iter(made.values())), reference[name])}
+    by_name: dict[str, list[str]] = {}
+    for name in reference:
+        by_name.setdefault(name.rpartition("/")[2], []).append(name)
+    pairs, alone = {}, []
+    for name, path in made.items():
+        same = [name] if name in reference else by_name.get(name.rpartition("/")[2], [])
+        if len(same) == 1 and same[0] not in pairs:
+            pairs[same[0]] = (path, reference[same[0]])
+        else:
+            alone.append(name)
+    missing = sorted(set(reference) - set(pairs))
+    for what, names in (("has no reference", alone), ("is missing", missing)):
+        if names:
+            log.warning(
+                "%s: %d video(s) left out, each %s: %s%s", title, len(names), what,
+                ", ".join(names[:5]), ", ..." if len(names) > 5 else "",
+            )  # fmt: skip
+    return dict(sorted(pairs.items()))
+
+
+def _score(cfg: Config, pairs: Mapping[str, Mapping[str, tuple[Path, Path]]]) -> list[RowResult]:
+    evaluator = Evaluator(cfg)
+    rows = []
+    total = sum(len(found) for found in pairs.values())
+    with progress(total=total, unit="video", desc="scoring", show=cfg.show_progress) as bar:
+        for title, found in pairs.items():
+            row = RowResult(title)
+            rows.append(row)
+            for name, (made, real) in found.items():
+                evaluator.score_clip(ClipPair(name, made, real, cache_generated=True), row)
+                bar.update()
+    return rows
+
+
+def _write(cfg: Config, rows: list[RowResult], folder: Path) -> None:
+    evaluator = Evaluator(cfg)
+    table = aggregate(rows, evaluator.outputs)
+    clips = sorted({clip for row in rows for clip in row.values})
+    header = {"clips": clips, "definitions": evaluator.definitions()}
+    write_metrics(folder, rows, table, evaluator.outputs, header)
+    text = console_table(table, evaluator.outputs, cfg.metric_decimal_place)
+    log.info("\nMean over the clips that all rows have:\n%s", text)
+    for line in reasons_text(rows):
+        log.info("  note: %s", line)
+    log.info("tables: %s", shown(folder))
