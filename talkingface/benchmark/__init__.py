@@ -1,0 +1,1 @@
+"""Compare models, runs and finished videos on the same clips: ``--benchmark``."""

@@ -1,0 +1,58 @@
+"""``benchmark.html``: all results of a benchmark in one file that needs no server and no network.
+
+The page is ``page.html`` with the results embedded as JSON; its script draws everything from them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from talkingface.utils.paths import write_text
+
+_PLACE = "@@DATA@@"  # in page.html, inside a script element of type application/json
+# Legal in JSON strings, but "<" could end the element ("</script>"), and U+2028 and U+2029 end
+# lines for some readers. All of them appear in strings only, where an escape means the same.
+_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
+
+
+def write_page(path: Path, data: Mapping[str, Any]) -> None:
+    """Write the result page atomically. Equal data give equal bytes.
+
+    Args:
+        path: target, ``.html``. Missing folders are created.
+        data: ``title``, ``rows``, ``outputs``, ``datasets``, ``cost`` and so on, as the script of
+            ``page.html`` reads them. nan and infinite values are shown as undefined.
+
+    Raises:
+        EnvironmentProblem: disk full, read-only folder.
+    """
+    template = resources.files("talkingface.benchmark").joinpath("page.html").read_text("utf-8")
+    before, _, after = template.partition(_PLACE)
+    write_text(path, before + _embedded(data) + after)
+
+
+def _embedded(data: Mapping[str, Any]) -> str:
+    """JSON that cannot leave its script element."""
+    text = json.dumps(_clean(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = text.translate(_ESCAPES)
+    # Names of files that are not UTF-8 hold lone surrogates, which no UTF-8 file can; the escape
+    # that Python writes for them is that of JSON.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _clean(value: Any) -> Any:
+    """The same in types of JSON: nan and inf as null, keys as text, NumPy scalars as numbers."""
+    if isinstance(value, Mapping):
+        return {str(key): _clean(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_clean(item) for item in value]
+    if hasattr(value, "item") and not isinstance(value, str):  # NumPy and PyTorch scalars
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,159 @@
+"""Statistics of a comparison: intervals of means and paired tests against one row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from talkingface.evaluator.evaluator import RowResult, aggregate
+
+RESAMPLES = 9999
+LEVEL = 0.95
+_SEED = 0  # equal inputs give equal intervals and p values
+
+
+def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the mean over clips (bias-corrected and accelerated bootstrap).
+
+    Fewer than two values give nan; equal values give that value.
+    """
+    from scipy.stats import bootstrap
+
+    numbers = np.asarray(values, np.float64)
+    if len(numbers) < 2:
+        return math.nan, math.nan
+    if np.ptp(numbers) <= 1e-12 * np.abs(numbers).max():
+        return float(numbers[0]), float(numbers[0])
+    found = bootstrap(
+        (numbers,), np.mean, n_resamples=RESAMPLES, confidence_level=LEVEL,
+        method="BCa", rng=np.random.default_rng(_SEED),
+    ).confidence_interval  # fmt: skip
+    return float(found.low), float(found.high)
+
+
+def paired_p(differences: Sequence[float]) -> float:
+    """Two-sided p of the mean of paired differences being zero, by flipping their signs.
+
+    All 2^n sign patterns up to 13 clips, 9999 random ones above. Below six clips p cannot fall
+    under 0.05. nan without clips, 1 when all differences are zero.
+    """
+    from scipy.stats import permutation_test
+
+    numbers = np.asarray(differences, np.float64)
+    if not len(numbers):
+        return math.nan
+    if not np.any(numbers):
+        return 1.0
+    if len(numbers) == 1:
+        return 1.0  # both signs are equally far from zero
+    return float(
+        permutation_test(
+            (numbers,), np.mean, permutation_type="samples", vectorized=True,
+            n_resamples=RESAMPLES, rng=np.random.default_rng(_SEED),
+        ).pvalue
+    )  # fmt: skip
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Holm's correction for several tests; nan stays nan and counts for nothing."""
+    known = sorted((p, name) for name, p in p_values.items() if math.isfinite(p))
+    corrected = {name: math.nan for name in p_values}
+    highest = 0.0
+    for rank, (p, name) in enumerate(known):
+        highest = max(highest, min(1.0, p * (len(known) - rank)))
+        corrected[name] = highest
+    return corrected
+
+
+def badness(value: float, direction: str, real: float) -> float:
+    """A number that is smaller the better a value is.
+
+    Args:
+        direction: of the output; for ``real`` it is the distance to the real video's value.
+    """
+    if direction == "up":
+        return -value
+    if direction == "zero":
+        return abs(value)
+    return abs(value - real) if direction == "real" else value
+
+
+def summarize(
+    rows: list[RowResult],
+    outputs: Mapping[str, Mapping[str, Any]],
+    *,
+    baseline: str | None,
+    real: str | None,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Row -> output -> ``mean std n low high difference p best``.
+
+    All figures of an output are over the same clips. ``difference`` is the mean of row minus
+    ``baseline`` in the output's unit; ``p`` (Holm-corrected over the rows) is about which of the
+    two is better: for outputs that should be near zero or near the real video's value, about the
+    distance to it. ``best`` marks the best row that is not the real video.
+
+    Args:
+        baseline, real: titles of rows, None when there is no such row.
+    """
+    table = aggregate(rows, outputs)
+    by_name = {row.name: row for row in rows}
+    for key, spec in outputs.items():
+        direction = spec.get("direction", "")
+        clips = common_clips(rows, key)
+        values = {
+            name: np.array([row.values[c][key] for c in clips if c in row.values])
+            if table[name][key]["n"] == len(clips) and key not in row.pooled
+            else np.zeros(0)
+            for name, row in by_name.items()
+        }
+        truth = values.get(real or "", np.zeros(0))
+        comparable = direction != "real" or len(truth) == len(clips)
+        raw_p = {}
+        for name in by_name:
+            cell = table[name][key]
+            cell["low"], cell["high"] = bootstrap_interval(values[name])
+            cell["difference"], cell["p"], cell["best"] = math.nan, math.nan, False
+            other = values.get(baseline or "", np.zeros(0))
+            if name == baseline or not len(clips) or len(values[name]) != len(other):
+                continue
+            cell["difference"] = float((values[name] - other).mean())
+            if comparable and direction and name != real:
+                near = truth if direction == "real" else np.zeros(len(other))
+                bad = [
+                    np.array([badness(v, direction, t) for v, t in zip(part, near, strict=True)])
+                    for part in (values[name], other)
+                ]
+                raw_p[name] = paired_p(bad[0] - bad[1])
+        for name, p in holm(raw_p).items():
+            table[name][key]["p"] = p
+        goal = table[real][key]["mean"] if real in table else math.nan
+        ranked = {
+            name: badness(table[name][key]["mean"], direction, goal)
+            for name in by_name
+            if name != real
+        }
+        finite = {name: bad for name, bad in ranked.items() if math.isfinite(bad)}
+        if direction and len(finite) > 1:
+            best = min(finite.values())
+            for name, bad in finite.items():
+                table[name][key]["best"] = bad == best
+    return table
+
+
+def common_clips(rows: Iterable[RowResult], key: str) -> list[str]:
+    """Clips for which every row that has any value of an output has one, sorted."""
+    finite = [
+        {c for c, v in row.values.items() if math.isfinite(v.get(key, math.nan))} for row in rows
+    ]
+    filled = [clips for clips in finite if clips]
+    return sorted(set.intersection(*filled)) if filled else []
+
+
+def stars(p: float | None) -> str:
+    """``**`` below 0.01, ``*`` below 0.05, else nothing."""
+    if p is None or not math.isfinite(p):
+        return ""
+    return "**" if p < 0.01 else "*" if p < 0.05 else ""

@@ -1,0 +1,216 @@
+"""--benchmark: the same clips for all, files, resuming, warnings, bad input."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trainkit import hyperlips_config
+
+from talkingface.benchmark import run as module
+from talkingface.benchmark.entries import split_list
+from talkingface.benchmark.run import benchmark
+from talkingface.data.clips import read_filelist
+from talkingface.errors import ConfigError, DataError, StageError
+from talkingface.quick_start.quick_start import run_config
+
+ROWS = [
+    "HyperLipsBase", "HyperLipsBase, shuffled audio", "copy reference", "real video (re-encoded)",
+]  # fmt: skip
+METRICS = ["PSNR", "LMD"]
+
+
+class Place:
+    """A run of one step and where its benchmarks go."""
+
+    def __init__(self, project: Path, folder: Path) -> None:
+        self.folder = folder
+        lists = project / "dataset/Synthetic-tiny/filelist"
+        # One clip of the test split and one that the model was trained on.
+        self.clips = sorted(read_filelist(lists / f"{s}.txt")[0] for s in ("train", "test"))
+        (folder / "test.txt").write_text("".join(f"{name}\n" for name in self.clips))
+        cfg = hyperlips_config(
+            project, max_steps=1, epochs=1, eval_step=0, stages=["train"],
+            test_filelist=str(folder / "test.txt"), checkpoint_dir=str(folder / "saved"),
+            results_dir=str(folder / "results"), log_dir=str(folder / "log"),
+            tensorboard_dir=str(folder / "tensorboard"), metrics=METRICS, n_preview=1,
+        )  # fmt: skip
+        self.run_id = run_config(cfg).run_dir.name
+        self.config = {
+            "metrics": METRICS, "checkpoint_dir": str(folder / "saved"), "show_progress": False,
+        }  # fmt: skip
+
+    def benchmark(self, output: str = "bench", **options: Any) -> Path:
+        config = {**self.config, **options.pop("config", {})}
+        given = {"models": "HyperLipsBase", "datasets": "Synthetic", **options}
+        benchmark({**given, "output": str(self.folder / output)}, config, [])
+        return self.folder / output
+
+
+def lines(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def place(tiny_synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(tiny_synthetic, tmp_path_factory.mktemp("benchmark"))
+
+
+@pytest.fixture(scope="module")
+def finished(place: Place) -> Path:
+    return place.benchmark()
+
+
+@pytest.fixture(scope="module")
+def data(finished: Path) -> dict[str, Any]:
+    return json.loads((finished / "benchmark.json").read_text("utf-8"))
+
+
+def test_all_rows_are_scored_on_the_same_clips(place, data):
+    (part,) = data["datasets"]
+    assert part["rows"] == ROWS
+    assert sorted(part["clips"]) == place.clips
+    for row in ROWS:
+        assert sorted(part["values"][row]) == place.clips
+        assert {cell["n"] for cell in part["summary"][row].values()} == {2}
+
+
+def test_the_order_of_the_rows_is_what_a_viewer_would_say(data):
+    cells = {row: values["PSNR"]["mean"] for row, values in data["datasets"][0]["summary"].items()}
+    assert cells["real video (re-encoded)"] > cells["copy reference"] > cells["HyperLipsBase"]
+
+
+def test_every_table_holds_the_same_numbers(finished, data):
+    mean = data["datasets"][0]["summary"]["copy reference"]["PSNR"]["mean"]
+    (line,) = [
+        line for line in lines(finished / "benchmark.csv")
+        if line["row"] == "copy reference" and line["output"] == "PSNR"
+    ]  # fmt: skip
+    assert float(line["mean"]) == mean and line["baseline"] == "copy reference"
+    single = [
+        float(line["PSNR"]) for line in lines(finished / "clips.csv")
+        if line["row"] == "copy reference"
+    ]  # fmt: skip
+    assert sum(single) / 2 == pytest.approx(mean)
+    for name in ("benchmark.md", "benchmark.tex"):
+        assert f"{mean:.4f}" in (finished / name).read_text("utf-8")
+    page = (finished / "benchmark.html").read_text("utf-8")
+    assert repr(mean)[:12] in page and "data:video/mp4;base64," in page
+
+
+def test_latex_escapes_what_it_must(finished):
+    text = (finished / "benchmark.tex").read_text("utf-8")
+    assert r"PSNR\_face" in text and r"\uparrow" in text
+    assert text.count("{") == text.count("}")
+
+
+def test_costs_are_measured(data):
+    cost = data["cost"]["HyperLipsBase"]
+    assert cost["parameters"] > 1000 and cost["flops_per_frame"] > 1e5
+    assert cost["ms_per_frame"] > 0 and cost["real_time_factor"] > 0
+    assert cost["device"] == "cpu"
+
+
+def test_clips_that_a_model_was_trained_on_are_told(data):
+    (warning,) = data["rows"]["HyperLipsBase"]["warnings"]
+    assert "trained on 1 of these 2 clips" in warning
+
+
+def test_a_second_run_makes_nothing_again_and_gives_equal_tables(place, finished, monkeypatch):
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*.mp4")}
+    tables = [(finished / n).read_bytes() for n in ("benchmark.csv", "clips.csv")]
+    monkeypatch.setattr(module.Evaluator, "score_clip", None)  # must not be needed
+    place.benchmark()
+    assert {p: p.stat().st_mtime_ns for p in finished.rglob("*.mp4")} == before
+    assert [(finished / n).read_bytes() for n in ("benchmark.csv", "clips.csv")] == tables
+
+
+def test_a_killed_benchmark_goes_on_where_it_stopped(place, finished, monkeypatch):
+    calls = []
+    score = module.Evaluator.score_clip
+
+    def killed(self, clip, row):
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        calls.append(clip.name)
+        score(self, clip, row)
+
+    monkeypatch.setattr(module.Evaluator, "score_clip", killed)
+    with pytest.raises(KeyboardInterrupt):
+        place.benchmark("killed")
+    monkeypatch.setattr(module.Evaluator, "score_clip", score)
+    made = {p: p.stat().st_mtime_ns for p in (place.folder / "killed").rglob("*.mp4")}
+    folder = place.benchmark("killed")
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*.mp4")} == made
+    assert (folder / "clips.csv").read_bytes() == (finished / "clips.csv").read_bytes()
+
+
+def test_runs_folders_and_titles_can_be_named(place, finished, tiny_synthetic):
+    shutil.copytree(
+        finished / "videos/Synthetic/copy_reference", place.folder / "other tool",
+        dirs_exist_ok=True,
+    )  # fmt: skip
+    folder = place.benchmark(
+        "mixed", models=f"mine={place.run_id},{place.folder / 'other tool'}",
+        config={"baselines": ["real"]}, baseline="other tool",
+    )  # fmt: skip
+    (part,) = json.loads((folder / "benchmark.json").read_text("utf-8"))["datasets"]
+    assert part["rows"] == ["mine", "other tool", "real video (re-encoded)"]
+    cells = part["summary"]
+    assert cells["mine"]["PSNR"]["difference"] == pytest.approx(
+        cells["mine"]["PSNR"]["mean"] - cells["other tool"]["PSNR"]["mean"]
+    )
+
+
+def test_folders_alone_are_compared_without_any_model(place, finished, tmp_path):
+    videos = finished / "videos/Synthetic"
+    folder = place.benchmark(
+        "folders", datasets=str(videos / "real_video_re-encoded"),
+        models=f"{videos / 'copy_reference'},{videos / 'HyperLipsBase'}",
+    )  # fmt: skip
+    content = json.loads((folder / "benchmark.json").read_text("utf-8"))
+    (part,) = content["datasets"]
+    assert part["rows"] == ["copy_reference", "HyperLipsBase", "real video"]
+    assert part["summary"]["real video"]["PSNR"]["mean"] == 100
+    assert content["cost"] == {}
+
+
+def test_a_clip_without_a_video_is_left_out_for_all_and_told(place, finished, tmp_path):
+    partial = tmp_path / "partial"
+    shutil.copytree(finished / "videos/Synthetic/copy_reference", partial)
+    next(partial.rglob("*.mp4")).unlink()
+    folder = place.benchmark(
+        "partial", models=f"HyperLipsBase,{partial}", config={"baselines": ["real"]}
+    )
+    (part,) = json.loads((folder / "benchmark.json").read_text("utf-8"))["datasets"]
+    assert {cell["n"] for row in part["summary"].values() for cell in row.values()} == {1}
+    assert any("no video of this clip" in item["reason"] for item in part["undefined"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"models": "HyperLipsBaze"}, "neither a trained model"),
+        ({"models": "SyncExpert"}, "SyncExpert"),
+        ({"models": "HyperLipsBase,HyperLipsBase"}, "two rows"),
+        ({"datasets": "Nowhere"}, "Nowhere"),
+        ({"baseline": "nobody"}, "there is no row 'nobody'"),
+        ({"models": ""}, "needs --models"),
+    ],
+)
+def test_wrong_names_are_explained_before_any_work(place, options, message):
+    with pytest.raises((ConfigError, DataError, StageError), match=message):
+        place.benchmark("wrong", **options)
+    assert not list((place.folder / "wrong").rglob("*.mp4"))
+
+
+def test_lists_may_be_bracketed_and_paths_may_hold_commas(tmp_path):
+    odd = tmp_path / "a,b"
+    odd.mkdir()
+    assert split_list("[A, B ,C]") == ["A", "B", "C"]
+    assert split_list(str(odd)) == [str(odd)]
