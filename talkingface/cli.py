@@ -48,19 +48,31 @@ Own videos
 Generate
   --infer --model=<Model> --audio=a.wav --source=face.mp4|face.png [--checkpoint=PATH|RUN]
           [--output=out.mp4]  --audio may be a folder or a .txt list
+Weights
+  --fetch=NAME[,NAME]         download a known file (checkpoints/manifest.yaml) and check it; NAME
+                              may be a metric or model that uses it, e.g. LSE or NIQE
 Score videos of any tool
   --evaluate_videos=DIR[,DIR2] --reference=DIR [--metrics=LMD,LSE] [--output=DIR]
                               pairs by name; one row per folder and one for the real videos
+Compare
+  --benchmark --models=A,B,C --datasets=D,E [--baseline=ROW] [--metrics=...] [--output=DIR]
+                              all on the same clips: console, CSV, Markdown, LaTeX, benchmark.html.
+                              A model's name means its newest run; run ids, checkpoints and folders
+                              of videos do as well, with Title= before them if wanted. A dataset may
+                              be a folder of real videos. Run again, it goes on where it stopped.
 
 Exit status: 0 success, 1 unexpected error, 2 something to correct by you, 3 a stage gave nothing
 usable, 130 stopped by Ctrl-C (state saved). --debug shows the traceback of any error.
 """
 
-_FLAGS = {"list", "print_config", "help", "version", "dry_run", "infer", "prepare", "debug"}
+_FLAGS = {
+    *("list", "print_config", "help", "version", "debug"),
+    *("dry_run", "infer", "prepare", "benchmark"),
+}
 # Options of actions; their values are kept as typed, since they are mostly paths.
 _OPTIONS = {
     *("explain", "videos", "audio", "source", "output", "checkpoint", "config_files"),
-    *("evaluate_videos", "reference"),
+    *("fetch", "evaluate_videos", "reference", "models", "datasets", "baseline"),
 }
 _TEXT_KEYS = {"model", "dataset", "preset", "plugin_path"}
 
@@ -188,10 +200,18 @@ def _dispatch(args: Arguments) -> int:
         from talkingface.quick_start.infer import infer_command
 
         return infer_command(args.options, args.config, args.config_files)
+    if "fetch" in args.options:
+        from talkingface.quick_start.fetch import fetch
+
+        return fetch(args.options["fetch"], args.config)
     if "evaluate_videos" in args.options:
         from talkingface.quick_start.score_videos import score_videos
 
         return score_videos(args.options, args.config)
+    if "benchmark" in args.flags:
+        from talkingface.benchmark.run import benchmark
+
+        return benchmark(args.options, args.config, args.config_files)
     _refuse_stray_options(args)
     return _run(args)
 
@@ -204,6 +224,9 @@ def _refuse_stray_options(args: Arguments) -> None:
         "output": "--infer",
         "checkpoint": "--infer",
         "reference": "--evaluate_videos",
+        "models": "--benchmark",
+        "datasets": "--benchmark",
+        "baseline": "--benchmark",
     }
     for key in args.options:
         if key in owner:

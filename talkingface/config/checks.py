@@ -101,11 +101,20 @@ def _check_metric_settings(
     criterion = values.valid_metric
     if "train" in values.stages and criterion.split("/")[0] != "loss":
         chosen = [metrics[name] for name in values.metrics if name in metrics]
-        outputs = [key for entry in chosen for key in entry.meta.get("outputs") or {}]
+        goals = {
+            key: spec.get("direction")
+            for entry in chosen
+            for key, spec in (entry.meta.get("outputs") or {}).items()
+        }
+        outputs = [key for key, goal in goals.items() if goal in ("up", "down")]
         if criterion not in outputs:
+            goal = {"real": "the real video's value", "zero": "zero"}.get(
+                goals.get(criterion), "neither a large nor a small value"
+            )
+            why = f"its goal is {goal}, so that no checkpoint is best; " * (criterion in goals)
             problems.append(
                 f"valid_metric = '{criterion}' ({provenance.get('valid_metric', 'default')}): "
-                f"choose loss, loss/<part>, or an output of the metrics ({', '.join(outputs)})."
-                + did_you_mean(criterion, outputs)
+                f"{why}choose loss, loss/<part>, or an output of the metrics that should rise or "
+                f"fall ({', '.join(outputs)})." + ("" if why else did_you_mean(criterion, outputs))
             )
     return problems

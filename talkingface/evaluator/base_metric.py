@@ -22,7 +22,7 @@ class Metric(ABC):
     """Scores one clip at a time.
 
     The evaluator calls :meth:`start`, then :meth:`update` for every frame pair of one shared decode
-    (when ``uses_frames``), then :meth:`finish`.
+    (when ``uses_frames``), then :meth:`finish`; behind the last clip of a row :meth:`pool`.
 
     Args:
         entry: the metric's YAML; ``outputs`` names its numbers with direction and unit.
@@ -62,6 +62,19 @@ class Metric(ABC):
     @abstractmethod
     def finish(self, clip: ClipPair) -> dict[str, float]:
         """Values of the clip by output name. nan with an entry in ``reasons`` when undefined."""
+
+    def pool(self) -> tuple[dict[str, float], list[str]] | None:
+        """Values of all clips since the last call, and remarks on them; None: a mean over clips.
+
+        A metric that has this gives nan per clip: without an entry in ``reasons`` for a clip that
+        it took in, with one for a clip that it left out.
+        """
+        return None
+
+    @property
+    def pools(self) -> bool:
+        """Whether it has one value for a whole row instead of one per clip."""
+        return type(self).pool is not Metric.pool
 
     def undefined(self, reason: str) -> dict[str, float]:
         """nan for every output."""

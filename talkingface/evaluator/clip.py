@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from talkingface.data.face.boxes import landmark_box, resize_image
+from talkingface.data.face.scan import FaceScan, scan_video
 from talkingface.data.face.topology import LIPS_OUTER
-from talkingface.data.face.tracking import video_landmarks
+from talkingface.data.face.tracking import box_overlap, find_persons, lasting, meshes
 from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import count_frames, read_frames
 from talkingface.errors import DataError
@@ -36,7 +37,10 @@ class ClipPair:
         cache_generated: keep the generated video's landmarks on disk; worthless for new videos.
         audio: the speech that the lips should follow; None: that of the real video, else of the
             generated one.
-        samples: further generated videos of the same sound, for diversity.
+        samples: further generated videos of the same sound, for diversity; the generated video
+            itself again and again for a model without chance.
+        source: picture or video of the person to be shown, for identity; None: the first real
+            frame with a face.
         native: while :meth:`frames` runs, the generated frame in its own size.
     """
 
@@ -46,8 +50,10 @@ class ClipPair:
     cache_generated: bool = False
     audio: Path | None = None
     samples: tuple[Path, ...] = ()
+    source: Path | None = None
     notes: list[str] = field(default_factory=list)
     native: np.ndarray | None = field(default=None, repr=False)
+    _meshes: dict[float, np.ndarray] = field(init=False, repr=False, default_factory=dict)
 
     @cached_property
     def fps(self) -> float:
@@ -67,9 +73,17 @@ class ClipPair:
 
     @cached_property
     def resized(self) -> bool:
-        """Whether the generated video has another size than the real one."""
+        """Whether the generated video has another size than the real one, beyond padding."""
         info = probe(self.generated)
-        return (info.width, info.height) != self.size
+        return not self._padded(info.width, info.height, *self.size)
+
+    @staticmethod
+    def _padded(width: int, height: int, real_width: int, real_height: int) -> bool:
+        """Whether a size is the real one, or the even one that H.264 makes of it.
+
+        The writer repeats one row or column, which is cut off again.
+        """
+        return width - real_width in (0, 1) and height - real_height in (0, 1)
 
     @cached_property
     def lengths(self) -> tuple[int, int]:
@@ -113,8 +127,7 @@ class ClipPair:
             if index >= self.n_frames:
                 break
             height, width = real.shape[:2]
-            if (generated.shape[0] - height) in (0, 1) and (generated.shape[1] - width) in (0, 1):
-                # H.264 needs even sides: the writer repeats one row or column, cut off again here.
+            if self._padded(generated.shape[1], generated.shape[0], width, height):
                 generated = generated[:height, :width]
             self.native = generated
             if generated.shape != real.shape:
@@ -128,21 +141,80 @@ class ClipPair:
             yield index, generated, real
 
     @cached_property
+    def _real_scan(self) -> FaceScan:
+        """Every frame on its own (static mode)."""
+        return scan_video(self.real, fps=self.fps, tracking=False)
+
+    @cached_property
     def real_landmarks(self) -> np.ndarray:
-        """(T,478,3) pixels, NaN where no face was found; every frame on its own (static mode)."""
-        points = video_landmarks(self.real, fps=self.fps, tracking=False)
-        return points[: self.n_frames]
+        """(T,478,3) pixels of the main person, NaN where no face was found."""
+        scan = self._real_scan
+        persons = find_persons(scan, fps=self.fps) if len(scan.frame) else []
+        beside = [p for p in lasting(persons)[1:] if {*scan.frame[p]} & {*scan.frame[persons[0]]}]
+        if beside:
+            self.notes.append(
+                f"{len(beside) + 1} faces in the real video; measured is the one that is larger "
+                "and longer in view, and the face at its place in the generated video"
+            )
+        return meshes(scan, persons[0] if persons else np.zeros(0, int))[: self.n_frames]
+
+    @cached_property
+    def cuts(self) -> np.ndarray:
+        """First frames after scene cuts of the real video, which no motion bridges.
+
+        None where landmarks were given instead of a video.
+        """
+        if not self.real.exists():
+            return np.zeros(0, int)
+        cuts = self._real_scan.cuts
+        return cuts[cuts < self.n_frames]
 
     @cached_property
     def generated_landmarks(self) -> np.ndarray:
-        """Like ``real_landmarks``, in the pixels of the real video."""
-        points = video_landmarks(
-            self.generated, fps=self.fps, tracking=False, cache=self.cache_generated
-        )
+        """Like ``real_landmarks``, of the same person and in the pixels of the real video."""
+        return self.generated_meshes(self.fps)[: self.n_frames] * self._scale
+
+    @cached_property
+    def _scale(self) -> np.ndarray:
+        """Factors (3,) from the generated video's pixels to those of the real one."""
+        if not self.resized:
+            return np.ones(3, np.float32)
         info = probe(self.generated)
         wide, high = self.size[0] / info.width, self.size[1] / info.height
-        scale = np.array([wide, high, wide], np.float32)  # the depth is in the scale of x
-        return points[: self.n_frames] * scale
+        return np.array([wide, high, wide], np.float32)  # the depth is in the scale of x
+
+    def generated_meshes(self, fps: float) -> np.ndarray:
+        """Landmarks of the generated video at a frame rate, (T,478,3) in its own pixels.
+
+        Of several persons the one at the place of the real video's person.
+        """
+        if fps not in self._meshes:
+            scan = scan_video(self.generated, fps=fps, tracking=False, cache=self.cache_generated)
+            self._meshes[fps] = meshes(scan, self._same_person(scan, fps))
+        return self._meshes[fps]
+
+    def _same_person(self, scan: FaceScan, fps: float) -> np.ndarray:
+        """Detections in the generated video of the person of the real one."""
+        persons = find_persons(scan, fps=fps) if len(scan.frame) else [np.zeros(0, int)]
+        if len(persons) == 1:
+            return persons[0]
+        real = self.real_landmarks
+
+        def together(person: np.ndarray) -> float:
+            """How long and how well it covers the real person."""
+            total = 0.0
+            for member in person:
+                index = round(scan.frame[member] / fps * self.fps)
+                if index < len(real) and np.isfinite(real[index]).all():
+                    box = landmark_box(scan.points[member] * self._scale)
+                    total += box_overlap(box, landmark_box(real[index]))
+            return total
+
+        covers = [together(person) for person in persons]
+        best = int(np.argmax(covers))  # the first, the main person, when none is there
+        if not covers[best] and np.isfinite(real).any():
+            self.notes.append("no face of the generated video is where the real one is")
+        return persons[best]
 
     def region(self, name: str, index: int) -> tuple[int, int, int, int] | None:
         """Box x0, y0, x1, y1 of a region of a frame, from the real video's landmarks.

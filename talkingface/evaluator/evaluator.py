@@ -30,6 +30,10 @@ class RowResult:
         reasons: (clip, output) -> why it is nan.
         notes: clip -> what was adjusted or looked odd.
         facts: clip -> ``frames`` that were compared and ``size`` of the picture.
+        pooled: output -> one value for all clips, of metrics that have none per clip. Why one is
+            nan stands in ``reasons`` under the clip ``""``.
+        pooled_clips: output -> the clips that are in that value.
+        remarks: what is to be known about the row as a whole.
     """
 
     name: str
@@ -37,6 +41,9 @@ class RowResult:
     reasons: dict[tuple[str, str], str] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    pooled: dict[str, float] = field(default_factory=dict)
+    pooled_clips: dict[str, list[str]] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
 
 class Evaluator:
@@ -84,9 +91,11 @@ class Evaluator:
                         if not done:
                             watching.remove(metric)
                             alive.remove(metric)
-            except TalkingFaceError as error:  # the pair as such cannot be compared
+            except Exception as error:  # the pair as such cannot be compared
+                reason = _reason(error)
+                log.debug("frames of %s", clip.name, exc_info=True)
                 for metric in watching:
-                    self._fail(metric, clip, row, values, str(error))
+                    self._fail(metric, clip, row, values, reason)
                     alive.remove(metric)
         for metric in alive:
 
@@ -95,10 +104,37 @@ class Evaluator:
                 for key, reason in m.reasons.items():
                     row.reasons[clip.name, key] = reason
 
-            self._guarded(metric, clip, row, values, finish)
+            done = self._guarded(metric, clip, row, values, finish)
+            if done and metric.pools:
+                for key in set(metric.outputs) - set(metric.reasons):
+                    row.pooled_clips.setdefault(key, []).append(clip.name)
         with contextlib.suppress(TalkingFaceError):  # a pair that cannot be compared has its reason
             row.facts[clip.name] = {"frames": clip.n_frames, "size": "x".join(map(str, clip.size))}
         row.notes[clip.name] = list(clip.notes)
+
+    def finish_row(self, row: RowResult) -> None:
+        """Take the values of metrics that pool all clips; call it once behind a row's last clip."""
+        for metric in self.metrics:
+            if not metric.pools:
+                continue
+            values, remarks = dict.fromkeys(metric.outputs, math.nan), []
+            why = "no clip could be used"
+            try:
+                found = metric.pool()  # in any case: it begins anew for the next row
+                if found is not None and any(row.pooled_clips.get(k) for k in metric.outputs):
+                    values |= found[0]
+                    remarks = found[1]
+                    why = "too few frames"
+            except Exception as error:  # any metric, also a plugin's, must not cost the evaluation
+                log.debug("metric %s on the row %s", metric.name, row.name, exc_info=True)
+                why = _reason(error)
+            row.pooled.update(values)
+            row.remarks += remarks
+            for key in metric.outputs:
+                # When every clip was left out, each has its own reason already.
+                left_out = any(k == key for _, k in row.reasons) and not row.pooled_clips.get(key)
+                if not math.isfinite(values.get(key, math.nan)) and not left_out:
+                    row.reasons["", key] = metric.reasons.get(key, why)
 
     def _guarded(
         self, metric: Metric, clip: ClipPair, row: RowResult, values: dict[str, float], action: Any
@@ -107,11 +143,9 @@ class Evaluator:
         try:
             action()
             return True
-        except TalkingFaceError as error:
-            self._fail(metric, clip, row, values, str(error))
         except Exception as error:  # any metric, also a plugin's, must not cost the evaluation
             log.debug("metric %s on %s", metric.name, clip.name, exc_info=True)
-            self._fail(metric, clip, row, values, f"{type(error).__name__}: {error}")
+            self._fail(metric, clip, row, values, _reason(error))
         return False
 
     @staticmethod
@@ -123,16 +157,48 @@ class Evaluator:
             row.reasons[clip.name, key] = reason
 
 
+def _reason(error: Exception) -> str:
+    """What a user should read; of an error that nobody foresaw also its kind."""
+    foreseen = isinstance(error, TalkingFaceError)
+    return str(error) if foreseen else f"{type(error).__name__}: {error}"
+
+
+def row_remarks(rows: list[RowResult]) -> list[str]:
+    """Remarks of the rows, and values that were pooled over different clips in different rows."""
+    lines = [f"{row.name}: {remark}" for row in rows for remark in row.remarks]
+    differing: dict[str, list[str]] = {}
+    for key in dict.fromkeys(key for row in rows for key in row.pooled):
+        used = {row.name: row.pooled_clips.get(key) for row in rows if row.pooled_clips.get(key)}
+        if len({frozenset(clips) for clips in used.values()}) > 1:
+            counts = ", ".join(f"{name} {len(clips)}" for name, clips in used.items())
+            differing.setdefault(counts, []).append(key)
+    for counts, keys in differing.items():
+        lines.append(
+            f"{', '.join(keys)}: the rows hold different clips ({counts}); do not compare them"
+        )
+    return lines
+
+
 def aggregate(
     rows: list[RowResult], outputs: Iterable[str]
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Mean, standard deviation and number of clips per row and output.
 
     All rows of a table are averaged over the same clips: those for which every row that has any
-    value has one. A row without any value does not count against the others.
+    value has one. A row without any value does not count against the others. A pooled value stands
+    in the place of the mean, over the clips that it holds; :func:`row_remarks` says when these
+    differ between rows.
     """
     table: dict[str, dict[str, dict[str, Any]]] = {row.name: {} for row in rows}
     for key in outputs:
+        if any(key in row.pooled for row in rows):
+            for row in rows:
+                table[row.name][key] = {
+                    "mean": row.pooled.get(key, math.nan),
+                    "std": math.nan,
+                    "n": len(row.pooled_clips.get(key, ())),
+                }
+            continue
         finite = {
             row.name: {c for c, v in row.values.items() if math.isfinite(v.get(key, math.nan))}
             for row in rows

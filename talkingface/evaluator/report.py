@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from talkingface.evaluator.evaluator import RowResult
+from talkingface.evaluator.evaluator import RowResult, row_remarks
 from talkingface.utils.locks import file_lock
 from talkingface.utils.paths import atomic, explain_os_errors, write_text
 
-_ARROWS = {"up": "↑", "down": "↓", "zero": "→0", "real": "→R"}
+ARROWS = {"up": "↑", "down": "↓", "zero": "→0", "real": "→R"}
 
 
 def console_table(
@@ -26,7 +26,7 @@ def console_table(
 ) -> str:
     """Rows by outputs; values are means over clips."""
     keys = list(outputs)
-    heads = [f"{key} {_ARROWS.get(outputs[key].get('direction'), '')}" for key in keys]
+    heads = [f"{key} {ARROWS.get(outputs[key].get('direction'), '')}" for key in keys]
     lines = [["", *heads, "clips"]]
     for row, values in table.items():
         cells = [_cell(values[key]["mean"], decimals) for key in keys]
@@ -47,24 +47,31 @@ def _cell(value: float, decimals: int) -> str:
 
 
 def reasons_text(rows: list[RowResult]) -> list[str]:
-    """Undefined values and odd clips, counted."""
+    """Undefined values and odd clips, counted, and remarks on whole rows."""
     lines = []
     for row in rows:
         for reason, count in Counter(row.reasons.values()).most_common(5):
             lines.append(f"{row.name}: {count} value(s) undefined: {reason}")
-        notes = Counter(note.split(":")[0] for clip in row.notes.values() for note in clip)
+        # A clip counts once, however many of its notes begin alike.
+        notes = Counter(
+            note
+            for clip in row.notes.values()
+            for note in dict.fromkeys(note.split(":")[0] for note in clip)
+        )
         for note, count in notes.most_common(3):
             example = next(n for clip in row.notes.values() for n in clip if n.startswith(note))
             lines.append(f"{row.name}: {count} clip(s), e.g. {example}")
-    return lines
+    return lines + row_remarks(rows)
 
 
-def _clean(value: Any) -> Any:
+def clean(value: Any) -> Any:
     """nan as null, since JSON has no nan."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {key: _clean(item) for key, item in value.items()}
+        return {key: clean(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [clean(item) for item in value]
     return value
 
 
@@ -79,7 +86,7 @@ def write_metrics(
     data = {
         **header,
         "outputs": {key: dict(spec) for key, spec in outputs.items()},
-        "rows": _clean(table),
+        "rows": clean(table),
         "undefined": [
             {"row": row.name, "clip": clip, "output": key, "reason": reason}
             for row in rows
@@ -89,6 +96,7 @@ def write_metrics(
         "sizes": sorted({facts["size"] for row in rows for facts in row.facts.values()}),
         "frames": {row.name: {c: f["frames"] for c, f in row.facts.items()} for row in rows},
         "notes": {row.name: {c: n for c, n in row.notes.items() if n} for row in rows},
+        "remarks": row_remarks(rows),
     }
     write_text(folder / "metrics.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
     buffer = io.StringIO()
@@ -96,8 +104,9 @@ def write_metrics(
     writer.writerow(["row", "clip", *outputs, "frames", "size", "notes"])
     for row in rows:
         for clip, values in row.values.items():
+            # What is pooled over the clips has no value here, and lacks none.
             cells = [
-                repr(values[k]) if math.isfinite(values.get(k, math.nan)) else "nan"
+                "" if clip in row.pooled_clips.get(k, ()) else _number(values.get(k, math.nan))
                 for k in outputs
             ]
             reasons = {row.reasons[clip, k] for k in outputs if (clip, k) in row.reasons}
@@ -106,6 +115,9 @@ def write_metrics(
             writer.writerow(
                 [row.name, clip, *cells, facts.get("frames", ""), facts.get("size", ""), remarks]
             )
+        if row.pooled:  # of all clips: a line without a clip's name
+            cells = [_number(row.pooled[k]) if k in row.pooled else "" for k in outputs]
+            writer.writerow([row.name, "", *cells, "", "", "; ".join(row.remarks)])
     write_text(folder / "metrics.csv", buffer.getvalue())
 
 

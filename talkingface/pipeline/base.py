@@ -54,6 +54,8 @@ class Pipeline(ABC):
 
     # Names of replacements for the model that serve as baselines in the evaluation.
     baselines: tuple[str, ...] = ()
+    # Whether the model draws random numbers; then generate() takes a ``seed`` too.
+    stochastic: bool = False
 
     def __init__(self, cfg: Config, model: AbstractTalkingFace, device: torch.device) -> None:
         self.cfg, self.model, self.device = cfg, model, device
@@ -75,6 +77,9 @@ class Pipeline(ABC):
         Args:
             wave: mono 16 kHz samples.
             baseline: use a trivial replacement of the model (one of ``baselines``).
+
+        A ``stochastic`` pipeline has ``seed: int | None = None`` as well: equal seeds give equal
+        frames, other seeds other ones.
         """
 
     def render(
@@ -85,6 +90,7 @@ class Pipeline(ABC):
         *,
         frames: int | None = None,
         baseline: str | None = None,
+        seed: int | None = None,
         show_progress: str | bool = False,
     ) -> Rendered:
         """Write the video of a source speaking a sound.
@@ -93,6 +99,7 @@ class Pipeline(ABC):
             audio: a file, or mono 16 kHz samples.
             frames: write exactly so many, with silence behind the sound if need be; default: as
                 many as the sound gives by the model's own rule.
+            seed: of a stochastic model; others give the same video for all.
 
         Raises:
             DataError: source or sound cannot be used.
@@ -105,13 +112,15 @@ class Pipeline(ABC):
             missing = frames / self.cfg.fps + TAIL_SECONDS - len(wave) / SAMPLE_RATE
             heard = np.pad(wave, (0, max(0, round(missing * SAMPLE_RATE))))
         total = frames or self.frame_count(identity, wave)
+        options: dict[str, Any] = {"seed": seed} if self.stochastic else {}
         output.parent.mkdir(parents=True, exist_ok=True)
         bar = progress(total=total, unit="frame", desc=output.name, show=show_progress, leave=False)
         with VideoWriter(
             output, self.cfg.fps, audio=(wave, SAMPLE_RATE), crf=self.cfg.infer.crf
         ) as w:
             with bar:
-                for frame in islice(self.generate(identity, heard, baseline=baseline), total):
+                made = self.generate(identity, heard, baseline=baseline, **options)
+                for frame in islice(made, total):
                     w.write(frame)
                     bar.update()
             written = w.frames_written

@@ -14,6 +14,7 @@ import torch
 
 from talkingface.data.clips import Clip, split_clips
 from talkingface.data.media.audio import load_audio
+from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import count_frames, read_frames
 from talkingface.data.media.writer import VideoWriter
 from talkingface.errors import EnvironmentProblem, StageError, TalkingFaceError
@@ -25,7 +26,7 @@ from talkingface.evaluator.report import (
     reasons_text,
     write_metrics,
 )
-from talkingface.pipeline.base import SAMPLE_RATE, Pipeline
+from talkingface.pipeline.base import SAMPLE_RATE, Pipeline, Rendered
 from talkingface.quick_start.previews import write_preview
 from talkingface.quick_start.run_dir import RunDir
 from talkingface.utils.logs import progress
@@ -42,7 +43,10 @@ ROW_TITLES = {
     "shuffled_audio": "shuffled audio",
 }
 
-Maker = Callable[[Clip, Path], None]
+SAMPLE_SEEDS = (1, 2, 3, 4)  # of the further samples for Div; every other video has seed 0
+
+Maker = Callable[[Clip, Path], object]
+Sampler = Callable[[Clip, Path], tuple[Path, ...]]
 
 
 def usable_clips(cfg: Config, split: str) -> list[Clip]:
@@ -83,12 +87,6 @@ def makers(cfg: Config, pipeline: Pipeline, clips: list[Clip]) -> dict[str, Make
     """Row title -> function that writes a clip's video. The model's own row comes first."""
     waves = shuffled_waves(clips)
 
-    def real(clip: Clip, path: Path) -> None:
-        # Through the same encoder, so that the row shows what the file format alone costs.
-        with VideoWriter(path, cfg.fps, crf=cfg.infer.crf) as writer:
-            for frame in read_frames(clip.path, fps=cfg.fps):
-                writer.write(frame)
-
     def dub(clip: Clip, path: Path, audio: Path | np.ndarray, baseline: str | None = None) -> None:
         render_like(pipeline, cfg, clip, path, audio, baseline)
 
@@ -100,8 +98,17 @@ def makers(cfg: Config, pipeline: Pipeline, clips: list[Clip]) -> dict[str, Make
             clip, path, clip.audio, "copy_reference"
         )
     if "real" in cfg.baselines:
-        rows[ROW_TITLES["real"]] = real
+        rows[ROW_TITLES["real"]] = lambda clip, path: reencode(cfg, clip, path)
     return rows
+
+
+def reencode(cfg: Config, clip: Clip, path: Path) -> None:
+    """The real video through the same encoder: the row shows what the file format alone costs."""
+    heard = probe(clip.audio).has_audio
+    sound = (load_audio(clip.audio, SAMPLE_RATE), SAMPLE_RATE) if heard else None
+    with VideoWriter(path, cfg.fps, audio=sound, crf=cfg.infer.crf) as writer:
+        for frame in read_frames(clip.path, fps=cfg.fps):
+            writer.write(frame)
 
 
 def render_like(
@@ -111,10 +118,24 @@ def render_like(
     path: Path,
     audio: Path | np.ndarray,
     baseline: str | None = None,
-) -> None:
+    seed: int = 0,
+) -> Rendered:
     """A video with as many frames as the real clip: no row may win by leaving frames out."""
     frames = count_frames(clip.path, cfg.fps)
-    pipeline.render(clip.path, audio, path, frames=frames, baseline=baseline)
+    return pipeline.render(clip.path, audio, path, frames=frames, baseline=baseline, seed=seed)
+
+
+def further_samples(cfg: Config, pipeline: Pipeline, clip: Clip, path: Path) -> tuple[Path, ...]:
+    """Videos of the clip's sound with other seeds, beside the clip's own video.
+
+    They are the own video itself when the model is deterministic: nothing else would come out.
+    """
+    if not pipeline.stochastic:
+        return (path,) * len(SAMPLE_SEEDS)
+    paths = [path.with_suffix(f".seed{seed}{path.suffix}") for seed in SAMPLE_SEEDS]
+    for seed, target in zip(SAMPLE_SEEDS, paths, strict=True):
+        render_like(pipeline, cfg, clip, target, clip.audio, seed=seed)
+    return tuple(paths)
 
 
 def evaluate_videos(cfg: Config, pipeline: Pipeline, run: RunDir) -> dict[str, float]:
@@ -134,6 +155,7 @@ def evaluate_videos(cfg: Config, pipeline: Pipeline, run: RunDir) -> dict[str, f
     evaluator = Evaluator(cfg)
     rows: list[RowResult] = []
     names = makers(cfg, pipeline, clips)
+    more = _sampler(cfg, pipeline, evaluator)
     bar = progress(
         total=len(names) * len(clips),
         unit="video",
@@ -150,10 +172,11 @@ def evaluate_videos(cfg: Config, pipeline: Pipeline, run: RunDir) -> dict[str, f
             rows.append(row)
             for number, clip in enumerate(clips, 1):
                 path = folder / f"{clip.id}.mp4"
-                _score(evaluator, make, clip, path, row)
+                _score(evaluator, make, clip, path, row, more if title == cfg.model else None)
                 bar.update()
                 if bar.disable and number % 25 == 0:
                     log.info("evaluation, %s: %d of %d clips", title, number, len(clips))
+            evaluator.finish_row(row)
     table = aggregate(rows, evaluator.outputs)
     header = {
         "model": cfg.model,
@@ -210,8 +233,23 @@ def _log_media(cfg: Config, run: RunDir, clip: Clip, folder: Path) -> None:
     logger.close()
 
 
-def _score(evaluator: Evaluator, make: Maker, clip: Clip, path: Path, row: RowResult) -> None:
+def _sampler(cfg: Config, pipeline: Pipeline, evaluator: Evaluator) -> Sampler | None:
+    """Makes further samples where a metric asks for them."""
+    if not any(metric.name == "Div" for metric in evaluator.metrics):
+        return None
+    return lambda clip, path: further_samples(cfg, pipeline, clip, path)
+
+
+def _score(
+    evaluator: Evaluator,
+    make: Maker,
+    clip: Clip,
+    path: Path,
+    row: RowResult,
+    more: Sampler | None = None,
+) -> None:
     """Generate and score one clip; a clip that fails is recorded, never averaged away."""
+    pair = ClipPair(clip.id, path, clip.path, audio=clip.audio)
     try:
         make(clip, path)
     except EnvironmentProblem:
@@ -222,7 +260,13 @@ def _score(evaluator: Evaluator, make: Maker, clip: Clip, path: Path, row: RowRe
         row.reasons.update({(clip.id, key): reason for key in evaluator.outputs})
         row.notes[clip.id] = []
         return
-    evaluator.score_clip(ClipPair(clip.id, path, clip.path), row)
+    try:
+        pair.samples = more(clip, path) if more else ()
+    except EnvironmentProblem:
+        raise
+    except TalkingFaceError as error:  # only Div is lost
+        pair.notes.append(f"further samples were not generated: {error}")
+    evaluator.score_clip(pair, row)
 
 
 def make_scorer(cfg: Config, metric: str, outputs: dict[str, Any], scratch: Path) -> Any:
@@ -239,6 +283,7 @@ def make_scorer(cfg: Config, metric: str, outputs: dict[str, Any], scratch: Path
         owner = next(m for m in cfg.metrics if metric in _outputs_of(cfg, m))
         evaluator = Evaluator(cfg, [owner])
         row = RowResult("validation")
+        more = _sampler(cfg, pipeline, evaluator)
         try:
             for clip in clips:
                 _score(
@@ -247,7 +292,9 @@ def make_scorer(cfg: Config, metric: str, outputs: dict[str, Any], scratch: Path
                     clip,
                     scratch / f"{clip.id}.mp4",
                     row,
+                    more,
                 )
+            evaluator.finish_row(row)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         values = aggregate([row], evaluator.outputs)["validation"]

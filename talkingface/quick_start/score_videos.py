@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from talkingface.config.config import Config, load_config
-from talkingface.data.clips import VIDEO_SUFFIXES
 from talkingface.errors import ConfigError, StageError
 from talkingface.evaluator.clip import ClipPair
 from talkingface.evaluator.evaluator import Evaluator, RowResult, aggregate
+from talkingface.evaluator.pairing import find_videos, pair_videos
 from talkingface.evaluator.report import console_table, reasons_text, write_metrics
 from talkingface.registry import get_registry
 from talkingface.utils.logs import progress, setup_logging
@@ -42,14 +42,14 @@ def score_videos(options: Mapping[str, str], config: Mapping[str, Any]) -> int:
     setup_logging(cfg.log_level)
     if not options.get("reference"):
         raise ConfigError("--evaluate_videos needs --reference=<folder with the real videos>")
-    reference = _videos("reference", options["reference"])
+    reference = find_videos("reference", options["reference"])
     rows: dict[str, dict[str, Path]] = {}
     for part in _parts(options["evaluate_videos"]):
         title = Path(part).expanduser().stem
         while title in rows:
             title += "'"
-        rows[title] = _videos("evaluate_videos", part)
-    pairs = {title: _pair(title, made, reference) for title, made in rows.items()}
+        rows[title] = find_videos("evaluate_videos", part)
+    pairs = {title: pair_videos(title, made, reference) for title, made in rows.items()}
     if not any(pairs.values()):
         raise StageError(
             "No video has a partner of the same name in the reference folder: "
@@ -73,50 +73,6 @@ def _stamp() -> str:
     return time.strftime("%Y%m%d-%H%M%S")
 
 
-def _videos(option: str, text: str) -> dict[str, Path]:
-    """Videos by their path below the folder without suffix; of a single file by its stem."""
-    path = Path(text.strip()).expanduser()
-    if path.is_file():
-        return {path.stem: path}
-    if not path.is_dir():
-        raise ConfigError(f"--{option}: {path} does not exist")
-    found = {
-        file.relative_to(path).with_suffix("").as_posix(): file
-        for file in sorted(path.rglob("*"))
-        if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file()
-    }
-    if not found:
-        raise ConfigError(f"--{option}: no video in {path}")
-    return found
-
-
-def _pair(
-    title: str, made: Mapping[str, Path], reference: Mapping[str, Path]
-) -> dict[str, tuple[Path, Path]]:
-    """Partners by path, else by a file name that occurs once; what has none is reported."""
-    if len(made) == len(reference) == 1:  # two files: their names need not agree
-        name = next(iter(reference))
-        return {name: (next(iter(made.values())), reference[name])}
-    by_name: dict[str, list[str]] = {}
-    for name in reference:
-        by_name.setdefault(name.rpartition("/")[2], []).append(name)
-    pairs, alone = {}, []
-    for name, path in made.items():
-        same = [name] if name in reference else by_name.get(name.rpartition("/")[2], [])
-        if len(same) == 1 and same[0] not in pairs:
-            pairs[same[0]] = (path, reference[same[0]])
-        else:
-            alone.append(name)
-    missing = sorted(set(reference) - set(pairs))
-    for what, names in (("has no reference", alone), ("is missing", missing)):
-        if names:
-            log.warning(
-                "%s: %d video(s) left out, each %s: %s%s", title, len(names), what,
-                ", ".join(names[:5]), ", ..." if len(names) > 5 else "",
-            )  # fmt: skip
-    return dict(sorted(pairs.items()))
-
-
 def _score(cfg: Config, pairs: Mapping[str, Mapping[str, tuple[Path, Path]]]) -> list[RowResult]:
     evaluator = Evaluator(cfg)
     rows = []
@@ -128,6 +84,7 @@ def _score(cfg: Config, pairs: Mapping[str, Mapping[str, tuple[Path, Path]]]) ->
             for name, (made, real) in found.items():
                 evaluator.score_clip(ClipPair(name, made, real, cache_generated=True), row)
                 bar.update()
+            evaluator.finish_row(row)
     return rows
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import json
 import math
 import shutil
 import sys
@@ -25,12 +27,13 @@ import talkingface
 from talkingface.data.media.writer import VideoWriter, write_image
 from talkingface.errors import ConfigError, DataError, WeightsError
 from talkingface.evaluator.clip import ClipPair
-from talkingface.evaluator.evaluator import Evaluator, RowResult
+from talkingface.evaluator.evaluator import Evaluator, RowResult, aggregate, row_remarks
 from talkingface.evaluator.frechet import RunningGaussian, frechet_distance
 from talkingface.evaluator.metrics import niqe as niqe_module
 from talkingface.evaluator.metrics import perceptual, sharpness, temporal
 from talkingface.evaluator.metrics.image_quality import ms_ssim, ssim_map
 from talkingface.evaluator.metrics.niqe import niqe, read_parameters, to_luma
+from talkingface.evaluator.report import reasons_text, write_metrics
 
 ASTRONAUT, COFFEE, CAT = pictures.astronaut(), pictures.coffee(), pictures.cat()
 METRICS = ("NIQE", "CPBD", "MS_SSIM", "SSIM", "PSNR", "TCM", "LPIPS", "FID")
@@ -391,6 +394,18 @@ def test_ssim_of_grey_and_colour_agrees_with_scikit_image(gray):
     assert values["SSIM"] == pytest.approx(expected, abs=1e-5)
 
 
+def test_the_ancestors_ssim_is_given_on_request():
+    pair = noisy(9)[:300, :400], ASTRONAUT[:300, :400]
+    values, _, _ = score("SSIM", [pair[0]], [pair[1]], tft=True)
+    expected = structural_similarity(
+        *(grey_of(cv2.resize(picture, (224, 224))) for picture in pair), data_range=255
+    )
+    assert values["SSIM_tft"] == pytest.approx(expected, abs=1e-5)
+    metric = talkingface.create_metric("SSIM", tft=True)
+    assert metric.outputs["SSIM_tft"]["direction"] == "up" and "tft=True" in metric.definition()
+    assert "SSIM_tft" not in talkingface.create_metric("SSIM").outputs
+
+
 def test_ssim_of_pictures_smaller_than_its_window_is_undefined():
     values, reasons, _ = score("SSIM", [ASTRONAUT[:10, :40]])
     assert math.isnan(values["SSIM"]) and "smaller" in reasons["SSIM"]
@@ -520,8 +535,26 @@ def test_twice_the_noise_on_a_moving_texture_is_recovered_to_a_few_percent():
 def test_still_videos_are_consistent_and_a_still_one_is_not_like_a_moving_one():
     still = [noisy(0, moving(1)[0])] * 5
     values, _, _ = score("TCM", still, faces=True)
-    assert values == {"TCM": 1, "E_V": 0, "E_O": 0, "flicker": 0}
-    assert score("TCM", still, with_noise(moving(5), 2, 0))[0]["TCM"] == pytest.approx(0, abs=1e-9)
+    assert values == {"TCM": 1, "E_V": 0, "E_O": 0, "E_ratio": 1, "flicker": 0}
+    noise = with_noise(moving(5), 2, 0)
+    values, _, _ = score("TCM", still, noise)
+    assert values["TCM"] == pytest.approx(0, abs=1e-9) and values["E_ratio"] == 0
+    values, reasons, _ = score("TCM", noise, still)
+    assert math.isnan(values["E_ratio"]) and "does not move" in reasons["E_ratio"]
+
+
+def test_the_ratio_of_the_errors_is_that_of_their_means():
+    real, generated = with_noise(moving(), 4, 1), with_noise(moving(), 8, 2)
+    values, _, _ = score("TCM", generated, real)
+    assert values["E_ratio"] == values["E_V"] / values["E_O"] > 2
+
+
+def test_a_scene_cut_is_no_unsteadiness(monkeypatch):
+    shot = with_noise(moving(4), 2, 0)
+    frames = shot + [frame[::-1].copy() for frame in shot]
+    cut = score("TCM", frames)[0]["E_V"]
+    monkeypatch.setattr(ClipPair, "cuts", np.array([4]))
+    assert score("TCM", frames)[0]["E_V"] < 0.2 * cut
 
 
 def test_a_video_against_itself_is_1_at_every_size():
@@ -802,7 +835,7 @@ def test_fid_pools_the_frames_of_all_clips(monkeypatch):
     for generated, real in zip(worse, clips, strict=True):
         values, _ = run(metric, generated, real)
         assert all(math.isnan(v) for v in values.values())
-        assert "none per clip" in metric.reasons["FID"]
+        assert metric.reasons == {}  # nothing is missing
     values, notes = metric.pool()
     sides = [
         np.concatenate(
@@ -823,6 +856,115 @@ def test_fid_pools_the_frames_of_all_clips(monkeypatch):
         run(metric, clip, clip)
     assert metric.pool()[0]["FID"] == pytest.approx(0, abs=1e-9)
     assert math.isnan(metric.pool()[0]["FID"])  # nothing since
+
+
+@pytest.fixture
+def fid(monkeypatch, tmp_path):
+    """``fid({"row": {"clip": seed}})`` scores videos of noise with PSNR and an FID of 16 values."""
+    monkeypatch.setattr(perceptual, "FEATURES", 16)
+    evaluator = Evaluator(hyperlips_config(), ["FID", "PSNR"])
+    network = lambda x: torch.nn.functional.adaptive_avg_pool2d(x[:, 1:2], 4).flatten(1)  # noqa: E731
+    evaluator.metrics[0]._network = network
+    real = write(tmp_path / "real.mp4", [noisy(s, SMALL) for s in range(4)])
+
+    def score_rows(table: dict[str, dict[str, int]]) -> list[RowResult]:
+        rows = []
+        for name, clips in table.items():
+            row = RowResult(name)
+            for clip, seed in clips.items():
+                path = write(tmp_path / "g.mp4", [noisy(9, SMALL, seed + i) for i in range(4)])
+                evaluator.score_clip(ClipPair(clip, path, real), row)
+            evaluator.finish_row(row)
+            rows.append(row)
+        return rows
+
+    score_rows.evaluator, score_rows.network = evaluator, network
+    return score_rows
+
+
+def test_each_row_has_one_fid_over_all_its_clips(fid, tmp_path):
+    rows = fid({"one": {"a": 1, "b": 5}, "two": {"a": 9, "b": 13}})
+    outputs = fid.evaluator.outputs
+    table = aggregate(rows, outputs)
+    for row in rows:
+        cell = table[row.name]["FID"]
+        assert cell["mean"] == row.pooled["FID"] > 0
+        assert math.isnan(cell["std"]) and cell["n"] == 2
+        assert table[row.name]["FID_n"]["mean"] == 8 and table[row.name]["PSNR"]["n"] == 2
+    assert rows[0].pooled["FID"] != rows[1].pooled["FID"]
+    assert fid({"two": {"a": 9, "b": 13}})[0].pooled == rows[1].pooled
+    # No noise about clips that have no value of their own.
+    assert not any("FID" in key for row in rows for _, key in row.reasons)
+    lines = reasons_text(rows)
+    assert not any("undefined" in line and "FID" in line for line in lines)
+    assert [line for line in lines if "FID" in line] == [
+        f"{name}: FID: only 8 frames; below 16 it is too large" for name in ("one", "two")
+    ]
+    write_metrics(tmp_path, rows, table, outputs, {})
+    data = json.loads((tmp_path / "metrics.json").read_text("utf-8"))
+    assert not any(item["output"].startswith("FID") for item in data["undefined"])
+    assert len(data["remarks"]) == 2 and data["rows"]["one"]["FID"]["n"] == 2
+    lines = list(csv.DictReader((tmp_path / "metrics.csv").open(encoding="utf-8")))
+    assert [(x["row"], x["clip"], bool(x["FID"]), bool(x["PSNR"])) for x in lines[:3]] == [
+        ("one", "a", False, True),
+        ("one", "b", False, True),
+        ("one", "", True, False),
+    ]
+    assert float(lines[2]["FID"]) == rows[0].pooled["FID"]
+
+
+def test_rows_over_different_clips_are_told(fid):
+    rows = fid({"one": {"a": 1, "b": 5}, "two": {"a": 9}})
+    told = "FID, FID_n: the rows hold different clips (one 2, two 1); do not compare them"
+    assert row_remarks(rows)[-1] == told == reasons_text(rows)[-1]
+    table = aggregate(rows, fid.evaluator.outputs)
+    assert (table["one"]["FID"]["n"], table["two"]["FID"]["n"]) == (2, 1)
+    assert table["one"]["PSNR"]["n"] == 1  # a mean still counts common clips only
+    assert not any("different clips" in line for line in row_remarks(rows[:1]))
+
+
+@pytest.mark.parametrize("fault", ["raises", "nan"])
+def test_a_clip_that_fails_in_the_middle_is_not_in_the_pool(fid, monkeypatch, fault):
+    alone = fid({"row": {"a": 1}})[0]
+    calls = []
+
+    def faulty(x: torch.Tensor) -> torch.Tensor:
+        calls.append(x)
+        if len(calls) == 6:  # the second frame of the second clip
+            if fault == "raises":
+                raise RuntimeError("out of memory")
+            return fid.network(x) * math.nan
+        return fid.network(x)
+
+    fid.evaluator.metrics[0]._network = faulty
+    row = fid({"row": {"a": 1, "b": 5}})[0]
+    assert row.pooled == alone.pooled and row.pooled_clips["FID"] == ["a"]
+    assert ("out of memory" if fault == "raises" else "finite") in row.reasons["b", "FID"]
+    assert ("a", "FID") not in row.reasons
+
+
+def test_a_pool_that_fails_or_is_too_small_has_a_reason(fid, monkeypatch):
+    metric = fid.evaluator.metrics[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(perceptual, "frechet_distance", lambda *moments: 1 / 0)
+        row = fid({"row": {"a": 1}})[0]
+    assert math.isnan(row.pooled["FID"])
+    assert row.reasons["", "FID"] == "ZeroDivisionError: division by zero"
+    metric.params["stride"] = 9  # one frame of four
+    row = fid({"row": {"a": 1}})[0]
+    assert math.isnan(row.pooled["FID"]) and row.reasons["", "FID"] == "needs two frames"
+    assert row.pooled["FID_n"] == 1
+
+
+def test_without_weights_only_the_clips_have_a_reason(root, tmp_path):
+    evaluator = Evaluator(hyperlips_config(), ["FID"])
+    row = RowResult("row")
+    path = write(tmp_path / "v.mp4", [SMALL, SMALL])
+    evaluator.score_clip(ClipPair("a", path, path), row)
+    evaluator.finish_row(row)
+    assert {clip for clip, _ in row.reasons} == {"a"} and row.remarks == []
+    assert math.isnan(row.pooled["FID"])
+    assert aggregate([row], evaluator.outputs)["row"]["FID"]["n"] == 0
 
 
 # -- all of them -----------------------------------------------------------------------------------
@@ -864,7 +1006,9 @@ def test_awkward_videos_give_values_or_reasons(all_metrics, tmp_path, case):
     assert set(values) == set(all_metrics.outputs)
     for key, value in values.items():
         assert type(value) is float
-        if math.isnan(value):
+        if key.startswith("FID"):
+            assert row.pooled_clips[key] == ["clip"]
+        elif math.isnan(value):
             reason = row.reasons["clip", key]
             assert reason and "Error:" not in reason and "error" not in reason, (key, reason)
     assert math.isfinite(values["PSNR"])

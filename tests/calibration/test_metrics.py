@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -15,9 +16,11 @@ from trainkit import hyperlips_config
 
 import talkingface
 from talkingface.data.face.topology import EYE_CORNERS_LEFT, EYE_CORNERS_RIGHT, LIPS, N_POINTS
+from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import read_frames
 from talkingface.data.media.writer import VideoWriter
 from talkingface.errors import ConfigError, DataError
+from talkingface.evaluator import clip as clip_module
 from talkingface.evaluator.base_metric import Metric
 from talkingface.evaluator.clip import ClipPair
 from talkingface.evaluator.evaluator import Evaluator, RowResult, aggregate
@@ -363,6 +366,58 @@ def test_another_size_is_resized_to_the_real_one_and_noted(tmp_path):
     assert row.notes["clip"] == ["generated frames 128x128 resized to 64x64"]
 
 
+def test_the_padding_of_odd_sides_is_cut_off_not_scaled(talking_clip, tmp_path):
+    """H.264 makes 97x131 to 98x132; landmarks of both must lie at the same place."""
+    frames = [
+        cv2.resize(f, (97, 131)) for _, f in zip(range(4), read_frames(talking_clip), strict=False)
+    ]
+    real = tmp_path / "real.mkv"
+    with av.open(str(real), "w") as container:
+        stream = container.add_stream("ffv1", 25, width=97, height=131, pix_fmt="bgr0")
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame)))
+        container.mux(stream.encode())
+    generated = tmp_path / "g.mp4"
+    with VideoWriter(generated, 25, crf=1) as writer:
+        for frame in frames:
+            writer.write(frame)
+    pair = ClipPair("c", generated, real)
+    assert pair.size == (97, 131) and probe(generated).width == 98
+    assert not pair.resized
+    own = pair.generated_meshes(25)
+    assert np.array_equal(pair.generated_landmarks, own, equal_nan=True)
+    assert all(g.shape == (131, 97, 3) for _, g, _ in pair.frames())
+    assert pair.notes == []
+
+
+@pytest.mark.parametrize("name", ["LMD_v", "FLMD_v"])
+def test_velocities_do_not_bridge_scene_cuts(name, monkeypatch):
+    real = np.cumsum(np.random.default_rng(0).normal(0, 1, (20, N_POINTS, 3)), axis=0) + 100
+    generated = real + np.random.default_rng(1).normal(0, 1, real.shape)
+    whole = score(name, generated, real, align="none")[0][name]
+    jumping = generated.copy()
+    jumping[12:] += 50.0  # the new shot is shown elsewhere
+    monkeypatch.setattr(ClipPair, "cuts", np.array([12]))
+    value = score(name, jumping, real, align="none")[0][name]
+    assert value == pytest.approx(score(name, generated, real, align="none")[0][name], rel=1e-9)
+    assert value == pytest.approx(whole, rel=0.1) and value != whole
+
+
+def test_cuts_are_those_of_the_real_video_at_the_pairs_rate(talking_clip, tmp_path, monkeypatch):
+    frames = [f for _, f in zip(range(20), read_frames(talking_clip), strict=False)]
+    path = tmp_path / "cut.mp4"
+    with VideoWriter(path, 25, crf=8) as writer:
+        for index, frame in enumerate(frames):
+            writer.write(frame if index < 9 else 255 - frame[:, ::-1])
+    pair = ClipPair("c", path, path)
+    assert pair.cuts.tolist() == [9]
+    assert ClipPair("c", talking_clip, talking_clip).cuts.tolist() == []
+    # Neither landmarks nor cuts decode again what the pair has scanned.
+    monkeypatch.setattr(clip_module, "scan_video", lambda *_, **__: pytest.fail("scanned twice"))
+    assert len(pair.real_landmarks) == 20 and pair.cuts.tolist() == [9]
+    assert ClipPair("c", Path("no.mp4"), Path("no.mp4")).cuts.tolist() == []
+
+
 @pytest.mark.parametrize(("frames", "note"), [(30, False), (28, False), (27, True)])
 def test_the_shorter_length_counts_and_more_than_two_frames_are_noted(tmp_path, frames, note):
     real = video(tmp_path / "r.mp4", frames=30)
@@ -421,6 +476,13 @@ def test_a_failing_metric_costs_only_its_own_values(tmp_path):
     assert math.isnan(row.values["clip"]["Broken"])
     assert row.reasons["clip", "Broken"] == "ZeroDivisionError: division by zero"
     assert row.values["clip"]["PSNR"] == 100
+
+
+def test_an_error_that_nobody_foresaw_while_decoding_is_a_reason(tmp_path, monkeypatch):
+    real = video(tmp_path / "r.mp4")
+    monkeypatch.setattr(ClipPair, "frames", lambda self: iter([1 / 0]))
+    row = evaluate(real, real, ("PSNR",))
+    assert row.reasons["clip", "PSNR"] == "ZeroDivisionError: division by zero"
 
 
 def test_scores_do_not_depend_on_the_clips_before(tmp_path):

@@ -28,7 +28,7 @@ from talkingface.data.face.topology import (
     pose_template,
 )
 from talkingface.data.media.reader import read_frames
-from talkingface.data.media.writer import VideoWriter
+from talkingface.data.media.writer import VideoWriter, write_image
 from talkingface.errors import ConfigError
 from talkingface.evaluator.clip import ClipPair
 from talkingface.evaluator.evaluator import Evaluator, RowResult
@@ -569,6 +569,21 @@ def test_motion_beats_do_not_come_from_gaps():
     assert len(motion_beats(np.full((60, 3), np.nan))) == 0
 
 
+def test_motion_does_not_bridge_scene_cuts(monkeypatch, clicks):
+    """The same motion twice, the second time elsewhere."""
+    shots = np.concatenate([head(nodding()), head(nodding(), np.full((60, 3), 40.0))])
+    bridged = score("jitter", shots, shots)[0]
+    shot = score("jitter", shots[:60], shots[:60])[0]
+    angles = np.concatenate([nodding(), nodding() + [30, 0, 0]])
+    beats = motion_beats(nodding())
+    monkeypatch.setattr(ClipPair, "cuts", np.array([60]))
+    cut = score("jitter", shots, shots)[0]
+    for key in ("speed", "jitter", "jerk", "head_jitter"):
+        assert cut[key] == pytest.approx(shot[key], rel=1e-6) and cut[key] < bridged[key]
+    assert motion_beats(angles, [60]) == pytest.approx([*beats, *beats + 60], abs=0.5)
+    assert math.isfinite(score("BeatAlign", shots, shots, sound=clicks)[0]["BeatAlign"])
+
+
 def test_a_pause_in_a_fast_turn_is_no_beat():
     speed = np.full(60, 10.0)
     speed[15] = 6.0  # slower, but above the median of the whole
@@ -756,6 +771,35 @@ def test_the_more_a_face_changes_the_lower_the_similarity(talking_clip, networks
         assert math.isfinite(sum(similarities))
 
 
+def test_the_source_may_be_another_video_or_a_picture(talking_clip, networks, tmp_path):
+    """A source that shows the tinted face is nearer to a tinted video than the real one is."""
+
+    def tint(frame: np.ndarray) -> np.ndarray:
+        return np.clip(frame.astype(int) - [0, 60, 0], 0, 255).astype(np.uint8)
+
+    tinted = rewrite(talking_clip, tmp_path / "tinted.mp4", tint)
+    real = rewrite(talking_clip, tmp_path / "real.mp4", lambda frame: frame)
+    write_image(tmp_path / "face.png", next(read_frames(tinted)))
+    write_image(tmp_path / "grey.png", np.full((90, 90, 3), 99, np.uint8))
+    late = tmp_path / "late.mp4"  # the first face is in the third frame
+    with VideoWriter(late, 25, crf=4) as writer:
+        for index, frame in enumerate(read_frames(tinted, fps=25)):
+            writer.write(frame if index > 1 else np.full_like(frame, 128))
+    evaluator = Evaluator(
+        hyperlips_config(metric_params={"CSIM": {"weights": str(networks["pt"])}}), ["CSIM"]
+    )
+    results = {}
+    for source in (None, tinted, tmp_path / "face.png", late, tmp_path / "grey.png"):
+        row = RowResult("row")
+        evaluator.score_clip(ClipPair("clip", tinted, real, source=source), row)
+        results[source and source.name] = row.values["clip"]
+    for name in ("tinted.mp4", "face.png", "late.mp4"):
+        assert results[name]["CSIM"] > results[None]["CSIM"] + 0.05
+        assert results[name]["CSIM_real"] == results[None]["CSIM_real"]
+    assert math.isnan(results["grey.png"]["CSIM"])
+    assert row.reasons["clip", "CSIM"] == "no face was found in grey.png"
+
+
 def test_without_weights_the_reason_says_what_to_put_where(talking_clip, tmp_path):
     for params in ({}, {"weights": str(tmp_path / "none.onnx")}):
         row = csim(talking_clip, talking_clip, **params)
@@ -860,6 +904,15 @@ def test_one_sample_is_not_enough(talking_clip):
     )
     assert all(math.isnan(value) for value in row.values["clip"].values())
     assert row.reasons["clip", "Div_H"] == "needs several samples of one sound"
+
+
+def test_a_deterministic_model_needs_no_samples_for_its_zero():
+    path = Path("generated.mp4")
+    pair = ClipPair("clip", path, Path("real.mp4"), samples=(path,) * 4)
+    metric = talkingface.create_metric("Div")
+    metric.start(pair)
+    assert metric.finish(pair) == {"Div_H": 0, "Div_E": 0, "Div_M": 0}
+    assert "deterministic" in pair.notes[0]
 
 
 def test_samples_come_from_further_videos(talking_clip, tmp_path):
@@ -1040,6 +1093,35 @@ def test_the_larger_of_two_faces_is_measured(talking_clip, tmp_path):
     two = rewrite(talking_clip, tmp_path / "two.mp4", two_faces)
     first, second = (evaluate(path, path).values["clip"] for path in (one, two))
     assert second["lip_jitter"] == pytest.approx(first["lip_jitter"], rel=0.5)
+
+
+def side_by_side(left: float, right: float):
+    """Two faces of given sizes, the right one turned around."""
+
+    def change(frame: np.ndarray) -> np.ndarray:
+        parts = []
+        for picture, share in ((frame, left), (frame[:, ::-1], right)):
+            small = cv2.resize(picture, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
+            below, beside = 256 - small.shape[0], 256 - small.shape[1]
+            parts.append(cv2.copyMakeBorder(small, 0, below, 0, beside, cv2.BORDER_REPLICATE))
+        return np.concatenate(parts, axis=1)
+
+    return change
+
+
+def test_both_videos_follow_the_same_of_two_persons(talking_clip, tmp_path):
+    """In the generated video the other person is the larger one."""
+    real = rewrite(talking_clip, tmp_path / "r.mp4", side_by_side(1.0, 0.85))
+    generated = rewrite(talking_clip, tmp_path / "g.mp4", side_by_side(0.85, 1.0))
+    pair = ClipPair("clip", generated, real)
+    left = [np.nanmedian(p[..., 0]) < 256 for p in (pair.real_landmarks, pair.generated_landmarks)]
+    assert left == [True, True]
+    assert pair.notes == [
+        "2 faces in the real video; measured is the one that is larger and longer in view, and the "
+        "face at its place in the generated video"
+    ]
+    alone = ClipPair("clip", rewrite(talking_clip, tmp_path / "o.mp4", side_by_side(1, 0.1)), real)
+    assert np.nanmedian(alone.generated_landmarks[..., 0]) < 256
 
 
 def test_a_generated_video_of_another_size_keeps_its_pose(talking_clip, tmp_path):

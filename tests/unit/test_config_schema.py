@@ -116,6 +116,22 @@ def test_a_criterion_that_no_metric_gives_is_refused_before_the_training():
     assert "valid_metric" in message and "'PSNR_mouth'" in message
 
 
+@pytest.mark.parametrize(
+    ("criterion", "goal"),
+    [
+        ("jitter", "the real video's value"),
+        ("AV_offset", "zero"),
+        ("E_O", "the real video's value"),
+    ],
+)
+def test_a_criterion_that_should_neither_rise_nor_fall_is_refused(criterion, goal):
+    message = refused(valid_metric=criterion, metrics=["PSNR", "jitter", "LSE", "TCM"])
+    assert f"valid_metric = '{criterion}'" in message and f"its goal is {goal}" in message
+    offered = message[message.index("(PSNR") :]
+    assert "LSE_D" in offered and "E_V" in offered
+    assert criterion not in offered and "jitter_ratio" not in offered
+
+
 @pytest.mark.parametrize("criterion", ["loss", "loss/l1", "PSNR_mouth"])
 def test_losses_and_outputs_of_the_metrics_are_criteria(criterion):
     assert load_config(*PAIR, cli={"valid_metric": criterion}).valid_metric == criterion

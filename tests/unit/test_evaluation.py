@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,17 @@ from trainkit import hyperlips_config
 from talkingface.data.clips import make_clip
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.probe import probe
-from talkingface.data.media.reader import count_frames
-from talkingface.errors import ConfigError
-from talkingface.evaluator.evaluator import RowResult, aggregate
-from talkingface.evaluator.report import append_leaderboard, console_table, write_metrics
-from talkingface.quick_start.evaluation import shuffled_waves
+from talkingface.data.media.reader import count_frames, read_frames
+from talkingface.errors import ConfigError, DataError
+from talkingface.evaluator.evaluator import Evaluator, RowResult, aggregate
+from talkingface.evaluator.report import (
+    append_leaderboard,
+    console_table,
+    reasons_text,
+    write_metrics,
+)
+from talkingface.pipeline.base import Pipeline
+from talkingface.quick_start.evaluation import _sampler, _score, render_like, shuffled_waves
 from talkingface.quick_start.quick_start import RunResult, run_config
 
 ROWS = ["HyperLipsBase", "shuffled audio", "copy reference", "real video (re-encoded)"]
@@ -197,6 +204,81 @@ def test_a_single_clip_gets_its_own_sound_moved_by_half(talking_clip):
     own = load_audio(talking_clip, 16000)
     wave = shuffled_waves([clip])[clip.id]()
     assert np.array_equal(wave, np.roll(own, len(own) // 2))
+
+
+class Shaky(Pipeline):
+    """Repeats the source's frames, moved by the seed when it is ``stochastic``."""
+
+    def prepare(self, source: Path) -> list[np.ndarray]:
+        return list(read_frames(source, fps=25))
+
+    def frame_count(self, identity, wave) -> int:
+        return len(identity)
+
+    def generate(self, identity, wave, *, baseline=None, **options):
+        self.given.append(options)
+        for frame in identity:
+            yield np.roll(frame, 4 * (options.get("seed") or 0), axis=1)
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_diversity_gets_samples_of_other_seeds_or_none_where_they_would_be_equal(
+    talking_clip, tmp_path, stochastic
+):
+    cfg = hyperlips_config(metrics=["Div"])
+    pipeline = Shaky(cfg, None, None)
+    pipeline.stochastic, pipeline.given = stochastic, []
+    evaluator, row = Evaluator(cfg), RowResult("Model")
+    clip, path = make_clip(talking_clip), tmp_path / "clip.mp4"
+    make = lambda c, p: render_like(pipeline, cfg, c, p, c.audio)  # noqa: E731
+    _score(evaluator, make, clip, path, row, _sampler(cfg, pipeline, evaluator))
+    values = row.values[clip.id]
+    samples = sorted(p.name for p in tmp_path.glob("*.seed*.mp4"))
+    if stochastic:
+        assert pipeline.given == [{"seed": seed} for seed in range(5)]
+        assert samples == [f"clip.seed{seed}.mp4" for seed in range(1, 5)]
+        assert values["Div_H"] > 0.01
+    else:
+        assert pipeline.given == [{}] and samples == []
+        assert values == {"Div_H": 0, "Div_E": 0, "Div_M": 0}
+        assert "deterministic" in row.notes[clip.id][0]
+    assert _sampler(cfg, pipeline, Evaluator(cfg, ["PSNR"])) is None
+
+
+def test_samples_that_cannot_be_made_cost_only_the_diversity(talking_clip, tmp_path):
+    cfg = hyperlips_config(metrics=["Div", "PSNR"])
+    clip, row = make_clip(talking_clip), RowResult("Model")
+
+    def fail(clip, path):
+        raise DataError("no luck")
+
+    evaluator = Evaluator(cfg)
+    path = tmp_path / "clip.mp4"
+    _score(evaluator, lambda c, p: shutil.copy(c.path, p), clip, path, row, fail)
+    assert row.values[clip.id]["PSNR"] == 100 and math.isnan(row.values[clip.id]["Div_H"])
+    assert row.notes[clip.id] == ["further samples were not generated: no luck"]
+
+
+def test_the_sound_is_that_of_the_clip_also_where_it_lies_beside_the_video(
+    talking_clip, tone_wav, tmp_path
+):
+    clip = replace(make_clip(talking_clip), audio=tone_wav)
+    heard = []
+
+    class Listener:
+        metrics, outputs = (), {}
+
+        def score_clip(self, pair, row):
+            heard.append(pair.sound)
+
+    _score(Listener(), lambda c, p: None, clip, tmp_path / "clip.mp4", RowResult("Model"))
+    assert heard == [tone_wav]
+
+
+def test_two_like_notes_of_a_clip_are_one_clip():
+    row = RowResult("Model", {"a": {}, "b": {}})
+    row.notes = {"a": ["LSE: noisy", "LSE: no offset"], "b": ["LSE: noisy"]}
+    assert reasons_text([row]) == ["Model: 2 clip(s), e.g. LSE: noisy"]
 
 
 OUTPUTS = {"PSNR": {"direction": "up"}, "LMD": {"direction": "down"}}

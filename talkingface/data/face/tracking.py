@@ -105,10 +105,14 @@ def video_landmarks(path: Path, *, fps: float, tracking: bool, cache: bool = Tru
         DataError: the file cannot be decoded.
     """
     scan = scan_video(path, fps=fps, tracking=tracking, cache=cache)
+    chosen = choose_person(scan, fps=fps) if len(scan.frame) else np.zeros(0, int)
+    return meshes(scan, chosen)
+
+
+def meshes(scan: FaceScan, chosen: np.ndarray) -> np.ndarray:
+    """Meshes of chosen detections, one per frame at most: (T,478,3) float32, NaN elsewhere."""
     points = np.full((scan.n_frames, N_POINTS, 3), np.nan, np.float32)
-    if len(scan.frame):
-        chosen = choose_person(scan, fps=fps)
-        points[scan.frame[chosen]] = scan.points[chosen]
+    points[scan.frame[chosen]] = scan.points[chosen]
     return points
 
 
@@ -135,7 +139,7 @@ def follow(
         landmarks=landmarks,
         segments=segments,
         others=np.bincount(scan.frame, minlength=scan.n_frames) - found,
-        persons=len(_lasting(persons)),
+        persons=len(lasting(persons)),
         cuts=scan.cuts,
         sharpness=spread(scan.sharpness),
         mouth_texture=spread(scan.mouth_texture),
@@ -163,7 +167,7 @@ def choose_person(scan: FaceScan, *, fps: float, choose: str | int = "main") -> 
 def _choose(scan: FaceScan, persons: list[np.ndarray], choose: str | int) -> np.ndarray:
     if choose == "main":
         return persons[0]
-    ordered = sorted(_lasting(persons), key=lambda p: float(np.median(scan.points[p, :, 0])))
+    ordered = sorted(lasting(persons), key=lambda p: float(np.median(scan.points[p, :, 0])))
     if choose == "left":
         return ordered[0]
     if choose == "right":
@@ -175,8 +179,8 @@ def _choose(scan: FaceScan, persons: list[np.ndarray], choose: str | int) -> np.
     return ordered[int(choose)]
 
 
-def _lasting(persons: list[np.ndarray]) -> list[np.ndarray]:
-    """Without false alarms and passers-by."""
+def lasting(persons: list[np.ndarray]) -> list[np.ndarray]:
+    """Persons of :func:`find_persons` without false alarms and passers-by."""
     return [p for p in persons if len(p) >= len(persons[0]) / 5]
 
 
@@ -247,7 +251,7 @@ def _link(scan: FaceScan, fps: float) -> list[_Track]:
         alive = [t for t in alive if index - t.last <= MAX_GAP * fps + 1]
         members = range(bounds[index], bounds[index + 1])
         pairs = sorted(
-            ((_overlap(boxes[t.members[-1]], boxes[m]), -n, m) for n, t in enumerate(alive)
+            ((box_overlap(boxes[t.members[-1]], boxes[m]), -n, m) for n, t in enumerate(alive)
              for m in members),
             reverse=True,
         )  # fmt: skip
@@ -265,7 +269,7 @@ def _link(scan: FaceScan, fps: float) -> list[_Track]:
     return tracks
 
 
-def _overlap(a: np.ndarray, b: np.ndarray) -> float:
+def box_overlap(a: np.ndarray, b: np.ndarray) -> float:
     """Intersection over union of two boxes."""
     common = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
     if (common <= 0).any():
@@ -277,7 +281,7 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> float:
 def _same(a: _Track, b: _Track, cuts: np.ndarray) -> bool:
     first, second = (a, b) if a.first < b.first else (b, a)
     if not ((cuts > first.last) & (cuts <= second.first)).any():
-        if _overlap(first.box(first.members[-1]), second.box(second.members[0])) >= _OVERLAP:
+        if box_overlap(first.box(first.members[-1]), second.box(second.members[0])) >= _OVERLAP:
             return True
     distance = np.sqrt(((a.shape - b.shape) ** 2).sum(1).mean())
     return bool(distance < _SAME_SHAPE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -30,15 +31,17 @@ def audio_beats(wave: np.ndarray) -> np.ndarray:
     return beats[beats < len(wave) // HOP]  # where the sound is cut off is none
 
 
-def motion_beats(angles: np.ndarray) -> np.ndarray:
+def motion_beats(angles: np.ndarray, cuts: Sequence[int] | np.ndarray = ()) -> np.ndarray:
     """Moments at which the head comes to rest, in frames.
 
     Local minima of the angular speed, smoothed by a Gaussian of one frame, below its median.
 
     Args:
         angles: (T,3) degrees, NaN in missing frames, which are neither bridged nor filled.
+        cuts: first frames after scene cuts, which are not bridged either.
     """
     speed = np.linalg.norm(np.diff(angles, axis=0), axis=-1)
+    speed[[cut - 1 for cut in cuts if 0 < cut <= len(speed)]] = np.nan
     known = np.isfinite(speed)
     if not known.any():
         return np.zeros(0)
@@ -71,6 +74,7 @@ class BeatAlign(LandmarkMetric):
         except DataError as error:
             return self.undefined(str(error))
         heard = audio_beats(wave[: round(count / clip.fps * RATE)])
-        moved = motion_beats(head_pose(faces.generated, sigma=0)[:, :3]) * COMMON_FPS / clip.fps
+        angles = head_pose(faces.generated, sigma=0)[:, :3]
+        moved = motion_beats(angles, clip.cuts) * COMMON_FPS / clip.fps
         pair = (moved, heard) if self.params["over"] == "motion" else (heard, moved)
         return {"BeatAlign": beat_align(*pair, self.params["sigma"])}

@@ -50,6 +50,8 @@ class Blink(LandmarkMetric):
     empty = "no blink"
 
     def values(self, faces: Faces) -> dict[str, float]:
+        if faces.valid.sum() < 2:  # as long as the shortest blink
+            return self.undefined("fewer than two frames with a face")
         ratio, fps = eye_aspect_ratio(faces.generated), faces.clip.fps
         # Narrow eyes are open below any fixed threshold.
         scale = float(np.median(ratio[faces.valid])) if self.params["adaptive"] else 1.0

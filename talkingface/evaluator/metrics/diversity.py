@@ -58,6 +58,8 @@ def diversity(samples: list[np.ndarray], real: np.ndarray) -> dict[str, float]:
 def sample_landmarks(clip: ClipPair) -> list[np.ndarray]:
     """Faces (T,478,3) of the generated video and of the further samples of the same sound."""
     others = [replace(clip, generated=path, notes=[]) for path in clip.samples]
+    for pair in others:  # detected once is enough
+        pair.real_landmarks = clip.real_landmarks
     return [pair.generated_landmarks for pair in (clip, *others)]
 
 
@@ -69,12 +71,17 @@ class Diversity(Metric):
     def finish(self, clip: ClipPair) -> dict[str, float]:
         if not clip.samples:
             return self.undefined("needs several samples of one sound")
+        if set(clip.samples) == {clip.generated}:
+            clip.notes.append("Div: 0 since the model is deterministic")
+            return dict.fromkeys(self.outputs, 0.0)
         samples = sample_landmarks(clip)
         count = min(len(points) for points in (*samples, clip.real_landmarks))
         *samples, real = (p[:count].astype(np.float64) for p in (*samples, clip.real_landmarks))
         valid = np.logical_and.reduce([found(points) for points in (*samples, real)])
         share = float(valid.mean()) if count else 0.0
         reason = missing_faces(self.name, clip, share, "in the real video and all samples")
+        if not reason and valid.sum() < 2:
+            reason = "needs two frames with a face: the unit is the real deviation over time"
         if reason:
             return self.undefined(reason)
         return diversity([points[valid] for points in samples], real[valid])

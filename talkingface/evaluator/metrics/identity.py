@@ -5,15 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cached_property, lru_cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from talkingface.data.face.topology import MOUTH_CORNERS, NOSE_TIP, PUPILS
+from talkingface.data.face.tracking import video_landmarks
+from talkingface.data.media.reader import is_image, read_frames, read_image
 from talkingface.errors import ConfigError, WeightsError
 from talkingface.evaluator.base_metric import Metric
 from talkingface.evaluator.clip import ClipPair
-from talkingface.evaluator.metrics.landmark_distance import fit_similarity, missing_faces
+from talkingface.evaluator.metrics.landmark_distance import (
+    fit_similarity,
+    found,
+    missing_faces,
+)
 from talkingface.utils.env import import_cv2
 
 SIDE = 112
@@ -76,7 +83,9 @@ def load_embedder(path: Path, _stamp: float) -> Embedder:
 
 
 class CSIM(Metric):
-    """Cosine of face embeddings: to the first real face (the source), and to the same real frame.
+    """Cosine of face embeddings: to the source, and to the same real frame.
+
+    The source is the clip's, or else the first real frame with a face.
 
     Another network changes values by 0.05-0.1; its file name is part of the definition.
     """
@@ -100,20 +109,36 @@ class CSIM(Metric):
             raise WeightsError(f"{self.path} does not exist. {_HELP}" if self.path else _HELP)
         self._embed = load_embedder(self.path, self.path.stat().st_mtime)
         self._faces: list[list[np.ndarray | None]] = []  # of generated and real frames
+        self._first: np.ndarray | None = None  # of the first real frame with a face
 
     def update(self, clip: ClipPair, index: int, generated: np.ndarray, real: np.ndarray) -> None:
-        if index % self.params["stride"]:
-            return
-        pair = []
-        for frame, points in ((generated, clip.generated_landmarks), (real, clip.real_landmarks)):
-            seen = index < len(points) and np.isfinite(points[index]).all()
-            pair.append(self._embed(align_face(frame, points[index])) if seen else None)
-        self._faces.append(pair)
+        if self._first is None:
+            self._first = self._embedded(real, clip.real_landmarks, index)
+        if index % self.params["stride"] == 0:
+            own = self._embedded(generated, clip.generated_landmarks, index)
+            self._faces.append([own, self._embedded(real, clip.real_landmarks, index)])
+
+    def _embedded(self, frame: np.ndarray, points: np.ndarray, index: int) -> np.ndarray | None:
+        seen = index < len(points) and np.isfinite(points[index]).all()
+        return self._embed(align_face(frame, points[index])) if seen else None
+
+    def _source(self, clip: ClipPair) -> np.ndarray | None:
+        """Embedding of the first face of the clip's source."""
+        path = clip.source
+        if path is None:
+            return self._first
+        points = video_landmarks(path, fps=clip.fps, tracking=False)
+        index = next(iter(np.flatnonzero(found(points))), None)
+        if index is None:
+            return None
+        frames = iter([read_image(path)]) if is_image(path) else read_frames(path, fps=clip.fps)
+        return self._embedded(next(islice(frames, index, None)), points, index)
 
     def finish(self, clip: ClipPair) -> dict[str, float]:
-        source = next((real for _, real in self._faces if real is not None), None)
+        source = self._source(clip)
         if source is None:
-            return self.undefined("no face was found in the real video")
+            where = "the real video" if clip.source is None else clip.source.name
+            return self.undefined(f"no face was found in {where}")
         own = [g @ source for g, _ in self._faces if g is not None]
         same = [g @ r for g, r in self._faces if g is not None and r is not None]
         results = {"CSIM": math.nan, "CSIM_real": math.nan}

@@ -15,6 +15,8 @@ from talkingface.utils.env import import_cv2
 
 PSNR_CAP = 100.0  # dB; equal frames would give infinity and poison the mean (ATVGnet's convention)
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of five scales, fine to coarse
+TFT_SIDE = 224  # px; the ancestor's toolkit compares everything at this size
+REGIONS = ("full", "face", "mouth")
 MS_SSIM_SIDE = 161  # px; shorter sides leave less than the 11 px window at the last scale
 
 
@@ -157,8 +159,8 @@ class RegionMetric(Metric):
         return results
 
     def boxes(self, clip: ClipPair, index: int) -> dict[str, tuple[int, int, int, int]]:
-        regions = {key[len(self.name) + 1 :] or "full" for key in self.outputs}
-        found = {region: clip.region(region, index) for region in sorted(regions)}
+        wanted = {key[len(self.name) + 1 :] or "full" for key in self.outputs}
+        found = {name: clip.region(name, index) for name in REGIONS if name in wanted}
         return {region: box for region, box in found.items() if box is not None}
 
 
@@ -171,15 +173,30 @@ class PSNR(RegionMetric):
 
 
 class SSIM(RegionMetric):
-    """Mean of the per-frame structural similarity."""
+    """Mean of the per-frame structural similarity.
+
+    With ``tft`` also ``SSIM_tft``, as the ancestor's toolkit measures it whatever the other
+    settings are: 7x7 means on grey frames of 224x224 px.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         if self.params["kind"] not in ("gaussian11", "uniform7"):
             raise ConfigError("metric_params.SSIM.kind: choose gaussian11 or uniform7")
+        if self.params["tft"]:
+            self.outputs["SSIM_tft"] = dict(self.outputs["SSIM"])
+
+    def definition(self) -> str:
+        return super().definition().replace(",tft=False", "")
 
     def update(self, clip: ClipPair, index: int, generated: np.ndarray, real: np.ndarray) -> None:
         cv2 = import_cv2()
+        if self.params["tft"]:
+            # In its own size: a frame that was resized before would be resized twice.
+            own = generated if clip.native is None else clip.native
+            small = [cv2.resize(frame, (TFT_SIDE, TFT_SIDE)) for frame in (own, real)]
+            grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in small]
+            self._add("tft", float(ssim_map(*grey, "uniform7")[3:-3, 3:-3].mean(dtype=np.float64)))
         if self.params["gray"]:
             generated, real = (cv2.cvtColor(i, cv2.COLOR_RGB2GRAY) for i in (generated, real))
         border = 5 if self.params["kind"] == "gaussian11" else 3

@@ -34,6 +34,12 @@ def found(points: np.ndarray) -> np.ndarray:
     return np.isfinite(points).all(axis=(1, 2))
 
 
+def split_shots(values: np.ndarray, clip: ClipPair) -> np.ndarray:
+    """(T,...) with a missing frame (NaN, False) before each scene cut, which no motion bridges."""
+    cuts = clip.cuts[clip.cuts < len(values)]
+    return np.insert(values, cuts, False if values.dtype == bool else np.nan, axis=0)
+
+
 def eye_distance(points: np.ndarray) -> float:
     """Mean distance of the two eye centres of (T,478,>=2) points, in pixels."""
     left, right = (points[:, list(c), :2].mean(1) for c in (EYE_CORNERS_LEFT, EYE_CORNERS_RIGHT))
@@ -177,11 +183,12 @@ class LMD(LandmarkMetric):
         if self.params["reduce"] not in ("mean", "sum"):
             raise ConfigError(f"metric_params.{self.name}.reduce: choose mean or sum")
         parts = aligned_parts(faces, self.indices, self.params["align"])
-        distances = self.distances(*parts, faces.valid)
+        distances = self.distances(*parts, faces)
         pixels = float(distances.mean()) if len(distances) else math.nan
         return {self.name: pixels, f"{self.name}_norm": 100 * pixels / self._unit(faces)}
 
-    def distances(self, generated: np.ndarray, real: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    def distances(self, generated: np.ndarray, real: np.ndarray, faces: Faces) -> np.ndarray:
+        valid = faces.valid
         return landmark_distance(generated[valid], real[valid], self.params["reduce"])
 
     def _unit(self, faces: Faces) -> float:
@@ -198,8 +205,9 @@ class LMD(LandmarkMetric):
 class LMDVelocity(LMD):
     """Mean distance of the lips' frame-to-frame motion."""
 
-    def distances(self, generated: np.ndarray, real: np.ndarray, valid: np.ndarray) -> np.ndarray:
-        return velocity_distance(generated, real, valid, self.params["reduce"])
+    def distances(self, generated: np.ndarray, real: np.ndarray, faces: Faces) -> np.ndarray:
+        parts = (split_shots(part, faces.clip) for part in (generated, real, faces.valid))
+        return velocity_distance(*parts, self.params["reduce"])
 
 
 class FLMD(LMD):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property, lru_cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from talkingface.data.face.boxes import face_boxes
-from talkingface.data.face.tracking import video_landmarks
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import read_frames
@@ -93,19 +93,16 @@ class LSE(Metric):
         if clip.sound is None:
             return self.undefined("no sound in either video")
         network = _judge(self.path, self.path.stat().st_mtime)
+        length = round(clip.n_frames / clip.fps * FPS)  # as long as what the others compare
         boxes = None
         if self._tracked(clip.generated):
-            marks = clip.generated_landmarks if clip.fps == FPS else None
-            if marks is None or clip.resized:
-                marks = video_landmarks(
-                    clip.generated, fps=FPS, tracking=False, cache=clip.cache_generated
-                )
+            marks = clip.generated_meshes(FPS)[:length]
             found = np.isfinite(marks).all(axis=(1, 2)) if len(marks) else np.zeros(0, bool)
             if not len(found) or found.mean() < MIN_VALID_RATIO:
                 share = found.mean() if len(found) else 0.0
                 return self.undefined(f"a face was found in only {share:.0%} of the frames")
             boxes = face_boxes(marks, fps=FPS)
-        frames = read_frames(clip.generated, fps=FPS)
+        frames = islice(read_frames(clip.generated, fps=FPS), length)
         lips = lip_features(network, crops(frames, boxes, network.image_size))
         sounds, samples = _sound(self.path, clip.sound, clip.sound.stat().st_mtime)
         if not samples:

@@ -14,6 +14,7 @@ from talkingface.evaluator.metrics.landmark_distance import (
     eye_distance,
     found,
     missing_faces,
+    split_shots,
 )
 
 NOSE_BRIDGE = (168, 6, 197, 195, 5, 4, 1)  # moves with the head only
@@ -52,7 +53,8 @@ class Jitter(LandmarkMetric):
     both = False
 
     def values(self, faces: Faces) -> dict[str, float]:
-        own, goal = motion_statistics(faces.generated), motion_statistics(faces.real)
+        videos = (split_shots(points, faces.clip) for points in (faces.generated, faces.real))
+        own, goal = (motion_statistics(points) for points in videos)
         unit = eye_distance(faces.generated[faces.valid])
         seen = found(faces.real).mean()
         few = missing_faces(f"{self.name}_ratio", faces.clip, seen, "in the real video")

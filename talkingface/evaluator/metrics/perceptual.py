@@ -222,16 +222,21 @@ class FID(NetworkMetric):
         self._features.append(self._network(torch.cat(pictures)).cpu().numpy())
 
     def finish(self, clip: ClipPair) -> dict[str, float]:
-        if self._features:
-            for side, features in zip(self._sides, np.stack(self._features, axis=1), strict=True):
-                side.add(features)
-        return self.undefined("one value for all clips of a row, none per clip")
+        if not self._features:
+            return self.undefined("no frame")
+        features = np.stack(self._features, axis=1)
+        if not np.isfinite(features).all():  # they would spoil the value of all clips
+            return self.undefined("the network gives no finite features")
+        for side, part in zip(self._sides, features, strict=True):
+            side.add(part)
+        return dict.fromkeys(self.outputs, math.nan)
 
     def pool(self) -> tuple[dict[str, float], list[str]]:
         """FID and frames per side of the clips since the last call, and remarks on them."""
         sides, self._sides = self._sides, [RunningGaussian(FEATURES) for _ in range(2)]
         count = sides[0].count
         values = {"FID": math.nan, "FID_n": float(count)}
+        self.reasons = {} if count > 1 else {"FID": "needs two frames"}
         if count > 1:
             values["FID"] = frechet_distance(*(part for side in sides for part in side.moments()))
         if count >= FEATURES:

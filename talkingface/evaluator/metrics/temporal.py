@@ -96,7 +96,7 @@ class TCM(Metric):
             self._luma.append(float(face.mean()))
         now = [self._prepared(picture) for picture in (real, generated)]
         if min(now[0][1].shape) >= MIN_SIDE:
-            if self._before is not None:
+            if self._before is not None and index not in clip.cuts:
                 self._errors.append(self._pair_errors(self._before, now))
             self._before = now
 
@@ -132,10 +132,16 @@ class TCM(Metric):
             terms = consistency(*errors.T, self.params["ratio"], self.params["eps"])
             real, generated = errors.mean(axis=0)
             results.update(TCM=float(terms.mean()), E_O=float(real), E_V=float(generated))
+            if real > 0:
+                results["E_ratio"] = float(generated / real)
+            elif generated == 0:  # a still video is matched by a still one only
+                results["E_ratio"] = 1.0
+            else:
+                self.reasons["E_ratio"] = "the real video does not move"
         else:
             small = self._before is None and clip.n_frames > 1
             reason = f"a side is shorter than {MIN_SIDE} px" if small else "needs two frames"
-            self.reasons = dict.fromkeys(("TCM", "E_O", "E_V"), reason)
+            self.reasons = dict.fromkeys(("TCM", "E_O", "E_V", "E_ratio"), reason)
         share = len(self._luma) / max(clip.n_frames, 1)
         if share >= MIN_VALID_RATIO:
             results["flicker"] = flicker(np.array(self._luma))
