@@ -33,6 +33,7 @@ from talkingface.benchmark.stats import summarize
 from talkingface.benchmark.tables import console_lines, write_tables
 from talkingface.data.clips import Clip
 from talkingface.errors import ConfigError, EnvironmentProblem, StageError, TalkingFaceError
+from talkingface.evaluator.base_metric import require_weights
 from talkingface.evaluator.clip import ClipPair
 from talkingface.evaluator.evaluator import Evaluator, RowResult
 from talkingface.evaluator.report import clean, reasons_text
@@ -132,6 +133,7 @@ def benchmark(
     for key in ("models", "datasets"):
         if not options.get(key):
             raise ConfigError(f"--benchmark needs --{key}=A,B (see --help)")
+    named = "metrics" in config
     known = get_registry(config.get("plugin_path")).entries("metric")
     config.setdefault("metrics", [name for name in STANDARD if name in known])
     setup_logging(str(config.get("log_level", "info")))
@@ -145,6 +147,8 @@ def benchmark(
         canonical = _dataset_name(name, config) if registered else None
         entries = find_entries(parts, canonical, config)
         material = find_material(name, entries, config)
+        if named:
+            require_weights(Evaluator(material.cfg, config["metrics"]).metrics)
         found = compare(material, entries, folder, options.get("baseline"), config)
         comparisons.append(found)
         _pin_judge(config, found)

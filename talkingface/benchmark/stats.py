@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from talkingface.evaluator.evaluator import RowResult, aggregate
+from talkingface.evaluator.evaluator import RowResult, aggregate, common_clips
 
 RESAMPLES = 9999
 LEVEL = 0.95
@@ -141,15 +141,6 @@ def summarize(
             for name, bad in finite.items():
                 table[name][key]["best"] = bad == best
     return table
-
-
-def common_clips(rows: Iterable[RowResult], key: str) -> list[str]:
-    """Clips for which every row that has any value of an output has one, sorted."""
-    finite = [
-        {c for c, v in row.values.items() if math.isfinite(v.get(key, math.nan))} for row in rows
-    ]
-    filled = [clips for clips in finite if clips]
-    return sorted(set.intersection(*filled)) if filled else []
 
 
 def stars(p: float | None) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from talkingface.config.suggest import did_you_mean
-from talkingface.errors import ConfigError
+from talkingface.errors import ConfigError, WeightsError
 from talkingface.evaluator.clip import ClipPair
 from talkingface.registry import Entry, Registry
 
@@ -47,6 +47,10 @@ class Metric(ABC):
         folder = resolve(self.cfg.weights_dir if self.cfg else "checkpoints")
         return next((folder / name for name in names if (folder / name).is_file()), None)
 
+    def missing(self) -> str | None:
+        """What it lacks to give any value, and how to get it; None when it has all."""
+        return None
+
     def definition(self) -> str:
         """The metric with the settings that its value depends on."""
         text = ",".join(f"{k}={_short(v)}" for k, v in sorted(self.params.items()))
@@ -80,6 +84,17 @@ class Metric(ABC):
         """nan for every output."""
         self.reasons = {key: reason for key in self.outputs}
         return {key: math.nan for key in self.outputs}
+
+
+def require_weights(metrics: list[Metric]) -> None:
+    """Refuse metrics that a user named but that could give no value.
+
+    Raises:
+        WeightsError: names all of them at once.
+    """
+    lacking = [f"{m.name}: {text}" for m in metrics if (text := m.missing())]
+    if lacking:
+        raise WeightsError("\n  ".join(["These metrics cannot be computed:", *lacking]))
 
 
 def _short(value: Any) -> str:

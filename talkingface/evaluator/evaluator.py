@@ -179,6 +179,15 @@ def row_remarks(rows: list[RowResult]) -> list[str]:
     return lines
 
 
+def common_clips(rows: Iterable[RowResult], key: str) -> list[str]:
+    """Clips for which every row that has any value of an output has one, sorted."""
+    finite = [
+        {c for c, v in row.values.items() if math.isfinite(v.get(key, math.nan))} for row in rows
+    ]
+    filled = [clips for clips in finite if clips]
+    return sorted(set.intersection(*filled)) if filled else []
+
+
 def aggregate(
     rows: list[RowResult], outputs: Iterable[str]
 ) -> dict[str, dict[str, dict[str, Any]]]:
@@ -199,15 +208,10 @@ def aggregate(
                     "n": len(row.pooled_clips.get(key, ())),
                 }
             continue
-        finite = {
-            row.name: {c for c, v in row.values.items() if math.isfinite(v.get(key, math.nan))}
-            for row in rows
-        }
-        filled = [clips for clips in finite.values() if clips]
-        common = sorted(set.intersection(*filled)) if filled else []
+        common = common_clips(rows, key)
         for row in rows:
             numbers = np.array(
-                [row.values[c][key] for c in common if c in finite[row.name]], np.float64
+                [v for c in common if math.isfinite(v := row.values.get(c, {}).get(key, math.nan))]
             )
             table[row.name][key] = {
                 "mean": float(numbers.mean()) if len(numbers) else math.nan,

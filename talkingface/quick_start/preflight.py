@@ -135,13 +135,19 @@ def _data(cfg: Config, stages: Collection[str]) -> list[TalkingFaceError]:
 
 
 def _metrics(cfg: Config) -> list[TalkingFaceError]:
-    """Metrics that cannot be built would otherwise end the run after the training."""
-    from talkingface.evaluator.base_metric import build_metric
+    """Metrics that cannot be built would otherwise end the run after the training.
 
+    One that lacks its weights is skipped then, unless the user named it.
+    """
+    from talkingface.evaluator.base_metric import build_metric, require_weights
+
+    named = not cfg.provenance.get("metrics", "properties/").startswith("properties/")
     found = []
     for name in cfg.metrics:
         try:
-            build_metric(cfg.registry, name, cfg.metric_params.get(name), cfg)
+            metric = build_metric(cfg.registry, name, cfg.metric_params.get(name), cfg)
+            if named:
+                require_weights([metric])
         except TalkingFaceError as error:
             found.append(error)
     return found

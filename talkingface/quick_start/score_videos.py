@@ -10,6 +10,7 @@ from typing import Any
 
 from talkingface.config.config import Config, load_config
 from talkingface.errors import ConfigError, StageError
+from talkingface.evaluator.base_metric import require_weights
 from talkingface.evaluator.clip import ClipPair
 from talkingface.evaluator.evaluator import Evaluator, RowResult, aggregate
 from talkingface.evaluator.pairing import find_videos, pair_videos
@@ -36,6 +37,7 @@ def score_videos(options: Mapping[str, str], config: Mapping[str, Any]) -> int:
         StageError: no video has a partner.
     """
     config = dict(config)
+    named = "metrics" in config
     known = get_registry(config.get("plugin_path")).entries("metric")
     config.setdefault("metrics", [name for name in STANDARD if name in known])
     cfg = load_config("SyncNet", "Synthetic", cli=config)
@@ -60,8 +62,21 @@ def score_videos(options: Mapping[str, str], config: Mapping[str, Any]) -> int:
         used = {name for found in pairs.values() for name in found}
         pairs[REAL] = {name: (reference[name], reference[name]) for name in sorted(used)}
     folder = resolve(options.get("output") or Path(cfg.results_dir) / "videos" / _stamp())
-    results = _score(cfg, pairs)
-    _write(cfg, results, folder)
+    evaluator = Evaluator(cfg)
+    if named:
+        require_weights(evaluator.metrics)
+    results = _score(evaluator, cfg, pairs)
+    alone = {
+        title: {
+            "no_reference": sorted(
+                set(rows[title].values()) - {made for made, _ in found.values()}
+            ),
+            "no_video": sorted(set(reference) - set(found)),
+        }
+        for title, found in pairs.items()
+        if title in rows
+    }
+    _write(evaluator, cfg, results, folder, alone)
     return 0
 
 
@@ -73,8 +88,9 @@ def _stamp() -> str:
     return time.strftime("%Y%m%d-%H%M%S")
 
 
-def _score(cfg: Config, pairs: Mapping[str, Mapping[str, tuple[Path, Path]]]) -> list[RowResult]:
-    evaluator = Evaluator(cfg)
+def _score(
+    evaluator: Evaluator, cfg: Config, pairs: Mapping[str, Mapping[str, tuple[Path, Path]]]
+) -> list[RowResult]:
     rows = []
     total = sum(len(found) for found in pairs.values())
     with progress(total=total, unit="video", desc="scoring", show=cfg.show_progress) as bar:
@@ -88,11 +104,20 @@ def _score(cfg: Config, pairs: Mapping[str, Mapping[str, tuple[Path, Path]]]) ->
     return rows
 
 
-def _write(cfg: Config, rows: list[RowResult], folder: Path) -> None:
-    evaluator = Evaluator(cfg)
+def _write(
+    evaluator: Evaluator,
+    cfg: Config,
+    rows: list[RowResult],
+    folder: Path,
+    alone: Mapping[str, Mapping[str, list]],
+) -> None:
     table = aggregate(rows, evaluator.outputs)
     clips = sorted({clip for row in rows for clip in row.values})
-    header = {"clips": clips, "definitions": evaluator.definitions()}
+    unpaired = {
+        title: {what: [str(item) for item in items] for what, items in groups.items()}
+        for title, groups in alone.items()
+    }
+    header = {"clips": clips, "definitions": evaluator.definitions(), "unpaired": unpaired}
     write_metrics(folder, rows, table, evaluator.outputs, header)
     text = console_table(table, evaluator.outputs, cfg.metric_decimal_place)
     log.info("\nMean over the clips that all rows have:\n%s", text)

@@ -329,3 +329,14 @@ def test_the_console_table_shows_directions_and_rounds(tmp_path):
     text = console_table(aggregate(rows, OUTPUTS), OUTPUTS, 2)
     assert "PSNR ↑" in text and "LMD ↓" in text
     assert "20.12" in text and "20.123" not in text and "nan" in text
+
+
+@pytest.mark.parametrize(("settings", "problems"), [({"metrics": ["LPIPS"]}, 1), ({}, 0)])
+def test_weights_of_named_metrics_are_missed_before_the_training(
+    tiny_synthetic, settings, problems
+):
+    from talkingface.quick_start.preflight import _metrics
+
+    found = _metrics(hyperlips_config(tiny_synthetic, **settings))
+    assert len(found) == problems
+    assert all("lpips" in str(error).lower() for error in found)

@@ -46,7 +46,28 @@ def test_videos_are_paired_by_name_and_scored(root, folders, capsys):
         ("real video", "sub/clip 1"),
     ]
     assert float(rows[2]["LMD"]) == 0.0 < float(rows[0]["LMD"])
-    assert "LMD" in json.loads((root / "out/metrics.json").read_text("utf-8"))["definitions"]
+    written = json.loads((root / "out/metrics.json").read_text("utf-8"))
+    assert "LMD" in written["definitions"]
+    assert written["unpaired"] == {"other tool": {"no_reference": [], "no_video": ["sub/clip 2"]}}
+
+
+@pytest.mark.parametrize("metric", ["LPIPS", "FID", "CSIM", "LSE"])
+def test_a_metric_that_was_named_but_lacks_its_weights_is_an_error_before_any_work(
+    root, folders, capsys, metric
+):
+    made, real = folders
+    args = [f"--evaluate_videos={made}", f"--reference={real}", f"--metrics=PSNR,{metric}"]
+    assert main([*args, f"--output={root / 'out'}"]) == 2
+    error = capsys.readouterr().err
+    assert metric in error and "checkpoints/" in error and "PSNR" not in error
+    assert not (root / "out").exists()
+
+
+def test_metrics_that_nobody_named_are_skipped_without_their_weights(root, folders, capsys):
+    made, real = folders
+    args = [f"--evaluate_videos={made}", f"--reference={real}", f"--output={root / 'out'}"]
+    assert main([*args, "--no-show_progress"]) == 0
+    assert "needs a SyncNet" in capsys.readouterr().out
 
 
 def test_several_folders_are_several_rows_over_the_same_clips(root, folders, tmp_path):

@@ -246,8 +246,10 @@ def test_a_video_without_a_face_or_sound_has_a_reason(root, tmp_path, noise_vide
 
 
 def test_missing_weights_are_named(root, talking_clip):
-    with pytest.raises(WeightsError, match="nowhere.pth"):
-        lse(root, weights="nowhere.pth").finish(ClipPair("a", talking_clip, talking_clip))
+    metric = lse(root, weights="nowhere.pth")
+    assert "nowhere.pth does not exist" in metric.missing()
+    assert math.isnan(metric.finish(ClipPair("a", talking_clip, talking_clip))["LSE_C"])
+    assert "nowhere.pth" in metric.reasons["LSE_C"]
 
 
 def test_distances_are_those_of_the_score():

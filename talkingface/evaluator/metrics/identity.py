@@ -97,6 +97,11 @@ class CSIM(Metric):
             return self.cfg.weights_path(given) if self.cfg else Path(given)
         return self.weights_file(*FILES)
 
+    def missing(self) -> str | None:
+        if self.path is None or not self.path.is_file():
+            return f"{self.path} does not exist. {_HELP}" if self.path else _HELP
+        return None
+
     def definition(self) -> str:
         network = self.path.name if self.path else "none"
         return f"{self.name}[network={network},stride={self.params['stride']}]"
@@ -105,8 +110,8 @@ class CSIM(Metric):
         super().start(clip)
         if self.params["stride"] < 1:
             raise ConfigError("metric_params.CSIM.stride: 1 or more")
-        if self.path is None or not self.path.is_file():
-            raise WeightsError(f"{self.path} does not exist. {_HELP}" if self.path else _HELP)
+        if text := self.missing():
+            raise WeightsError(text)
         self._embed = load_embedder(self.path, self.path.stat().st_mtime)
         self._faces: list[list[np.ndarray | None]] = []  # of generated and real frames
         self._first: np.ndarray | None = None  # of the first real frame with a face

@@ -13,7 +13,6 @@ from talkingface.data.face.boxes import face_boxes
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import read_frames
-from talkingface.errors import WeightsError
 from talkingface.evaluator.base_metric import Metric
 from talkingface.evaluator.clip import MIN_VALID_RATIO, ClipPair
 from talkingface.evaluator.sync_score import (
@@ -80,16 +79,21 @@ class LSE(Metric):
         run = self.path.parent.parent.name if self.path.suffix == ".ckpt" else self.path.name
         return f"{run}:{digest}"
 
+    def missing(self) -> str | None:
+        if self.path is None:
+            return f"needs a SyncNet: {_HELP}"
+        if not self.path.is_file():
+            return f"metric_params.LSE.weights: {self.path} does not exist"
+        return None
+
     def definition(self) -> str:
         shown = {key: value for key, value in self.params.items() if key != "weights"}
         text = ",".join(f"{key}={value}" for key, value in sorted(shown.items()))
         return f"{self.name}[network={self.network_name},{text}]"
 
     def finish(self, clip: ClipPair) -> dict[str, float]:
-        if self.path is None:
-            return self.undefined(f"needs a SyncNet: {_HELP}")
-        if not self.path.is_file():
-            raise WeightsError(f"metric_params.LSE.weights: {self.path} does not exist")
+        if text := self.missing():
+            return self.undefined(text)
         if clip.sound is None:
             return self.undefined("no sound in either video")
         network = _judge(self.path, self.path.stat().st_mtime)

@@ -254,6 +254,9 @@ class NIQE(NoReferenceMetric):
         if self._pristine is not None:  # values of another parameter set get a column of their own
             self.outputs = dict(zip([self._pristine.name], self.outputs.values(), strict=True))
 
+    def missing(self) -> str | None:
+        return self._missing if self._pristine is None else None
+
     def definition(self) -> str:
         shown = {key: value for key, value in self.params.items() if key != "params"}
         text = ",".join(f"{key}={value}" for key, value in sorted(shown.items()))

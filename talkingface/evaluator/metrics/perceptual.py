@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -131,6 +132,17 @@ class NetworkMetric(Metric):
         if self.params.get("net", "alex") not in BACKBONES:
             raise ConfigError(f"metric_params.LPIPS.net: choose {' or '.join(BACKBONES)}")
 
+    @abstractmethod
+    def files(self) -> list[Path]:
+        """The weight files; raises WeightsError when there is none."""
+
+    def missing(self) -> str | None:
+        try:
+            absent = [str(path) for path in self.files() if not path.is_file()]
+        except WeightsError as error:
+            return str(error)
+        return f"{', '.join(absent)} does not exist" if absent else None
+
     def start(self, clip: ClipPair) -> None:
         super().start(clip)
         self._network  # noqa: B018  missing weights are found before any frame is decoded
@@ -163,13 +175,15 @@ class LPIPS(NetworkMetric):
     def version(self) -> str:
         return f"v0.1,net={self.params['net']}"
 
-    @cached_property
-    def _network(self) -> LPIPSNetwork:
+    def files(self) -> list[Path]:
         net = self.params["net"]
         name = BACKBONES[net][1]
         backbone = self.file("weights", name, f"https://download.pytorch.org/models/{name}")
-        heads = self.file("heads", f"lpips_lin_{net}.pth", _HEADS)
-        network = LPIPSNetwork(net, read_weights(backbone), read_weights(heads))
+        return [backbone, self.file("heads", f"lpips_lin_{net}.pth", _HEADS)]
+
+    @cached_property
+    def _network(self) -> LPIPSNetwork:
+        network = LPIPSNetwork(self.params["net"], *map(read_weights, self.files()))
         return network.eval().to(self.params["device"])
 
     def start(self, clip: ClipPair) -> None:
@@ -200,9 +214,12 @@ class FID(NetworkMetric):
         super().__init__(*args, **options)
         self._sides = [RunningGaussian(FEATURES) for _ in range(2)]
 
+    def files(self) -> list[Path]:
+        return [self.file("weights", INCEPTION, _FID + INCEPTION)]
+
     @cached_property
     def _network(self) -> nn.Module:
-        path = self.file("weights", INCEPTION, _FID + INCEPTION)
+        (path,) = self.files()
         return inception_features(read_weights(path), path.name).to(self.params["device"])
 
     def start(self, clip: ClipPair) -> None:
