@@ -14,10 +14,16 @@ import torch
 
 from talkingface.data.face.boxes import resize_image, syncnet_crop
 from talkingface.data.media.mfcc import AUDIO_STEPS, WINDOW, syncnet_mfcc
-from talkingface.model.audio_driven_talkingface.syncnet_networks import SyncNet, audio_windows
+from talkingface.model.audio_driven_talkingface.syncnet_networks import (
+    SyncNet,
+    audio_windows,
+    lip_stream_2d,
+    sound_stream,
+)
 
 FPS = 25.0
-_CHUNK = 32  # windows that go through the network together; bounds the memory
+_CHUNK = 32  # windows that are held in memory together
+_FEW = 4  # windows that go through the network together
 _EPSILON = 1e-6  # torch's pairwise_distance adds it to every component
 
 
@@ -49,13 +55,23 @@ def lip_features(network: SyncNet, crops: Iterable[np.ndarray]) -> np.ndarray:
     Returns:
         (T-4, D) float32; (0, D) for fewer than five crops.
     """
-    parts = [network.lip_track(torch.from_numpy(chunk))[0].numpy() for chunk in _chunks(crops)]
+    stream = lip_stream_2d(network)
+    parts = [_embed(stream, torch.from_numpy(chunk)) for chunk in _chunks(crops)]
     width = network.netfclip[-1].out_features
     return np.concatenate([np.zeros((0, width), np.float32), *parts])
 
 
+def _embed(stream: torch.nn.Module, frames: torch.Tensor) -> np.ndarray:
+    """(3,n,S,S) to the embeddings of its windows (n-4,D); a few at a time fit a CPU's cache."""
+    windows = frames.unfold(1, WINDOW, 1).permute(1, 0, 4, 2, 3).flatten(1, 2)  # views only
+    parts = [
+        stream(part.contiguous(memory_format=torch.channels_last)) for part in windows.split(_FEW)
+    ]
+    return torch.cat(parts).numpy()
+
+
 def _chunks(crops: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """(1,3,n,S,S) float32 BGR; neighbours share four frames, so that no window is lost."""
+    """(3,n,S,S) float32 BGR; neighbours share four frames, so that no window is lost."""
     kept: list[np.ndarray] = []
     for crop in crops:
         kept.append(crop[..., ::-1])
@@ -67,7 +83,7 @@ def _chunks(crops: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def _tensor(frames: list[np.ndarray]) -> np.ndarray:
-    return np.ascontiguousarray(np.stack(frames).transpose(3, 0, 1, 2)[None], np.float32)
+    return np.ascontiguousarray(np.stack(frames).transpose(3, 0, 1, 2), np.float32)
 
 
 @torch.no_grad()
@@ -82,8 +98,8 @@ def sound_features(network: SyncNet, wave: np.ndarray) -> np.ndarray:
     width = network.netfcaud[-1].out_features
     if not count:
         return np.zeros((0, width), np.float32)
-    windows = audio_windows(mfcc, count)
-    return np.concatenate([network.forward_aud(part).numpy() for part in windows.split(256)])
+    stream, windows = sound_stream(network), audio_windows(mfcc, count)
+    return np.concatenate([stream(part).numpy() for part in windows.split(64)])
 
 
 def score(lips: np.ndarray, sounds: np.ndarray, vshift: int = 15, pad: str = "zero") -> SyncScore:
