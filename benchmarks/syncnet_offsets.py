@@ -4,7 +4,8 @@
 
 RUN is a run id, run folder or checkpoint of SyncNet. For every clip of its test split the sound is
 moved by -10 to +10 frames; the offset found (as LSE does, all shifts up to 15) is compared with the
-true one. ``--videos`` are measured as they are.
+true one. ``--videos``, e.g. of another corpus, are measured as they are and moved in the same way,
+which is judged against the offset found without moving.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from talkingface.evaluator.sync_score import (
     score,
     sound_features,
 )
+from talkingface.model.audio_driven_talkingface.syncnet_networks import SyncNet
 from talkingface.quick_start.infer import configure
 
 FRAME = 640  # samples at 16 kHz
@@ -50,6 +52,12 @@ def judged(lips: np.ndarray, sounds: np.ndarray) -> SyncScore:
     return score(lips[:count], sounds[:count])
 
 
+def scores_of(
+    network: SyncNet, lips: np.ndarray, wave: np.ndarray, shifts: range
+) -> list[SyncScore]:
+    return [judged(lips, sound_features(network, moved(wave, shift))) for shift in shifts]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run")
@@ -60,19 +68,21 @@ def main() -> None:
     cfg, checkpoint = configure({"checkpoint": given.run}, {}, [])
     network = load_judge(checkpoint)
     print(f"{checkpoint}")
+    shifts = range(-given.shifts, given.shifts + 1)
     for path in given.videos:
         marks = video_landmarks(path, fps=FPS, tracking=False)
         frames = read_frames(path, fps=FPS)
         lips = lip_features(network, crops(frames, face_boxes(marks, fps=FPS), network.image_size))
-        found = judged(lips, sound_features(network, load_audio(path, 16000)))
-        print(f"{path.name}: offset {found.offset:+d} frames, LSE_C {found.confidence:.2f}, "
-              f"LSE_D {found.distance:.2f}")  # fmt: skip
+        found = scores_of(network, lips, load_audio(path, 16000), shifts)
+        own = found[given.shifts]
+        follows = [abs(f.offset + s - own.offset) <= 1 for f, s in zip(found, shifts, strict=True)]
+        text = f"offset {own.offset:+d}, LSE_C {own.confidence:.2f}, LSE_D {own.distance:.2f}"
+        print(f"{path.name}: {text}; follows {np.mean(follows):.0%} of the shifts")
     if given.clips == 0:
         return
     process = SyncNetProcess(cfg)
     clips = split_clips(cfg, "test")[: given.clips]
     usable, bad = process.select([clip.id for clip in clips])
-    shifts = range(-given.shifts, given.shifts + 1)
     errors, scores, waves, all_lips = {}, {}, {}, {}
     for clip in tqdm([clip for clip in clips if clip.id in usable], unit="clip"):
         folder = process.folder / clip.id
@@ -81,7 +91,7 @@ def main() -> None:
         begin, end = max(parts, key=lambda part: part[1] - part[0])
         lips = lip_features(network, (read_image(folder / f"{i}.jpg") for i in range(begin, end)))
         wave = load_audio(clip.audio, 16000)[begin * FRAME : end * FRAME]
-        found = [judged(lips, sound_features(network, moved(wave, shift))) for shift in shifts]
+        found = scores_of(network, lips, wave, shifts)
         # Positive offsets: the sound is early. A sound moved later by s has the offset -s.
         errors[clip.id] = [item.offset + shift for item, shift in zip(found, shifts, strict=True)]
         scores[clip.id] = found[given.shifts]

@@ -35,7 +35,7 @@ from talkingface.data.clips import Clip
 from talkingface.errors import ConfigError, EnvironmentProblem, StageError, TalkingFaceError
 from talkingface.evaluator.base_metric import require_weights
 from talkingface.evaluator.clip import ClipPair
-from talkingface.evaluator.evaluator import Evaluator, RowResult
+from talkingface.evaluator.evaluator import Evaluator, RowResult, row_remarks
 from talkingface.evaluator.report import clean, reasons_text
 from talkingface.pipeline.base import Pipeline
 from talkingface.quick_start.evaluation import ROW_TITLES, reencode, render_like, shuffled_waves
@@ -477,7 +477,8 @@ def _dataset(found: Comparison) -> dict[str, Any]:
             for row in found.rows
             for (clip, key), reason in sorted(row.reasons.items())
         ],
-        "notes": [
+        "notes": row_remarks(found.rows)
+        + [
             f"{row.name}, {clip}: {note}"
             for row in found.rows
             for clip, notes in row.notes.items()

@@ -77,6 +77,12 @@ class ClipPair:
         info = probe(self.generated)
         return not self._padded(info.width, info.height, *self.size)
 
+    @property
+    def native_size(self) -> tuple[int, int]:
+        """Width and height of the generated video, without the encoder's padding."""
+        info = probe(self.generated)
+        return (info.width, info.height) if self.resized else self.size
+
     @staticmethod
     def _padded(width: int, height: int, real_width: int, real_height: int) -> bool:
         """Whether a size is the real one, or the even one that H.264 makes of it.

@@ -29,7 +29,8 @@ class RowResult:
         values: clip -> output name -> value, nan when undefined.
         reasons: (clip, output) -> why it is nan.
         notes: clip -> what was adjusted or looked odd.
-        facts: clip -> ``frames`` that were compared and ``size`` of the picture.
+        facts: clip -> ``frames`` that were compared, ``size`` of the real picture, and ``native``,
+            that of the generated one.
         pooled: output -> one value for all clips, of metrics that have none per clip. Why one is
             nan stands in ``reasons`` under the clip ``""``.
         pooled_clips: output -> the clips that are in that value.
@@ -109,7 +110,11 @@ class Evaluator:
                 for key in set(metric.outputs) - set(metric.reasons):
                     row.pooled_clips.setdefault(key, []).append(clip.name)
         with contextlib.suppress(TalkingFaceError):  # a pair that cannot be compared has its reason
-            row.facts[clip.name] = {"frames": clip.n_frames, "size": "x".join(map(str, clip.size))}
+            row.facts[clip.name] = {
+                "frames": clip.n_frames,
+                "size": "x".join(map(str, clip.size)),
+                "native": "x".join(map(str, clip.native_size)),
+            }
         row.notes[clip.name] = list(clip.notes)
 
     def finish_row(self, row: RowResult) -> None:
@@ -176,7 +181,23 @@ def row_remarks(rows: list[RowResult]) -> list[str]:
         lines.append(
             f"{', '.join(keys)}: the rows hold different clips ({counts}); do not compare them"
         )
-    return lines
+    return lines + _size_remarks(rows)
+
+
+def _size_remarks(rows: list[RowResult]) -> list[str]:
+    """Rows whose videos of one clip have different sizes."""
+    sizes: dict[str, dict[str, str]] = {}
+    for row in rows:
+        for clip, facts in row.facts.items():
+            sizes.setdefault(clip, {})[row.name] = facts.get("native", facts["size"])
+    odd = next((found for found in sizes.values() if len(set(found.values())) > 1), None)
+    if odd is None:
+        return []
+    shown = ", ".join(f"{name} {size}" for name, size in odd.items())
+    return [
+        f"the videos of the rows have different sizes ({shown}): NIQE, CPBD and FID, which look at "
+        "each in its own size, do not compare; the others compare resized pictures"
+    ]
 
 
 def common_clips(rows: Iterable[RowResult], key: str) -> list[str]:

@@ -23,7 +23,7 @@ from talkingface.errors import ConfigError, DataError
 from talkingface.evaluator import clip as clip_module
 from talkingface.evaluator.base_metric import Metric
 from talkingface.evaluator.clip import ClipPair
-from talkingface.evaluator.evaluator import Evaluator, RowResult, aggregate
+from talkingface.evaluator.evaluator import Evaluator, RowResult, aggregate, row_remarks
 from talkingface.evaluator.metrics.image_quality import PSNR_CAP, psnr, ssim_map
 from talkingface.evaluator.metrics.landmark_distance import (
     align_points,
@@ -538,3 +538,12 @@ def test_one_clip_has_no_deviation():
 def test_clips_weigh_equally_and_results_are_plain_numbers():
     table = aggregate([row("a", c1=np.float64(1.0), c2=2.0)], ["M"])
     assert {type(value) for value in table["a"]["M"].values()} == {float, int}
+
+
+def test_rows_of_different_picture_sizes_are_told():
+    def row(name: str, native: str) -> RowResult:
+        return RowResult(name, facts={"a": {"frames": 1, "size": "64x64", "native": native}})
+
+    (line,) = row_remarks([row("small", "32x32"), row("full", "64x64")])
+    assert "small 32x32, full 64x64" in line and "NIQE" in line
+    assert row_remarks([row("one", "64x64"), row("two", "64x64")]) == []
