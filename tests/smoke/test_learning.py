@@ -1,0 +1,59 @@
+"""Models learn what they are for (minutes; run with -m slow)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import run_command
+
+pytestmark = pytest.mark.slow
+
+FRAME = 640  # samples at 16 kHz
+
+
+def test_a_small_syncnet_finds_every_offset_on_held_out_clips(tmp_path: Path):
+    """Two minutes on one core: shifts of -10 to +10 frames, and true sounds beat others."""
+    from talkingface.data.clips import make_clip, read_filelist
+    from talkingface.data.face.boxes import face_boxes
+    from talkingface.data.face.tracking import video_landmarks
+    from talkingface.data.media.audio import load_audio
+    from talkingface.data.media.reader import read_frames
+    from talkingface.evaluator.sync_score import (
+        crops,
+        lip_features,
+        load_judge,
+        score,
+        sound_features,
+    )
+
+    args = [
+        "--model=SyncNet", "--dataset=Synthetic", "--preset=tiny", "--synthetic.clips=16",
+        "--synthetic.seconds=6", "--data.frames=25", "--data.windows_per_clip=8",
+        "--model_params.width=0.25", "--loss.kind=matching", "--batch_size=4", "--max_steps=240",
+        "--epochs=1000", "--eval_step=4", "--optim.scheduler=cosine", "--stopping_step=0",
+    ]  # fmt: skip
+    done = run_command(args, tmp_path, timeout=1800)
+    assert done.returncode == 0, done.stderr
+    network = load_judge(next(tmp_path.glob("saved/SyncNet/Synthetic/*/checkpoints/best.ckpt")))
+    (data,) = tmp_path.glob("dataset/Synthetic*")
+    clips = [make_clip(data / f"data/{n}.mp4") for n in read_filelist(data / "filelist/test.txt")]
+    assert len(clips) >= 2
+    right, wrong = [], []
+    waves = [load_audio(clip.audio, 16000) for clip in clips]
+    for number, clip in enumerate(clips):
+        boxes = face_boxes(video_landmarks(clip.path, fps=25, tracking=False), fps=25)
+        frames = crops(read_frames(clip.path, fps=25), boxes, network.image_size)
+        lips = lip_features(network, frames)
+
+        def judged(wave: np.ndarray, lips: np.ndarray = lips):
+            sounds = sound_features(network, wave)
+            count = min(len(lips) - 1, len(sounds))
+            return score(lips[:count], sounds[:count])
+
+        for shift in range(-10, 11):
+            assert judged(np.roll(waves[number], shift * FRAME)).offset == -shift
+        right.append(judged(waves[number]).confidence)
+        wrong.append(judged(waves[number - 1][: len(waves[number])]).confidence)
+    assert min(right) > 2 * max(wrong), (right, wrong)
