@@ -192,50 +192,62 @@ def _dispatch(args: Arguments) -> int:
     if "list" in args.flags:
         print(_listing(args), end="")
         return 0
-    if "prepare" in args.flags:
+    action = _action(args)
+    _refuse_stray_options(args, action)
+    if action == "prepare":
         from talkingface.quick_start.prepare import prepare_videos
 
         return prepare_videos(args.options, args.config)
-    if "infer" in args.flags:
+    if action == "infer":
         from talkingface.quick_start.infer import infer_command
 
         return infer_command(args.options, args.config, args.config_files)
-    if "fetch" in args.options:
+    if action == "fetch":
         from talkingface.quick_start.fetch import fetch
 
         return fetch(args.options["fetch"], args.config)
-    if "evaluate_videos" in args.options:
+    if action == "evaluate_videos":
         from talkingface.quick_start.score_videos import score_videos
 
-        return score_videos(args.options, args.config)
-    if "benchmark" in args.flags:
+        return score_videos(args.options, args.config, args.config_files)
+    if action == "benchmark":
         from talkingface.benchmark.run import benchmark
 
         return benchmark(args.options, args.config, args.config_files)
-    _refuse_stray_options(args)
     return _run(args)
 
 
-def _refuse_stray_options(args: Arguments) -> None:
-    owner = {
-        "videos": "--prepare",
-        "audio": "--infer",
-        "source": "--infer",
-        "output": "--infer",
-        "checkpoint": "--infer",
-        "reference": "--evaluate_videos",
-        "models": "--benchmark",
-        "datasets": "--benchmark",
-        "baseline": "--benchmark",
-    }
+_ACTIONS = ("prepare", "infer", "fetch", "evaluate_videos", "benchmark")
+# Option -> actions that it belongs to.
+_OWNERS = {
+    "videos": ("prepare",),
+    "audio": ("infer",),
+    "source": ("infer",),
+    "checkpoint": ("infer",),
+    "output": ("infer", "evaluate_videos", "benchmark"),
+    "reference": ("evaluate_videos",),
+    "models": ("benchmark",),
+    "datasets": ("benchmark",),
+    "baseline": ("benchmark",),
+}
+
+
+def _action(args: Arguments) -> str | None:
+    """The action besides an ordinary run that a command asks for."""
+    return next((name for name in _ACTIONS if name in args.flags or name in args.options), None)
+
+
+def _refuse_stray_options(args: Arguments, action: str | None) -> None:
     for key in args.options:
-        if key in owner:
+        owners = _OWNERS.get(key, (action,))
+        if action not in owners:
             hint = (
                 " (to evaluate a checkpoint: --evaluate_model_file=PATH)"
                 if key == "checkpoint"
                 else ""
             )
-            raise ConfigError(f"--{key} belongs to {owner[key]}, which is missing.{hint}")
+            places = " or ".join(f"--{name}" for name in owners)
+            raise ConfigError(f"--{key} belongs to {places}, which is missing.{hint}")
 
 
 def _run(args: Arguments) -> int:

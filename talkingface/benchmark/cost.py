@@ -50,7 +50,7 @@ class Cost:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
-    def add_times(self, rendered: list[dict[str, float]]) -> None:
+    def add_times(self, rendered: list[dict[str, Any]]) -> None:
         """Take times and memory of the videos that were made (:func:`timed`)."""
         frames = sum(item["frames"] for item in rendered)
         if not frames:
@@ -71,10 +71,10 @@ def measure_network(pipeline: Pipeline, clip: Clip) -> Cost:
         device=_device_name(pipeline.device),
     )
     frames = max(1, round(_PROBE_SECONDS * pipeline.cfg.fps))
-    wave = load_audio(clip.audio, SAMPLE_RATE)[: int(_PROBE_SECONDS * SAMPLE_RATE)]
     with tempfile.TemporaryDirectory() as folder:
         counter = FlopCounterMode(display=False)
         try:
+            wave = load_audio(clip.audio, SAMPLE_RATE)[: int(_PROBE_SECONDS * SAMPLE_RATE)]
             with counter:
                 done = pipeline.render(clip.path, wave, Path(folder) / "probe.mp4", frames=frames)
         except TalkingFaceError as error:

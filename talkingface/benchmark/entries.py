@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from talkingface.config.config import load_config
-from talkingface.data.clips import Clip, split_clips
+from talkingface.data.clips import Clip, make_clip, split_clips
 from talkingface.data.face.scan import content_hash
-from talkingface.errors import ConfigError, DataError, TalkingFaceError
+from talkingface.errors import ConfigError, DataError, StageError, TalkingFaceError
 from talkingface.evaluator.pairing import find_videos, pair_videos
 from talkingface.quick_start.infer import configure
 from talkingface.registry import Registry, get_registry
@@ -62,15 +62,12 @@ class Material:
     facts: list[str]
 
 
-def split_list(text: str) -> list[str]:
-    """``A,B`` or ``[A, B]`` in parts; a path that exists is one part, whatever it holds."""
-    text = text.strip()
-    if Path(text).expanduser().exists():
-        return [text]
-    return [part.strip() for part in text.strip("[]").split(",") if part.strip()]
-
-
-def find_entries(parts: list[str], dataset: str | None, config: Mapping[str, Any]) -> list[Entry]:
+def find_entries(
+    parts: list[str],
+    dataset: str | None,
+    config: Mapping[str, Any],
+    config_files: Sequence[str] = (),
+) -> list[Entry]:
     """Models, runs and folders of videos by name.
 
     Args:
@@ -85,14 +82,15 @@ def find_entries(parts: list[str], dataset: str | None, config: Mapping[str, Any
     registry = get_registry(config.get("plugin_path"))
     entries: list[Entry] = []
     for part in parts:
-        given, equals, what = part.partition("=")
-        title, what = (given, what) if equals else ("", part)
-        entry = _videos(title, what) or _model(registry, title, what, dataset, config)
-        taken = {other.title for other in entries}
+        title, what = titled(part)
+        models = {name.lower() for name in registry.names("model")}
+        entry = None if what.lower() in models else _videos(title, what)
+        entry = entry or _model(registry, title, what, dataset, config, config_files)
+        taken = {other.title.casefold() for other in entries}
         again = any(entry.checkpoint and entry.checkpoint == other.checkpoint for other in entries)
-        if entry.title in taken and entry.checkpoint and not again:
+        if entry.title.casefold() in taken and entry.checkpoint and not (title or again):
             entry.title = f"{entry.title} ({_run_id(entry.checkpoint)})"
-        if entry.title in taken:
+        if entry.title.casefold() in taken:
             raise ConfigError(
                 f"--models: two rows are called '{entry.title}'; write Title={what} for one of them"
             )
@@ -100,28 +98,56 @@ def find_entries(parts: list[str], dataset: str | None, config: Mapping[str, Any
     return entries
 
 
+def titled(part: str) -> tuple[str, str]:
+    """``Title=what`` in parts; a path that exists is no title, whatever it holds."""
+    title, equals, what = part.partition("=")
+    if not equals or Path(part).expanduser().exists():
+        return "", part
+    return title.strip(), what.strip()
+
+
+def dataset_name(what: str, config: Mapping[str, Any]) -> str | None:
+    """The registered name of a dataset in any spelling, None for a folder.
+
+    Raises:
+        ConfigError: neither.
+    """
+    registry = get_registry(config.get("plugin_path"))
+    known = {name.lower() for name in registry.names("dataset")}
+    if what.lower() not in known and Path(what).expanduser().is_dir():
+        return None
+    return registry.entry("dataset", what).name
+
+
 def _videos(title: str, what: str) -> Entry | None:
     path = Path(what).expanduser()
     if not path.is_dir() or (path / "checkpoints").is_dir():
         return None
-    return Entry(title or path.name, f"videos in {shown(path)}", videos=find_videos("models", what))
+    name = title or path.resolve().name
+    return Entry(name, f"videos in {shown(path)}", videos=find_videos("models", what))
 
 
 def _model(
-    registry: Registry, title: str, what: str, dataset: str | None, config: Mapping[str, Any]
+    registry: Registry,
+    title: str,
+    what: str,
+    dataset: str | None,
+    config: Mapping[str, Any],
+    config_files: Sequence[str],
 ) -> Entry:
     known = {name.lower(): name for name in registry.names("model")}
     named = known.get(what.lower())
     options: dict[str, str] = {} if named else {"checkpoint": what}
     settings = {k: v for k, v in config.items() if k not in ("model", "dataset")}
     settings["model"] = named or known.get(title.lower())
+    files = list(config_files)
     try:
         try:
-            cfg, checkpoint = configure(options, {**settings, "dataset": dataset}, [])
+            cfg, checkpoint = configure(options, {**settings, "dataset": dataset}, files)
         except ConfigError:
             if not (named and dataset):
                 raise
-            cfg, checkpoint = configure(options, settings, [])  # trained on something else
+            cfg, checkpoint = configure(options, settings, files)  # trained on something else
     except (ConfigError, DataError) as error:
         raise ConfigError(
             f"--models: '{what}' is neither a trained model, nor a run, nor a folder of videos. "
@@ -130,10 +156,10 @@ def _model(
     if not cfg.model_entry.target("pipeline"):
         raise ConfigError(f"--models: {cfg.model} generates no videos")
     trained = f"trained on {cfg.dataset}" if checkpoint.suffix == ".ckpt" else "given weights"
-    detail = f"{_run_id(checkpoint)}, {trained}"
     warnings = []
     if dataset and checkpoint.suffix == ".ckpt" and cfg.dataset != dataset:
         warnings.append(f"{trained}, not on {dataset}")
+    detail = f"{_run_id(checkpoint)}, {trained}"
     return Entry(title or cfg.model, detail, cfg, checkpoint, warnings=warnings)
 
 
@@ -142,35 +168,50 @@ def _run_id(checkpoint: Path) -> str:
     return checkpoint.parent.parent.name if own else checkpoint.name
 
 
-def find_material(name: str, entries: list[Entry], config: Mapping[str, Any]) -> Material:
+# What a run says about its own evaluation; a benchmark is asked for by its command alone.
+_OF_EVALUATION = {
+    *("metrics", "metric_params", "baselines", "eval_clips", "n_preview", "metric_decimal_place"),
+    *("model", "dataset", "preset", "resume", "evaluate_model_file", "show_progress", "log_level"),
+}
+
+
+def find_material(
+    part: str,
+    entries: list[Entry],
+    config: Mapping[str, Any],
+    config_files: Sequence[str] = (),
+) -> Material:
     """The test split of a dataset as the first run on it divided it, or a folder of real videos.
 
     Raises:
         ConfigError: no such dataset or folder.
         StageError: it has no usable clip.
     """
-    from talkingface.errors import StageError
     from talkingface.quick_start.evaluation import usable_clips
 
-    path = Path(name).expanduser()
-    registry = get_registry(config.get("plugin_path"))
-    registered = {known.lower(): known for known in registry.names("dataset")}
-    if name.lower() not in registered and path.is_dir():
-        cfg = load_config("SyncNet", "Synthetic", cli=config)
-        found = find_videos("datasets", name)
-        clips = [Clip(clip_id, file, file) for clip_id, file in found.items()]
-        facts = [f"all videos in {shown(path)}"]
-        return Material(path.name, cfg, clips[: cfg.eval_clips], facts)
-    dataset = registry.entry("dataset", name).name
+    title, what = titled(part)
+    dataset = dataset_name(what, config)
+    options: dict[str, Any] = {"config_files": config_files, "cli": config}
+    if dataset is None:
+        path = Path(what).expanduser()
+        cfg = load_config("SyncNet", "Synthetic", **options)
+        found = find_videos("datasets", what)
+        clips = [make_clip(file, clip_id) for clip_id, file in found.items()]
+        facts = [f"all videos in the folder {path.resolve().name}"]
+        return Material(title or path.resolve().name, cfg, clips[: cfg.eval_clips], facts)
     own = next((e.cfg for e in entries if e.cfg and e.cfg.dataset == dataset), None)
-    cfg = own or load_config("SyncNet", dataset, cli=config)
+    if own is None:
+        cfg = load_config("SyncNet", dataset, **options)
+    else:
+        stored = {k: v for k, v in own.to_dict().items() if k not in _OF_EVALUATION}
+        cfg = load_config(own.model, dataset, base=stored, **options)
     clips = usable_clips(cfg, "test")[: cfg.eval_clips]
     if not clips:
         raise StageError(
             f"The test split of {dataset} has no usable clip ({cfg.filelist('test')}); prepare it "
             f"with --model=... --dataset={dataset} --stages=preprocess"
         )
-    return Material(dataset, cfg, clips, [f"test split ({shown(cfg.filelist('test'))})"])
+    return Material(title or dataset, cfg, clips, [f"test split of {dataset}"])
 
 
 def seen_in_training(entry: Entry, clips: list[Clip]) -> int:

@@ -93,54 +93,67 @@ def summarize(
     All figures of an output are over the same clips. ``difference`` is the mean of row minus
     ``baseline`` in the output's unit; ``p`` (Holm-corrected over the rows) is about which of the
     two is better: for outputs that should be near zero or near the real video's value, about the
-    distance to it. ``best`` marks the best row that is not the real video.
+    distance to it. ``best`` marks the best row that is not the real video, by the same measure;
+    nothing is marked where all rows are equal.
 
     Args:
         baseline, real: titles of rows, None when there is no such row.
     """
     table = aggregate(rows, outputs)
-    by_name = {row.name: row for row in rows}
     for key, spec in outputs.items():
-        direction = spec.get("direction", "")
-        clips = common_clips(rows, key)
-        values = {
-            name: np.array([row.values[c][key] for c in clips if c in row.values])
-            if table[name][key]["n"] == len(clips) and key not in row.pooled
-            else np.zeros(0)
-            for name, row in by_name.items()
-        }
-        truth = values.get(real or "", np.zeros(0))
-        comparable = direction != "real" or len(truth) == len(clips)
-        raw_p = {}
-        for name in by_name:
-            cell = table[name][key]
-            cell["low"], cell["high"] = bootstrap_interval(values[name])
-            cell["difference"], cell["p"], cell["best"] = math.nan, math.nan, False
-            other = values.get(baseline or "", np.zeros(0))
-            if name == baseline or not len(clips) or len(values[name]) != len(other):
-                continue
-            cell["difference"] = float((values[name] - other).mean())
-            if comparable and direction and name != real:
-                near = truth if direction == "real" else np.zeros(len(other))
-                bad = [
-                    np.array([badness(v, direction, t) for v, t in zip(part, near, strict=True)])
-                    for part in (values[name], other)
-                ]
-                raw_p[name] = paired_p(bad[0] - bad[1])
-        for name, p in holm(raw_p).items():
-            table[name][key]["p"] = p
-        goal = table[real][key]["mean"] if real in table else math.nan
-        ranked = {
-            name: badness(table[name][key]["mean"], direction, goal)
-            for name in by_name
-            if name != real
-        }
-        finite = {name: bad for name, bad in ranked.items() if math.isfinite(bad)}
-        if direction and len(finite) > 1:
-            best = min(finite.values())
-            for name, bad in finite.items():
-                table[name][key]["best"] = bad == best
+        _compare(table, rows, key, spec.get("direction", "none"), baseline, real)
     return table
+
+
+def _compare(
+    table: dict[str, dict[str, dict[str, Any]]],
+    rows: list[RowResult],
+    key: str,
+    direction: str,
+    baseline: str | None,
+    real: str | None,
+) -> None:
+    """Fill the cells of one output."""
+    clips = common_clips(rows, key)
+    # A row counts when it has all common clips: a pooled value has none, a failed row neither.
+    values = {
+        row.name: np.array([row.values[c][key] for c in clips])
+        for row in rows
+        if clips and table[row.name][key]["n"] == len(clips) and key not in row.pooled
+    }
+    truth = values.get(real or "")
+    if direction == "real" and truth is None:
+        direction = "none"
+    near = truth if direction == "real" else np.zeros(len(clips))
+    bad = {
+        name: np.array([badness(v, direction, t) for v, t in zip(part, near, strict=True)])
+        for name, part in values.items()
+        if direction != "none" and name != real
+    }
+    raw_p = {}
+    for row in rows:
+        cell = table[row.name][key]
+        cell["low"], cell["high"] = bootstrap_interval(values.get(row.name, []))
+        cell["difference"], cell["p"], cell["best"] = math.nan, math.nan, False
+        if row.name != baseline and row.name in values and baseline in values:
+            cell["difference"] = float((values[row.name] - values[baseline]).mean())
+            if row.name in bad and baseline in bad:
+                raw_p[row.name] = paired_p(bad[row.name] - bad[baseline])
+    for name, p in holm(raw_p).items():
+        table[name][key]["p"] = p
+    ranked = {name: float(part.mean()) for name, part in bad.items()}
+    if not values and direction in ("up", "down"):  # pooled: comparable when of the same clips
+        pooled = {row.name: row for row in rows if math.isfinite(row.pooled.get(key, math.nan))}
+        if len({frozenset(row.pooled_clips.get(key, ())) for row in pooled.values()}) == 1:
+            ranked = {
+                name: badness(row.pooled[key], direction, math.nan)
+                for name, row in pooled.items()
+                if name != real
+            }
+    if len(set(ranked.values())) > 1:
+        best = min(ranked.values())
+        for name, value in ranked.items():
+            table[name][key]["best"] = value == best
 
 
 def stars(p: float | None) -> str:

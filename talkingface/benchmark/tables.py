@@ -192,10 +192,11 @@ def _latex(data: Mapping[str, Any], decimals: int) -> str:
             for key in data["outputs"]:
                 cell = part["summary"][row].get(key)
                 marks = stars(cell["p"]) if cell else ""
-                known = cell and math.isfinite(cell["mean"])
-                text = f"{cell['mean']:.{decimals}f}" if known else "--"
+                text, _, half = _plain(cell, decimals).rstrip("!*").partition(" ±")
+                text = "--" if text == "nan" else text
                 text = rf"\textbf{{{text}}}" if cell and cell["best"] else text
-                cells.append(text + (f"$^{{{marks}}}$" if marks else ""))
+                text += f"$^{{{marks}}}$" if marks else ""
+                cells.append(text + (rf" {{\tiny$\pm${half}}}" if half else ""))
             if row == part["real"]:
                 lines.append(r"\midrule")
             lines.append(" & ".join([_tex(row), *cells]) + r" \\")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,14 @@ class Metric(ABC):
         """What it lacks to give any value, and how to get it; None when it has all."""
         return None
 
+    @staticmethod
+    def checksum(*files: Path) -> str:
+        """First digits of each file's SHA-256: numbers of other weights do not compare."""
+        return "+".join(
+            _checksum(file, file.stat().st_mtime_ns) if file.is_file() else "missing"
+            for file in files
+        )
+
     def definition(self) -> str:
         """The metric with the settings that its value depends on."""
         text = ",".join(f"{k}={_short(v)}" for k, v in sorted(self.params.items()))
@@ -84,6 +93,13 @@ class Metric(ABC):
         """nan for every output."""
         self.reasons = {key: reason for key in self.outputs}
         return {key: math.nan for key in self.outputs}
+
+
+@lru_cache(maxsize=64)
+def _checksum(path: Path, _stamp: int) -> str:
+    from talkingface.model.weights import sha256_of
+
+    return sha256_of(path)[:8]
 
 
 def require_weights(metrics: list[Metric]) -> None:

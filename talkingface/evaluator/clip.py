@@ -17,7 +17,7 @@ from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import count_frames, read_frames
 from talkingface.errors import DataError
 
-COMMON_FPS = 25.0  # both are resampled to it when their rates differ
+COMMON_FPS = 25.0  # both are resampled to it
 MAX_LENGTH_GAP = 0.10  # share of frames by which the two may differ
 WARN_LENGTH_GAP = 2  # frames
 MIN_VALID_RATIO = 0.5  # below it a landmark metric gives nan
@@ -28,7 +28,7 @@ WARN_VALID_RATIO = 0.9
 class ClipPair:
     """Two videos to compare (metrics spec, section 2).
 
-    Frames are paired by index at one frame rate, up to the shorter length. Another size of the
+    Frames are paired by index at 25 frames/s, up to the shorter length. Another size of the
     generated video is resized to the real one's. What was adjusted is recorded in ``notes``.
 
     Attributes:
@@ -57,12 +57,13 @@ class ClipPair:
 
     @cached_property
     def fps(self) -> float:
+        """Frames per second at which both are compared: px/frame of two rates would not compare."""
         rates = [probe(path).fps for path in (self.generated, self.real)]
-        if abs(rates[0] - rates[1]) < 1e-3:
-            return rates[1]
-        self.notes.append(
-            f"frame rates differ ({rates[0]:.3f}, {rates[1]:.3f}); both resampled to {COMMON_FPS:g}"
-        )
+        if any(abs(rate - COMMON_FPS) > 1e-3 for rate in rates):
+            self.notes.append(
+                f"frame rates {rates[0]:.3f} (generated) and {rates[1]:.3f} (real) resampled to "
+                f"{COMMON_FPS:g}"
+            )
         return COMMON_FPS
 
     @cached_property
@@ -241,3 +242,12 @@ class ClipPair:
         x0, y0 = np.maximum(np.floor(box[:2]), 0).astype(int)
         x1, y1 = np.minimum(np.ceil(box[2:]), (width, height)).astype(int)
         return (x0, y0, x1, y1) if x1 - x0 >= 2 and y1 - y0 >= 2 else None
+
+
+def missing_faces(name: str, clip: ClipPair, ratio: float, where: str) -> str | None:
+    """Why a metric is undefined when so few of its frames show a face; above, a note at most."""
+    if ratio < MIN_VALID_RATIO:
+        return f"a face was found {where} in only {ratio:.0%} of the frames"
+    if ratio < WARN_VALID_RATIO:
+        clip.notes.append(f"{name}: faces in {ratio:.0%} of the frames")
+    return None

@@ -12,6 +12,14 @@ from talkingface.errors import ConfigError
 log = logging.getLogger(__name__)
 
 
+def split_list(text: str) -> list[str]:
+    """``A,B`` or ``[A, B]`` in parts; a path that exists is one part, whatever it holds."""
+    text = text.strip()
+    if Path(text).expanduser().exists():
+        return [text]
+    return [part.strip() for part in text.strip("[]").split(",") if part.strip()]
+
+
 def find_videos(option: str, text: str) -> dict[str, Path]:
     """Videos by their path below the folder without suffix; of a single file by its stem.
 
@@ -26,11 +34,15 @@ def find_videos(option: str, text: str) -> dict[str, Path]:
         return {path.stem: path}
     if not path.is_dir():
         raise ConfigError(f"--{option}: {path} does not exist")
-    found = {
-        file.relative_to(path).with_suffix("").as_posix(): file
-        for file in sorted(path.rglob("*"))
-        if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file()
-    }
+    found: dict[str, Path] = {}
+    for file in sorted(path.rglob("*")):
+        if file.suffix.lower() not in VIDEO_SUFFIXES or not file.is_file():
+            continue
+        name = file.relative_to(path).with_suffix("").as_posix()
+        if name in found:
+            log.warning("%s is left out: %s has the same name", file, found[name].name)
+        else:
+            found[name] = file
     if not found:
         raise ConfigError(f"--{option}: no video in {path}")
     return found
@@ -39,16 +51,16 @@ def find_videos(option: str, text: str) -> dict[str, Path]:
 def pair_videos(
     title: str, made: Mapping[str, Path], reference: Mapping[str, Path]
 ) -> dict[str, tuple[Path, Path]]:
-    """Partners by path, else by a file name that occurs once; what has none is reported."""
-    if len(made) == len(reference) == 1:  # two files: their names need not agree
-        name = next(iter(reference))
-        return {name: (next(iter(made.values())), reference[name])}
+    """Partners by path, the others by a file name that occurs once; what has none is reported."""
     by_name: dict[str, list[str]] = {}
     for name in reference:
         by_name.setdefault(name.rpartition("/")[2], []).append(name)
-    pairs, alone = {}, []
+    pairs = {name: (path, reference[name]) for name, path in made.items() if name in reference}
+    alone = []
     for name, path in made.items():
-        same = [name] if name in reference else by_name.get(name.rpartition("/")[2], [])
+        if name in reference:
+            continue
+        same = by_name.get(name.rpartition("/")[2], [])
         if len(same) == 1 and same[0] not in pairs:
             pairs[same[0]] = (path, reference[same[0]])
         else:

@@ -68,7 +68,7 @@ def usable_clips(cfg: Config, split: str) -> list[Clip]:
 
 
 def shuffled_waves(clips: list[Clip]) -> dict[str, Callable[[], np.ndarray]]:
-    """For each clip the sound of the next one, repeated or cut to the own length.
+    """For each clip the sound of another one, repeated or cut to the own length.
 
     A single clip gets its own sound, moved by half its length.
     """
@@ -77,10 +77,15 @@ def shuffled_waves(clips: list[Clip]) -> dict[str, Callable[[], np.ndarray]]:
         own = load_audio(clips[index].audio, SAMPLE_RATE)
         if len(clips) == 1:
             return np.roll(own, len(own) // 2)
-        wave = load_audio(clips[(index + 1) % len(clips)].audio, SAMPLE_RATE)
-        return np.resize(wave, len(own))
+        return np.resize(load_audio(donor(clips, index).audio, SAMPLE_RATE), len(own))
 
     return {clip.id: (lambda i=index: other(i)) for index, clip in enumerate(clips)}
+
+
+def donor(clips: list[Clip], index: int) -> Clip:
+    """Whose sound a clip gets: from half the list away, since neighbours of a corpus often are the
+    same sentence in another mood or take."""
+    return clips[(index + max(1, len(clips) // 2)) % len(clips)]
 
 
 def makers(cfg: Config, pipeline: Pipeline, clips: list[Clip]) -> dict[str, Maker]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from talkingface.errors import ConfigError, StageError
 from talkingface.evaluator.base_metric import require_weights
 from talkingface.evaluator.clip import ClipPair
 from talkingface.evaluator.evaluator import Evaluator, RowResult, aggregate
-from talkingface.evaluator.pairing import find_videos, pair_videos
+from talkingface.evaluator.pairing import find_videos, pair_videos, split_list
 from talkingface.evaluator.report import console_table, reasons_text, write_metrics
 from talkingface.registry import get_registry
 from talkingface.utils.logs import progress, setup_logging
@@ -25,7 +25,9 @@ STANDARD = ("LMD", "LMD_v", "MA", "LSE", "NIQE", "PSNR", "SSIM")
 REAL = "real video"
 
 
-def score_videos(options: Mapping[str, str], config: Mapping[str, Any]) -> int:
+def score_videos(
+    options: Mapping[str, str], config: Mapping[str, Any], config_files: Sequence[str] = ()
+) -> int:
     """Run the action; returns the exit status.
 
     Options: ``evaluate_videos`` (folders or files, comma-separated: one row each), ``reference``
@@ -40,18 +42,24 @@ def score_videos(options: Mapping[str, str], config: Mapping[str, Any]) -> int:
     named = "metrics" in config
     known = get_registry(config.get("plugin_path")).entries("metric")
     config.setdefault("metrics", [name for name in STANDARD if name in known])
-    cfg = load_config("SyncNet", "Synthetic", cli=config)
+    cfg = load_config("SyncNet", "Synthetic", config_files=config_files, cli=config)
     setup_logging(cfg.log_level)
     if not options.get("reference"):
         raise ConfigError("--evaluate_videos needs --reference=<folder with the real videos>")
     reference = find_videos("reference", options["reference"])
     rows: dict[str, dict[str, Path]] = {}
-    for part in _parts(options["evaluate_videos"]):
-        title = Path(part).expanduser().stem
+    pairs: dict[str, dict[str, tuple[Path, Path]]] = {}
+    for part in split_list(options["evaluate_videos"]):
+        path = Path(part).expanduser()
+        title = path.stem if path.is_file() else path.resolve().name
         while title in rows:
             title += "'"
-        rows[title] = find_videos("evaluate_videos", part)
-    pairs = {title: pair_videos(title, made, reference) for title, made in rows.items()}
+        made = rows[title] = find_videos("evaluate_videos", part)
+        if path.is_file() and Path(options["reference"]).expanduser().is_file():
+            ((name, real),) = reference.items()  # two files belong together by themselves
+            pairs[title] = {name: (path, real)}
+        else:
+            pairs[title] = pair_videos(title, made, reference)
     if not any(pairs.values()):
         raise StageError(
             "No video has a partner of the same name in the reference folder: "
@@ -78,10 +86,6 @@ def score_videos(options: Mapping[str, str], config: Mapping[str, Any]) -> int:
     }
     _write(evaluator, cfg, results, folder, alone)
     return 0
-
-
-def _parts(argument: str) -> list[str]:
-    return [argument] if Path(argument).expanduser().exists() else argument.split(",")
 
 
 def _stamp() -> str:

@@ -12,10 +12,12 @@ import pytest
 from trainkit import hyperlips_config
 
 from talkingface.benchmark import run as module
-from talkingface.benchmark.entries import split_list
+from talkingface.benchmark.entries import titled
 from talkingface.benchmark.run import benchmark
 from talkingface.data.clips import read_filelist
+from talkingface.data.media.writer import VideoWriter
 from talkingface.errors import ConfigError, DataError, StageError
+from talkingface.evaluator.pairing import split_list
 from talkingface.quick_start.quick_start import run_config
 
 ROWS = [
@@ -47,8 +49,19 @@ class Place:
     def benchmark(self, output: str = "bench", **options: Any) -> Path:
         config = {**self.config, **options.pop("config", {})}
         given = {"models": "HyperLipsBase", "datasets": "Synthetic", **options}
-        benchmark({**given, "output": str(self.folder / output)}, config, [])
+        files = options.pop("config_files", [])
+        given.pop("config_files", None)
+        benchmark({**given, "output": str(self.folder / output)}, config, files)
         return self.folder / output
+
+
+def read(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "benchmark.json").read_text("utf-8"))
+
+
+def means(folder: Path, key: str = "PSNR", part: int = 0) -> dict[str, float]:
+    summary = read(folder)["datasets"][part]["summary"]
+    return {row: cells[key]["mean"] for row, cells in summary.items()}
 
 
 def lines(path: Path) -> list[dict[str, str]]:
@@ -170,7 +183,7 @@ def test_runs_folders_and_titles_can_be_named(place, finished, tiny_synthetic):
 def test_folders_alone_are_compared_without_any_model(place, finished, tmp_path):
     videos = finished / "videos/Synthetic"
     folder = place.benchmark(
-        "folders", datasets=str(videos / "real_video_re-encoded"),
+        "folders", datasets=str(next(videos.glob("real_video*"))),
         models=f"{videos / 'copy_reference'},{videos / 'HyperLipsBase'}",
     )  # fmt: skip
     content = json.loads((folder / "benchmark.json").read_text("utf-8"))
@@ -214,3 +227,132 @@ def test_lists_may_be_bracketed_and_paths_may_hold_commas(tmp_path):
     odd.mkdir()
     assert split_list("[A, B ,C]") == ["A", "B", "C"]
     assert split_list(str(odd)) == [str(odd)]
+
+
+def folder_with(path: Path, clips: dict[str, Path]) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    for name, clip in clips.items():
+        shutil.copy(clip, path / f"{name}.mp4")
+    return path
+
+
+@pytest.fixture(scope="module")
+def videos(tiny_synthetic: Path) -> list[Path]:
+    return sorted((tiny_synthetic / "dataset/Synthetic-tiny/data").rglob("*.mp4"))
+
+
+def test_a_model_speaks_for_a_folder_of_real_videos_too(place, videos, tmp_path):
+    real = folder_with(tmp_path / "my faces é", {"x y": videos[0]})
+    folder = place.benchmark("cross", datasets=f"Synthetic,{real}", config={"eval_clips": 1})
+    content = read(folder)
+    assert [part["name"] for part in content["datasets"]] == ["Synthetic", "my faces é"]
+    assert content["datasets"][1]["rows"] == ROWS
+    assert set(content["cost"]) == {"HyperLipsBase (Synthetic)", "HyperLipsBase (my faces é)"}
+
+
+def test_a_replaced_clip_is_generated_and_scored_again(place, videos, tmp_path):
+    real = folder_with(tmp_path / "real", {"x": videos[0]})
+    first = means(place.benchmark("stale", datasets=str(real)))
+    folder_with(real, {"x": videos[2]})
+    second = means(place.benchmark("stale", datasets=str(real)))
+    fresh = means(place.benchmark("fresh", datasets=str(real)))
+    assert second == fresh and second != first
+
+
+def test_settings_of_generation_reach_every_row(place, finished, tmp_path):
+    folder = tmp_path / "coarse"
+    shutil.copytree(finished, folder)
+    place.benchmark(str(folder), config={"infer.crf": 40})
+    before, after = means(finished), means(folder)
+    assert after["copy reference"] < before["copy reference"] - 1
+    assert after["real video (re-encoded)"] < before["real video (re-encoded)"] - 1
+
+
+def test_rows_and_datasets_never_share_a_folder_or_a_name(place, finished, videos, tmp_path):
+    for name in ("A", "B"):
+        folder_with(tmp_path / name / "real", {"x": videos[0]})
+    both = f"{tmp_path / 'A/real'},{tmp_path / 'B/real'}"
+    with pytest.raises(ConfigError, match="two are called 'real'"):
+        place.benchmark("twins", datasets=both)
+    copies = finished / "videos/Synthetic/copy_reference"
+    folder = place.benchmark("alike", models=f"ours={place.run_id},ours+={copies}")
+    assert means(folder)["ours"] != means(folder)["ours+"]
+
+
+def test_a_runs_own_metric_settings_and_clip_number_do_not_count(place, finished, monkeypatch):
+    from talkingface.benchmark import entries
+
+    real = entries.configure
+
+    def stored_otherwise(options, config, files):
+        own = {"metric_params": {"LMD": {"align": "none"}}, "eval_clips": 1, **config}
+        return real(options, own, files)
+
+    monkeypatch.setattr(entries, "configure", stored_otherwise)
+    folder = place.benchmark("leak")
+    assert "align=centroid" in read(folder)["outputs"]["LMD"]["definition"]
+    assert means(folder, "LMD") == means(finished, "LMD")
+
+
+def test_metrics_may_be_a_plain_word_or_come_from_a_file(place, tmp_path):
+    settings = tmp_path / "mine.yaml"
+    settings.write_text("metric_params: {LMD: {align: none}}\n")
+    config = {"metrics": "LMD, PSNR", "eval_clips": 1}
+    folder = place.benchmark("word", config=config, config_files=[str(settings)])
+    assert "align=none" in read(folder)["outputs"]["LMD"]["definition"]
+
+
+def test_a_broken_video_costs_its_own_cells_only(place, finished, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(finished / "videos/Synthetic/copy_reference", broken)
+    next(broken.rglob("*.mp4")).write_bytes(b"no video")
+    folder = place.benchmark("broken", models=f"HyperLipsBase,{broken}")
+    assert (folder / "benchmark.html").exists()
+    assert means(folder)["broken"] == pytest.approx(means(folder)["copy reference"])
+
+
+def test_a_clip_without_sound_is_reported_and_does_not_stop_the_others(place, videos, tmp_path):
+    real = folder_with(tmp_path / "part mute", {"z": videos[0]})
+    with VideoWriter(real / "mute.mp4", 25) as writer:
+        from talkingface.data.media.reader import read_frames
+
+        for frame in read_frames(videos[0]):
+            writer.write(frame)
+    folder = place.benchmark("mute", datasets=str(real), config={"baselines": []})
+    (part,) = read(folder)["datasets"]
+    assert {item["clip"] for item in part["undefined"]} == {"mute"}
+    assert part["summary"]["HyperLipsBase"]["PSNR"]["n"] == 1
+
+
+def test_a_deterministic_model_has_no_diversity(place):
+    folder = place.benchmark("div", config={"metrics": ["Div"], "baselines": [], "eval_clips": 1})
+    cells = read(folder)["datasets"][0]["summary"]["HyperLipsBase"]
+    assert {cell["mean"] for cell in cells.values()} == {0.0}
+
+
+def test_a_mistake_in_the_last_dataset_is_found_before_any_work(place):
+    with pytest.raises(ConfigError, match="Typo"):
+        place.benchmark("typo", datasets="Synthetic,Typo")
+    assert not (place.folder / "typo").exists()
+
+
+def test_paths_may_hold_equal_signs(tmp_path, monkeypatch):
+    (tmp_path / "lr=1e-4").mkdir()
+    assert titled(str(tmp_path / "lr=1e-4")) == ("", str(tmp_path / "lr=1e-4"))
+    assert titled("mine = /some/where=else") == ("mine", "/some/where=else")
+
+
+def test_an_empty_folder_called_like_a_model_is_not_meant(place, tmp_path, monkeypatch):
+    (tmp_path / "HyperLipsBase").mkdir()
+    (tmp_path / "Synthetic").mkdir()
+    monkeypatch.chdir(tmp_path)
+    folder = place.benchmark("named", config={"baselines": [], "eval_clips": 1})
+    assert read(folder)["rows"]["HyperLipsBase"]["kind"] == "model"
+
+
+@pytest.mark.parametrize(
+    "args", [["--benchmark", "--reference=x"], ["--evaluate_videos=a", "--baseline=b"]]
+)
+def test_options_of_another_action_are_refused(run_cli, args):
+    done = run_cli(args)
+    assert done.returncode == 2 and "belongs to" in done.stderr

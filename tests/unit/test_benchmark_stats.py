@@ -128,3 +128,29 @@ def test_a_row_without_any_value_does_not_count_against_the_others():
 
 def test_stars_stand_for_p():
     assert [stars(p) for p in (0.2, 0.04, 0.001, math.nan, None)] == ["", "*", "**", "", ""]
+
+
+def test_the_best_row_is_the_one_that_the_test_calls_better():
+    swinging = [8.0, -8.0] * 4
+    rows = {"swinging": swinging, "steady": [1.0, 0.9] * 4}
+    found = summary(rows, "zero", baseline="steady", real=None)
+    assert found["steady"]["best"] and not found["swinging"]["best"]
+    assert found["swinging"]["p"] < 0.05
+
+
+def test_nothing_is_best_where_all_rows_are_equal_or_no_direction_is_better():
+    assert not any(c["best"] for c in summary({"A": [1.0, 2], "B": [1.0, 2]}, "up",
+                                              baseline="A", real=None).values())  # fmt: skip
+    assert not any(c["best"] for c in summary({"A": [1.0, 2], "B": [3.0, 2]}, "none",
+                                              baseline="A", real=None).values())  # fmt: skip
+
+
+@pytest.mark.parametrize(("clips", "best"), [(["a", "b"], True), (["a"], False)])
+def test_pooled_values_compare_only_over_the_same_clips(clips, best):
+    rows = [
+        RowResult("A", pooled={"FID": 5.0}, pooled_clips={"FID": ["a", "b"]}),
+        RowResult("B", pooled={"FID": 9.0}, pooled_clips={"FID": clips}),
+    ]
+    found = summarize(rows, {"FID": {"direction": "down"}}, baseline="A", real=None)
+    assert found["A"]["FID"]["best"] is best and not found["B"]["FID"]["best"]
+    assert math.isnan(found["B"]["FID"]["low"]) and found["A"]["FID"]["mean"] == 5.0

@@ -30,7 +30,7 @@ def test_every_entry_is_described_and_its_classes_exist(kind, name):
         assert entry.meta.get("licence") and entry.meta.get("origin")
     if kind == "metric":
         directions = {item["direction"] for item in entry.meta["outputs"].values()}
-        assert directions <= {"up", "down", "zero", "real"}
+        assert directions <= {"up", "down", "zero", "real", "none"}
 
 
 @pytest.mark.parametrize("typed", ["hyperlipsbase", "HYPERLIPSBASE", "HyperLipsBase"])

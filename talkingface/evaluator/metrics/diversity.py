@@ -10,8 +10,8 @@ import numpy as np
 from talkingface.data.face.pose import canonicalize, flip_depth, head_pose
 from talkingface.data.face.topology import EYE_LEFT, EYE_RIGHT, LIPS
 from talkingface.evaluator.base_metric import Metric
-from talkingface.evaluator.clip import ClipPair
-from talkingface.evaluator.metrics.landmark_distance import found, missing_faces
+from talkingface.evaluator.clip import ClipPair, missing_faces
+from talkingface.evaluator.metrics.landmark_distance import found
 
 LEAST_STD = 1e-3  # degrees or pixels; a part that never moves would be divided by 0 (MODA spec)
 

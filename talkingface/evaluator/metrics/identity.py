@@ -15,11 +15,10 @@ from talkingface.data.face.tracking import video_landmarks
 from talkingface.data.media.reader import is_image, read_frames, read_image
 from talkingface.errors import ConfigError, WeightsError
 from talkingface.evaluator.base_metric import Metric
-from talkingface.evaluator.clip import ClipPair
+from talkingface.evaluator.clip import ClipPair, missing_faces
 from talkingface.evaluator.metrics.landmark_distance import (
     fit_similarity,
     found,
-    missing_faces,
 )
 from talkingface.utils.env import import_cv2
 
@@ -103,7 +102,7 @@ class CSIM(Metric):
         return None
 
     def definition(self) -> str:
-        network = self.path.name if self.path else "none"
+        network = f"{self.path.name}:{self.checksum(self.path)}" if self.path else "none"
         return f"{self.name}[network={network},stride={self.params['stride']}]"
 
     def start(self, clip: ClipPair) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from talkingface.errors import ConfigError
 from talkingface.evaluator.base_metric import Metric
-from talkingface.evaluator.clip import MIN_VALID_RATIO, ClipPair
+from talkingface.evaluator.clip import ClipPair, missing_faces
 from talkingface.utils.env import import_cv2
 
 PSNR_CAP = 100.0  # dB; equal frames would give infinity and poison the mean (ATVGnet's convention)
@@ -146,16 +146,14 @@ class RegionMetric(Metric):
         for key in self.outputs:
             region = key[len(self.name) + 1 :] or "full"
             values = self._values.get(region, [])
-            ratio = len(values) / max(clip.n_frames, 1)
-            if ratio >= MIN_VALID_RATIO:
+            reason = self.too_small
+            if region != "full":
+                share = len(values) / max(clip.n_frames, 1)
+                reason = missing_faces(key, clip, share, "in the real video")
+            if values and (region == "full" or reason is None):
                 results[key] = float(np.mean(values))
-                continue
-            results[key] = math.nan
-            self.reasons[key] = (
-                f"a face was found in only {ratio:.0%} of the real frames, so no '{region}'"
-                if region != "full"
-                else self.too_small
-            )
+            else:
+                results[key], self.reasons[key] = math.nan, reason
         return results
 
     def boxes(self, clip: ClipPair, index: int) -> dict[str, tuple[int, int, int, int]]:

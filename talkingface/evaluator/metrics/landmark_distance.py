@@ -21,7 +21,7 @@ from talkingface.data.face.topology import (
 )
 from talkingface.errors import ConfigError
 from talkingface.evaluator.base_metric import Metric
-from talkingface.evaluator.clip import MIN_VALID_RATIO, WARN_VALID_RATIO, ClipPair
+from talkingface.evaluator.clip import ClipPair, missing_faces
 
 # Eye corners and nose bridge: what a similarity fit may use without fitting the lip error away.
 RIGID = (33, 133, 362, 263, 168, 6, 197, 195, 5)
@@ -44,15 +44,6 @@ def eye_distance(points: np.ndarray) -> float:
     """Mean distance of the two eye centres of (T,478,>=2) points, in pixels."""
     left, right = (points[:, list(c), :2].mean(1) for c in (EYE_CORNERS_LEFT, EYE_CORNERS_RIGHT))
     return float(np.linalg.norm(left - right, axis=-1).mean()) or math.nan
-
-
-def missing_faces(name: str, clip: ClipPair, ratio: float, where: str) -> str | None:
-    """Why a metric is undefined when so few of its frames show a face; above, a note at most."""
-    if ratio < MIN_VALID_RATIO:
-        return f"a face was found {where} in only {ratio:.0%} of the frames"
-    if ratio < WARN_VALID_RATIO:
-        clip.notes.append(f"{name}: faces in {ratio:.0%} of the frames")
-    return None
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
@@ -14,7 +13,7 @@ from talkingface.data.media.audio import load_audio
 from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import read_frames
 from talkingface.evaluator.base_metric import Metric
-from talkingface.evaluator.clip import MIN_VALID_RATIO, ClipPair
+from talkingface.evaluator.clip import ClipPair, missing_faces
 from talkingface.evaluator.sync_score import (
     FPS,
     crops,
@@ -46,6 +45,18 @@ def _sound(judge: Path, sound: Path, _stamp: float) -> tuple[np.ndarray, int]:
     return sound_features(_judge(judge, judge.stat().st_mtime), wave), len(wave)
 
 
+def same_sound(first: Path, second: Path) -> bool:
+    """Whether two files hold the same speech, by their loudness; True when one has no sound."""
+    if not (probe(first).has_audio and probe(second).has_audio):
+        return True
+    waves = [load_audio(path, 16000) for path in (first, second)]
+    count = min(map(len, waves)) // 320
+    loudness = [np.sqrt((w[: count * 320].reshape(count, 320) ** 2).mean(1)) for w in waves]
+    if count < 2 or min(part.std() for part in loudness) == 0:
+        return True
+    return float(np.corrcoef(*loudness)[0, 1]) > 0.8
+
+
 class LSE(Metric):
     """Distance and confidence of lips and sound, and how far apart they are.
 
@@ -75,9 +86,8 @@ class LSE(Metric):
             return "none"
         if self.path.name == OFFICIAL:
             return OFFICIAL
-        digest = hashlib.sha256(self.path.read_bytes()).hexdigest()[:8]
         run = self.path.parent.parent.name if self.path.suffix == ".ckpt" else self.path.name
-        return f"{run}:{digest}"
+        return f"{run}:{self.checksum(self.path)}"
 
     def missing(self) -> str | None:
         if self.path is None:
@@ -94,23 +104,29 @@ class LSE(Metric):
     def finish(self, clip: ClipPair) -> dict[str, float]:
         if text := self.missing():
             return self.undefined(text)
-        if clip.sound is None:
-            return self.undefined("no sound in either video")
+        sound = clip.generated if self.params["sound"] == "own" else clip.sound
+        if sound is None or not probe(sound).has_audio:
+            return self.undefined("no sound in " + ("the video" if sound else "either video"))
         network = _judge(self.path, self.path.stat().st_mtime)
         length = round(clip.n_frames / clip.fps * FPS)  # as long as what the others compare
         boxes = None
         if self._tracked(clip.generated):
             marks = clip.generated_meshes(FPS)[:length]
             found = np.isfinite(marks).all(axis=(1, 2)) if len(marks) else np.zeros(0, bool)
-            if not len(found) or found.mean() < MIN_VALID_RATIO:
-                share = found.mean() if len(found) else 0.0
-                return self.undefined(f"a face was found in only {share:.0%} of the frames")
+            share = float(found.mean()) if len(found) else 0.0
+            if reason := missing_faces("LSE", clip, share, "in the generated video"):
+                return self.undefined(reason)
             boxes = face_boxes(marks, fps=FPS)
         frames = islice(read_frames(clip.generated, fps=FPS), length)
         lips = lip_features(network, crops(frames, boxes, network.image_size))
-        sounds, samples = _sound(self.path, clip.sound, clip.sound.stat().st_mtime)
+        sounds, samples = _sound(self.path, sound, sound.stat().st_mtime)
         if not samples:
             return self.undefined("the sound is silent")
+        if sound != clip.generated and not same_sound(sound, clip.generated):
+            clip.notes.append(
+                "LSE: the video's own sound differs from the clip's, which it is judged by "
+                "(metric_params.LSE.sound=own takes its own)"
+            )
         # One window fewer than there could be, as in the official code.
         count = min(len(lips) - 1, len(sounds), samples // 640 - 5)
         if count < 1:

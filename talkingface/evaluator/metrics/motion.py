@@ -7,13 +7,13 @@ import math
 import numpy as np
 
 from talkingface.data.face.topology import LIPS
+from talkingface.evaluator.clip import missing_faces
 from talkingface.evaluator.metrics.landmark_distance import (
     FACE,
     Faces,
     LandmarkMetric,
     eye_distance,
     found,
-    missing_faces,
     split_shots,
 )
 

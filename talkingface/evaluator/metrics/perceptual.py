@@ -165,7 +165,11 @@ class NetworkMetric(Metric):
         return path
 
     def definition(self) -> str:
-        return f"{self.name}[{self.version},stride={self.params['stride']}]"
+        try:
+            weights = self.checksum(*self.files())
+        except WeightsError:
+            weights = "none"
+        return f"{self.name}[{self.version},weights={weights},stride={self.params['stride']}]"
 
 
 class LPIPS(NetworkMetric):

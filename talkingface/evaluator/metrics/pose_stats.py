@@ -7,11 +7,11 @@ import math
 import numpy as np
 
 from talkingface.data.face.pose import EYE_DISTANCE, head_pose
+from talkingface.evaluator.clip import missing_faces
 from talkingface.evaluator.metrics.landmark_distance import (
     Faces,
     LandmarkMetric,
     found,
-    missing_faces,
 )
 
 

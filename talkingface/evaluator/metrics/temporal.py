@@ -13,7 +13,7 @@ import numpy as np
 
 from talkingface.errors import ConfigError
 from talkingface.evaluator.base_metric import Metric
-from talkingface.evaluator.clip import MIN_VALID_RATIO, ClipPair
+from talkingface.evaluator.clip import ClipPair, missing_faces
 from talkingface.utils.env import import_cv2
 
 MIN_SIDE = 16  # px; the flow's coarsest patches need about as many
@@ -143,12 +143,9 @@ class TCM(Metric):
             reason = f"a side is shorter than {MIN_SIDE} px" if small else "needs two frames"
             self.reasons = dict.fromkeys(("TCM", "E_O", "E_V", "E_ratio"), reason)
         share = len(self._luma) / max(clip.n_frames, 1)
-        if share >= MIN_VALID_RATIO:
+        reason = missing_faces("flicker", clip, share, "in the real video")
+        if reason is None:
             results["flicker"] = flicker(np.array(self._luma))
         if not math.isfinite(results["flicker"]):
-            self.reasons["flicker"] = (
-                "needs two frames"
-                if share >= MIN_VALID_RATIO
-                else f"a face was found in only {share:.0%} of the real frames"
-            )
+            self.reasons["flicker"] = reason or "needs two frames"
         return results
