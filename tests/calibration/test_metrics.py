@@ -17,7 +17,7 @@ from trainkit import hyperlips_config
 import talkingface
 from talkingface.data.face.topology import EYE_CORNERS_LEFT, EYE_CORNERS_RIGHT, LIPS, N_POINTS
 from talkingface.data.media.probe import probe
-from talkingface.data.media.reader import read_frames
+from talkingface.data.media.reader import count_frames, read_frames
 from talkingface.data.media.writer import VideoWriter
 from talkingface.errors import ConfigError, DataError
 from talkingface.evaluator import clip as clip_module
@@ -355,7 +355,7 @@ def test_a_region_seen_in_less_than_half_of_the_frames_is_not_scored(talking_cli
     row = evaluate(path, path, ("PSNR",))
     assert row.values["clip"]["PSNR"] == 100
     assert math.isnan(row.values["clip"]["PSNR_face"])
-    assert "only 40% of the real frames" in row.reasons["clip", "PSNR_face"]
+    assert "real video in only 40%" in row.reasons["clip", "PSNR_face"]
 
 
 def test_another_size_is_resized_to_the_real_one_and_noted(tmp_path):
@@ -437,7 +437,7 @@ def test_another_frame_rate_is_compared_at_25_and_noted(tmp_path):
     real = video(tmp_path / "r.mp4", frames=30, fps=25)
     pair = ClipPair("c", video(tmp_path / "g.mp4", frames=36, fps=30), real)
     assert pair.n_frames in (29, 30)
-    assert "frame rates differ (30.000, 25.000)" in pair.notes[0]
+    assert "frame rates 30.000 (generated) and 25.000 (real)" in pair.notes[0]
 
 
 def test_frames_are_paired_by_index(tmp_path):
@@ -547,3 +547,14 @@ def test_rows_of_different_picture_sizes_are_told():
     (line,) = row_remarks([row("small", "32x32"), row("full", "64x64")])
     assert "small 32x32, full 64x64" in line and "NIQE" in line
     assert row_remarks([row("one", "64x64"), row("two", "64x64")]) == []
+
+
+def test_two_videos_of_one_rate_that_is_not_25_are_compared_at_25_too(tmp_path, talking_clip):
+    """px/frame at 50 frames/s is half of that at 25: rows of both rates would not compare."""
+    fast = tmp_path / "fast.mp4"
+    with VideoWriter(fast, 50) as writer:
+        for frame in read_frames(talking_clip, fps=50):
+            writer.write(frame)
+    pair = ClipPair("a", fast, fast)
+    assert pair.fps == 25 and "50.000" in pair.notes[0]
+    assert pair.n_frames == count_frames(talking_clip, 25)

@@ -299,7 +299,7 @@ def test_lengths_that_differ_too_much_are_the_reason_everywhere(result):
 def test_what_was_adjusted_is_noted(result):
     for case, words in (
         ("another size", "resized to 144x144"),
-        ("another rate", "frame rates differ (30.000, 25.000)"),
+        ("another rate", "frame rates 30.000 (generated) and 25.000 (real)"),
     ):
         assert any(words in note for note in result(case)[0].notes["clip"]), case
         assert result(case)[0].values["clip"]["PSNR"] > 20, case
