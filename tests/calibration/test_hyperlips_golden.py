@@ -1,4 +1,4 @@
-"""HyperLips stage 1 against the official code: key names, parameter counts and outputs.
+"""HyperLips against the official code: key names, parameter counts and outputs.
 
 The signatures need nothing. The outputs need the folder ``golden`` below ``TALKINGFACE_SHARED``
 (default: ``shared`` next to the repository); without it these tests are skipped.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,10 @@ from talkingface.model.audio_driven_talkingface.hyperlips_networks import (
     HyperLipsBaseNet,
     SyncNetColor,
 )
+from talkingface.model.audio_driven_talkingface.hyperlipshr_networks import (
+    HRDecoder,
+    HRDecoderDiscQual,
+)
 
 _REPO = Path(__file__).resolve().parents[2]
 _GOLDEN = Path(os.environ.get("TALKINGFACE_SHARED", _REPO.parent / "shared")) / "golden"
@@ -26,23 +31,47 @@ _GOLDEN = Path(os.environ.get("TALKINGFACE_SHARED", _REPO.parent / "shared")) / 
 # Entries, numbers with buffers, trainable parameters, sha256 of the sorted "key:d0,d1" lines:
 # measured on the official code.
 _SIGNATURES = {
-    HyperLipsBaseNet: (
+    "base": (
         787,
         29_767_637,
         29_716_503,
         "add34ec73fe58e98efb2eb809c93b502ebfda7f17f82aaf2821a8a9191e4e5ee",
     ),
-    HyperCtrolDiscriminator: (
+    "base_disc": (
         28,
         14_113_793,
         14_113_793,
         "234e4c7054d1bee750e820baf677d1e69131b14fc83988bd449504b67e0a01cd",
     ),
-    SyncNetColor: (
+    "sync": (
         231,
         23_007_905,
         22_991_744,
         "2c3e2ca790989244f2de8ca098fa625ac39350bb3fa2b8da789d08eb12a7117b",
+    ),
+    "hr1": (
+        37,
+        134_024,
+        133_443,
+        "362337a47715e7b5327e2f151af311f1b2cd7a9d4f03d0d63cfa55e3c61a3786",
+    ),
+    "hr2": (
+        44,
+        171_209,
+        170_499,
+        "2e9b143a7cdae3addf8f3fe9dc977f57d83c35e6dc7975447b41f81a08d513a0",
+    ),
+    "hr4": (
+        65,
+        282_764,
+        281_667,
+        "84c4d926f1a735b763a2cc17332326a46bf56d20d488c7cf5fd27f7207848516",
+    ),
+    "hr_disc": (
+        20,
+        1_887_873,
+        1_887_873,
+        "af79ff5e264524638f9b83c1d78fd76ae12749135e5af5adef023bf55c93fd21",
     ),
 }
 _NETWORKS = {
@@ -50,6 +79,10 @@ _NETWORKS = {
     "base_mild": HyperLipsBaseNet,
     "base_disc": HyperCtrolDiscriminator,
     "sync": SyncNetColor,
+    "hr1": partial(HRDecoder, 1),
+    "hr2": partial(HRDecoder, 2),
+    "hr4": partial(HRDecoder, 4),
+    "hr_disc": HRDecoderDiscQual,
 }
 
 
@@ -93,10 +126,10 @@ def _results(golden, net: torch.nn.Module, case: str) -> list:
     )
 
 
-@pytest.mark.parametrize("network", _SIGNATURES, ids=lambda c: c.__name__)
-def test_default_network_has_the_official_keys_and_size(network):
+@pytest.mark.parametrize("name", _SIGNATURES)
+def test_default_network_has_the_official_keys_and_size(name):
     with torch.device("meta"):  # shapes only
-        net = network()
+        net = _NETWORKS[name]()
     state = net.state_dict()
     lines = [f"{k}:{','.join(map(str, v.shape))}" for k, v in sorted(state.items())]
     found = (
@@ -105,7 +138,7 @@ def test_default_network_has_the_official_keys_and_size(network):
         sum(p.numel() for p in net.parameters()),
         hashlib.sha256("\n".join(lines).encode()).hexdigest(),
     )
-    assert found == _SIGNATURES[network]
+    assert found == _SIGNATURES[name]
 
 
 @pytest.mark.parametrize("name", _NETWORKS)
@@ -123,6 +156,10 @@ def test_keys_and_shapes_equal_the_reference_list(golden, name):
         ("base_mild", "base_5d"),
         ("base_disc", "base_disc"),
         ("sync", "sync"),
+        ("hr1", "hr1"),
+        ("hr2", "hr2"),
+        ("hr4", "hr4"),
+        ("hr_disc", "hr_disc"),
     ],
 )
 def test_outputs_equal_the_official_code(golden, loaded, name, case):

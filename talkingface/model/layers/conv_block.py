@@ -48,6 +48,24 @@ class ConvBlock(nn.Module):
         return out.relu_()
 
 
+class TransposedConvBlock(nn.Module):
+    """Transposed 3x3 convolution that doubles the size, BatchNorm, ReLU (official code).
+
+    Shapes:
+        input (N, in_channels, H, W); output (N, out_channels, 2H, 2W), >= 0.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv_block = nn.Sequential(
+            nn.ConvTranspose2d(in_channels, out_channels, 3, 2, padding=1, output_padding=1),
+            nn.BatchNorm2d(out_channels),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv_block(x).relu_()
+
+
 class NonormConvBlock(nn.Module):
     """Convolution with bias and LeakyReLU(0.01), without normalisation (official code).
 
