@@ -121,7 +121,8 @@ def test_a_criterion_that_no_metric_gives_is_refused_before_the_training():
     [
         ("jitter", "the real video's value"),
         ("AV_offset", "zero"),
-        ("E_O", "the real video's value"),
+        ("E_ratio", "the real video's value"),
+        ("E_O", "neither a large nor a small value"),
     ],
 )
 def test_a_criterion_that_should_neither_rise_nor_fall_is_refused(criterion, goal):
