@@ -34,7 +34,12 @@ from talkingface.errors import ConfigError
 from talkingface.evaluator.clip import ClipPair
 from talkingface.evaluator.evaluator import Evaluator, RowResult
 from talkingface.evaluator.metrics import diversity as diversity_module
-from talkingface.evaluator.metrics.beat import audio_beats, beat_align, motion_beats
+from talkingface.evaluator.metrics.beat import (
+    audio_beats,
+    beat_align,
+    motion_beats,
+    onset_peaks,
+)
 from talkingface.evaluator.metrics.blink import EYES, blinks, eye_aspect_ratio
 from talkingface.evaluator.metrics.diversity import diversity, pairwise_distance
 from talkingface.evaluator.metrics.identity import POINTS, SIDE, TEMPLATE, align_face, load_embedder
@@ -1134,3 +1139,11 @@ def test_a_generated_video_of_another_size_keeps_its_pose(talking_clip, tmp_path
     pair = ClipPair("clip", large, real)
     depths = [np.ptp(p[..., 2]) for p in (pair.generated_landmarks, pair.real_landmarks)]
     assert depths[0] == pytest.approx(depths[1], rel=0.1)
+
+
+def test_onset_peaks_are_those_of_librosa():
+    """Values of librosa 0.11, peak_pick(x, 1, 2, 2, 3, 0.07, 0); see there why it is not called."""
+    strength = np.random.default_rng(7).random(40)
+    expected = [1, 5, 7, 16, 19, 22, 25, 27, 34, 38]
+    assert onset_peaks(strength).tolist() == expected
+    assert onset_peaks(np.zeros(0)).tolist() == [] and onset_peaks(np.ones(1)).tolist() == []
