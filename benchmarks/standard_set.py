@@ -94,7 +94,9 @@ def references(pair: ClipPair, network: SyncNet, parameters: Path | None) -> dic
                 marks[:] = [mesher(frame)[0] for frame in frames]
 
     seconds["landmarks"] = timed(landmarks)
-    seconds["PSNR"] = timed(lambda: [peak_signal_noise_ratio(r, m) for r, m in zip(real, made)])  # noqa: B905
+    seconds["PSNR"] = timed(
+        lambda: [peak_signal_noise_ratio(r, m) for r, m in zip(real, made, strict=True)]
+    )
     seconds["SSIM"] = timed(
         lambda: [
             structural_similarity(m, r, data_range=255, channel_axis=-1, **WANG)

@@ -137,6 +137,8 @@ def _planned(
     evaluator.definitions()  # from here on no newer SyncNet can become the judge
     plans = plan_rows(material, entries)
     titles = [plan.title for plan in plans]
+    if twice := [title for title in titles if titles.count(title) > 1]:
+        raise ConfigError(f"--models: '{twice[0]}' is the name of a baseline; write another Title=")
     if baseline is None:
         systems = [plan.title for plan in plans if plan.kind in ("model", "videos")]
         baseline = COPY if len(systems) < 2 and COPY in titles else systems[0]
@@ -148,7 +150,7 @@ def _planned(
 def _slug(text: str) -> str:
     """A folder name; texts that lose something get a checksum, so that no two share a folder."""
     plain = re.sub(r"[^\w.-]+", "_", text).strip("_.")
-    if plain == text.replace(" ", "_").replace(",", ""):
+    if plain == text:
         return plain
     return f"{plain or 'row'}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 

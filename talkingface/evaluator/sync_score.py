@@ -15,6 +15,7 @@ import torch
 from talkingface.data.face.boxes import resize_image, syncnet_crop
 from talkingface.data.media.mfcc import AUDIO_STEPS, WINDOW, syncnet_mfcc
 from talkingface.model.audio_driven_talkingface.syncnet_networks import (
+    EPSILON,
     SyncNet,
     audio_windows,
     lip_stream_2d,
@@ -24,7 +25,6 @@ from talkingface.model.audio_driven_talkingface.syncnet_networks import (
 FPS = 25.0
 _CHUNK = 32  # windows that are held in memory together
 _FEW = 4  # windows that go through the network together
-_EPSILON = 1e-6  # torch's pairwise_distance adds it to every component
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def score(lips: np.ndarray, sounds: np.ndarray, vshift: int = 15, pad: str = "ze
     known = np.pad(np.ones(count, bool), vshift)
     curve = np.empty(2 * vshift + 1)
     for shift in range(2 * vshift + 1):
-        distance = np.linalg.norm(lips - padded[shift : shift + count] + _EPSILON, axis=1)
+        distance = np.linalg.norm(lips - padded[shift : shift + count] + EPSILON, axis=1)
         if pad == "valid":
             real = known[shift : shift + count]
             curve[shift] = distance[real].mean() if real.any() else np.inf

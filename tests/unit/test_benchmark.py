@@ -64,6 +64,11 @@ def means(folder: Path, key: str = "PSNR", part: int = 0) -> dict[str, float]:
     return {row: cells[key]["mean"] for row, cells in summary.items()}
 
 
+def made_by(folder: Path, row: str) -> Path:
+    """The folder of a row's videos."""
+    return next((folder / "videos/Synthetic").glob(f"{row}*"))
+
+
 def lines(path: Path) -> list[dict[str, str]]:
     with open(path, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
@@ -165,8 +170,7 @@ def test_a_killed_benchmark_goes_on_where_it_stopped(place, finished, monkeypatc
 
 def test_runs_folders_and_titles_can_be_named(place, finished, tiny_synthetic):
     shutil.copytree(
-        finished / "videos/Synthetic/copy_reference", place.folder / "other tool",
-        dirs_exist_ok=True,
+        made_by(finished, "copy_reference"), place.folder / "other tool", dirs_exist_ok=True,
     )  # fmt: skip
     folder = place.benchmark(
         "mixed", models=f"mine={place.run_id},{place.folder / 'other tool'}",
@@ -184,7 +188,7 @@ def test_folders_alone_are_compared_without_any_model(place, finished, tmp_path)
     videos = finished / "videos/Synthetic"
     folder = place.benchmark(
         "folders", datasets=str(next(videos.glob("real_video*"))),
-        models=f"{videos / 'copy_reference'},{videos / 'HyperLipsBase'}",
+        models=f"copy_reference={made_by(finished, 'copy_reference')},{videos / 'HyperLipsBase'}",
     )  # fmt: skip
     content = json.loads((folder / "benchmark.json").read_text("utf-8"))
     (part,) = content["datasets"]
@@ -195,7 +199,7 @@ def test_folders_alone_are_compared_without_any_model(place, finished, tmp_path)
 
 def test_a_clip_without_a_video_is_left_out_for_all_and_told(place, finished, tmp_path):
     partial = tmp_path / "partial"
-    shutil.copytree(finished / "videos/Synthetic/copy_reference", partial)
+    shutil.copytree(made_by(finished, "copy_reference"), partial)
     next(partial.rglob("*.mp4")).unlink()
     folder = place.benchmark(
         "partial", models=f"HyperLipsBase,{partial}", config={"baselines": ["real"]}
@@ -213,6 +217,7 @@ def test_a_clip_without_a_video_is_left_out_for_all_and_told(place, finished, tm
         ({"models": "HyperLipsBase,HyperLipsBase"}, "two rows"),
         ({"datasets": "Nowhere"}, "Nowhere"),
         ({"baseline": "nobody"}, "there is no row 'nobody'"),
+        ({"models": "copy reference=HyperLipsBase"}, "name of a baseline"),
         ({"models": ""}, "needs --models"),
     ],
 )
@@ -275,11 +280,15 @@ def test_rows_and_datasets_never_share_a_folder_or_a_name(place, finished, video
     both = f"{tmp_path / 'A/real'},{tmp_path / 'B/real'}"
     with pytest.raises(ConfigError, match="two are called 'real'"):
         place.benchmark("twins", datasets=both)
-    copies = finished / "videos/Synthetic/copy_reference"
-    folder = place.benchmark(
-        "alike", models=f"ours={place.run_id},ours+={copies}", config={"baselines": []}
-    )
-    assert means(folder)["ours"] != means(folder)["ours+"]
+    copies = made_by(finished, "copy_reference")
+    for number, title in enumerate(("my+model", "my model", "my_model")):
+        other = {"my+model": "my_model"}.get(title, "my+model")
+        folder = place.benchmark(
+            f"alike{number}", models=f"{title}={place.run_id},{other}={copies}",
+            config={"baselines": [], "eval_clips": 1},
+        )  # fmt: skip
+        assert means(folder)[title] != means(folder)[other]
+    assert len({module._slug(t) for t in ("my model", "my_model", "my+model", "my,model")}) == 4
 
 
 def test_a_runs_own_metric_settings_and_clip_number_do_not_count(place, finished, monkeypatch):
@@ -307,7 +316,7 @@ def test_metrics_may_be_a_plain_word_or_come_from_a_file(place, tmp_path):
 
 def test_a_broken_video_costs_its_own_cells_only(place, finished, tmp_path):
     broken = tmp_path / "broken"
-    shutil.copytree(finished / "videos/Synthetic/copy_reference", broken)
+    shutil.copytree(made_by(finished, "copy_reference"), broken)
     next(broken.rglob("*.mp4")).write_bytes(b"no video")
     config = {"baselines": ["copy_reference"]}
     folder = place.benchmark("broken", models=f"HyperLipsBase,{broken}", config=config)

@@ -10,17 +10,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from talkingface.model.abstract_talkingface import AbstractTalkingFace
-from talkingface.model.audio_driven_talkingface.syncnet_networks import SyncNet, audio_windows
+from talkingface.model.audio_driven_talkingface.syncnet_networks import (
+    EPSILON,
+    SyncNet,
+    audio_windows,
+)
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
 
-_EPSILON = 1e-6  # torch's pairwise_distance adds it to every component; the score does too
-
 
 def distances(lips: Tensor, sounds: Tensor) -> Tensor:
     """Euclidean distance of every lip to every sound embedding: (B,N,D), (B,M,D) -> (B,N,M)."""
-    return torch.cdist(lips.float() + _EPSILON, sounds.float())
+    return torch.cdist(lips.float() + EPSILON, sounds.float())
 
 
 class SyncNetModel(AbstractTalkingFace):

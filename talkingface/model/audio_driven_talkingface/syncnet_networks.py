@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from talkingface.data.media.mfcc import AUDIO_STEPS, WINDOW
 from talkingface.model.fuse import optimize_for_inference
 
+EPSILON = 1e-6  # torch's pairwise_distance adds it to every component; so do loss and score
+
 
 class SyncNet(nn.Module):
     """Two streams that map 0.2 s of picture and of sound to points that lie near when in sync.
