@@ -137,7 +137,7 @@ def time_lpips(size: int, made: np.ndarray, real: np.ndarray, heads: str) -> Non
     from talkingface.model.weights import read_weights
 
     backbone = alexnet(weights=None).state_dict()
-    network = perceptual.LPIPSNetwork("alex", backbone, read_weights(heads))
+    network = perceptual.load_lpips("alex", backbone, read_weights(heads))
     both = [torch.from_numpy(p.copy()).permute(2, 0, 1)[None] / 127.5 - 1 for p in (made, real)]
     compare("LPIPS", size, lambda: network(*both), None, "")
 

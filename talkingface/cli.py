@@ -51,6 +51,9 @@ Generate
 Weights
   --fetch=NAME[,NAME]         download a known file (checkpoints/manifest.yaml) and check it; NAME
                               may be a metric or model that uses it, e.g. LSE or NIQE
+Several stages
+  --recipe=NAME --dataset=NAME [--preset=...] [--<stage>.key=value] [--<stage>=CHECKPOINT]
+                              runs that build on each other, e.g. hyperlips; repeated, it goes on
 Score videos of any tool
   --evaluate_videos=DIR[,DIR2] --reference=DIR [--metrics=LMD,LSE] [--output=DIR]
                               pairs by name; one row per folder and one for the real videos
@@ -72,7 +75,7 @@ _FLAGS = {
 # Options of actions; their values are kept as typed, since they are mostly paths.
 _OPTIONS = {
     *("explain", "videos", "audio", "source", "output", "checkpoint", "config_files"),
-    *("fetch", "evaluate_videos", "reference", "models", "datasets", "baseline"),
+    *("fetch", "recipe", "evaluate_videos", "reference", "models", "datasets", "baseline"),
 }
 _TEXT_KEYS = {"model", "dataset", "preset", "plugin_path"}
 
@@ -206,6 +209,10 @@ def _dispatch(args: Arguments) -> int:
         from talkingface.quick_start.fetch import fetch
 
         return fetch(args.options["fetch"], args.config)
+    if action == "recipe":
+        from talkingface.quick_start.recipe import run_recipe
+
+        return run_recipe(args.options["recipe"], args.config, args.config_files, sys.argv)
     if action == "evaluate_videos":
         from talkingface.quick_start.score_videos import score_videos
 
@@ -217,7 +224,7 @@ def _dispatch(args: Arguments) -> int:
     return _run(args)
 
 
-_ACTIONS = ("prepare", "infer", "fetch", "evaluate_videos", "benchmark")
+_ACTIONS = ("prepare", "infer", "fetch", "recipe", "evaluate_videos", "benchmark")
 # Option -> actions that it belongs to.
 _OWNERS = {
     "videos": ("prepare",),
@@ -311,6 +318,8 @@ def _listing(args: Arguments) -> str:
         presets = ", ".join(entry.presets) or "none"
         pairs.append((entry.name, f"{', '.join(names)}   (presets: {presets})"))
     table("Supported pairs", pairs)
+    recipes = registry.entries("recipe").values()
+    table("Recipes", [(entry.name, entry.summary) for entry in recipes])
     rows = []
     for entry in registry.entries("metric").values():
         outputs = entry.meta.get("outputs") or {}

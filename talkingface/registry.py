@@ -22,13 +22,14 @@ from talkingface.config.suggest import did_you_mean, fold
 from talkingface.errors import ConfigError, EnvironmentProblem
 from talkingface.utils.paths import PACKAGE_DIR, REPOSITORY, project_root
 
-KINDS = ("model", "dataset", "metric")
+KINDS = ("model", "dataset", "metric", "recipe")
 # Keys of the YAML that describe the entry itself; all others are configuration values.
 META_KEYS = {
     "model": ("name", "summary", "paper", "licence", "classes", "datasets", "needs", "presets",
               "aliases"),
     "dataset": ("name", "summary", "kind", "licence", "origin", "about", "classes", "needs",
                 "presets", "aliases"),
+    "recipe": ("name", "summary", "stages", "aliases"),
     "metric": ("name", "summary", "reference", "class", "outputs", "needs", "params", "aliases"),
 }  # fmt: skip
 ROLES = ("model", "config", "dataset", "dataprocess", "trainer", "pipeline", "source")
@@ -39,7 +40,7 @@ class Entry:
     """One YAML file of the registry.
 
     Attributes:
-        kind: ``model``, ``dataset`` or ``metric``.
+        kind: ``model``, ``dataset``, ``metric`` or ``recipe``.
         name: canonical spelling.
         path: the YAML file.
         meta: the descriptive keys (see :data:`META_KEYS`).
@@ -183,7 +184,7 @@ def _read_entry(kind: str, path: Path) -> Entry:
                 f"{path}:{lines.get('classes.' + role, 0)}: unknown role 'classes.{role}'."
                 + did_you_mean(role, ROLES)
             )
-    if kind == "metric":
+    if kind in ("metric", "recipe"):
         for key in values:
             raise ConfigError(f"{path}:{lines[key]}: unknown key '{key}'."
                               + did_you_mean(key, META_KEYS[kind]))  # fmt: skip

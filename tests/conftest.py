@@ -126,6 +126,16 @@ def tiny_synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_base(tiny_synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoint of the smallest HyperLipsBase, after one epoch on :func:`tiny_synthetic`."""
+    from trainkit import fit, hyperlips_config
+
+    folder = tmp_path_factory.mktemp("base")
+    fit(hyperlips_config(tiny_synthetic, epochs=1), folder)
+    return folder / "best.ckpt"
+
+
+@pytest.fixture(scope="session")
 def small() -> list[str]:
     """Arguments that :func:`tiny_synthetic` was made with."""
     return list(SMALL)

@@ -23,6 +23,7 @@ from talkingface.data.clips import Clip
 from talkingface.errors import StageError
 from talkingface.pipeline.base import Pipeline
 from talkingface.quick_start.evaluation import (
+    REPLACEMENTS,
     ROW_TITLES,
     donor,
     reencode,
@@ -50,10 +51,6 @@ class Generator:
         infer = json.dumps(self.cfg.to_dict().get("infer", {}), sort_keys=True, default=str)
         device = choose_device(self.cfg.device).type
         return f"{file_state(self.checkpoint)} {self.cfg.hash} {infer} {device}"
-
-    @property
-    def copies(self) -> bool:
-        return "copy_reference" in self.kind.baselines
 
     @property
     def kind(self) -> type[Pipeline]:
@@ -146,17 +143,18 @@ def plan_rows(material: Material, entries: list[Entry]) -> list[Plan]:
             )
             for generator in generators
         ]
-    copying = next((g for g in generators if g.copies), None)
-    if copying and "copy_reference" in chosen:
-        plans.append(
-            Plan(
-                COPY,
-                "baseline",
-                f"the reference picture instead of the network of {copying.entry.title}",
-                lambda clip, path: copying.render(clip, path, clip.audio, "copy_reference"),
-                lambda clip: f"{copying.state} {clip_state(clip)} copy",
+    for name, meaning in REPLACEMENTS.items():
+        owner = next((g for g in generators if name in g.kind.baselines), None)
+        if owner and name in chosen:
+            plans.append(
+                Plan(
+                    ROW_TITLES[name],
+                    "baseline",
+                    meaning.format(model=owner.entry.title),
+                    lambda clip, path, g=owner, n=name: g.render(clip, path, clip.audio, n),
+                    lambda clip, g=owner, n=name: f"{g.state} {clip_state(clip)} {n}",
+                )
             )
-        )
     if "real" in chosen and generators:
         cfg = generators[0].cfg
         detail = f"through the same encoder (crf {cfg.infer.crf}, {cfg.fps:g} frames/s)"

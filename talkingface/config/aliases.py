@@ -19,7 +19,28 @@ _RETIRED = {
 }
 
 
+# Sections that may be written as a single value: --face=left.
+_SHORT = {"face": "choose"}
+
 _HINTS = {"gpu_id": " It counts devices; a certain GPU is chosen with 'device: cuda:<number>'."}
+
+
+def spelled_out(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Short forms written in full, beside dotted keys of the same section.
+
+    Raises:
+        ConfigError: the short and the full form say different things.
+    """
+    result = dict(values)
+    for section, key in _SHORT.items():
+        value = result.get(section)
+        if value is None or isinstance(value, Mapping):
+            continue
+        full = f"{section}.{key}"
+        if result.get(full, value) != value:
+            raise ConfigError(f"'{section}' is short for '{full}', and both are set. Keep one.")
+        result[full] = result.pop(section)
+    return result
 
 
 def apply_aliases(

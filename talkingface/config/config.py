@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, Field, ValidationError, create_model
 
-from talkingface.config.aliases import apply_aliases, fold_keys
+from talkingface.config.aliases import apply_aliases, fold_keys, spelled_out
 from talkingface.config.checks import check_values, title_of, validation_message
 from talkingface.config.loader import load_yaml
 from talkingface.config.merge import Layer, merge_layers, nest
@@ -266,11 +266,11 @@ def load_config(
     user_layers = [Layer("the checkpoint", nest(base))] if base else []
     for path in config_files:
         values, lines = load_yaml(resolve(path, Path.cwd()))
-        user_layers.append(Layer(shown(path), nest(values), lines))
+        user_layers.append(Layer(shown(path), nest(spelled_out(values)), lines))
     if overrides:
-        user_layers.append(Layer("overrides", nest(overrides)))
+        user_layers.append(Layer("overrides", nest(spelled_out(overrides))))
     if cli:
-        user_layers.append(Layer("command line", nest(cli)))
+        user_layers.append(Layer("command line", nest(spelled_out(cli))))
     model = model or _peek(user_layers, "model")
     dataset = dataset or _peek(user_layers, "dataset")
     preset = preset or _peek(user_layers, "preset")
@@ -326,7 +326,7 @@ def _overall_layer(registry: Registry) -> Layer:
         path = folder / "overall.yaml"
         if path.exists():
             values, lines = load_yaml(path)
-            return Layer(shown(path), nest(values), lines)
+            return Layer(shown(path), nest(spelled_out(values)), lines)
     return Layer("built-in", {})
 
 
@@ -335,7 +335,7 @@ def _pair_layers(registry: Registry, model: Entry, dataset: Entry) -> list[Layer
         path = folder / "pair" / f"{model.name}@{dataset.name}.yaml"
         if path.exists():
             values, lines = load_yaml(path)
-            return [Layer(shown(path), nest(values), lines)]
+            return [Layer(shown(path), nest(spelled_out(values)), lines)]
     return []
 
 

@@ -230,8 +230,8 @@ class OverallConfig(Section):
         default_factory=dict, description="Settings per metric, e.g. metric_params.SSIM.kind."
     )
     baselines: NameList = Field(
-        ["real", "copy_reference", "shuffled_audio"],
-        description="Rows beside the model's own in the result table.",
+        ["real", "copy_reference", "shuffled_audio", "first_stage"],
+        description="Rows beside the model's own in the result table, where they make sense.",
     )
     eval_clips: int | None = Field(None, ge=1, description="Evaluate only the first n test clips.")
     n_preview: int = Field(3, ge=0, description="Side-by-side preview videos per evaluation.")
@@ -257,10 +257,11 @@ class ModelConfig(Section):
 class FaceSection(Section):
     """How faces are found and followed."""
 
-    choose: Literal["main", "left", "right"] | Annotated[int, Field(ge=0)] = Field(
+    choose: Literal["main", "largest", "left", "right"] | Annotated[int, Field(ge=0)] = Field(
         "main",
         description="Whose face is taken when there are several: main (large and long in view), "
-        "left, right, or a number counted from 0 at the left.",
+        "largest, left, right, or a number counted from 0 at the left. --face=left is short for "
+        "--face.choose=left.",
     )
     max_faces: int = Field(3, ge=1, description="Faces looked for in a frame.")
     max_side: int = Field(
@@ -280,6 +281,13 @@ class FaceSection(Section):
     )
     box_smoothing: float = Field(
         0.2, ge=0, description="Standard deviation of the temporal box smoothing, in seconds."
+    )
+    box_margins: Annotated[
+        list[Annotated[float, Field(ge=-0.5, le=1)]], Field(min_length=3, max_length=3)
+    ] = Field(
+        [0.0, 0.06, 0.02],
+        description="Room of a face box above, below and at each side of the face oval, as shares "
+        "of its height; for weights that were trained on another detector's boxes.",
     )
 
 

@@ -29,6 +29,8 @@ class FrozenNetwork:
         model: toolkit model whose trained runs may serve as well.
         why: what it is for, shown when it is missing.
         required: missing weights are an error, not a note.
+        also: further official files that belong to the same network.
+        generates: the pipeline needs it as well, not only the losses.
     """
 
     build: Callable[[], nn.Module]
@@ -37,6 +39,8 @@ class FrozenNetwork:
     model: str | None = None
     why: str = ""
     required: bool = False
+    also: tuple[str, ...] = ()
+    generates: bool = False
 
 
 class AbstractTalkingFace(nn.Module):
@@ -64,6 +68,9 @@ class AbstractTalkingFace(nn.Module):
         # Outside nn.Module's bookkeeping: neither in state_dict nor in any optimizer.
         self.__dict__["frozen"] = {}
         self.frozen_sources: dict[str, dict[str, str]] = {}
+        # Of loaded weights: the helpers they were trained with; True: not trained by the toolkit.
+        self.trained_with: dict[str, dict[str, str]] = {}
+        self.foreign_weights = False
 
     # -- networks ---------------------------------------------------------------------------------
 
@@ -93,6 +100,10 @@ class AbstractTalkingFace(nn.Module):
     def remap_state_dict(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Names of an official file -> names of the main network."""
         return dict(state)
+
+    def state_hint(self, state: Mapping[str, Tensor]) -> str:
+        """What would make a state_dict fit that does not, if that can be told from its names."""
+        return ""
 
     # -- frozen helpers ---------------------------------------------------------------------------
 

@@ -188,4 +188,8 @@ def load_into(
     if name == model.main_network:
         state = model.remap_state_dict(state)
     optional = model.optional_keys if name == model.main_network else ()
-    return load_strict(networks[name], state, source=source, network=name, optional=optional)
+    try:
+        return load_strict(networks[name], state, source=source, network=name, optional=optional)
+    except WeightsError as error:
+        hint = model.state_hint(state) if name == model.main_network else ""
+        raise WeightsError(f"{error} {hint}".rstrip()) from None

@@ -61,7 +61,7 @@ class Pipeline(ABC):
         self.cfg, self.model, self.device = cfg, model, device
 
     @abstractmethod
-    def prepare(self, source: Path) -> Any:
+    def prepare(self, source: Path, show_progress: str | bool = False) -> Any:
         """What is known about a source (face track, reference...), reused for many sounds."""
 
     @abstractmethod
@@ -106,7 +106,7 @@ class Pipeline(ABC):
         """
         started = time.monotonic()
         wave = load_audio(audio, SAMPLE_RATE) if isinstance(audio, (str, Path)) else audio
-        identity = self.prepare(Path(source))
+        identity = self.prepare(Path(source), show_progress)
         heard = wave
         if frames is not None:
             missing = frames / self.cfg.fps + TAIL_SECONDS - len(wave) / SAMPLE_RATE
@@ -115,13 +115,16 @@ class Pipeline(ABC):
         options: dict[str, Any] = {"seed": seed} if self.stochastic else {}
         output.parent.mkdir(parents=True, exist_ok=True)
         bar = progress(total=total, unit="frame", desc=output.name, show=show_progress, leave=False)
+        begun = time.monotonic()
         with VideoWriter(
             output, self.cfg.fps, audio=(wave, SAMPLE_RATE), crf=self.cfg.infer.crf
         ) as w:
             with bar:
                 made = self.generate(identity, heard, baseline=baseline, **options)
-                for frame in islice(made, total):
+                for number, frame in enumerate(islice(made, total), 1):
                     w.write(frame)
+                    factor = (time.monotonic() - begun) * self.cfg.fps / number
+                    bar.set_postfix_str(f"{factor:.2f} s per second of video", refresh=False)
                     bar.update()
             written = w.frames_written
         return Rendered(output, written, written / self.cfg.fps, time.monotonic() - started)

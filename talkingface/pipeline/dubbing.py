@@ -10,6 +10,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 
 from talkingface.data.face.boxes import crop_face, integer_box, resize_image
+from talkingface.data.face.masks import lower_face_weights, lower_half_weights
 from talkingface.data.face.tracking import FaceTrack, track_face
 from talkingface.data.media.mel import mel_windows, wav2lip_mel
 from talkingface.data.media.probe import probe
@@ -25,6 +27,8 @@ from talkingface.data.media.reader import is_image, read_frames, read_image
 from talkingface.errors import DataError
 from talkingface.model.fuse import optimize_for_inference
 from talkingface.pipeline.base import Pipeline
+from talkingface.registry import import_target
+from talkingface.utils.env import import_cv2
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -66,11 +70,11 @@ class DubbingPipeline(Pipeline):
     def __init__(self, cfg: Config, model: AbstractTalkingFace, device: torch.device) -> None:
         super().__init__(cfg, model, device)
         self.network = optimize_for_inference(model.network.to(device))
-        self.size = cfg.model_params.image_size
+        self.size = cfg.model_params.image_size  # of the face crop
 
     # -- source -----------------------------------------------------------------------------------
 
-    def prepare(self, source: Path) -> DubbingSource:
+    def prepare(self, source: Path, show_progress: str | bool = False) -> DubbingSource:
         """Follow the face and take the reference crop.
 
         Raises:
@@ -83,7 +87,7 @@ class DubbingPipeline(Pipeline):
                 raise DataError(f"{source} has no picture; give a video or an image as the source.")
             if abs(info.fps - fps) > 0.01:
                 log.info("%s: converted from %.3f to %g frames/s", source.name, info.fps, fps)
-        track = track_face(source, fps=fps, options=self.cfg.face)
+        track = track_face(source, fps=fps, options=self.cfg.face, show_progress=show_progress)
         if track.found_ratio < 0.9:
             log.warning(
                 "%s: a face was found in only %.0f %% of the frames; the others stay as they are",
@@ -102,9 +106,9 @@ class DubbingPipeline(Pipeline):
         found = np.flatnonzero(track.found)
         return int(found[np.abs(found - wanted).argmin()])
 
-    def _crop(self, frame: np.ndarray, box: np.ndarray) -> np.ndarray:
+    def _crop(self, frame: np.ndarray, box: np.ndarray, size: int | None = None) -> np.ndarray:
         """(S,S,3) uint8 BGR."""
-        return resize_image(crop_face(frame, box), self.size)[..., ::-1]
+        return resize_image(crop_face(frame, box), size or self.size)[..., ::-1]
 
     def _forward(self, path: Path, start: int, stop: int) -> Iterator[np.ndarray]:
         """Source frames ``start`` to ``stop - 1``."""
@@ -176,6 +180,38 @@ class DubbingPipeline(Pipeline):
     def generate(
         self, identity: DubbingSource, wave: np.ndarray, *, baseline: str | None = None
     ) -> Iterator[np.ndarray]:
+        for index, frame, face in self.faces(identity, wave, baseline=baseline):
+            if identity.paint[index]:
+                frame = self._paste(identity, index, frame, face[..., ::-1])
+            yield frame
+
+    def _paste(
+        self, identity: DubbingSource, index: int, frame: np.ndarray, face: np.ndarray
+    ) -> np.ndarray:
+        box, options = identity.track.boxes[index], self.cfg.infer
+        if options.sharpen > 0:
+            face = sharpened(face, options.sharpen)
+        if options.restore:
+            face = self._restorer(face)
+        x0, y0, x1, y1 = integer_box(box, *frame.shape[:2])
+        marks = identity.track.landmarks[index, :, :2] - (x0, y0)
+        if options.mask == "landmarks" and np.isfinite(marks).all():
+            weights = lower_face_weights(marks, y1 - y0, x1 - x0, options.blend)
+        else:
+            weights = lower_half_weights(y1 - y0, x1 - x0, options.blend)
+        return paste_face(frame, face, box, weights)
+
+    @cached_property
+    def _restorer(self) -> Callable[[np.ndarray], np.ndarray]:
+        """The function or class of ``infer.restore``, e.g. around GFPGAN."""
+        target = import_target(self.cfg.infer.restore, "infer.restore", self.cfg.registry.plugins)
+        return target() if isinstance(target, type) else target
+
+    def faces(
+        self, identity: DubbingSource, wave: np.ndarray, *, baseline: str | None = None
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Generated faces before they are pasted: number and picture (H,W,3) RGB of the source
+        frame, and the face crop (S,S,3) uint8 BGR, one per output frame."""
         total = self.frame_count(identity, wave)
         synthesize: Callable[[list[np.ndarray], int], np.ndarray]
         if baseline is None:
@@ -188,13 +224,9 @@ class DubbingPipeline(Pipeline):
         frames = self._source_frames(identity, total)
         position = 0
         while batch := list(islice(frames, self.cfg.infer.batch_size)):
-            boxes = [identity.track.boxes[index] for index, _ in batch]
-            crops = [self._crop(f, box) for (_, f), box in zip(batch, boxes, strict=True)]
-            made = synthesize(crops, position)
-            for (index, frame), box, face in zip(batch, boxes, made, strict=True):
-                if identity.paint[index]:
-                    frame = paste_mouth(frame, face[..., ::-1], box, self.cfg.infer.blend)
-                yield frame
+            crops = [self._crop(frame, identity.track.boxes[index]) for index, frame in batch]
+            for (index, frame), face in zip(batch, synthesize(crops, position), strict=True):
+                yield index, frame, face
             position += len(batch)
 
     @torch.no_grad()
@@ -233,35 +265,30 @@ def _close_gaps(found: np.ndarray, fps: float) -> np.ndarray:
     return paint
 
 
-def mouth_mask(height: int, width: int, border: float) -> np.ndarray:
-    """Weights (H,W) float32 of the generated crop: its lower half with a soft border.
-
-    The upper half keeps the original pixels; ``border`` is the width of the transition as a share
-    of the crop's size.
-    """
-
-    def ramp(distance: np.ndarray, size: float) -> np.ndarray:
-        return np.clip(distance / max(size, 1e-6), 0, 1)
-
-    rows, columns = np.arange(height) + 0.5, np.arange(width) + 0.5
-    soft_y, soft_x = border * height, border * width
-    vertical = ramp(rows - height / 2, soft_y) * ramp(height - rows, soft_y)
-    horizontal = ramp(columns, soft_x) * ramp(width - columns, soft_x)
-    return np.outer(vertical, horizontal).astype(np.float32)
-
-
-def paste_mouth(frame: np.ndarray, face: np.ndarray, box: np.ndarray, border: float) -> np.ndarray:
-    """Blend a generated crop into its frame; pixels outside the box stay bit-identical.
+def paste_face(
+    frame: np.ndarray, face: np.ndarray, box: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Blend a generated crop into its frame; pixels of weight 0 stay bit-identical.
 
     Args:
         frame: (H,W,3) uint8.
         face: (S,S,3) uint8, the whole crop in the colour order of ``frame``.
         box: x0, y0, x1, y1 in pixels of the frame.
+        weights: (h,w) float32 of the box in pixels; see
+            :func:`~talkingface.data.face.masks.lower_face_weights`.
     """
     x0, y0, x1, y1 = integer_box(box, *frame.shape[:2])
     resized = resize_image(np.ascontiguousarray(face), (x1 - x0, y1 - y0)).astype(np.float32)
-    mask = mouth_mask(y1 - y0, x1 - x0, border)[..., None]
     original = frame[y0:y1, x0:x1].astype(np.float32)
     result = frame.copy()
-    result[y0:y1, x0:x1] = np.rint(original + mask * (resized - original)).astype(np.uint8)
+    mixed = original + weights[..., None] * (resized - original)
+    result[y0:y1, x0:x1] = np.rint(mixed).astype(np.uint8)
     return result
+
+
+def sharpened(face: np.ndarray, amount: float) -> np.ndarray:
+    """Unsharp mask of a crop (S,S,3) uint8: details are raised by ``amount`` times themselves."""
+    cv2 = import_cv2()
+    face = np.ascontiguousarray(face)
+    soft = cv2.GaussianBlur(face, (0, 0), max(face.shape[0] / 128, 0.5))
+    return cv2.addWeighted(face, 1 + amount, soft, -amount, 0)

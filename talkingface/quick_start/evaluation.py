@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,13 @@ ROW_TITLES = {
     "real": "real video (re-encoded)",
     "copy_reference": "copy reference",
     "shuffled_audio": "shuffled audio",
+    "first_stage": "first stage, enlarged",
+}
+
+# What a pipeline may put in place of its model, and how it is described.
+REPLACEMENTS = {
+    "first_stage": "the stage before {model} alone, enlarged",
+    "copy_reference": "the reference picture instead of the network of {model}",
 }
 
 SAMPLE_SEEDS = (1, 2, 3, 4)  # of the further samples for Div; every other video has seed 0
@@ -98,13 +106,16 @@ def makers(cfg: Config, pipeline: Pipeline, clips: list[Clip]) -> dict[str, Make
     rows: dict[str, Maker] = {cfg.model: lambda clip, path: dub(clip, path, clip.audio)}
     if "shuffled_audio" in cfg.baselines:
         rows[ROW_TITLES["shuffled_audio"]] = lambda clip, path: dub(clip, path, waves[clip.id]())
-    if "copy_reference" in cfg.baselines and "copy_reference" in pipeline.baselines:
-        rows[ROW_TITLES["copy_reference"]] = lambda clip, path: dub(
-            clip, path, clip.audio, "copy_reference"
-        )
+    for name in REPLACEMENTS:
+        if name in cfg.baselines and name in pipeline.baselines:
+            rows[ROW_TITLES[name]] = partial(_replaced, dub, name)
     if "real" in cfg.baselines:
         rows[ROW_TITLES["real"]] = lambda clip, path: reencode(cfg, clip, path)
     return rows
+
+
+def _replaced(dub: Callable[..., None], baseline: str, clip: Clip, path: Path) -> None:
+    dub(clip, path, clip.audio, baseline)
 
 
 def reencode(cfg: Config, clip: Clip, path: Path) -> None:

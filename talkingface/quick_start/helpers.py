@@ -41,7 +41,25 @@ def build_pipeline(
     """The generator of videos, None for models that make none."""
     if not cfg.model_entry.target("pipeline"):
         return None
+    for name, helper in model.frozen_networks().items():
+        if helper.generates and name not in model.frozen:
+            path = _trained_with(cfg, model, name, helper)
+            model.attach_frozen(name, _frozen_network(cfg, helper, path))
+            log.info("%s: weights of %s", helper.why, shown(path))
     return cfg.registry.resolve(cfg.model_entry, "pipeline")(cfg, model, device)
+
+
+def _trained_with(
+    cfg: Config, model: AbstractTalkingFace, name: str, helper: FrozenNetwork
+) -> Path:
+    """The helper's file that loaded weights were trained with, unless the key names another."""
+    source = model.trained_with.get(name)
+    if helper.weights == "auto" and source:
+        path = Path(source["path"])
+        if path.is_file() and sha256_of(path) == source["sha256"]:
+            return path
+        log.warning("%s: %s, with which it was trained, is gone or changed", cfg.model, path)
+    return required_weights(cfg, name)
 
 
 def load_model_weights(model: AbstractTalkingFace, path: Path, trust: str | None = None) -> None:
@@ -58,9 +76,11 @@ def load_model_weights(model: AbstractTalkingFace, path: Path, trust: str | None
             )
         restore_networks(model, content, averaged=True)
         model.load_other_parameter(content["other_parameter"])
+        model.trained_with = dict(content.get("frozen_weights") or {})
         log.debug("weights of %s, step %s", path, content["global_step"])
     else:
         log.info("%s", load_into(model, path, trust=trust))
+        model.foreign_weights = True
 
 
 def attach_frozen(
@@ -78,36 +98,78 @@ def attach_frozen(
     """
     pinned = (resumed or {}).get("frozen_weights")
     for name, helper in model.frozen_networks().items():
-        path = None
         if pinned is not None:
             path = _pinned(name, pinned.get(name))
-        elif helper.weights == "auto":
-            official = [resolve(cfg.weights_dir) / file for file in helper.files]
-            path = next((file for file in official if file.is_file()), None)
-            if path is None and helper.model:
-                path = newest_checkpoint(resolve(cfg.checkpoint_dir), helper.model, cfg.dataset)
-        elif helper.weights:
-            path = cfg.weights_path(helper.weights)
+        else:
+            path = find_weights(cfg, helper)
         if path is None:
-            ways = (
-                f"train one with --model={helper.model} --dataset={cfg.dataset}, or "
-                if helper.model
-                else ""
-            )
-            files = (
-                f"put {' or '.join(helper.files)} into {cfg.weights_dir}/, or "
-                if helper.files
-                else ""
-            )
+            ways = _ways(cfg, name, helper)
             if helper.required:
-                raise WeightsError(f"{helper.why} needs weights: {files}set weights.{name}=PATH")
-            log.info(
-                "%s is not used: no weights (%s%sset weights.%s)", helper.why, ways, files, name
-            )
+                raise WeightsError(f"{helper.why} needs weights: {ways}")
+            log.info("%s is not used: no weights (%s)", helper.why, ways)
             continue
         network = _frozen_network(cfg, helper, path)
         model.attach_frozen(name, network, source={"path": str(path), "sha256": sha256_of(path)})
         log.info("%s: weights of %s", helper.why, shown(path))
+
+
+def find_weights(cfg: Config, helper: FrozenNetwork) -> Path | None:
+    """The file of a helper by its key: a path or run id, or what ``auto`` finds; None: none."""
+    if helper.weights != "auto":
+        if not helper.weights:
+            return None
+        path = cfg.weights_path(helper.weights)
+        saved = resolve(cfg.checkpoint_dir)
+        runs = sorted(saved.glob(f"{helper.model}/*/{helper.weights}/checkpoints/best.ckpt"))
+        return path if path.is_file() or not runs else runs[0]
+    trained = None
+    if helper.model:
+        trained = newest_checkpoint(resolve(cfg.checkpoint_dir), helper.model, cfg.dataset)
+    folder = resolve(cfg.weights_dir)
+    official = next((folder / file for file in helper.files if (folder / file).is_file()), None)
+    # What generates belongs to the data; a judge is the better the more it has seen.
+    return trained or official if helper.generates else official or trained
+
+
+def required_weights(cfg: Config, name: str) -> Path:
+    """The file of a helper that a preparation stands on.
+
+    Raises:
+        WeightsError: there is none; the message says how to get it.
+    """
+    helper = build_model(cfg).frozen_networks()[name]
+    path = find_weights(cfg, helper)
+    if path is None or not path.is_file():
+        raise WeightsError(f"{helper.why} needs weights: {_ways(cfg, name, helper)}")
+    return path
+
+
+def _ways(cfg: Config, name: str, helper: FrozenNetwork) -> str:
+    """How to get a helper's weights."""
+    ways = []
+    if helper.model:
+        ways.append(f"train one with --model={helper.model} --dataset={cfg.dataset}")
+    if helper.files:
+        ways.append(f"put {' or '.join(helper.files)} into {cfg.weights_dir}/")
+    return ", or ".join([*ways, f"set weights.{name}"])
+
+
+def stage_pipeline(cfg: Config, model: str, checkpoint: Path, device: torch.device) -> Pipeline:
+    """The generator of an earlier stage, with the generation keys and the faces of this one."""
+    stored = config_of_checkpoint(checkpoint, cfg.trust_checkpoint) or {
+        "model": model, "dataset": cfg.dataset,
+    }  # fmt: skip
+    if stored["model"] != model:
+        raise WeightsError(f"{checkpoint} belongs to {stored['model']}, not to {model}")
+    known = load_config(stored["model"], stored["dataset"], base=stored).to_dict()
+    shared = {key: value for key, value in cfg.infer.model_dump().items() if key in known["infer"]}
+    own = load_config(
+        stored["model"], stored["dataset"], base=stored,
+        overrides={"infer": shared, "face": cfg.face.model_dump(), "resume": False},
+    )  # fmt: skip
+    network = build_model(own)
+    load_model_weights(network, checkpoint, cfg.trust_checkpoint)
+    return build_pipeline(own, network.eval(), device)
 
 
 def _pinned(name: str, source: dict[str, str] | None) -> Path | None:
@@ -133,8 +195,10 @@ def _frozen_network(cfg: Config, helper: FrozenNetwork, path: Path) -> torch.nn.
         load_model_weights(judge, path)
         return judge.network
     network = helper.build()
-    content = read_weights(path, trust=cfg.trust_checkpoint)
-    state = extract_state_dict(content, (), "")
+    state: dict[str, Any] = {}
+    for file in (path, *(resolve(cfg.weights_dir) / name for name in helper.also)):
+        content = read_weights(file, trust=cfg.trust_checkpoint)
+        state.update(extract_state_dict(content, (), ""))
     # Classifier heads of image networks are not built.
     load_strict(network, state, source=shown(path), network="helper", optional=("classifier.",))
     return network

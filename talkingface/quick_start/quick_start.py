@@ -17,6 +17,7 @@ from talkingface.config.config import Config, load_config
 from talkingface.config.merge import flatten
 from talkingface.errors import ConfigError, StageError
 from talkingface.quick_start import preflight
+from talkingface.quick_start.earlier import train_earlier_stages
 from talkingface.quick_start.run_dir import (
     RunDir,
     find_runs,
@@ -100,6 +101,7 @@ def _run(
         )
         for note in cfg.notes:
             log.warning("%s", note)
+        train_earlier_stages(cfg, stages, command)
         preflight.check(cfg, stages)
         if "preprocess" in stages:
             preprocess(cfg)

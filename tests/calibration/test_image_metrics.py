@@ -647,9 +647,7 @@ def test_lpips_equals_its_definition(lpips_files):
     from talkingface.model.weights import read_weights
 
     heads = read_weights(lpips_files["heads"])
-    network = perceptual.LPIPSNetwork(
-        lpips_files["net"], read_weights(lpips_files["weights"]), heads
-    )
+    network = perceptual.load_lpips(lpips_files["net"], read_weights(lpips_files["weights"]), heads)
     shift, scale = np.array([-0.030, -0.088, -0.188]), np.array([0.458, 0.448, 0.450])
     maps = []
     for picture in (SMALL, WORSE):
@@ -695,7 +693,7 @@ def test_lpips_files_are_found_in_the_checkpoints_folder(root, lpips_files):
     folder = root / "checkpoints" / "LPIPS"
     folder.mkdir(parents=True)
     net = lpips_files["net"]
-    shutil.copy(lpips_files["weights"], folder / perceptual.BACKBONES[net][1])
+    shutil.copy(lpips_files["weights"], folder / perceptual.BACKBONES[net][0])
     shutil.copy(lpips_files["heads"], folder / f"lpips_lin_{net}.pth")
     found = score("LPIPS", [WORSE], [SMALL], net=net)[0]
     assert found == score("LPIPS", [WORSE], [SMALL], **lpips_files)[0]
@@ -707,11 +705,11 @@ def test_a_backbone_or_heads_of_another_network_are_refused(shared, lpips_files)
     other = "vgg" if lpips_files["net"] == "alex" else "alex"
     backbone, heads = (read_weights(lpips_files[key]) for key in ("weights", "heads"))
     with pytest.raises(WeightsError, match="does not fit"):
-        perceptual.LPIPSNetwork(other, backbone, heads)
+        perceptual.load_lpips(other, backbone, heads)
     with pytest.raises(WeightsError, match="no linear heads"):
-        perceptual.LPIPSNetwork(lpips_files["net"], backbone, {})
+        perceptual.load_lpips(lpips_files["net"], backbone, {})
     with pytest.raises(WeightsError, match="no linear heads"):
-        perceptual.LPIPSNetwork(lpips_files["net"], backbone, read_weights(heads_of(shared, other)))
+        perceptual.load_lpips(lpips_files["net"], backbone, read_weights(heads_of(shared, other)))
 
 
 # -- FID -------------------------------------------------------------------------------------------

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from talkingface.data.face.boxes import (
-    MARGIN_BOTTOM,
-    MARGIN_SIDE,
-    MARGIN_TOP,
+    MARGINS,
     crop_face,
     face_boxes,
     integer_box,
@@ -43,14 +41,21 @@ def test_the_test_face_has_its_forehead_on_top_and_its_chin_below():
 
 
 def test_a_still_face_gets_the_box_of_its_oval_with_margins():
-    boxes = face_boxes(clip(), fps=25)
+    for margins in (MARGINS, (0.1, -0.05, 0.2)):
+        check_margins(face_boxes(clip(), fps=25, margins=margins), margins)
+    np.testing.assert_array_equal(face_boxes(clip(), fps=25)[0],
+                                  face_boxes(clip(), fps=25, margins=MARGINS)[0])  # fmt: skip
+
+
+def check_margins(boxes: np.ndarray, margins: tuple[float, float, float]) -> None:
     x, y = face()[list(FACE_OVAL), 0], face()[list(FACE_OVAL), 1]
+    top, bottom, side = margins
     height = y.max() - y.min()
     expected = [
-        x.min() - MARGIN_SIDE * height,
-        y.min() - MARGIN_TOP * height,
-        x.max() + MARGIN_SIDE * height,
-        y.max() + MARGIN_BOTTOM * height,
+        x.min() - side * height,
+        y.min() - top * height,
+        x.max() + side * height,
+        y.max() + bottom * height,
     ]
     np.testing.assert_allclose(boxes, np.repeat([expected], 50, axis=0), atol=1e-9)
 

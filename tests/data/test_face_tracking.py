@@ -227,7 +227,8 @@ def test_people_are_counted_from_the_left():
     builder = (
         Builder(30).add(1, range(30), 500, size=45).add(2, range(30), 100).add(3, range(30), 300)
     )
-    wanted = {"main": 500, "left": 100, "right": 500, 0: 100, 1: 300, 2: 500, "1": 300}
+    wanted = {"main": 500, "largest": 500, "left": 100, "right": 500, 0: 100, 1: 300, 2: 500}
+    wanted["1"] = 300
     for choose, x in wanted.items():
         track = follow(builder.scan(), fps=FPS, choose=choose)
         np.testing.assert_allclose(middle(track), x, atol=15)
@@ -235,6 +236,14 @@ def test_people_are_counted_from_the_left():
     for choose in (3, 7, -1):
         with pytest.raises(DataError, match=r"3 person\(s\) are in view"):
             follow(builder.scan(), fps=FPS, choose=choose)
+
+
+def test_the_largest_is_taken_also_when_another_is_longer_in_view():
+    builder = Builder(40).add(1, range(40), 150, size=30).add(2, range(12), 450, size=50)
+    assert np.nanmean(middle(follow(builder.scan(), fps=FPS))) < 200
+    assert np.nanmean(middle(follow(builder.scan(), fps=FPS, choose="largest"))) > 400
+    brief = Builder(40).add(1, range(40), 150, size=20).add(2, range(3), 450, size=50)
+    assert np.nanmean(middle(follow(brief.scan(), fps=FPS, choose="largest"))) < 200
 
 
 def test_passers_by_are_not_counted():

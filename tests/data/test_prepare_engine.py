@@ -223,6 +223,70 @@ def test_a_kill_while_a_file_is_written_leaves_the_old_one_or_the_new_one(tmp_pa
     assert tree(tmp_path) == tree(tmp_path / "reference")
 
 
+class InParts(Counting):
+    """A layout with the clip's folder below each of two parts, as stage 2 of HyperLips has it."""
+
+    parts = ("PICTURES", "NUMBERS")
+
+    def process_clip(self, clip: Clip, out: Path):
+        for part in self.parts:
+            (out / part).mkdir()
+        (out / "PICTURES" / "0.jpg").write_text(clip.id)
+        (out / "NUMBERS" / "n.txt").write_text(str(len(clip.id)))
+        result = super().process_clip(clip, out)
+        (out / "length.txt").unlink()
+        return result
+
+
+def in_parts(root: Path, clips: Path, workers: int = 1) -> ProcessReport:
+    return InParts(config(root, clips, stages=["preprocess"])).run(
+        workers=workers, show_progress=False
+    )
+
+
+def test_a_layout_in_parts_holds_each_clip_once_per_part_and_nothing_of_bad_ones(tmp_path):
+    clips = names_as_clips(tmp_path, "a/x", "y", "skip me", "key")
+    report = in_parts(tmp_path, clips)
+    files = {p.relative_to(report.folder).as_posix() for p in report.folder.rglob("*.*")}
+    assert {f for f in files if f.startswith(("PICTURES", "NUMBERS"))} == {
+        *("PICTURES/a/x/0.jpg", "PICTURES/y/0.jpg", "NUMBERS/a/x/n.txt", "NUMBERS/y/n.txt")
+    }
+    assert temporary_folders(tmp_path) == []
+    assert in_parts(tmp_path, clips).fresh <= 1  # an unforeseen failure is tried again, no other
+
+
+def test_a_clip_in_parts_is_made_again_when_one_of_its_parts_is_gone(tmp_path):
+    clips = names_as_clips(tmp_path, "x", "y")
+    folder = in_parts(tmp_path, clips).folder
+    shutil.rmtree(folder / "NUMBERS" / "x")
+    assert in_parts(tmp_path, clips).fresh == 1
+    assert (folder / "NUMBERS" / "x" / "n.txt").is_file()
+
+
+def die_between_parts(*args: Path) -> None:
+    real = os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        if Path(target).parent.name == "NUMBERS":
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(source, target)
+
+    os.replace = replace
+    in_parts(*args)
+
+
+def test_a_kill_between_two_parts_leaves_a_clip_that_is_made_again(tmp_path):
+    clips = names_as_clips(tmp_path, "x")
+    process = multiprocessing.get_context("fork").Process(
+        target=die_between_parts, args=(tmp_path, clips)
+    )
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert in_parts(tmp_path, clips).fresh == 1
+    assert temporary_folders(tmp_path) == []
+
+
 DEATHS = ("a/kill [1]", "b once", "once c", *(f"good{number:02}" for number in range(9)))
 
 

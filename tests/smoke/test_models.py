@@ -25,11 +25,12 @@ SMALLER = {
 class Case:
     """A model with one fixed training batch of its own dataset."""
 
-    def __init__(self, name: str, project) -> None:
+    def __init__(self, name: str, project, **more) -> None:
         overrides = {
             "device": "cpu",
             "root": str(project / "dataset" / "Synthetic-tiny"),
             **SMALLER.get(name, {}),
+            **more,
         }
         self.cfg = load_config(name, "Synthetic", preset="tiny", overrides=overrides)
         torch.manual_seed(0)
@@ -52,18 +53,20 @@ class Case:
 
 
 @pytest.fixture(scope="module", params=talkingface.list_models())
-def case(request: pytest.FixtureRequest, tiny_synthetic) -> Case:
+def case(request: pytest.FixtureRequest, tiny_synthetic, tiny_base) -> Case:
+    more = {"weights.base": str(tiny_base)} if request.param == "HyperLipsHR" else {}
     args = [f"--model={request.param}", "--dataset=Synthetic", "--stages=preprocess", *SMALL]
+    args += [f"--{key}={value}" for key, value in more.items()]
     done = run_command(args, tiny_synthetic, timeout=300)  # nothing to do for what is prepared
     assert done.returncode == 0, done.stderr
-    return Case(request.param, tiny_synthetic)
+    return Case(request.param, tiny_synthetic, **more)
 
 
 def test_the_batch_is_what_the_dataset_promises(case):
     for key, promise in type(case.data).batch_spec.items():
         value = case.batch[key]
         words = promise.split(";")[0].split()
-        kind = next(i for i, word in enumerate(words) if word.startswith(("float", "uint")))
+        kind = next(i for i, word in enumerate(words) if word.startswith(("float", "uint", "int")))
         assert str(value.dtype) == f"torch.{words[kind].rstrip(',')}", key
         assert value.ndim == kind, f"{key}: {promise} but {tuple(value.shape)}"
         for size, word in zip(value.shape, words[:kind], strict=True):

@@ -128,3 +128,20 @@ def test_an_old_name_in_a_file_may_be_written_with_a_hyphen(tmp_path):
     path = tmp_path / "old.yaml"
     path.write_text("train-batch-size: 4\n", encoding="utf-8")
     assert load_config(*PAIR, config_files=[path]).batch_size == 4
+
+
+@pytest.mark.parametrize("value", ["left", "largest", 1])
+def test_a_face_is_chosen_by_one_word(value):
+    cfg = load_config("HyperLipsBase", "Synthetic", cli={"face": value})
+    assert cfg.face.choose == value and not cfg.notes
+    both = load_config(
+        "HyperLipsBase", "Synthetic", cli={"face": value, "face.max_faces": 2, "face.choose": value}
+    )
+    assert (both.face.choose, both.face.max_faces) == (value, 2)
+
+
+def test_a_face_that_does_not_exist_is_an_error():
+    with pytest.raises(ConfigError, match="face.choose"):
+        load_config("HyperLipsBase", "Synthetic", cli={"face": "middle"})
+    with pytest.raises(ConfigError, match=r"short for 'face\.choose'"):
+        load_config("HyperLipsBase", "Synthetic", cli={"face": "left", "face.choose": "right"})

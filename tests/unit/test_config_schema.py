@@ -168,7 +168,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_one(kind):
     with pytest.raises(ConfigError) as caught:
         load_config(**{**names, kind: typed})
     assert f"no {kind} called '{typed}'" in str(caught.value)
-    assert f"Did you mean '{names[kind]}'?" in str(caught.value)
+    assert f"Did you mean '{names[kind]}'" in str(caught.value)
 
 
 def test_a_configuration_is_read_only_and_knows_its_keys():

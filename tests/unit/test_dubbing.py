@@ -12,13 +12,14 @@ import torch
 from trainkit import hyperlips_config
 
 from talkingface.data.face.boxes import integer_box
+from talkingface.data.face.masks import lower_half_weights
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import count_frames, read_frames
 from talkingface.data.media.writer import VideoWriter, write_image
 from talkingface.errors import DataError
 from talkingface.pipeline import dubbing
-from talkingface.pipeline.dubbing import DubbingPipeline, mouth_mask, paste_mouth
+from talkingface.pipeline.dubbing import DubbingPipeline, paste_face
 from talkingface.quick_start.helpers import build_model
 
 FRAMES = 14  # of the short source
@@ -229,7 +230,7 @@ def test_gaps_up_to_a_fifth_of_a_second_are_closed(found, painted):
 
 
 def test_the_mask_is_zero_at_its_edges_and_one_inside():
-    mask = mouth_mask(100, 80, border=0.1)
+    mask = lower_half_weights(100, 80, border=0.1)
     assert mask.shape == (100, 80)
     assert (mask[:50] == 0).all()
     assert mask[[50, 99]].max() < 0.06 and mask[:, [0, 79]].max() < 0.07
@@ -239,14 +240,15 @@ def test_the_mask_is_zero_at_its_edges_and_one_inside():
 
 
 def test_a_mask_without_border_is_the_lower_half():
-    mask = mouth_mask(10, 6, border=0.0)
+    mask = lower_half_weights(10, 6, border=0.0)
     assert (mask[5:] == 1).all() and (mask[:5] == 0).all()
 
 
 def test_pasting_cuts_a_box_that_leaves_the_picture():
     frame = np.full((50, 60, 3), 10, np.uint8)
     face = np.full((32, 32, 3), 200, np.uint8)
-    pasted = paste_mouth(frame, face, np.array([40.0, 20, 80, 70]), border=0.0)
+    weights = lower_half_weights(30, 20, border=0.0)  # of what the picture holds of the box
+    pasted = paste_face(frame, face, np.array([40.0, 20, 80, 70]), weights)
     assert (pasted[35:, 40:] == 200).all()
     assert (pasted[:35] == 10).all() and (pasted[:, :40] == 10).all()
     assert (frame == 10).all()

@@ -209,7 +209,7 @@ def test_a_single_clip_gets_its_own_sound_moved_by_half(talking_clip):
 class Shaky(Pipeline):
     """Repeats the source's frames, moved by the seed when it is ``stochastic``."""
 
-    def prepare(self, source: Path) -> list[np.ndarray]:
+    def prepare(self, source: Path, show_progress: object = False) -> list[np.ndarray]:
         return list(read_frames(source, fps=25))
 
     def frame_count(self, identity, wave) -> int:

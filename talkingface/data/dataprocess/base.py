@@ -173,10 +173,13 @@ class DataProcess(ABC):
     Class attributes:
         id: name of the sub-folder below ``preprocessed_data``.
         version: raise it when the output changes; older results are then made again.
+        parts: sub-folders that :meth:`process_clip` fills, where a layout wants ``<part>/<clip>``
+            instead of one folder per clip.
     """
 
     id: ClassVar[str]
     version: ClassVar[int] = 1
+    parts: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, cfg: Config) -> None:
         self.cfg = cfg
@@ -296,6 +299,18 @@ class DataProcess(ABC):
         """Where the contact sheet of a clip lies, if its processor draws one."""
         return self.folder / SHEETS / f"{clip_id}.jpg"
 
+    def part(self, name: str, clip_id: str) -> Path:
+        """Folder of a clip within one of the ``parts``."""
+        return self.folder / name / clip_id
+
+    def homes(self, clip_id: str) -> list[Path]:
+        """All folders of a prepared clip."""
+        return [self.part(name, clip_id) for name in self.parts] or [self.folder / clip_id]
+
+    def _workplace(self, clip_id: str) -> Path:
+        """The folder beside which a clip is prepared, on the same disk as its home."""
+        return (self.folder / ".work" if self.parts else self.folder) / clip_id
+
     def marker_path(self, clip_id: str) -> Path:
         return self.folder / ".status" / f"{clip_id}.json"
 
@@ -312,7 +327,7 @@ class DataProcess(ABC):
         if marker is None or marker["fingerprint"] != self.fingerprint(clip):
             return False
         if marker["status"] == "ok":
-            return (self.folder / clip.id).is_dir()
+            return all(home.is_dir() for home in self.homes(clip.id))
         return marker["status"] == "skipped"
 
     def process_one(self, clip: Clip) -> dict[str, Any]:
@@ -321,7 +336,7 @@ class DataProcess(ABC):
         Raises:
             EnvironmentProblem: disk full, no permission: these stop the whole run.
         """
-        final = self.folder / clip.id
+        final = self._workplace(clip.id)
         temporary = final.with_name(f".{final.name}.tmp{os.getpid()}")
         marker: dict[str, Any] = {"clip": clip.id, "fingerprint": self.fingerprint(clip)}
         with explain_os_errors(self.folder):
@@ -333,9 +348,13 @@ class DataProcess(ABC):
             try:
                 with _collected_warnings(clip) as warnings:
                     marker.update(status="ok", **self.process_clip(clip, temporary))
-                if final.exists():
-                    shutil.rmtree(final)
-                os.replace(temporary, final)
+                # The marker comes last: a kill between the moves leaves a clip that is redone.
+                made = [temporary / name for name in self.parts] or [temporary]
+                for part, home in zip(made, self.homes(clip.id), strict=True):
+                    if home.exists():
+                        shutil.rmtree(home)
+                    home.parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(part, home)
             except (EnvironmentProblem, OSError):  # the disk, not the clip
                 raise
             except TalkingFaceError as error:
@@ -349,7 +368,8 @@ class DataProcess(ABC):
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
             if marker["status"] != "ok":
-                shutil.rmtree(final, ignore_errors=True)
+                for home in self.homes(clip.id):
+                    shutil.rmtree(home, ignore_errors=True)
         if warnings:
             marker["warnings"] = warnings
         write_json(self.marker_path(clip.id), marker)
@@ -430,8 +450,7 @@ class DataProcess(ABC):
 
     def _lost(self, clip: Clip) -> dict[str, Any]:
         """Marker of a clip whose worker process died, e.g. for lack of memory."""
-        final = self.folder / clip.id
-        for left in (final, *_unfinished(final)):
+        for left in (*self.homes(clip.id), *_unfinished(self._workplace(clip.id))):
             shutil.rmtree(left, ignore_errors=True)
         marker = {
             "clip": clip.id,

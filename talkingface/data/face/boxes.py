@@ -12,9 +12,9 @@ import numpy as np
 from talkingface.data.face.series import fill_gaps, smooth_runs
 from talkingface.data.face.topology import FACE_OVAL, RIGID
 
-# Room around the face oval as shares of its height: S3FD's boxes, which the official weights were
-# trained on, end near the hairline and just below the chin (hyperlips inference pads 10 px there).
-MARGIN_TOP, MARGIN_BOTTOM, MARGIN_SIDE = 0.0, 0.06, 0.02
+# Room around the face oval (top, bottom, each side) as shares of its height. How that compares with
+# S3FD's boxes, which the official weights were trained on: docs/dubbing.md.
+MARGINS = (0.0, 0.06, 0.02)
 
 
 def face_boxes(
@@ -23,6 +23,7 @@ def face_boxes(
     fps: float,
     smoothing: float = 0.2,
     segments: np.ndarray | None = None,
+    margins: tuple[float, float, float] = MARGINS,
 ) -> np.ndarray:
     """One box per frame.
 
@@ -32,6 +33,7 @@ def face_boxes(
         smoothing: standard deviation of the temporal smoothing in seconds.
         segments: (T,) labels of :class:`~talkingface.data.face.tracking.FaceTrack`; boxes are not
             smoothed across a cut, and frames outside (-1) get interpolated boxes.
+        margins: room above, below and at each side of the face oval, as shares of its height.
 
     Returns:
         (T,4) float64: x0, y0, x1, y1 in pixels; not clipped to the picture. NaN when the clip has
@@ -47,8 +49,9 @@ def face_boxes(
     oval = points[:, FACE_OVAL]
     low, high = oval.min(axis=1), oval.max(axis=1)
     height = high[:, 1] - low[:, 1]
-    low = low - np.stack([MARGIN_SIDE * height, MARGIN_TOP * height], axis=1)
-    high = high + np.stack([MARGIN_SIDE * height, MARGIN_BOTTOM * height], axis=1)
+    top, bottom, side = margins
+    low = low - np.stack([side * height, top * height], axis=1)
+    high = high + np.stack([side * height, bottom * height], axis=1)
     extent = np.concatenate([low - centre, high - centre], axis=1) / size[:, None]
     extent = np.median(extent[known], axis=0)
     sigma = smoothing * fps

@@ -9,6 +9,8 @@ import numpy as np
 from talkingface.data.face.topology import FACE_OVAL, MOUTH_RING, SKETCH_EDGES
 from talkingface.utils.env import import_cv2
 
+_CHIN_ROOM = 0.08  # share of the face's height that a mouth may open beyond the original chin
+
 
 def polygon_mask(points: np.ndarray, height: int, width: int) -> np.ndarray:
     """Filled polygon, (H,W) uint8 of 0 and 255; corners are rounded down to pixels.
@@ -30,6 +32,41 @@ def mouth_mask(landmarks: np.ndarray, height: int, width: int) -> np.ndarray:
 def face_mask(landmarks: np.ndarray, height: int, width: int) -> np.ndarray:
     """Mask of the face oval, (H,W) 0/255."""
     return polygon_mask(landmarks[list(FACE_OVAL)], height, width)
+
+
+def lower_face_weights(landmarks: np.ndarray, height: int, width: int, border: float) -> np.ndarray:
+    """How much of a generated crop replaces the original: (H,W) float32 of 0 to 1.
+
+    The face's oval, let out towards the chin that an opening mouth moves, below the middle of the
+    crop; soft over ``border``, and zero along the crop's edges, so that no seam can show.
+
+    Args:
+        landmarks: (478,>=2) pixels of the crop, of the original face.
+        border: width of the transition as a share of the crop's size.
+    """
+    cv2 = import_cv2()
+    oval = landmarks[list(FACE_OVAL), :2].astype(np.float64)
+    centre = oval.mean(axis=0)
+    below = oval[:, 1] > centre[1]
+    oval[below, 1] += _CHIN_ROOM * (oval[:, 1].max() - oval[:, 1].min())
+    mask = np.zeros((height, width), np.uint8)
+    cv2.fillPoly(mask, [np.rint(oval).astype(np.int32)], 255)
+    sigma = max(border * max(height, width) / 2, 0.5)
+    soft = cv2.GaussianBlur(mask.astype(np.float32) / 255, (0, 0), sigma)
+    return soft * lower_half_weights(height, width, border)
+
+
+def lower_half_weights(height: int, width: int, border: float) -> np.ndarray:
+    """The lower half of a crop with soft edges: (H,W) float32 of 0 to 1."""
+
+    def ramp(distance: np.ndarray, size: float) -> np.ndarray:
+        return np.clip(distance / max(size, 1e-6), 0, 1)
+
+    rows, columns = np.arange(height) + 0.5, np.arange(width) + 0.5
+    soft_y, soft_x = border * height, border * width
+    vertical = ramp(rows - height / 2, soft_y) * ramp(height - rows, soft_y)
+    horizontal = ramp(columns, soft_x) * ramp(width - columns, soft_x)
+    return np.outer(vertical, horizontal).astype(np.float32)
 
 
 def sketch(

@@ -19,6 +19,7 @@ from talkingface.data.face.topology import LIPS_OUTER, N_POINTS
 from talkingface.data.media.files import cannot_open
 from talkingface.errors import TalkingFaceError
 from talkingface.utils.env import import_cv2
+from talkingface.utils.logs import progress
 from talkingface.utils.paths import atomic, project_root
 
 log = logging.getLogger(__name__)
@@ -170,6 +171,7 @@ def scan_video(
     max_side: int = 1280,
     min_detection: float = 0.5,
     cache: bool = True,
+    show_progress: str | bool = False,
 ) -> FaceScan:
     """Faces of a whole video at a constant rate, from the cache when its content is known.
 
@@ -195,8 +197,11 @@ def scan_video(
         except Exception as error:  # damaged files make numpy and zipfile raise all kinds
             log.warning("%s is damaged (%s); detecting again", stored, error)
     frames = [read_image(path)] if is_image(path) else read_frames(path, fps=fps)
+    watched = progress(
+        frames, desc=f"faces of {Path(path).name}", unit="frame", show=show_progress, leave=False
+    )
     scan = scan_frames(
-        frames,
+        watched,
         tracking=tracking,
         max_faces=max_faces,
         max_side=max_side,

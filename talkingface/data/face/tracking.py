@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from talkingface.data.face.boxes import face_boxes, landmark_box
+from talkingface.data.face.boxes import MARGINS, face_boxes, landmark_box
 from talkingface.data.face.pose import flip_depth, procrustes
 from talkingface.data.face.scan import FaceScan, scan_video
 from talkingface.data.face.series import runs
@@ -75,7 +75,14 @@ class FaceTrack:
         return max((b - a for a, b in runs(self.found.astype(int)) if not self.found[a]), default=0)
 
 
-def track_face(path: Path, *, fps: float, options: FaceSection, cache: bool = True) -> FaceTrack:
+def track_face(
+    path: Path,
+    *,
+    fps: float,
+    options: FaceSection,
+    cache: bool = True,
+    show_progress: str | bool = False,
+) -> FaceTrack:
     """Find the faces of a video or still picture and follow the chosen person.
 
     Raises:
@@ -89,13 +96,20 @@ def track_face(path: Path, *, fps: float, options: FaceSection, cache: bool = Tr
         max_side=options.max_side,
         min_detection=options.min_detection,
         cache=cache,
+        show_progress=show_progress,
     )
     if not len(scan.frame):
         raise DataError(
             f"no face found: {path.name} ({scan.n_frames} frames). The face must be visible, "
             "roughly upright and at least about 25 px high."
         )
-    return follow(scan, fps=fps, choose=options.choose, smoothing=options.box_smoothing)
+    return follow(
+        scan,
+        fps=fps,
+        choose=options.choose,
+        smoothing=options.box_smoothing,
+        margins=tuple(options.box_margins),
+    )
 
 
 def video_landmarks(path: Path, *, fps: float, tracking: bool, cache: bool = True) -> np.ndarray:
@@ -117,7 +131,12 @@ def meshes(scan: FaceScan, chosen: np.ndarray) -> np.ndarray:
 
 
 def follow(
-    scan: FaceScan, *, fps: float, choose: str | int = "main", smoothing: float = 0.2
+    scan: FaceScan,
+    *,
+    fps: float,
+    choose: str | int = "main",
+    smoothing: float = 0.2,
+    margins: tuple[float, float, float] = MARGINS,
 ) -> FaceTrack:
     """The chosen person of a scan that holds at least one face; see :func:`choose_person`."""
     persons = find_persons(scan, fps=fps)
@@ -134,7 +153,9 @@ def follow(
     found[frames] = True
     segments = _segments(found, scan.cuts, MAX_GAP * fps)
     return FaceTrack(
-        boxes=face_boxes(landmarks, fps=fps, smoothing=smoothing, segments=segments),
+        boxes=face_boxes(
+            landmarks, fps=fps, smoothing=smoothing, segments=segments, margins=margins
+        ),
         found=found,
         landmarks=landmarks,
         segments=segments,
@@ -152,8 +173,9 @@ def choose_person(scan: FaceScan, *, fps: float, choose: str | int = "main") -> 
     """Detections of one person, ascending in time.
 
     Args:
-        choose: ``main`` takes who is large and long in view; ``left``, ``right`` or a number n
-            (from 0) the n-th from the left among those in view for at least a fifth of that time.
+        choose: ``main`` takes who is large and long in view; among those in view for at least a
+            fifth of that time ``largest`` takes the largest face, ``left``, ``right`` or a number
+            n (from 0) the n-th from the left.
 
     Returns:
         Indices into the detections of the scan, at most one per frame.
@@ -167,6 +189,9 @@ def choose_person(scan: FaceScan, *, fps: float, choose: str | int = "main") -> 
 def _choose(scan: FaceScan, persons: list[np.ndarray], choose: str | int) -> np.ndarray:
     if choose == "main":
         return persons[0]
+    if choose == "largest":
+        height = np.ptp(scan.points[..., 1], axis=1)
+        return max(lasting(persons), key=lambda p: float(np.median(height[p])))
     ordered = sorted(lasting(persons), key=lambda p: float(np.median(scan.points[p, :, 0])))
     if choose == "left":
         return ordered[0]

@@ -18,60 +18,34 @@ from talkingface.errors import ConfigError, DataError, WeightsError
 from talkingface.evaluator.base_metric import Metric
 from talkingface.evaluator.clip import ClipPair
 from talkingface.evaluator.frechet import RunningGaussian, frechet_distance
+from talkingface.model.losses.perceptual import LPIPSNetwork
 from talkingface.model.weights import load_strict, read_weights
 
-# net: layers of torchvision's ``features`` that are compared (ReLUs), file, smallest side in px.
-BACKBONES = {
-    "alex": ((1, 4, 7, 9, 11), "alexnet-owt-7be5be79.pth", 31),
-    "vgg": ((3, 8, 15, 22, 29), "vgg16-397923af.pth", 16),
-}
+# net: file, smallest side in px.
+BACKBONES = {"alex": ("alexnet-owt-7be5be79.pth", 31), "vgg": ("vgg16-397923af.pth", 16)}
 INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
 FEATURES = 2048  # values per frame; fewer frames give a singular covariance
 _HEADS = "https://github.com/richzhang/PerceptualSimilarity/tree/master/lpips/weights/v0.1"
 _FID = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
 
 
-class LPIPSNetwork(nn.Module):
-    """LPIPS of version 0.1 (Zhang et al. 2018) on torchvision's AlexNet or VGG16.
+def load_lpips(
+    net: str, backbone: Mapping[str, Tensor], heads: Mapping[str, Tensor]
+) -> LPIPSNetwork:
+    """LPIPS with its weights.
 
     Args:
         net: ``alex`` (evaluation) or ``vgg`` (losses).
         backbone: state_dict of torchvision's classification network.
         heads: state_dict of the learnt 1x1 weights, ``lin0.model.1.weight`` and so on.
+
+    Raises:
+        WeightsError: either belongs to another network.
     """
-
-    def __init__(self, net: str, backbone: Mapping[str, Tensor], heads: Mapping[str, Tensor]):
-        super().__init__()
-        from torchvision import models
-
-        self.taps, file, _ = BACKBONES[net]
-        with torch.device("meta"):  # the large classifier is never allocated
-            whole = models.alexnet(weights=None) if net == "alex" else models.vgg16(weights=None)
-        self.features = whole.features[: self.taps[-1] + 1].to_empty(device="cpu")
-        used = {key: backbone[key] for key in self.state_dict() if key in backbone}
-        load_strict(self, used, source=file, network="LPIPS")
-        self.heads = []
-        for number, tap in enumerate(self.taps):
-            weight = heads.get(f"lin{number}.model.1.weight", torch.zeros(0))
-            if weight.numel() != self.features[tap - 1].out_channels:  # of the convolution before
-                raise WeightsError(f"these are no linear heads of LPIPS-{net}: lin{number}")
-            self.heads.append(weight.float().reshape(1, -1, 1, 1))
-        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1))
-        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1))
-
-    @torch.no_grad()
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """(N,3,H,W) RGB in -1..1, twice -> (N,) distances."""
-        x = (torch.cat([first, second]) - self.shift) / self.scale
-        total = x.new_zeros(len(first))
-        for index, layer in enumerate(self.features):
-            x = layer(x)
-            if index in self.taps:
-                unit = x / (x.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
-                one, two = unit.chunk(2)
-                weight = self.heads[self.taps.index(index)].to(x.device)
-                total += ((one - two).square() * weight).sum(dim=1).mean(dim=(1, 2))
-        return total
+    network = LPIPSNetwork(net)
+    state = {key: value for key, value in {**backbone, **heads}.items() if "classifier" not in key}
+    load_strict(network, state, source=f"backbone or heads of LPIPS-{net}", network="LPIPS")
+    return network.eval()
 
 
 def inception_features(state: Mapping[str, Tensor], source: str = "the state_dict") -> nn.Module:
@@ -181,13 +155,13 @@ class LPIPS(NetworkMetric):
 
     def files(self) -> list[Path]:
         net = self.params["net"]
-        name = BACKBONES[net][1]
+        name = BACKBONES[net][0]
         backbone = self.file("weights", name, f"https://download.pytorch.org/models/{name}")
         return [backbone, self.file("heads", f"lpips_lin_{net}.pth", _HEADS)]
 
     @cached_property
     def _network(self) -> LPIPSNetwork:
-        network = LPIPSNetwork(self.params["net"], *map(read_weights, self.files()))
+        network = load_lpips(self.params["net"], *map(read_weights, self.files()))
         return network.eval().to(self.params["device"])
 
     def start(self, clip: ClipPair) -> None:
@@ -195,12 +169,13 @@ class LPIPS(NetworkMetric):
         self._values: list[float] = []
 
     def update(self, clip: ClipPair, index: int, generated: np.ndarray, real: np.ndarray) -> None:
-        side = BACKBONES[self.params["net"]][2]
+        side = BACKBONES[self.params["net"]][1]
         if min(real.shape[:2]) < side:
             raise DataError(f"LPIPS: a side of the picture is shorter than {side} px")
         if index % self.params["stride"] == 0:
             pair = (_signed(frame, self.params["device"]) for frame in (generated, real))
-            self._values.append(self._network(*pair).item())
+            with torch.no_grad():
+                self._values.append(self._network(*pair).item())
 
     def finish(self, clip: ClipPair) -> dict[str, float]:
         return {"LPIPS": float(np.mean(self._values))} if self._values else self.undefined("empty")

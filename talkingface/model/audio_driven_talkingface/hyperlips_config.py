@@ -131,6 +131,19 @@ class HyperLipsInfer(Section):
         "repeat it, or stop.",
     )
     batch_size: int = Field(8, ge=1, description="Frames generated together.")
+    mask: Literal["landmarks", "box"] = Field(
+        "landmarks",
+        description="What is pasted back: the lower face within its oval, or the lower half of the "
+        "crop.",
+    )
+    sharpen: float = Field(
+        0.0, ge=0, le=5, description="Unsharp mask of the generated face before it is pasted."
+    )
+    restore: str | None = Field(
+        None,
+        description="module:function that restores a face, (S,S,3) uint8 RGB to the same, e.g. "
+        "around GFPGAN; its folder is given by plugin_path.",
+    )
     blend: float = Field(
         0.06,
         ge=0,

@@ -22,14 +22,19 @@ class HRDecoder(nn.Module):
     Args:
         rescaling: 1, 2 or 4 for outputs of 128, 256 or 512 px; official files fit one only.
         channels: width, official 64.
+        norm: ``batch`` (official), or ``none``: the BatchNorm layers stay in the state_dict but do
+            not normalise, since statistics of a small batch are noise on every picture (EDSR,
+            arXiv 1707.02921, leaves them out of super-resolution), and training starts from a
+            plain enlargement. Ours.
 
     Shapes:
         input (N, 6, 128, 128) or (B, 6, T, 128, 128): picture BGR and sketch (three equal
         channels), 0..1; output (N, 3, 128 r, 128 r) or (B, 3, T, 128 r, 128 r), 0..1.
     """
 
-    def __init__(self, rescaling: int = 1, *, channels: int = 64) -> None:
+    def __init__(self, rescaling: int = 1, *, channels: int = 64, norm: str = "batch") -> None:
         super().__init__()
+        self.norm = norm
         if rescaling not in SCALES.values():
             raise ValueError(f"rescaling must be 1, 2 or 4, got {rescaling}")
         self.rescaling = rescaling
@@ -52,6 +57,51 @@ class HRDecoder(nn.Module):
             nn.Conv2d(channels // 2, 3, 1),
             nn.Sigmoid(),
         )
+        if norm == "none":
+            self._start_as_enlargement()
+
+    def train(self, mode: bool = True) -> HRDecoder:
+        super().train(mode)
+        if self.norm == "none":
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+    @torch.no_grad()
+    def _start_as_enlargement(self) -> None:
+        """Weights with which the untrained network enlarges its picture, roughly bilinearly.
+
+        Without a path from input to output it would spend thousands of steps on learning to copy.
+        One channel per colour carries the picture, residual branches begin at zero; the other
+        channels are random as usual and find their use.
+        """
+        last, final = self.output_block[0], self.output_block[1]
+        for block in (*self.conv_base, *self.up_conv, last):
+            convolution, norm = block.conv_block
+            if getattr(block, "residual", False):
+                norm.weight.zero_()
+                continue
+            weight, line = convolution.weight, (0.0, 1.0, 0.0)
+            if isinstance(convolution, nn.ConvTranspose2d):
+                weight, line = weight.transpose(0, 1), (0.5, 1.0, 0.5)
+            elif block is last:  # back by what doubling moves the picture
+                line = {1: line, 2: (0.5, 0.5, 0.0), 4: (1.0, 0.0, 0.0)}[self.rescaling]
+            kernel = torch.outer(torch.tensor(line), torch.tensor(line))
+            weight[:3], convolution.bias[:3] = 0, 0
+            for colour in range(3):
+                weight[colour, colour] = kernel
+        # The sigmoid's reverse by straight pieces: 4 (x - 0.5), steeper where x is near 0 or 1.
+        final.weight *= 0.1
+        final.weight[:, :3], final.bias[:] = 0, -2
+        for colour in range(3):
+            final.weight[colour, colour] = 4
+        if last.conv_block[0].out_channels >= 9:
+            weight, bias = last.conv_block[0].weight, last.conv_block[0].bias
+            weight[3:6], bias[3:6] = weight[:3], -0.8
+            weight[6:9], bias[6:9] = -weight[:3], 0.2
+            steeper = torch.cat([torch.eye(3), -torch.eye(3)], dim=1) * 8
+            final.weight[:, 3:9] = steeper[..., None, None]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.dim() == 5:

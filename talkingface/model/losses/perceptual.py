@@ -29,8 +29,56 @@ class VGG19Features(nn.Module):
         return self.features((rgb - self.mean) / self.std)
 
 
-def feature_l1(network: nn.Module, generated: Tensor, real: Tensor) -> Tensor:
-    """Mean absolute difference of features; the real side gets no gradient."""
+def feature_l1(network: nn.Module, generated: Tensor, real: Tensor, *, raw: bool = False) -> Tensor:
+    """Mean absolute difference of features; the real side gets no gradient.
+
+    Args:
+        raw: leave the normalisation of the pictures out, as HyperLips' official code does.
+    """
+    features = network.features if raw else network
     with torch.no_grad():
-        wanted = network(real)
-    return (network(generated) - wanted).abs().mean()
+        wanted = features(real)
+    return (features(generated) - wanted).abs().mean()
+
+
+# net -> layers of torchvision's ``features`` that LPIPS compares (ReLUs).
+LPIPS_TAPS = {"alex": (1, 4, 7, 9, 11), "vgg": (3, 8, 15, 22, 29)}
+
+
+class LPIPSNetwork(nn.Module):
+    """LPIPS of version 0.1 (Zhang et al. 2018) on torchvision's AlexNet or VGG16.
+
+    ``state_dict`` names are those of torchvision's network and of the official linear heads.
+
+    Args:
+        net: ``alex`` (evaluation) or ``vgg`` (losses).
+    """
+
+    def __init__(self, net: str = "vgg") -> None:
+        super().__init__()
+        from torchvision import models
+
+        self.taps = LPIPS_TAPS[net]
+        with torch.device("meta"):  # the large classifier is never allocated
+            whole = models.alexnet(weights=None) if net == "alex" else models.vgg16(weights=None)
+        self.features = whole.features[: self.taps[-1] + 1].to_empty(device="cpu")
+        for number, tap in enumerate(self.taps):
+            channels = self.features[tap - 1].out_channels  # of the convolution before
+            head = nn.Module()
+            head.model = nn.Sequential(nn.Identity(), nn.Conv2d(channels, 1, 1, bias=False))
+            self.add_module(f"lin{number}", head)
+        for name, values in (("shift", (-0.030, -0.088, -0.188)), ("scale", (0.458, 0.448, 0.450))):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """(N,3,H,W) RGB in -1..1, twice -> (N,) distances."""
+        x = (torch.cat([first, second]) - self.shift) / self.scale
+        total = x.new_zeros(len(first))
+        for index, layer in enumerate(self.features):
+            x = layer(x)
+            if index in self.taps:
+                unit = x / (x.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
+                one, two = unit.chunk(2)
+                head = getattr(self, f"lin{self.taps.index(index)}").model
+                total = total + head((one - two).square()).mean(dim=(1, 2, 3))
+        return total

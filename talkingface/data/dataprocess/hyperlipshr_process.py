@@ -1,0 +1,116 @@
+"""Preparation for HyperLips stage 2: what a trained base makes of each clip, beside the real one.
+
+Layout (folder names of the official code, misspelling included; spec section 8.4), below
+``preprocessed_data/HR_Train_Dateset``::
+
+    GT_IMG/<clip>/0.jpg ...        real face crops, BGR; and segments.npy (T,), -1 where none exists
+    GT_MASK/<clip>/0.png ...       ring around the lips, 0 or 255
+    GT_SKETCH/<clip>/0.png ...     line drawing of the real face
+    HYPER_IMG/<clip>/0.png ...     128 px picture of the base, exactly as the decoder will get it
+    HYPER_SKETCH/<clip>/0.png ...  line drawing of that picture
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from talkingface.data.dataprocess.video import FaceClip, VideoProcess
+from talkingface.data.face.boxes import crop_face, integer_box, resize_image
+from talkingface.data.face.masks import mouth_mask
+from talkingface.data.face.sketches import INPUT_SIZE, SketchMaker, draw_sketch
+from talkingface.data.media.writer import write_image
+
+if TYPE_CHECKING:
+    from talkingface.pipeline.dubbing import DubbingPipeline
+
+log = logging.getLogger(__name__)
+
+PARTS = ("GT_IMG", "GT_MASK", "GT_SKETCH", "HYPER_IMG", "HYPER_SKETCH")
+
+
+class HyperLipsHRProcess(VideoProcess):
+    """Runs the base on every clip with its own sound and draws the sketches."""
+
+    id = "HR_Train_Dateset"
+    version = 1
+    parts: ClassVar[tuple[str, ...]] = PARTS
+
+    def settings(self) -> dict[str, Any]:
+        from talkingface.model.weights import sha256_of
+
+        return {
+            **super().settings(),
+            "size": self.cfg.model_params.image_size,
+            "base": sha256_of(self.base_checkpoint),
+            "offset": self.cfg.data.mel_frame_offset,
+            "smoothing": self.cfg.infer.sketch_smoothing,
+            "upstream": self.cfg.infer.sketch == "upstream",
+        }
+
+    @cached_property
+    def base_checkpoint(self) -> Path:
+        from talkingface.quick_start.helpers import required_weights
+
+        return required_weights(self.cfg, "base")
+
+    @cached_property
+    def base(self) -> DubbingPipeline:
+        """Stage 1 (an upper floor: this preparation stands on a finished model)."""
+        from talkingface.quick_start.helpers import stage_pipeline
+        from talkingface.trainer.runtime import choose_device
+
+        device = choose_device(self.cfg.device)
+        return stage_pipeline(self.cfg, "HyperLipsBase", self.base_checkpoint, device)
+
+    def prepare_clip(self, clip: FaceClip, out: Path) -> None:
+        track, size = clip.track, self.cfg.model_params.image_size
+        folders = {part: out / part for part in PARTS}
+        for folder in folders.values():
+            folder.mkdir()
+        source = self.base.prepare(clip.clip.path)
+        thick = self.cfg.infer.sketch == "upstream"
+        sketches = SketchMaker(clip.fps, self.cfg.infer.sketch_smoothing, upstream=thick)
+        kept = np.full(len(track), -1, np.int32)
+
+        def store(number: int, picture: np.ndarray, sketch: np.ndarray) -> None:
+            rgb = np.ascontiguousarray(picture[..., ::-1])
+            for part, image in (("HYPER_IMG", rgb), ("HYPER_SKETCH", _coloured(sketch))):
+                write_image(folders[part] / f"{number}.png", image, sync=False)
+            kept[number] = track.segments[number]
+
+        for number, (index, frame, face) in enumerate(self.base.faces(source, clip.wave)):
+            if number != index or index >= len(track):
+                break  # the sound is longer than the picture
+            if not track.found[index]:
+                continue
+            box = track.boxes[index]
+            real = resize_image(crop_face(frame, box), size)
+            write_image(folders["GT_IMG"] / f"{index}.jpg", real, sync=False)
+            x0, y0, x1, y1 = integer_box(box, *frame.shape[:2])
+            points = (track.landmarks[index, :, :2] - (x0, y0)) / (x1 - x0, y1 - y0)
+            drawn = {"GT_MASK": mouth_mask(points * size, size, size)}
+            drawn["GT_SKETCH"] = draw_sketch(points, size, upstream=thick)
+            for part, image in drawn.items():
+                write_image(folders[part] / f"{index}.png", _coloured(image), sync=False)
+            for done in sketches.add(index, resize_image(face, INPUT_SIZE)):
+                store(*done)
+        for done in sketches.finish():
+            store(*done)
+        np.save(folders["GT_IMG"] / "segments.npy", kept)
+        if sketches.missed:
+            log.warning(
+                "%s: no face in %d of %d pictures of the base; they got the sketch before them",
+                clip.clip.id,
+                sketches.missed,
+                int((kept >= 0).sum()),
+            )
+
+
+def _coloured(grey: np.ndarray) -> np.ndarray:
+    """(H,W) to (H,W,3)."""
+    return np.repeat(grey[..., None], 3, axis=-1)

@@ -1,0 +1,183 @@
+"""``--recipe``: several runs in a row, each with the results of earlier ones.
+
+A recipe is a YAML below ``properties/recipe``: a list of stages with a model each, and which key of
+a stage takes the checkpoint of an earlier one. Every stage is an ordinary run with its own folder;
+the same command again goes on inside the stage where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from talkingface.config.config import Config, load_config
+from talkingface.config.suggest import did_you_mean
+from talkingface.errors import ConfigError
+from talkingface.registry import Entry, get_registry
+from talkingface.utils.logs import setup_logging
+from talkingface.utils.paths import resolve, shown, write_json
+
+log = logging.getLogger(__name__)
+
+_STAGE_KEYS = ("name", "model", "inputs", "settings")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run of a recipe.
+
+    Attributes:
+        inputs: key of the configuration -> stage whose checkpoint it takes.
+        settings: further keys that the recipe sets.
+    """
+
+    name: str
+    model: str
+    inputs: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def read_stages(entry: Entry) -> list[Stage]:
+    """The stages of a recipe's YAML.
+
+    Raises:
+        ConfigError: a stage lacks its name or model, or takes from one that does not come before.
+    """
+    stages: list[Stage] = []
+    for number, item in enumerate(entry.meta.get("stages") or (), 1):
+        where = f"{entry.path}: stage {number}"
+        for key in item:
+            if key not in _STAGE_KEYS:
+                hint = did_you_mean(key, _STAGE_KEYS)
+                raise ConfigError(f"{where}: unknown key '{key}'.{hint}")
+        if not {"name", "model"} <= set(item):
+            raise ConfigError(f"{where} needs name and model")
+        stage = Stage(**item)
+        earlier = [other.name for other in stages]
+        for key, source in stage.inputs.items():
+            if source not in earlier:
+                raise ConfigError(f"{where}: {key} takes from '{source}', no stage before it")
+        if stage.name in earlier:
+            raise ConfigError(f"{where}: a second stage '{stage.name}'")
+        stages.append(stage)
+    if not stages:
+        raise ConfigError(f"{entry.path}: a recipe needs stages")
+    return stages
+
+
+def run_recipe(
+    name: str,
+    config: Mapping[str, Any],
+    config_files: Sequence[str] = (),
+    command: Sequence[str] = (),
+) -> int:
+    """Run the action; returns the exit status.
+
+    Args:
+        name: of the recipe.
+        config: ``dataset`` and keys for all stages (``preset``, ``device``...); keys that begin
+            with a stage's name go to it alone (``base.max_steps``); a stage's name itself is a
+            checkpoint or run id that serves instead of the stage, or null to leave it out.
+
+    Raises:
+        ConfigError: unknown recipe or key, or no dataset.
+    """
+    from talkingface.quick_start.quick_start import run_config
+
+    entry = get_registry(config.get("plugin_path")).entry("recipe", name)
+    stages = read_stages(entry)
+    if not config.get("dataset"):
+        raise ConfigError(f"--recipe={entry.name} needs --dataset=<Dataset>")
+    common, own, given = divide(stages, config)
+    setup_logging(str(config.get("log_level", "info")))
+    for stage in stages:  # everything that can be wrong is found before the first training
+        configure(stage, common, own, {}, config_files)
+    record = _record_path(entry, common, own)
+    done: dict[str, dict[str, Any]] = _read(record)
+    outputs: dict[str, str | None] = {}
+    lines = []
+    for number, stage in enumerate(stages, 1):
+        title = f"stage {number} of {len(stages)}, {stage.name} ({stage.model})"
+        if stage.name in given:
+            outputs[stage.name] = given[stage.name]
+            lines.append(f"  {title}: given, {given[stage.name] or 'left out'}")
+            continue
+        cfg = configure(stage, common, own, outputs, config_files)
+        finished = done.get(stage.name, {})
+        if finished.get("hash") == cfg.hash and Path(finished["checkpoint"]).is_file():
+            log.info("%s: done, %s", title, finished["run"])
+        else:
+            log.info("\n== %s", title)
+            started = time.monotonic()
+            result = run_config(cfg, command=command)
+            finished = done[stage.name] = {
+                "hash": cfg.hash,
+                "run": result.run_dir.name,
+                "checkpoint": str(result.checkpoint),
+                "minutes": (time.monotonic() - started) / 60,
+            }
+            write_json(record, done)
+        outputs[stage.name] = finished["checkpoint"]
+        lines.append(f"  {title}: {finished['run']}, {finished['minutes']:.1f} min")
+    log.info("\nrecipe %s on %s:\n%s", entry.name, config["dataset"], "\n".join(lines))
+    log.info("record: %s", shown(record))
+    return 0
+
+
+def divide(
+    stages: list[Stage], config: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[str, str | None]]:
+    """Keys for all stages, keys of single stages, and checkpoints that stand for stages."""
+    names = {stage.name for stage in stages}
+    common: dict[str, Any] = {}
+    own: dict[str, dict[str, Any]] = {name: {} for name in names}
+    given: dict[str, str | None] = {}
+    for key, value in config.items():
+        head, dot, rest = key.partition(".")
+        if head not in names:
+            common[key] = value
+        elif dot:
+            own[head][rest] = value
+        else:
+            given[head] = value
+    return common, own, given
+
+
+def configure(
+    stage: Stage,
+    common: Mapping[str, Any],
+    own: Mapping[str, Mapping[str, Any]],
+    outputs: Mapping[str, str | None],
+    config_files: Sequence[str],
+) -> Config:
+    """The configuration of a stage; inputs that are not known yet keep their defaults."""
+    wired = {key: outputs[source] for key, source in stage.inputs.items() if source in outputs}
+    settings = {key: value for key, value in common.items() if key != "model"}
+    return load_config(
+        stage.model,
+        str(common["dataset"]),
+        config_files=config_files,
+        overrides={"resume": "auto", **stage.settings, **wired},
+        cli={**settings, **own[stage.name]},
+    )
+
+
+def _record_path(entry: Entry, common: Mapping[str, Any], own: Mapping[str, Any]) -> Path:
+    """Where a recipe notes its finished stages; other settings are another record."""
+    asked = json.dumps([common, own], sort_keys=True, default=str)
+    name = f"{common['dataset']}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}.json"
+    saved = resolve(str(common.get("checkpoint_dir", "saved")))
+    return saved / "recipes" / entry.name / name
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}

@@ -1,0 +1,249 @@
+"""Stage 2 of HyperLips on real files: the folders of the preparation, items, and dubbing."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from trainkit import differences
+
+from talkingface.config.config import Config, load_config
+from talkingface.data.clips import Clip, discover_clips, read_filelist
+from talkingface.data.dataprocess.hyperlipshr_process import PARTS, HyperLipsHRProcess
+from talkingface.data.dataset.hyperlipshr_dataset import HyperLipsHRDataset
+from talkingface.data.media.audio import load_audio
+from talkingface.data.media.reader import read_frames, read_image
+from talkingface.model.weights import sha256_of
+from talkingface.pipeline.dubbing_hr import HyperLipsHRPipeline
+from talkingface.quick_start.helpers import (
+    build_model,
+    build_pipeline,
+    config_of_checkpoint,
+    load_model_weights,
+)
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def prepared(tiny_synthetic: Path, tiny_base: Path, tmp_path_factory) -> Path:
+    """Root of a dataset that is prepared for HyperLipsHR, with the clips of tiny_synthetic."""
+    root = tmp_path_factory.mktemp("hr")
+    report = HyperLipsHRProcess(configured(root, tiny_synthetic, tiny_base)).run(workers=1)
+    assert report.of("ok") and not report.of("failed")
+    return root
+
+
+def configured(root: Path, synthetic: Path, base: Path, **settings) -> Config:
+    overrides = {
+        "root": str(root),
+        "data_root": str(synthetic / "dataset/Synthetic-tiny/data"),
+        "weights.base": str(base),
+        "device": "cpu",
+        "num_workers": 0,
+        "show_progress": False,
+        "face.min_face_ratio": 0.1,
+        **{key.replace("__", "."): value for key, value in settings.items()},
+    }
+    return load_config("HyperLipsHR", "MEAD", preset="tiny", overrides=overrides)
+
+
+@pytest.fixture
+def with_(prepared, tiny_synthetic, tiny_base):
+    """``with_(data__patch=48)``: the configuration with further settings."""
+    return lambda **settings: configured(prepared, tiny_synthetic, tiny_base, **settings)
+
+
+@pytest.fixture
+def cfg(with_) -> Config:
+    return with_()
+
+
+def clip_of(process: HyperLipsHRProcess, name: str) -> Clip:
+    (clip,) = (c for c in discover_clips(process.cfg.data_dir, process.cfg.clips) if c.id == name)
+    return clip
+
+
+# -- preparation -----------------------------------------------------------------------------------
+
+
+def test_the_folders_of_the_seed_hold_one_file_per_frame_and_part(cfg):
+    folder = cfg.dataset_root / "preprocessed_data" / "HR_Train_Dateset"
+    names = read_filelist(cfg.filelist("train"))
+    assert names
+    for name in names:
+        numbers = [
+            {p.stem for p in (folder / part / name).iterdir() if p.suffix in (".jpg", ".png")}
+            for part in PARTS
+        ]
+        assert len(numbers[0]) >= 45 and all(found == numbers[0] for found in numbers)
+        sizes = {part: read_image(next((folder / part / name).glob("7.*"))).shape for part in PARTS}
+        assert sizes["GT_IMG"] == sizes["GT_MASK"] == sizes["GT_SKETCH"] == (128, 128, 3)
+        assert sizes["HYPER_IMG"] == sizes["HYPER_SKETCH"] == (128, 128, 3)
+        for part in ("GT_MASK", "GT_SKETCH", "HYPER_SKETCH"):
+            picture = read_image(next((folder / part / name).glob("7.png")))
+            assert set(np.unique(picture)) <= {0, 255}
+
+
+def test_the_prepared_picture_is_the_one_that_generation_gives_the_decoder(cfg):
+    """Training and inference see the same input: picture and sketch, bit by bit."""
+    name = read_filelist(cfg.filelist("test"))[0]
+    process = HyperLipsHRProcess(cfg)
+    clip = clip_of(process, name).path
+    pipeline = hr_pipeline(cfg)
+    seen: list[tuple[np.ndarray, np.ndarray]] = []
+    sharpen = pipeline._sharpen
+    pipeline._sharpen = lambda faces, lines: (seen.extend(zip(faces, lines, strict=True)),
+                                              sharpen(faces, lines))[1]  # fmt: skip
+    list(pipeline.faces(pipeline.prepare(clip), load_audio(clip, 16000)))
+    for number in (0, 11, 30):
+        for part, picture in zip(("HYPER_IMG", "HYPER_SKETCH"), seen[number], strict=True):
+            stored = read_image(process.part(part, name) / f"{number}.png")[..., ::-1]
+            assert np.array_equal(
+                stored, np.broadcast_to(picture.reshape(128, 128, -1), (128, 128, 3))
+            )
+
+
+def test_another_base_makes_the_prepared_files_stale(cfg, with_, tiny_base, tmp_path):
+    process = HyperLipsHRProcess(cfg)
+    assert process.settings()["base"] == sha256_of(tiny_base)
+    content = torch.load(tiny_base, weights_only=True)
+    content["global_step"] += 1
+    torch.save(content, tmp_path / "other.ckpt")
+    other = HyperLipsHRProcess(with_(weights__base=str(tmp_path / "other.ckpt")))
+    assert other.settings_hash() != process.settings_hash()
+
+
+# -- items -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [128, 256])
+def test_items_are_whole_pictures_and_the_lips_lie_in_their_rectangle(cfg, with_, size):
+    data = HyperLipsHRDataset(cfg, "test")
+    data.cfg = with_(model_params__image_size=size)
+    item = data.load_item(data.index[0], np.random.default_rng(0))
+    frames = cfg.data.frames
+    assert item["hyper_img"].shape == item["hyper_sketch"].shape == (3, frames, 128, 128)
+    assert item["gt_img"].shape == (3, frames, size, size)
+    top, bottom, left, right = item["coords"][0] / size
+    assert 0.45 < top < bottom < 1 and 0.1 < left < right < 0.9
+
+
+def test_squares_show_the_same_place_in_input_and_target_and_hold_the_lips(with_):
+    cfg = with_(data__patch=48)
+    whole, cut = HyperLipsHRDataset(cfg, "train"), HyperLipsHRDataset(cfg, "train")
+    whole.patch = None
+    places = set()
+    for seed in range(8):
+        full, part = (d.load_item(d.index[0], np.random.default_rng(seed)) for d in (whole, cut))
+        assert part["hyper_img"].shape == (3, 1, 48, 48) == part["gt_img"].shape
+        y, x = find(full["hyper_img"][:, 0], part["hyper_img"][:, 0])
+        places.add((y, x))
+        for key in ("hyper_sketch", "gt_img"):
+            assert np.array_equal(full[key][..., y : y + 48, x : x + 48], part[key])
+        moved = np.clip(full["coords"] - [y, y, x, x], 0, 48)
+        assert np.array_equal(moved, part["coords"])
+        top, bottom, left, right = part["coords"][0]
+        assert bottom > top and right > left
+    assert len(places) > 3
+    assert HyperLipsHRDataset(cfg, "test").patch is None
+
+
+def find(whole: np.ndarray, part: np.ndarray) -> tuple[int, int]:
+    """Where a square (3,p,p) lies in a picture (3,H,W)."""
+    side = part.shape[-1]
+    windows = np.lib.stride_tricks.sliding_window_view(whole, (side, side), axis=(1, 2))
+    hits = np.argwhere((windows == part[:, None, None]).all(axis=(0, 3, 4)))
+    assert len(hits) == 1
+    return tuple(int(v) for v in hits[0])
+
+
+# -- generation ------------------------------------------------------------------------------------
+
+
+def hr_pipeline(cfg: Config) -> HyperLipsHRPipeline:
+    torch.manual_seed(0)
+    return build_pipeline(cfg, build_model(cfg).eval(), CPU)
+
+
+@pytest.mark.parametrize("size", [128, 256, 512])
+def test_the_decoder_gets_128_pixels_and_gives_its_own_size(with_, talking_clip, size):
+    pipeline = hr_pipeline(with_(model_params__image_size=size))
+    shapes = []
+    pipeline.decoder.register_forward_pre_hook(lambda _, args: shapes.append(args[0].shape[-2:]))
+    wave = load_audio(talking_clip, 16000)[:9600]
+    faces = [face for *_, face in pipeline.faces(pipeline.prepare(talking_clip), wave)]
+    assert {tuple(shape) for shape in shapes} == {(128, 128)}
+    assert {face.shape for face in faces} == {(size, size, 3)}
+
+
+def test_the_official_behaviour_feeds_the_decoder_at_its_output_size(with_, talking_clip):
+    pipeline = hr_pipeline(with_(model_params__image_size=256, infer__legacy_input=True))
+    wave = load_audio(talking_clip, 16000)[:4800]
+    (first, *_) = [f for *_, f in pipeline.faces(pipeline.prepare(talking_clip), wave)]
+    assert first.shape == (512, 512, 3)
+
+
+def test_every_frame_is_there_and_pixels_outside_the_blend_keep_every_bit(cfg, talking_clip):
+    pipeline = hr_pipeline(cfg)
+    source = pipeline.prepare(talking_clip)
+    wave = load_audio(talking_clip, 16000)
+    made = list(pipeline.generate(source, wave))
+    real = list(read_frames(talking_clip, fps=25))
+    assert len(made) == pipeline.frame_count(source, wave)
+    for number in (0, 20, 40):
+        x0, y0, x1, y1 = source.track.boxes[number].round().astype(int)
+        changed = (made[number] != real[number]).any(axis=-1)
+        assert changed.any()
+        changed[max(y0, 0) : y1, max(x0, 0) : x1] = False
+        assert not changed.any()
+
+
+def test_the_first_stage_alone_is_a_row_of_the_table(cfg, talking_clip):
+    pipeline = hr_pipeline(cfg)
+    assert "first_stage" in pipeline.baselines
+    wave = load_audio(talking_clip, 16000)[:9600]
+    source = pipeline.prepare(talking_clip)
+    alone = [f for *_, f in pipeline.faces(source, wave, baseline="first_stage")]
+    sharp = [f for *_, f in pipeline.faces(source, wave)]
+    assert len(alone) == len(sharp) and {f.shape for f in alone} == {(128, 128, 3)}
+    assert not np.array_equal(alone[0], sharp[0])
+
+
+def test_a_face_is_missed_in_no_picture_without_saying_so(cfg, prepared, caplog, monkeypatch):
+    from talkingface.data.face import mesh
+
+    monkeypatch.setattr(mesh.FaceMesher, "__call__", lambda self, rgb: np.zeros((0, 478, 3)))
+    logging.getLogger("talkingface").propagate = True
+    process = HyperLipsHRProcess(cfg)
+    clip = process.open_clip(clip_of(process, read_filelist(cfg.filelist("test"))[0]))
+    out = prepared / "missed"
+    out.mkdir()
+    with caplog.at_level(logging.WARNING, logger="talkingface"):
+        process.prepare_clip(clip, out)
+    assert "no face in" in caplog.text
+    assert not any(read_image(p).any() for p in (out / "HYPER_SKETCH").glob("*.png"))
+
+
+# -- which base ------------------------------------------------------------------------------------
+
+
+def test_generation_uses_the_base_that_the_decoder_was_trained_with(
+    with_, tiny_base, tmp_path, caplog
+):
+    model = build_model(with_(weights__base="auto")).eval()
+    model.trained_with = {"base": {"path": str(tiny_base), "sha256": sha256_of(tiny_base)}}
+    build_pipeline(model.cfg, model, CPU)
+    expected = build_model(load_config(overrides=config_of_checkpoint(tiny_base)))
+    load_model_weights(expected, tiny_base)
+    assert differences(expected.network.state_dict(), model.frozen["base"].state_dict()) == []
+
+    logging.getLogger("talkingface").propagate = True
+    model = build_model(model.cfg).eval()
+    model.trained_with = {"base": {"path": str(tmp_path / "gone.ckpt"), "sha256": "0"}}
+    with pytest.raises(Exception, match="needs weights"), caplog.at_level(logging.WARNING):
+        build_pipeline(model.cfg, model, CPU)
+    assert "gone or changed" in caplog.text

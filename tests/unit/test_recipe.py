@@ -1,0 +1,129 @@
+"""--recipe: stages in order, wired together, resumable, wrong ones explained before any work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from talkingface.errors import ConfigError
+from talkingface.quick_start import quick_start
+from talkingface.quick_start.recipe import divide, read_stages, run_recipe
+from talkingface.registry import get_registry
+
+STAGES = [
+    {"name": "expert", "model": "SyncExpert"},
+    {"name": "base", "model": "HyperLipsBase", "inputs": {"weights.sync_expert": "expert"}},
+]
+
+
+def entry(stages: Any, path: str = "r.yaml") -> SimpleNamespace:
+    return SimpleNamespace(meta={"stages": stages}, path=Path(path), name="r")
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch, root: Path) -> list:
+    """Configurations that would have been trained; each leaves a checkpoint."""
+    seen: list = []
+
+    def fake(cfg, command=()):
+        seen.append(cfg)
+        folder = root / "saved" / cfg.model / cfg.dataset / f"run{len(seen)}" / "checkpoints"
+        folder.mkdir(parents=True)
+        (folder / "best.ckpt").write_bytes(b"x")
+        return quick_start.RunResult(folder.parent, folder / "best.ckpt")
+
+    monkeypatch.setattr(quick_start, "run_config", fake)
+    return seen
+
+
+def recipe(**config: Any) -> int:
+    return run_recipe("hyperlips", {"dataset": "Synthetic", "preset": "tiny", **config})
+
+
+def test_stages_run_in_order_and_take_what_earlier_ones_made(runs):
+    assert recipe() == 0
+    assert [cfg.model for cfg in runs] == ["SyncExpert", "HyperLipsBase", "HyperLipsHR"]
+    assert runs[1].weights.sync_expert.endswith("SyncExpert/Synthetic/run1/checkpoints/best.ckpt")
+    assert runs[2].weights.base.endswith("HyperLipsBase/Synthetic/run2/checkpoints/best.ckpt")
+    assert {cfg.preset for cfg in runs} == {"tiny"} and {cfg.resume for cfg in runs} == {"auto"}
+
+
+def test_the_same_command_again_does_nothing_and_a_lost_checkpoint_is_made_again(runs):
+    recipe()
+    recipe()
+    assert len(runs) == 3
+    Path(runs[2].weights.base).unlink()
+    recipe()
+    # The base is trained again, and what stands on it too: its file is another one now.
+    assert [cfg.model for cfg in runs[3:]] == ["HyperLipsBase", "HyperLipsHR"]
+
+
+def test_a_stopped_recipe_goes_on_with_the_stage_that_was_stopped(runs, monkeypatch):
+    work = quick_start.run_config
+
+    def stopped(cfg, command=()):
+        if cfg.model == "HyperLipsBase":
+            raise KeyboardInterrupt
+        return work(cfg, command)
+
+    monkeypatch.setattr(quick_start, "run_config", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        recipe()
+    monkeypatch.setattr(quick_start, "run_config", work)
+    recipe()
+    assert [cfg.model for cfg in runs] == ["SyncExpert", "HyperLipsBase", "HyperLipsHR"]
+
+
+def test_settings_of_a_stage_go_to_it_alone_and_given_weights_replace_it(runs):
+    recipe(**{"base.max_steps": 7, "expert": None})
+    assert [cfg.model for cfg in runs] == ["HyperLipsBase", "HyperLipsHR"]
+    assert runs[0].max_steps == 7 and runs[1].max_steps != 7
+    assert runs[0].weights.sync_expert is None
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"base.max_stepz": 1}, "max_stepz"),
+        ({"dataset": None}, "needs --dataset"),
+        ({"preset": "huge"}, "huge"),
+        ({"loss.disc_wt": 1}, "unknown key 'loss'"),  # only some stages have it: base.loss.disc_wt
+    ],
+)
+def test_wrong_keys_are_found_before_any_stage_runs(runs, config, message):
+    with pytest.raises(ConfigError, match=message):
+        recipe(**config)
+    assert runs == []
+
+
+def test_keys_are_divided_by_the_name_they_begin_with():
+    stages = read_stages(entry(STAGES))
+    config = {"device": "cpu", "base.optim.beta": 1, "base": "run7", "based.x": 2}
+    common, own, given = divide(stages, config)
+    assert common == {"device": "cpu", "based.x": 2}
+    assert own == {"expert": {}, "base": {"optim.beta": 1}} and given == {"base": "run7"}
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([], "needs stages"),
+        ([{"name": "a"}], "needs name and model"),
+        ([{"name": "a", "model": "M", "input": {}}], "unknown key 'input'"),
+        ([{"name": "a", "model": "M", "inputs": {"weights.x": "b"}}], "no stage before it"),
+        ([{"name": "a", "model": "M"}, {"name": "a", "model": "M"}], "a second stage 'a'"),
+    ],
+)
+def test_a_wrong_recipe_is_explained(stages, message):
+    with pytest.raises(ConfigError, match=message):
+        read_stages(entry(stages))
+
+
+def test_every_recipe_of_the_toolkit_can_be_read():
+    recipes = get_registry().entries("recipe")
+    assert "hyperlips" in recipes
+    for item in recipes.values():
+        assert read_stages(item) and item.summary
