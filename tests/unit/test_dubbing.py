@@ -338,3 +338,81 @@ def test_an_unknown_baseline_is_refused(make, source):
     pipeline = make()
     with pytest.raises(DataError, match="no baseline 'magic'"):
         list(pipeline.generate(pipeline.prepare(source), wave_for(2), baseline="magic"))
+
+
+def test_a_long_work_shows_how_far_it_is_and_how_fast(make, source, tmp_path, capfd):
+    import talkingface.data.face.scan as scan
+
+    marker = tmp_path / "copy.mp4"
+    marker.write_bytes(source.read_bytes() + b" ")  # other bytes: its faces are not cached
+    make().render(marker, speech(6.0), tmp_path / "out.mp4", show_progress=True)
+    shown = capfd.readouterr().err
+    assert f"faces of {marker.name}" in shown and "out.mp4" in shown
+    assert "s per second of video" in shown
+    make().render(marker, speech(0.5), tmp_path / "out.mp4", show_progress=False)
+    assert "out.mp4" not in capfd.readouterr().err
+    assert scan.cache_folder().is_dir()
+
+
+def test_the_blend_has_no_seam(make, source, originals):
+    """The mask fades: neighbouring pixels of the difference never jump."""
+    pipeline = make()
+    identity = pipeline.prepare(source)
+    white = np.full((32, 32, 3), 255, np.uint8)
+    black = np.zeros_like(originals[0])
+    weights = pipeline._paste(identity, 3, black, white)[..., 0].astype(int)
+    box = identity.track.boxes[3]
+    steps = [np.abs(np.diff(weights, axis=axis)).max() for axis in (0, 1)]
+    width = 0.06 * (box[3] - box[1])  # infer.blend
+    assert max(steps) <= 1.5 * 255 / width + 2
+    chin = identity.track.landmarks[3, 152, :2].round().astype(int)
+    lips = identity.track.landmarks[3, 13, :2].round().astype(int)
+    assert weights[lips[1], lips[0]] == 255 and weights[chin[1] - 2, chin[0]] > 100
+
+
+def test_a_restoration_of_ones_own_and_sharpening_change_the_face_and_nothing_else(
+    make, source, originals, tmp_path
+):
+    (tmp_path / "restorers.py").write_text(
+        "class Brighter:\n"
+        "    def __call__(self, face):\n"
+        "        assert face.dtype == 'uint8' and face.shape == (32, 32, 3)\n"
+        "        return (face // 2 + 128).astype('uint8')\n"
+        "def plain(face):\n"
+        "    return face\n"
+    )
+    folder = str(tmp_path)
+    plain, same, bright, sharp = (
+        # A picture with details; the untrained network paints none.
+        list(
+            make(**settings).generate(
+                make().prepare(source), wave_for(5), baseline="copy_reference"
+            )
+        )
+        for settings in (
+            {},
+            {"infer__restore": "restorers:plain", "plugin_path": folder},
+            {"infer__restore": "restorers:Brighter", "plugin_path": folder},
+            {"infer__sharpen": 1.0},
+        )
+    )
+    assert np.array_equal(plain, same)
+    box = make().prepare(source).track.boxes[2]
+    inside = lower_half(box, originals[0].shape[:2])
+    for other in (bright, sharp):
+        differs = (plain[2] != other[2]).any(axis=-1)
+        assert differs[inside].any()
+        differs[inside] = False
+        assert not differs.any()
+    assert bright[2].mean() > plain[2].mean()
+
+
+def test_one_of_two_people_is_chosen_by_a_word(make, shared, tmp_path):
+    (clip,) = (shared / "hard_cases").glob("two_faces_split_screen.mp4")
+    paths = {}
+    for side in ("left", "right", "largest", 0):
+        pipeline = make(face=side)
+        box = pipeline.prepare(clip).track.boxes[0]
+        paths[side] = (box[0] + box[2]) / 2
+    assert paths["left"] == paths[0] < paths["right"]
+    assert paths["largest"] in (paths["left"], paths["right"])

@@ -181,6 +181,7 @@ def scan_video(
     Raises:
         DataError: the file cannot be decoded.
     """
+    from talkingface.data.media.probe import probe
     from talkingface.data.media.reader import is_image, read_frames, read_image
 
     settings = (
@@ -196,9 +197,15 @@ def scan_video(
             return FaceScan(**{**values, "n_frames": int(values["n_frames"])})
         except Exception as error:  # damaged files make numpy and zipfile raise all kinds
             log.warning("%s is damaged (%s); detecting again", stored, error)
-    frames = [read_image(path)] if is_image(path) else read_frames(path, fps=fps)
+    still = is_image(path)
+    frames = [read_image(path)] if still else read_frames(path, fps=fps)
     watched = progress(
-        frames, desc=f"faces of {Path(path).name}", unit="frame", show=show_progress, leave=False
+        frames,
+        desc=f"faces of {Path(path).name}",
+        total=1 if still or not show_progress else round(probe(path).duration * fps) or None,
+        unit="frame",
+        show=show_progress,
+        leave=False,
     )
     scan = scan_frames(
         watched,

@@ -1,0 +1,89 @@
+"""Models in a row as a user runs them (minutes; run with -m slow)."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import REPOSITORY, SCRIPT, SMALL, run_command
+from trainkit import differences
+
+pytestmark = pytest.mark.slow
+
+
+def checkpoint(root: Path, model: str, dataset: str) -> dict:
+    (path,) = root.glob(f"saved/{model}/{dataset}/*/checkpoints/last.ckpt")
+    return torch.load(path, weights_only=True)
+
+
+def test_the_two_commands_of_the_seed_run_on_one_unmodified_mead_yaml(shared, tmp_path):
+    """Contract A18 and A19, on the MEAD samples."""
+    clips = shared / "real" / "mead"
+    before = (REPOSITORY / "properties/dataset/MEAD.yaml").read_bytes()
+    (tmp_path / "dataset/MEAD").mkdir(parents=True)
+    (tmp_path / "dataset/MEAD/data").symlink_to(clips)
+    for model in ("HyperLipsBase", "HyperLipsHR"):
+        done = run_command(
+            [f"--model={model}", "--dataset=MEAD", "--preset=tiny"], tmp_path, timeout=900
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert "copy reference" in done.stdout
+    assert (REPOSITORY / "properties/dataset/MEAD.yaml").read_bytes() == before
+    parts = {p.name for p in (tmp_path / "dataset/MEAD/preprocessed_data").iterdir()}
+    assert {"imgs", "HR_Train_Dateset"} <= parts
+    trained = checkpoint(tmp_path, "HyperLipsHR", "MEAD")
+    again = ["--model=HyperLipsHR", "--dataset=MEAD", "--preset=tiny", "--stages=train"]
+    assert run_command([*again, "--max_steps=1", "--checkpoint_dir=one"], tmp_path).returncode == 0
+    (first,) = tmp_path.glob("one/HyperLipsHR/MEAD/*/checkpoints/last.ckpt")
+    start = torch.load(first, weights_only=True)["state_dict"]
+    for network in ("generator", "discriminator"):  # each by its own optimizer
+        weights = [k for k in start if k.startswith(network) and k.endswith("weight")]
+        assert weights and any(not torch.equal(start[k], trained["state_dict"][k]) for k in weights)
+    assert {key.split(".")[0] for key in start} == {"generator", "discriminator"}
+    assert trained["frozen_weights"]["base"]["path"].endswith("best.ckpt")
+
+
+def recipe(root: Path) -> list[str]:
+    return [
+        *("--recipe=hyperlips", "--dataset=Synthetic", "--device=cpu", "--eval_clips=1"),
+        *("--n_preview=0", "--save_minutes=0.02", *SMALL),
+    ]
+
+
+def test_a_recipe_that_is_killed_goes_on_where_it_was_and_is_then_done(tmp_path):
+    environment = {"TALKINGFACE_ROOT": str(tmp_path)}
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), *recipe(tmp_path)],
+        env={**__import__("os").environ, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob("saved/HyperLipsBase/*/*/checkpoints/last.ckpt")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (expert,) = tmp_path.glob("saved/SyncExpert/*/*/checkpoints/last.ckpt")
+    stamp = expert.stat().st_mtime_ns
+
+    done = run_command(recipe(tmp_path), tmp_path, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert expert.stat().st_mtime_ns == stamp
+    runs = {model: len(list(tmp_path.glob(f"saved/{model}/Synthetic/*/config.yaml")))
+            for model in ("SyncExpert", "HyperLipsBase", "HyperLipsHR")}  # fmt: skip
+    assert runs == {"SyncExpert": 1, "HyperLipsBase": 1, "HyperLipsHR": 1}
+    base = checkpoint(tmp_path, "HyperLipsBase", "Synthetic")
+    assert Path(base["frozen_weights"]["sync_expert"]["path"]).parents[1] == expert.parents[1]
+    metrics = json.loads(next(tmp_path.glob("results/HyperLipsHR/*/*/metrics.json")).read_text())
+    assert "first stage, enlarged" in metrics["rows"]
+
+    again = run_command(recipe(tmp_path), tmp_path, timeout=300)
+    assert again.returncode == 0 and again.stdout.count(": done,") == 3
+    assert differences(base, checkpoint(tmp_path, "HyperLipsBase", "Synthetic")) == []
