@@ -30,7 +30,7 @@ from talkingface.data.face.tracking import follow
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.reader import read_frames
 from talkingface.data.media.writer import VideoWriter
-from talkingface.pipeline.dubbing import DubbingPipeline, DubbingSource
+from talkingface.pipeline.dubbing import DubbingPipeline
 from talkingface.pipeline.dubbing_hr import HyperLipsHRPipeline
 from talkingface.quick_start.helpers import build_model
 from talkingface.utils.env import import_cv2
@@ -89,10 +89,9 @@ def our_chain(
     scans: list = []
     found = {"tracking": True, "max_faces": cfg.face.max_faces, "max_side": cfg.face.max_side}
     steps["find faces, track"] = ms(lambda: scans.append(scan_frames(frames, **found)), count)
-    track = follow(scans[0], fps=FPS, smoothing=cfg.face.box_smoothing)
     steps["boxes, persons"] = ms(lambda: follow(scans[0], fps=FPS), count)
-    reference = pipeline._crop(frames[0], track.boxes[0])
-    source = DubbingSource(video, track, track.found, reference)
+    source = pipeline.prepare(video)
+    track = source.track
     windows = pipeline._windows(wave)[:count]
     codes: list = []
     steps["sound"] = ms(lambda: codes.extend(pipeline._codes(windows)), len(windows))
@@ -115,7 +114,8 @@ def our_chain(
     if isinstance(pipeline, HyperLipsHRPipeline):
         items = [(n, frames[n], face) for n, face in zip(numbers, faces, strict=True)]
         lined: list = []
-        steps["sketches"] = ms(lambda: lined.extend(pipeline._sketched(items)), len(numbers))
+        draw = lambda: lined.extend(pipeline._sketched(items, track.segments))  # noqa: E731
+        steps["sketches"] = ms(draw, len(numbers))
         faces = []
 
         def sharpen() -> None:

@@ -35,8 +35,8 @@ BOTH: dict[str, dict[str, Any]] = {
     "reference: the frame itself": {"infer.reference": "self"},
 }
 HR: dict[str, dict[str, Any]] = {
-    "sketch not smoothed": {"infer.sketch_smoothing": 0.0},
-    "sketch unlike training": {"infer.sketch": "upstream", "infer.sketch_smoothing": 0.0},
+    "sketch not smoothed": {"data.sketch_smoothing": 0.0},
+    "sketch unlike training": {"data.sketch": "upstream", "data.sketch_smoothing": 0.0},
     "stage 2 fed at its output size": {"infer.legacy_input": True},
 }
 OUTPUTS = ("lip_jitter_ratio", "head_jitter_ratio", "jitter_ratio", "LMD", "LMD_v")

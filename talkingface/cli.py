@@ -197,6 +197,13 @@ def _dispatch(args: Arguments) -> int:
         return 0
     action = _action(args)
     _refuse_stray_options(args, action)
+    for flag in ("dry_run", "print_config") if action == "recipe" else ():
+        if flag in args.flags:
+            raise ConfigError(
+                f"--{flag} belongs to a single model: use --model instead of --recipe"
+            )
+    if action == "recipe" and args.config.get("model"):
+        raise ConfigError("--recipe names its models itself; leave --model out")
     if action == "prepare":
         from talkingface.quick_start.prepare import prepare_videos
 

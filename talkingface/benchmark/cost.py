@@ -66,8 +66,11 @@ def measure_network(pipeline: Pipeline, clip: Clip) -> Cost:
     """Parameters and operations of a pipeline; generates one second of video."""
     from torch.utils.flop_counter import FlopCounterMode
 
+    model = pipeline.model
+    helpers = [n for n, helper in model.frozen_networks().items() if helper.generates]
+    networks = [model.network, *(model.frozen[name] for name in helpers if name in model.frozen)]
     cost = Cost(
-        parameters=sum(p.numel() for p in pipeline.model.network.parameters()),
+        parameters=sum(p.numel() for net in networks for p in net.parameters()),
         device=_device_name(pipeline.device),
     )
     frames = max(1, round(_PROBE_SECONDS * pipeline.cfg.fps))

@@ -48,9 +48,12 @@ class Generator:
     @cached_property
     def state(self) -> str:
         """Changes when the same source and sound would give another video."""
+        from talkingface.quick_start.helpers import stage_files
+
         infer = json.dumps(self.cfg.to_dict().get("infer", {}), sort_keys=True, default=str)
         device = choose_device(self.cfg.device).type
-        return f"{file_state(self.checkpoint)} {self.cfg.hash} {infer} {device}"
+        files = [self.checkpoint, *stage_files(self.cfg, self.checkpoint)]
+        return f"{' '.join(map(file_state, files))} {self.cfg.hash} {infer} {device}"
 
     @property
     def kind(self) -> type[Pipeline]:

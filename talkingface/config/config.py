@@ -292,7 +292,8 @@ def load_config(
 
     layers = [_overall_layer(registry)]
     for entry in (model_entry, dataset_entry):
-        layers.append(Layer(shown(entry.path), _copy(entry.values), dict(entry.lines)))
+        values = nest(spelled_out(_copy(entry.values)))
+        layers.append(Layer(shown(entry.path), values, dict(entry.lines)))
     layers += _pair_layers(registry, model_entry, dataset_entry)
     if preset:
         layers += _preset_layers(preset, model_entry, dataset_entry)

@@ -31,6 +31,7 @@ class FrozenNetwork:
         required: missing weights are an error, not a note.
         also: further official files that belong to the same network.
         generates: the pipeline needs it as well, not only the losses.
+        agree: keys that must have the values with which a trained ``model`` was trained.
     """
 
     build: Callable[[], nn.Module]
@@ -41,6 +42,7 @@ class FrozenNetwork:
     required: bool = False
     also: tuple[str, ...] = ()
     generates: bool = False
+    agree: tuple[str, ...] = ()
 
 
 class AbstractTalkingFace(nn.Module):
@@ -68,6 +70,7 @@ class AbstractTalkingFace(nn.Module):
         # Outside nn.Module's bookkeeping: neither in state_dict nor in any optimizer.
         self.__dict__["frozen"] = {}
         self.frozen_sources: dict[str, dict[str, str]] = {}
+        self.frozen_settings: dict[str, dict[str, Any]] = {}
         # Of loaded weights: the helpers they were trained with; True: not trained by the toolkit.
         self.trained_with: dict[str, dict[str, str]] = {}
         self.foreign_weights = False
@@ -112,14 +115,20 @@ class AbstractTalkingFace(nn.Module):
         return {}
 
     def attach_frozen(
-        self, name: str, network: nn.Module, source: dict[str, str] | None = None
+        self,
+        name: str,
+        network: nn.Module,
+        source: dict[str, str] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         """Hand over a loaded helper; it is put in eval mode and keeps no gradients.
 
         Args:
             source: path and SHA-256 of its weights, kept in checkpoints.
+            settings: configuration of the run that trained it; None for official files.
         """
         self.frozen[name] = network.eval().requires_grad_(False)
+        self.frozen_settings[name] = dict(settings or {})
         if source is not None:
             self.frozen_sources[name] = source
 

@@ -56,12 +56,14 @@ class Pipeline(ABC):
     baselines: tuple[str, ...] = ()
     # Whether the model draws random numbers; then generate() takes a ``seed`` too.
     stochastic: bool = False
+    # Whether the source's preparation shows a bar: as the rendering that asks for it.
+    show_progress: str | bool = False
 
     def __init__(self, cfg: Config, model: AbstractTalkingFace, device: torch.device) -> None:
         self.cfg, self.model, self.device = cfg, model, device
 
     @abstractmethod
-    def prepare(self, source: Path, show_progress: str | bool = False) -> Any:
+    def prepare(self, source: Path) -> Any:
         """What is known about a source (face track, reference...), reused for many sounds."""
 
     @abstractmethod
@@ -106,7 +108,8 @@ class Pipeline(ABC):
         """
         started = time.monotonic()
         wave = load_audio(audio, SAMPLE_RATE) if isinstance(audio, (str, Path)) else audio
-        identity = self.prepare(Path(source), show_progress)
+        self.show_progress = show_progress
+        identity = self.prepare(Path(source))
         heard = wave
         if frames is not None:
             missing = frames / self.cfg.fps + TAIL_SECONDS - len(wave) / SAMPLE_RATE

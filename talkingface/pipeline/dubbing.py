@@ -20,11 +20,13 @@ import torch
 
 from talkingface.data.face.boxes import crop_face, integer_box, resize_image
 from talkingface.data.face.masks import lower_face_weights, lower_half_weights
+from talkingface.data.face.series import fill_gaps, smooth_runs
+from talkingface.data.face.topology import FACE_OVAL
 from talkingface.data.face.tracking import FaceTrack, track_face
 from talkingface.data.media.mel import mel_windows, wav2lip_mel
 from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import is_image, read_frames, read_image
-from talkingface.errors import DataError
+from talkingface.errors import ConfigError, DataError
 from talkingface.model.fuse import optimize_for_inference
 from talkingface.pipeline.base import Pipeline
 from talkingface.registry import import_target
@@ -50,12 +52,14 @@ class DubbingSource:
         track: boxes per frame at the configured rate.
         paint: (T,) bool, frames whose mouth is repainted.
         reference: (S,S,3) uint8 BGR crop.
+        oval: (T,36,2) outline of the face in pixels, steady, gaps filled.
     """
 
     path: Path
     track: FaceTrack
     paint: np.ndarray
     reference: np.ndarray
+    oval: np.ndarray
 
     @property
     def still(self) -> bool:
@@ -74,7 +78,7 @@ class DubbingPipeline(Pipeline):
 
     # -- source -----------------------------------------------------------------------------------
 
-    def prepare(self, source: Path, show_progress: str | bool = False) -> DubbingSource:
+    def prepare(self, source: Path) -> DubbingSource:
         """Follow the face and take the reference crop.
 
         Raises:
@@ -87,7 +91,7 @@ class DubbingPipeline(Pipeline):
                 raise DataError(f"{source} has no picture; give a video or an image as the source.")
             if abs(info.fps - fps) > 0.01:
                 log.info("%s: converted from %.3f to %g frames/s", source.name, info.fps, fps)
-        track = track_face(source, fps=fps, options=self.cfg.face, show_progress=show_progress)
+        track = track_face(source, fps=fps, options=self.cfg.face, show_progress=self.show_progress)
         if track.found_ratio < 0.9:
             log.warning(
                 "%s: a face was found in only %.0f %% of the frames; the others stay as they are",
@@ -97,7 +101,11 @@ class DubbingPipeline(Pipeline):
         index = self._reference_index(track)
         frame = next(iter(self._forward(source, index, index + 1)))
         reference = self._crop(frame, track.boxes[index])
-        return DubbingSource(source, track, _close_gaps(track.found, fps), reference)
+        oval = track.landmarks[:, list(FACE_OVAL), :2].reshape(len(track), -1)
+        oval = smooth_runs(oval, self.cfg.face.box_smoothing * fps, track.segments)
+        oval = fill_gaps(oval).reshape(len(track), len(FACE_OVAL), 2)
+        paint = _close_gaps(track.found, fps)
+        return DubbingSource(source, track, paint, reference, oval.astype(np.float32))
 
     def _reference_index(self, track: FaceTrack) -> int:
         wanted = self.cfg.infer.reference_index if self.cfg.infer.reference == "index" else 0
@@ -147,11 +155,16 @@ class DubbingPipeline(Pipeline):
 
     # -- sound ------------------------------------------------------------------------------------
 
+    @property
+    def trained_offset(self) -> int:
+        """Mel shift of the training, in frames."""
+        return self.cfg.data.mel_frame_offset
+
     def _windows(self, wave: np.ndarray) -> np.ndarray:
         """(n,80,16) mel windows, one per output frame."""
         offset = self.cfg.infer.mel_frame_offset
         if offset is None:
-            offset = self.cfg.data.mel_frame_offset
+            offset = self.trained_offset
         return mel_windows(wav2lip_mel(wave), self.cfg.fps, offset=offset)
 
     def frame_count(self, identity: DubbingSource, wave: np.ndarray) -> int:
@@ -192,14 +205,30 @@ class DubbingPipeline(Pipeline):
         if options.sharpen > 0:
             face = sharpened(face, options.sharpen)
         if options.restore:
-            face = self._restorer(face)
+            face = self._restored(face)
         x0, y0, x1, y1 = integer_box(box, *frame.shape[:2])
-        marks = identity.track.landmarks[index, :, :2] - (x0, y0)
-        if options.mask == "landmarks" and np.isfinite(marks).all():
-            weights = lower_face_weights(marks, y1 - y0, x1 - x0, options.blend)
+        if options.mask == "landmarks":
+            oval = identity.oval[index] - (x0, y0)
+            weights = lower_face_weights(oval, y1 - y0, x1 - x0, options.blend)
         else:
             weights = lower_half_weights(y1 - y0, x1 - x0, options.blend)
         return paste_face(frame, face, box, weights)
+
+    def _restored(self, face: np.ndarray) -> np.ndarray:
+        """A face (S,S,3) uint8 RGB after ``infer.restore``.
+
+        Raises:
+            ConfigError: the function gives something else.
+        """
+        done = self._restorer(np.ascontiguousarray(face))
+        fits = isinstance(done, np.ndarray) and done.dtype == np.uint8 and done.ndim == 3
+        if not fits or done.shape[2] != 3:
+            got = f"{done.dtype} {done.shape}" if isinstance(done, np.ndarray) else type(done)
+            raise ConfigError(
+                f"infer.restore={self.cfg.infer.restore} must give a picture (H,W,3) uint8, not "
+                f"{got}"
+            )
+        return done
 
     @cached_property
     def _restorer(self) -> Callable[[np.ndarray], np.ndarray]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from talkingface.config.config import Config
     from talkingface.model.abstract_talkingface import AbstractTalkingFace
 
+_OFFICIAL_OFFSET = -1  # mel shift of the official training, in frames (spec section 7)
 _Face = tuple[int, np.ndarray, np.ndarray]  # source index, source frame, face crop BGR
 
 
@@ -35,6 +36,11 @@ class HyperLipsHRPipeline(DubbingPipeline):
         self.size = base.image_size
         self.output_size = cfg.model_params.image_size
 
+    @property
+    def trained_offset(self) -> int:
+        settings = self.model.frozen_settings.get("base") or {}
+        return settings["data"]["mel_frame_offset"] if settings else _OFFICIAL_OFFSET
+
     def faces(
         self, identity: DubbingSource, wave: np.ndarray, *, baseline: str | None = None
     ) -> Iterator[_Face]:
@@ -49,7 +55,7 @@ class HyperLipsHRPipeline(DubbingPipeline):
             for index, frame, _ in made:
                 yield index, frame, reference
             return
-        sketched = self._sketched(made)
+        sketched = self._sketched(made, identity.track.segments)
         while batch := list(islice(sketched, self.cfg.infer.batch_size)):
             sharp = self._sharpen([face for _, face, _ in batch], [line for *_, line in batch])
             for ((index, frame), _, _), face in zip(batch, sharp, strict=True):
@@ -61,17 +67,20 @@ class HyperLipsHRPipeline(DubbingPipeline):
         return self._crop(frame, identity.track.boxes[index], self.output_size)
 
     def _sketched(
-        self, faces: Iterable[_Face]
+        self, faces: Iterable[_Face], segments: np.ndarray
     ) -> Iterator[tuple[tuple[int, np.ndarray], np.ndarray, np.ndarray]]:
         """Pictures of the decoder's size with their sketches."""
-        options = self.cfg.infer
+        options = self.cfg.data
         thick = options.sketch == "upstream"
         if options.sketch == "auto":
             thick = self.model.foreign_weights
-        maker = SketchMaker(self.cfg.fps, options.sketch_smoothing, upstream=thick)
-        for index, frame, face in faces:
-            yield from maker.add((index, frame), resize_image(face, INPUT_SIZE))
-        yield from maker.finish()
+        with SketchMaker(self.cfg.fps, options.sketch_smoothing, upstream=thick) as maker:
+            last, jumps = None, 0
+            for index, frame, face in faces:
+                jumps += last is not None and abs(index - last) > 1  # the source begins anew
+                last, shot = index, (segments[index], jumps)
+                yield from maker.add((index, frame), resize_image(face, INPUT_SIZE), shot)
+            yield from maker.finish()
 
     @torch.no_grad()
     def _sharpen(self, faces: list[np.ndarray], sketches: list[np.ndarray]) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from talkingface.config.config import load_config
+from talkingface.config.merge import flatten
 from talkingface.errors import ConfigError, WeightsError
 from talkingface.model.abstract_talkingface import AbstractTalkingFace, FrozenNetwork
 from talkingface.model.weights import (
@@ -20,7 +21,7 @@ from talkingface.model.weights import (
     sha256_of,
 )
 from talkingface.pipeline.base import Pipeline
-from talkingface.quick_start.run_dir import newest_checkpoint
+from talkingface.quick_start.run_dir import named_weights, newest_checkpoint, saved_folder
 from talkingface.trainer.checkpoint import restore_networks
 from talkingface.utils.paths import resolve, shown
 
@@ -44,7 +45,8 @@ def build_pipeline(
     for name, helper in model.frozen_networks().items():
         if helper.generates and name not in model.frozen:
             path = _trained_with(cfg, model, name, helper)
-            model.attach_frozen(name, _frozen_network(cfg, helper, path))
+            network, settings = _frozen_network(cfg, name, helper, path)
+            model.attach_frozen(name, network, settings=settings)
             log.info("%s: weights of %s", helper.why, shown(path))
     return cfg.registry.resolve(cfg.model_entry, "pipeline")(cfg, model, device)
 
@@ -54,11 +56,19 @@ def _trained_with(
 ) -> Path:
     """The helper's file that loaded weights were trained with, unless the key names another."""
     source = model.trained_with.get(name)
-    if helper.weights == "auto" and source:
+    if source and helper.weights in ("auto", source["path"]):
         path = Path(source["path"])
         if path.is_file() and sha256_of(path) == source["sha256"]:
             return path
         log.warning("%s: %s, with which it was trained, is gone or changed", cfg.model, path)
+    if model.foreign_weights and helper.weights == "auto":
+        official = _official(cfg, helper)
+        if official is None:
+            raise WeightsError(
+                f"{helper.why} needs the official file that belongs to these weights: put "
+                f"{' or '.join(helper.files)} into {cfg.weights_dir}/, or set weights.{name}"
+            )
+        return official
     return required_weights(cfg, name)
 
 
@@ -80,7 +90,8 @@ def load_model_weights(model: AbstractTalkingFace, path: Path, trust: str | None
         log.debug("weights of %s, step %s", path, content["global_step"])
     else:
         log.info("%s", load_into(model, path, trust=trust))
-        model.foreign_weights = True
+        # Beside the weights that a run exports lies what they are.
+        model.foreign_weights = not path.with_name("weights.json").is_file()
 
 
 def attach_frozen(
@@ -106,29 +117,46 @@ def attach_frozen(
             ways = _ways(cfg, name, helper)
             if helper.required:
                 raise WeightsError(f"{helper.why} needs weights: {ways}")
-            log.info("%s is not used: no weights (%s)", helper.why, ways)
+            log.warning("%s is not used: no weights (%s)", helper.why, ways)
             continue
-        network = _frozen_network(cfg, helper, path)
-        model.attach_frozen(name, network, source={"path": str(path), "sha256": sha256_of(path)})
+        network, settings = _frozen_network(cfg, name, helper, path)
+        source = {"path": str(path), "sha256": sha256_of(path)}
+        model.attach_frozen(name, network, source, settings)
         log.info("%s: weights of %s", helper.why, shown(path))
 
 
 def find_weights(cfg: Config, helper: FrozenNetwork) -> Path | None:
-    """The file of a helper by its key: a path or run id, or what ``auto`` finds; None: none."""
+    """The file of a helper by its key: a path or run id, or what ``auto`` finds; None: none.
+
+    ``auto`` takes only runs that reached their end.
+    """
     if helper.weights != "auto":
-        if not helper.weights:
-            return None
-        path = cfg.weights_path(helper.weights)
-        saved = resolve(cfg.checkpoint_dir)
-        runs = sorted(saved.glob(f"{helper.model}/*/{helper.weights}/checkpoints/best.ckpt"))
-        return path if path.is_file() or not runs else runs[0]
+        return named_weights(cfg, helper.weights) if helper.weights else None
     trained = None
     if helper.model:
-        trained = newest_checkpoint(resolve(cfg.checkpoint_dir), helper.model, cfg.dataset)
-    folder = resolve(cfg.weights_dir)
-    official = next((folder / file for file in helper.files if (folder / file).is_file()), None)
+        trained = newest_checkpoint(saved_folder(cfg), helper.model, cfg.dataset, finished=True)
+    official = _official(cfg, helper)
     # What generates belongs to the data; a judge is the better the more it has seen.
     return trained or official if helper.generates else official or trained
+
+
+def _official(cfg: Config, helper: FrozenNetwork) -> Path | None:
+    """An official file of a helper whose further files are there too."""
+    folder = resolve(cfg.weights_dir)
+    if not all((folder / name).is_file() for name in helper.also):
+        return None
+    return next((folder / file for file in helper.files if (folder / file).is_file()), None)
+
+
+def stage_files(cfg: Config, checkpoint: Path) -> list[Path]:
+    """Files of the earlier stages with which a checkpoint generates."""
+    model = build_model(cfg)
+    content = read_weights(checkpoint, trust=cfg.trust_checkpoint)
+    ours = content.get("format") == CHECKPOINT_FORMAT
+    model.trained_with = dict(content.get("frozen_weights") or {}) if ours else {}
+    model.foreign_weights = not ours
+    helpers = model.frozen_networks().items()
+    return [_trained_with(cfg, model, name, h) for name, h in helpers if h.generates]
 
 
 def required_weights(cfg: Config, name: str) -> Path:
@@ -150,22 +178,29 @@ def _ways(cfg: Config, name: str, helper: FrozenNetwork) -> str:
     if helper.model:
         ways.append(f"train one with --model={helper.model} --dataset={cfg.dataset}")
     if helper.files:
-        ways.append(f"put {' or '.join(helper.files)} into {cfg.weights_dir}/")
+        further = "".join(f" and {file}" for file in helper.also)
+        ways.append(f"put {' or '.join(helper.files)}{further} into {cfg.weights_dir}/")
     return ", or ".join([*ways, f"set weights.{name}"])
 
 
-def stage_pipeline(cfg: Config, model: str, checkpoint: Path, device: torch.device) -> Pipeline:
-    """The generator of an earlier stage, with the generation keys and the faces of this one."""
-    stored = config_of_checkpoint(checkpoint, cfg.trust_checkpoint) or {
-        "model": model, "dataset": cfg.dataset,
-    }  # fmt: skip
-    if stored["model"] != model:
-        raise WeightsError(f"{checkpoint} belongs to {stored['model']}, not to {model}")
-    known = load_config(stored["model"], stored["dataset"], base=stored).to_dict()
-    shared = {key: value for key, value in cfg.infer.model_dump().items() if key in known["infer"]}
+def stage_pipeline(cfg: Config, name: str, checkpoint: Path, device: torch.device) -> Pipeline:
+    """The generator of an earlier stage as it generates by default, with the faces of this run.
+
+    Args:
+        name: of the helper.
+
+    Raises:
+        WeightsError, ConfigError: made for another model, or with keys that do not agree.
+    """
+    helper = build_model(cfg).frozen_networks()[name]
+    stored = _agreeing_settings(cfg, name, helper, checkpoint)
+    if stored is None:
+        stored = {"model": helper.model, "dataset": cfg.dataset, "fps": cfg.fps}
+    plain = load_config(stored["model"], stored["dataset"])
     own = load_config(
         stored["model"], stored["dataset"], base=stored,
-        overrides={"infer": shared, "face": cfg.face.model_dump(), "resume": False},
+        overrides={"infer": plain.infer.model_dump(), "face": cfg.face.model_dump(),
+                   "precision": cfg.precision, "resume": False},
     )  # fmt: skip
     network = build_model(own)
     load_model_weights(network, checkpoint, cfg.trust_checkpoint)
@@ -185,15 +220,34 @@ def _pinned(name: str, source: dict[str, str] | None) -> Path | None:
     return path
 
 
-def _frozen_network(cfg: Config, helper: FrozenNetwork, path: Path) -> torch.nn.Module:
-    """A helper with its weights: of the size of a trained run, or an official file's."""
+def _agreeing_settings(
+    cfg: Config, name: str, helper: FrozenNetwork, path: Path
+) -> dict[str, Any] | None:
+    """Settings of the run that trained a helper; None for official files."""
     settings = config_of_checkpoint(path, cfg.trust_checkpoint)
+    if settings is None:
+        return None
+    if settings["model"] != helper.model:
+        raise WeightsError(f"{path} belongs to {settings['model']}, not to {helper.model}")
+    then, now = flatten(settings), flatten(cfg.to_dict())
+    for key in helper.agree:
+        if key in then and then[key] != now[key]:
+            raise ConfigError(
+                f"weights.{name}: {path} was trained with {key}={then[key]}, but this run has "
+                f"{now[key]}. Set --{key}={str(then[key]).replace(' ', '')}."
+            )
+    return settings
+
+
+def _frozen_network(
+    cfg: Config, name: str, helper: FrozenNetwork, path: Path
+) -> tuple[torch.nn.Module, dict[str, Any] | None]:
+    """A helper with its weights, of the size of a trained run or an official file's; settings."""
+    settings = _agreeing_settings(cfg, name, helper, path)
     if settings is not None:
-        if settings["model"] != helper.model:
-            raise WeightsError(f"{path} belongs to {settings['model']}, not to {helper.model}")
         judge = build_model(load_config(overrides={**settings, "resume": False}))
         load_model_weights(judge, path)
-        return judge.network
+        return judge.network, settings
     network = helper.build()
     state: dict[str, Any] = {}
     for file in (path, *(resolve(cfg.weights_dir) / name for name in helper.also)):
@@ -201,7 +255,7 @@ def _frozen_network(cfg: Config, helper: FrozenNetwork, path: Path) -> torch.nn.
         state.update(extract_state_dict(content, (), ""))
     # Classifier heads of image networks are not built.
     load_strict(network, state, source=shown(path), network="helper", optional=("classifier.",))
-    return network
+    return network, None
 
 
 def config_of_checkpoint(path: Path, trust: str | None = None) -> dict[str, Any] | None:

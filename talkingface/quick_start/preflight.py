@@ -17,6 +17,7 @@ from talkingface.errors import (
     StageError,
     TalkingFaceError,
 )
+from talkingface.quick_start.run_dir import named_weights
 from talkingface.utils.paths import resolve
 
 if TYPE_CHECKING:
@@ -163,10 +164,13 @@ def _weights(cfg: Config, stages: Collection[str]) -> list[TalkingFaceError]:
         named = weights.model_dump()
         wanted.update({f"weights.{k}": v for k, v in named.items() if v not in (None, "auto")})
     for key, value in wanted.items():
-        if value and not cfg.weights_path(value).is_file():
+        helper = key.startswith("weights.")  # may be a run id as well
+        path = named_weights(cfg, value) if helper and value else cfg.weights_path(value or "-")
+        if value and not path.is_file():
+            kind = "there is no such file or run" if helper else "the file does not exist"
             found.append(
                 DataError(
-                    f"{key}: the file {value} does not exist (looked in {resolve(value)} and "
+                    f"{key}={value}: {kind} (looked in {resolve(value)} and "
                     f"{resolve(cfg.weights_dir)})."
                 )
             )

@@ -17,7 +17,7 @@ from talkingface.config.config import Config, load_config
 from talkingface.config.merge import flatten
 from talkingface.errors import ConfigError, StageError
 from talkingface.quick_start import preflight
-from talkingface.quick_start.earlier import train_earlier_stages
+from talkingface.quick_start.earlier import require_same_stages, train_earlier_stages
 from talkingface.quick_start.run_dir import (
     RunDir,
     find_runs,
@@ -103,16 +103,19 @@ def _run(
             log.warning("%s", note)
         train_earlier_stages(cfg, stages, command)
         preflight.check(cfg, stages)
-        if "preprocess" in stages:
-            preprocess(cfg)
-    if not {"train", "evaluate"} & set(stages):
+    runs = bool({"train", "evaluate"} & set(stages))
+    if first and "train" in stages and (going_on := resume_from(cfg)):
+        require_same_stages(cfg, going_on)
+    if first and "preprocess" in stages:
+        preprocess(cfg)
+    if not runs:
         return RunResult(cfg.dataset_root), None
 
     from talkingface.trainer.runtime import Runtime
 
     runtime = Runtime(cfg)
     seed_everything(cfg.seed, cfg.reproducibility)
-    run, resume_from = _choose_run(cfg, stages, runtime)
+    run, resumed = _choose_run(cfg, stages, runtime)
     if runtime.is_zero:
         handlers += setup_logging(cfg.log_level, (run.log_file, run.root / "train.log"))
         log.info(
@@ -126,7 +129,7 @@ def _run(
     if "train" in stages:
         if runtime.is_zero:
             _describe(cfg, run, command, runtime.device)
-        result.best_valid_score = train(cfg, runtime, run, resume_from)
+        result.best_valid_score = train(cfg, runtime, run, resumed)
         checkpoint = run.best
     if cfg.saved or "train" not in stages:
         result.checkpoint = checkpoint
@@ -155,12 +158,22 @@ def _bars(cfg: Config) -> bool:
 
 def _choose_run(cfg: Config, stages: list[str], runtime: Runtime) -> tuple[RunDir, Path | None]:
     """The run folder and, when resuming, the checkpoint; rank 0 decides for all."""
-    run_id, resume_from = None, None
+    run_id, resumed = None, None
     if runtime.is_zero:
-        run, resume_from = _find_run(cfg, stages)
+        run, resumed = _find_run(cfg, stages)
         run_id = run.id
-    run_id, resume_from = runtime.broadcast((run_id, resume_from))
-    return open_run(cfg, run_id), resume_from
+    run_id, resumed = runtime.broadcast((run_id, resumed))
+    return open_run(cfg, run_id), resumed
+
+
+def resume_from(cfg: Config) -> Path | None:
+    """The checkpoint that a training would go on from."""
+    if cfg.resume in (False, "false", None, ""):
+        return None
+    if cfg.resume in (True, "true", "auto"):
+        runs = [run for run in find_runs(cfg, same_settings=True) if run.last.exists()]
+        return runs[0].last if runs else None
+    return cfg.weights_path(str(cfg.resume))
 
 
 def _find_run(cfg: Config, stages: list[str]) -> tuple[RunDir, Path | None]:
@@ -175,15 +188,11 @@ def _find_run(cfg: Config, stages: list[str]) -> tuple[RunDir, Path | None]:
                 "Train first, or name a checkpoint with --evaluate_model_file=PATH."
             )
         return runs[0], None
-    if cfg.resume in (False, "false", None, ""):
+    path = resume_from(cfg)
+    if path is None:
+        if cfg.resume not in (False, "false", None, ""):
+            log.info("resume=auto: no earlier run with these settings, starting a new one")
         return new_run(cfg), None
-    if cfg.resume in (True, "true", "auto"):
-        runs = [run for run in find_runs(cfg, same_settings=True) if run.last.exists()]
-        if runs:
-            return runs[0], runs[0].last
-        log.info("resume=auto: no earlier run with these settings, starting a new one")
-        return new_run(cfg), None
-    path = cfg.weights_path(str(cfg.resume))
     run = run_of_checkpoint(cfg, path)
     same = {r.id for r in find_runs(cfg, same_settings=True)}
     if run is not None and run.id in same:
@@ -398,6 +407,20 @@ def _finish(cfg: Config, run: RunDir, result: RunResult) -> None:
     log.info("go on:       add --resume=auto (and a larger --epochs or --max_steps)")
 
 
+def _earlier_stages(cfg: Config, scratch: Path) -> dict[str, Any]:
+    """Settings of a dry run for what a model stands on: the trained ones, else scratch data too."""
+    from talkingface.quick_start.helpers import build_model, find_weights
+
+    result = {}
+    for name, helper in build_model(cfg).frozen_networks().items():
+        if helper.required and helper.weights == "auto":
+            found = find_weights(cfg, helper)
+            if found is None:  # what a base of one step prepares must not stay
+                return {"preprocessed_root": str(scratch / "preprocessed_data")}
+            result[f"weights.{name}"] = str(found)
+    return result
+
+
 def _dry_run(cfg: Config, handlers: list[logging.Handler]) -> RunResult:
     """Every part once, in scratch folders: a step, a validation batch, a clip, a metric."""
     scratch = Path(tempfile.mkdtemp(prefix="talkingface-dry-run-"))
@@ -405,6 +428,7 @@ def _dry_run(cfg: Config, handlers: list[logging.Handler]) -> RunResult:
     settings = {
         **cfg.to_dict(),
         **{key: str(scratch / key) for key in folders},
+        **_earlier_stages(cfg, scratch),
         "max_steps": 1,
         "epochs": 1,
         "eval_clips": 1,

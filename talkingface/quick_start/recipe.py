@@ -19,6 +19,10 @@ from typing import Any
 from talkingface.config.config import Config, load_config
 from talkingface.config.suggest import did_you_mean
 from talkingface.errors import ConfigError
+from talkingface.model.weights import sha256_of
+from talkingface.quick_start import quick_start
+from talkingface.quick_start.earlier import changed_stage
+from talkingface.quick_start.run_dir import named_weights
 from talkingface.registry import Entry, get_registry
 from talkingface.utils.logs import setup_logging
 from talkingface.utils.paths import resolve, shown, write_json
@@ -88,36 +92,44 @@ def run_recipe(
     Raises:
         ConfigError: unknown recipe or key, or no dataset.
     """
-    from talkingface.quick_start.quick_start import run_config
-
     entry = get_registry(config.get("plugin_path")).entry("recipe", name)
     stages = read_stages(entry)
     if not config.get("dataset"):
         raise ConfigError(f"--recipe={entry.name} needs --dataset=<Dataset>")
     common, own, given = divide(stages, config)
     setup_logging(str(config.get("log_level", "info")))
-    for stage in stages:  # everything that can be wrong is found before the first training
-        configure(stage, common, own, {}, config_files)
+    needed = needed_stages(stages, given)
+    _check(stages, needed, common, own, given, config_files)
     record = _record_path(entry, common, own)
     done: dict[str, dict[str, Any]] = _read(record)
-    outputs: dict[str, str | None] = {}
+    outputs: dict[str, str | None] = dict(given)
     lines = []
     for number, stage in enumerate(stages, 1):
         title = f"stage {number} of {len(stages)}, {stage.name} ({stage.model})"
         if stage.name in given:
-            outputs[stage.name] = given[stage.name]
             lines.append(f"  {title}: given, {given[stage.name] or 'left out'}")
             continue
+        if stage.name not in needed:
+            lines.append(f"  {title}: not needed")
+            continue
         cfg = configure(stage, common, own, outputs, config_files)
+        inputs = {key: _hash(outputs[source]) for key, source in stage.inputs.items()}
         finished = done.get(stage.name, {})
-        if finished.get("hash") == cfg.hash and Path(finished["checkpoint"]).is_file():
+        same = finished.get("hash") == cfg.hash and finished.get("inputs") == inputs
+        if same and Path(finished["checkpoint"]).is_file():
             log.info("%s: done, %s", title, finished["run"])
         else:
             log.info("\n== %s", title)
+            going_on = quick_start.resume_from(cfg)
+            if going_on and (reason := changed_stage(cfg, going_on)):
+                log.info("a new run, since the earlier one cannot go on: %s", reason)
+                own[stage.name]["resume"] = False
+                cfg = configure(stage, common, own, outputs, config_files)
             started = time.monotonic()
-            result = run_config(cfg, command=command)
+            result = quick_start.run_config(cfg, command=command)
             finished = done[stage.name] = {
                 "hash": cfg.hash,
+                "inputs": inputs,
                 "run": result.run_dir.name,
                 "checkpoint": str(result.checkpoint),
                 "minutes": (time.monotonic() - started) / 60,
@@ -128,6 +140,52 @@ def run_recipe(
     log.info("\nrecipe %s on %s:\n%s", entry.name, config["dataset"], "\n".join(lines))
     log.info("record: %s", shown(record))
     return 0
+
+
+def needed_stages(stages: list[Stage], given: Mapping[str, str | None]) -> set[str]:
+    """Stages to run: not given, and the last one or of use to one that runs."""
+    needed = {stages[-1].name} - set(given)
+    for stage in reversed(stages):
+        if stage.name in needed:
+            needed |= set(stage.inputs.values()) - set(given)
+    return needed
+
+
+def _check(
+    stages: list[Stage],
+    needed: set[str],
+    common: Mapping[str, Any],
+    own: Mapping[str, Mapping[str, Any]],
+    given: Mapping[str, str | None],
+    config_files: Sequence[str],
+) -> None:
+    """Everything that can be known to be wrong is found before the first training."""
+    used = {source for stage in stages if stage.name in needed for source in stage.inputs.values()}
+    for stage in stages:
+        if stage.name in given and given[stage.name]:
+            first = configure(stages[0], common, own, {}, config_files)
+            if not named_weights(first, str(given[stage.name])).is_file():
+                raise ConfigError(
+                    f"--{stage.name}={given[stage.name]}: there is no such file or run id"
+                )
+        if stage.name not in needed:
+            if own[stage.name]:
+                raise ConfigError(
+                    f"--{stage.name}.{next(iter(own[stage.name]))}: the stage does not run, since "
+                    "weights are given in its place"
+                )
+            continue
+        cfg = configure(stage, common, own, given, config_files)
+        if stage.name in used and not ("train" in quick_start.active_stages(cfg) and cfg.saved):
+            raise ConfigError(
+                f"stage {stage.name} must train and keep its checkpoint for the stages after it: "
+                f"leave 'stages', 'train' and 'saved' alone, or give --{stage.name}=CHECKPOINT"
+            )
+
+
+def _hash(checkpoint: str | None) -> str | None:
+    path = Path(checkpoint) if checkpoint else None
+    return sha256_of(path) if path and path.is_file() else checkpoint
 
 
 def divide(

@@ -37,7 +37,8 @@ class RunDir:
         return self.checkpoints / "last.ckpt"
 
 
-def _saved_folder(cfg: Config) -> Path:
+def saved_folder(cfg: Config) -> Path:
+    """Where runs are saved."""
     folder = resolve(cfg.checkpoint_dir)
     if cfg.checkpoint_sub_dir:  # the ancestor wrote it with a leading slash
         folder = folder / cfg.checkpoint_sub_dir.lstrip("/\\")
@@ -47,7 +48,7 @@ def _saved_folder(cfg: Config) -> Path:
 def _layout(cfg: Config, run_id: str) -> RunDir:
     return RunDir(
         id=run_id,
-        root=_saved_folder(cfg) / cfg.model / cfg.dataset / run_id,
+        root=saved_folder(cfg) / cfg.model / cfg.dataset / run_id,
         results=resolve(cfg.results_dir) / cfg.model / cfg.dataset / run_id,
         log_file=resolve(cfg.log_dir) / cfg.model / f"{run_id}.log",
         tensorboard=resolve(cfg.tensorboard_dir) / cfg.model / run_id,
@@ -82,7 +83,7 @@ def find_runs(cfg: Config, *, same_settings: bool) -> list[RunDir]:
     Args:
         same_settings: only those whose settings that change what is learned are equal.
     """
-    folder = _saved_folder(cfg) / cfg.model / cfg.dataset
+    folder = saved_folder(cfg) / cfg.model / cfg.dataset
     found = []
     for path in folder.glob("*/provenance.json"):
         try:
@@ -102,11 +103,27 @@ def run_of_checkpoint(cfg: Config, path: Path) -> RunDir | None:
     return run if run.root.resolve() == path.parent.parent.resolve() else None
 
 
-def newest_checkpoint(saved: Path, model: str, dataset: str | None = None) -> Path | None:
-    """Best checkpoint of the newest run of a model, over all datasets or one."""
+def named_weights(cfg: Config, text: str) -> Path:
+    """The file that a weights key names: a path (see ``Config.weights_path``) or a run id.
+
+    The file need not exist.
+    """
+    path = cfg.weights_path(text)
+    runs = sorted(saved_folder(cfg).glob(f"*/*/{text}/checkpoints/best.ckpt"))
+    return path if path.is_file() or not runs else runs[0]
+
+
+def newest_checkpoint(
+    saved: Path, model: str, dataset: str | None = None, *, finished: bool = False
+) -> Path | None:
+    """Best checkpoint of the newest run of a model, over all datasets or one.
+
+    Args:
+        finished: only of runs that reached their end.
+    """
     candidates = [
         path
         for path in (saved / model).glob(f"{dataset or '*'}/*/checkpoints/best.ckpt")
-        if path.is_file()
+        if path.is_file() and (not finished or (path.parents[1] / "summary.json").is_file())
     ]
     return max(candidates, key=lambda path: path.stat().st_mtime, default=None)

@@ -11,11 +11,13 @@ import torch
 from trainkit import differences
 
 from talkingface.config.config import Config, load_config
-from talkingface.data.clips import Clip, discover_clips, read_filelist
+from talkingface.data.clips import Clip, discover_clips, make_clip, read_filelist
 from talkingface.data.dataprocess.hyperlipshr_process import PARTS, HyperLipsHRProcess
 from talkingface.data.dataset.hyperlipshr_dataset import HyperLipsHRDataset
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.reader import read_frames, read_image
+from talkingface.data.media.writer import VideoWriter
+from talkingface.errors import ConfigError, WeightsError
 from talkingface.model.weights import sha256_of
 from talkingface.pipeline.dubbing_hr import HyperLipsHRPipeline
 from talkingface.quick_start.helpers import (
@@ -93,18 +95,27 @@ def test_the_prepared_picture_is_the_one_that_generation_gives_the_decoder(cfg):
     name = read_filelist(cfg.filelist("test"))[0]
     process = HyperLipsHRProcess(cfg)
     clip = clip_of(process, name).path
-    pipeline = hr_pipeline(cfg)
-    seen: list[tuple[np.ndarray, np.ndarray]] = []
-    sharpen = pipeline._sharpen
-    pipeline._sharpen = lambda faces, lines: (seen.extend(zip(faces, lines, strict=True)),
-                                              sharpen(faces, lines))[1]  # fmt: skip
-    list(pipeline.faces(pipeline.prepare(clip), load_audio(clip, 16000)))
+    seen = decoder_inputs(cfg, clip)
     for number in (0, 11, 30):
         for part, picture in zip(("HYPER_IMG", "HYPER_SKETCH"), seen[number], strict=True):
             stored = read_image(process.part(part, name) / f"{number}.png")[..., ::-1]
-            assert np.array_equal(
-                stored, np.broadcast_to(picture.reshape(128, 128, -1), (128, 128, 3))
-            )
+            assert np.array_equal(stored, picture)
+
+
+def decoder_inputs(cfg: Config, video: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Picture and sketch, (128,128,3) each, that the decoder gets when a video is dubbed."""
+    pipeline = hr_pipeline(cfg)
+    seen: list[tuple[np.ndarray, np.ndarray]] = []
+    sharpen = pipeline._sharpen
+
+    def spy(faces: list[np.ndarray], lines: list[np.ndarray]) -> np.ndarray:
+        seen.extend((face, np.repeat(line[..., None], 3, axis=-1))
+                    for face, line in zip(faces, lines, strict=True))  # fmt: skip
+        return sharpen(faces, lines)
+
+    pipeline._sharpen = spy
+    list(pipeline.faces(pipeline.prepare(video), load_audio(video, 16000)))
+    return seen
 
 
 def test_another_base_makes_the_prepared_files_stale(cfg, with_, tiny_base, tmp_path):
@@ -115,6 +126,68 @@ def test_another_base_makes_the_prepared_files_stale(cfg, with_, tiny_base, tmp_
     torch.save(content, tmp_path / "other.ckpt")
     other = HyperLipsHRProcess(with_(weights__base=str(tmp_path / "other.ckpt")))
     assert other.settings_hash() != process.settings_hash()
+
+
+@pytest.mark.parametrize(
+    ("settings", "stale"),
+    [
+        ({"infer.reference": "self", "infer.mel_frame_offset": 3, "infer.batch_size": 2}, False),
+        ({"data.sketch_smoothing": 0.0}, True),
+        ({"data.sketch": "upstream"}, True),
+        ({"model_params.image_size": 256}, True),
+        ({"face.box_smoothing": 0.1}, True),
+    ],
+)
+def test_what_changes_the_prepared_files_makes_them_stale(cfg, with_, settings, stale):
+    other = with_(**settings)
+    changed = HyperLipsHRProcess(other).settings_hash() != HyperLipsHRProcess(cfg).settings_hash()
+    assert changed == stale
+    # A run that would go on with other data is another run.
+    assert (other.hash != cfg.hash) or not stale
+
+
+def test_the_base_generates_for_the_preparation_as_it_does_by_default(with_, talking_clip):
+    """Settings of the generation do not reach the training data."""
+    plain, odd = (
+        HyperLipsHRProcess(with_(**more)).base
+        for more in ({}, {"infer.reference": "self", "infer.mel_frame_offset": 3})
+    )
+    assert odd.cfg.infer == plain.cfg.infer
+
+
+@pytest.mark.parametrize(
+    ("settings", "advice"),
+    [({"fps": 30.0}, "--fps=25"), ({"face.box_margins": [0.1, 0.1, 0.1]}, "--face.box_margins=")],
+)
+def test_a_base_of_another_rate_or_framing_is_refused(with_, settings, advice):
+    cfg = with_(**settings)
+    with pytest.raises(ConfigError, match=advice):
+        _ = HyperLipsHRProcess(cfg).base
+    with pytest.raises(ConfigError, match=advice):
+        build_pipeline(cfg, build_model(cfg).eval(), CPU)
+
+
+def test_a_clip_with_gaps_and_a_cut_is_prepared_as_it_is_generated(cfg, talking_clip, tmp_path):
+    frames = list(read_frames(talking_clip, fps=25))
+    path = tmp_path / "data" / "gappy.mp4"
+    path.parent.mkdir()
+    grey = np.full_like(frames[0], 128)
+    shown = [*frames[:20], *[grey] * 3, *frames[20:30], *[f[:, ::-1] for f in frames[30:45]]]
+    with VideoWriter(path, 25, audio=(load_audio(talking_clip, 16000), 16000), crf=5) as writer:
+        for frame in shown:
+            writer.write(np.ascontiguousarray(frame))
+    process = HyperLipsHRProcess(cfg)
+    clip = process.open_clip(make_clip(path))
+    assert not clip.track.found[20:23].any() and clip.track.found.sum() > 40
+    out = tmp_path / "out"
+    out.mkdir()
+    process.prepare_clip(clip, out)
+    seen = decoder_inputs(cfg, path)
+    kept = np.load(out / "GT_IMG" / "segments.npy")
+    assert (kept >= 0).sum() > 35 and (kept[20:23] < 0).all()
+    for number in np.flatnonzero(kept >= 0):
+        for part, picture in zip(("HYPER_IMG", "HYPER_SKETCH"), seen[number], strict=True):
+            assert np.array_equal(read_image(out / part / f"{number}.png")[..., ::-1], picture)
 
 
 # -- items -----------------------------------------------------------------------------------------
@@ -247,3 +320,51 @@ def test_generation_uses_the_base_that_the_decoder_was_trained_with(
     with pytest.raises(Exception, match="needs weights"), caplog.at_level(logging.WARNING):
         build_pipeline(model.cfg, model, CPU)
     assert "gone or changed" in caplog.text
+
+
+def test_official_weights_generate_with_the_official_base_and_never_with_a_demo(
+    with_, tiny_base, tmp_path, root
+):
+    cfg = with_(weights__base="auto")
+    demo = root / "saved/HyperLipsBase/MEAD/demo/checkpoints/best.ckpt"
+    demo.parent.mkdir(parents=True)
+    demo.write_bytes(tiny_base.read_bytes())
+    (demo.parents[1] / "summary.json").write_text("{}")
+    model = build_model(cfg).eval()
+    own = tmp_path / "own" / "weights.pth"
+    own.parent.mkdir()
+    torch.save(model.network.state_dict(), own)
+    (own.parent / "weights.json").write_text("{}")
+    load_model_weights(model, own)  # exported by a run of ours: what lies beside it says so
+    assert not model.foreign_weights
+    official = tmp_path / "hyperlipshr_mead_128.pth"
+    torch.save({"state_dict": model.network.state_dict(), "global_step": 1}, official)
+    load_model_weights(model, official)
+    assert model.foreign_weights
+    with pytest.raises(WeightsError, match="official file that belongs to these weights"):
+        build_pipeline(cfg, model, CPU)
+
+
+@pytest.mark.parametrize(
+    ("setting", "foreign", "thick"),
+    [("auto", False, False), ("auto", True, True), ("upstream", False, True),
+     ("unified", True, False)],
+)  # fmt: skip
+def test_sketches_are_drawn_as_the_weights_saw_them(
+    with_, talking_clip, monkeypatch, setting, foreign, thick
+):
+    from talkingface.pipeline import dubbing_hr
+
+    seen = []
+
+    class Maker(dubbing_hr.SketchMaker):
+        def __init__(self, fps, smoothing, *, upstream):
+            seen.append(upstream)
+            super().__init__(fps, smoothing, upstream=upstream)
+
+    monkeypatch.setattr(dubbing_hr, "SketchMaker", Maker)
+    pipeline = hr_pipeline(with_(data__sketch=setting))
+    pipeline.model.foreign_weights = foreign
+    wave = load_audio(talking_clip, 16000)[:3200]
+    next(pipeline.faces(pipeline.prepare(talking_clip), wave))
+    assert seen == [thick]

@@ -17,7 +17,7 @@ from talkingface.data.media.audio import load_audio
 from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import count_frames, read_frames
 from talkingface.data.media.writer import VideoWriter, write_image
-from talkingface.errors import DataError
+from talkingface.errors import ConfigError, DataError
 from talkingface.pipeline import dubbing
 from talkingface.pipeline.dubbing import DubbingPipeline, paste_face
 from talkingface.quick_start.helpers import build_model
@@ -379,7 +379,10 @@ def test_a_restoration_of_ones_own_and_sharpening_change_the_face_and_nothing_el
         "        assert face.dtype == 'uint8' and face.shape == (32, 32, 3)\n"
         "        return (face // 2 + 128).astype('uint8')\n"
         "def plain(face):\n"
-        "    return face\n"
+        "    import torch\n"
+        "    return torch.from_numpy(face).numpy()\n"
+        "def nothing(face):\n"
+        "    pass\n"
     )
     folder = str(tmp_path)
     plain, same, bright, sharp = (
@@ -397,6 +400,9 @@ def test_a_restoration_of_ones_own_and_sharpening_change_the_face_and_nothing_el
         )
     )
     assert np.array_equal(plain, same)
+    broken = make(infer__restore="restorers:nothing", plugin_path=folder)
+    with pytest.raises(ConfigError, match="restorers:nothing must give a picture"):
+        list(broken.generate(broken.prepare(source), wave_for(5)))
     box = make().prepare(source).track.boxes[2]
     inside = lower_half(box, originals[0].shape[:2])
     for other in (bright, sharp):

@@ -87,6 +87,11 @@ def test_settings_of_a_stage_go_to_it_alone_and_given_weights_replace_it(runs):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
+        ({"base": None}, "weights.base"),
+        ({"base": "typo.pth"}, "--base=typo.pth: there is no such file or run id"),
+        ({"base": __file__, "expert.max_steps": 3}, "--expert.max_steps: the stage does not run"),
+        ({"stages": ["preprocess"]}, "stage expert must train"),
+        ({"base.saved": False}, "stage base must train and keep its checkpoint"),
         ({"base.max_stepz": 1}, "max_stepz"),
         ({"dataset": None}, "needs --dataset"),
         ({"preset": "huge"}, "huge"),
@@ -97,6 +102,25 @@ def test_wrong_keys_are_found_before_any_stage_runs(runs, config, message):
     with pytest.raises(ConfigError, match=message):
         recipe(**config)
     assert runs == []
+
+
+def test_a_stage_that_nobody_needs_is_left_out(runs):
+    recipe(base=__file__)
+    assert [cfg.model for cfg in runs] == ["HyperLipsHR"]
+    assert runs[0].weights.base == __file__
+
+
+def test_a_stage_is_made_again_when_what_it_stands_on_was_trained_further(runs):
+    recipe()
+    Path(runs[2].weights.base).write_bytes(b"trained further")
+    recipe()
+    assert [cfg.model for cfg in runs[3:]] == ["HyperLipsHR"]
+
+
+@pytest.mark.parametrize("flag", ["--dry_run", "--print_config", "--model=HyperLipsHR"])
+def test_what_belongs_to_one_model_is_refused(run_cli, flag):
+    done = run_cli(["--recipe=hyperlips", "--dataset=Synthetic", flag])
+    assert done.returncode == 2 and "--model" in done.stderr
 
 
 def test_keys_are_divided_by_the_name_they_begin_with():

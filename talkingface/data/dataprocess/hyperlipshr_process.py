@@ -26,6 +26,7 @@ from talkingface.data.face.sketches import INPUT_SIZE, SketchMaker, draw_sketch
 from talkingface.data.media.writer import write_image
 
 if TYPE_CHECKING:
+    from talkingface.data.face.tracking import FaceTrack
     from talkingface.pipeline.dubbing import DubbingPipeline
 
 log = logging.getLogger(__name__)
@@ -41,16 +42,19 @@ class HyperLipsHRProcess(VideoProcess):
     parts: ClassVar[tuple[str, ...]] = PARTS
 
     def settings(self) -> dict[str, Any]:
-        from talkingface.model.weights import sha256_of
-
         return {
             **super().settings(),
             "size": self.cfg.model_params.image_size,
-            "base": sha256_of(self.base_checkpoint),
-            "offset": self.cfg.data.mel_frame_offset,
-            "smoothing": self.cfg.infer.sketch_smoothing,
-            "upstream": self.cfg.infer.sketch == "upstream",
+            "base": self.base_hash,
+            "smoothing": self.cfg.data.sketch_smoothing,
+            "upstream": self.cfg.data.sketch == "upstream",
         }
+
+    @cached_property
+    def base_hash(self) -> str:
+        from talkingface.model.weights import sha256_of
+
+        return sha256_of(self.base_checkpoint)
 
     @cached_property
     def base_checkpoint(self) -> Path:
@@ -65,50 +69,60 @@ class HyperLipsHRProcess(VideoProcess):
         from talkingface.trainer.runtime import choose_device
 
         device = choose_device(self.cfg.device)
-        return stage_pipeline(self.cfg, "HyperLipsBase", self.base_checkpoint, device)
+        return stage_pipeline(self.cfg, "base", self.base_checkpoint, device)
 
     def prepare_clip(self, clip: FaceClip, out: Path) -> None:
-        track, size = clip.track, self.cfg.model_params.image_size
+        track = clip.track
         folders = {part: out / part for part in PARTS}
         for folder in folders.values():
             folder.mkdir()
         source = self.base.prepare(clip.clip.path)
-        thick = self.cfg.infer.sketch == "upstream"
-        sketches = SketchMaker(clip.fps, self.cfg.infer.sketch_smoothing, upstream=thick)
         kept = np.full(len(track), -1, np.int32)
 
-        def store(number: int, picture: np.ndarray, sketch: np.ndarray) -> None:
+        def store(number: int, picture: np.ndarray, line: np.ndarray) -> None:
+            if not track.found[number]:
+                return
             rgb = np.ascontiguousarray(picture[..., ::-1])
-            for part, image in (("HYPER_IMG", rgb), ("HYPER_SKETCH", _coloured(sketch))):
+            for part, image in (("HYPER_IMG", rgb), ("HYPER_SKETCH", _coloured(line))):
                 write_image(folders[part] / f"{number}.png", image, sync=False)
             kept[number] = track.segments[number]
 
-        for number, (index, frame, face) in enumerate(self.base.faces(source, clip.wave)):
-            if number != index or index >= len(track):
-                break  # the sound is longer than the picture
-            if not track.found[index]:
-                continue
-            box = track.boxes[index]
-            real = resize_image(crop_face(frame, box), size)
-            write_image(folders["GT_IMG"] / f"{index}.jpg", real, sync=False)
-            x0, y0, x1, y1 = integer_box(box, *frame.shape[:2])
-            points = (track.landmarks[index, :, :2] - (x0, y0)) / (x1 - x0, y1 - y0)
-            drawn = {"GT_MASK": mouth_mask(points * size, size, size)}
-            drawn["GT_SKETCH"] = draw_sketch(points, size, upstream=thick)
-            for part, image in drawn.items():
-                write_image(folders[part] / f"{index}.png", _coloured(image), sync=False)
-            for done in sketches.add(index, resize_image(face, INPUT_SIZE)):
+        thick, smoothing = self.cfg.data.sketch == "upstream", self.cfg.data.sketch_smoothing
+        with SketchMaker(clip.fps, smoothing, upstream=thick) as sketches:
+            for number, (index, frame, face) in enumerate(self.base.faces(source, clip.wave)):
+                if number != index or index >= len(track):
+                    break  # the sound is longer than the picture
+                if track.found[index]:
+                    self._store_real(folders, track, index, frame, thick)
+                # Frames without a face as well: generation does not leave them out either.
+                small = resize_image(face, INPUT_SIZE)
+                for done in sketches.add(index, small, track.segments[index]):
+                    store(*done)
+            for done in sketches.finish():
                 store(*done)
-        for done in sketches.finish():
-            store(*done)
         np.save(folders["GT_IMG"] / "segments.npy", kept)
         if sketches.missed:
             log.warning(
-                "%s: no face in %d of %d pictures of the base; they got the sketch before them",
+                "%s: no face in %d of %d pictures of the base, which got the sketch before them; "
+                "if there are many, train the base longer",
                 clip.clip.id,
                 sketches.missed,
-                int((kept >= 0).sum()),
+                number + 1,
             )
+
+    def _store_real(
+        self, folders: dict[str, Path], track: FaceTrack, index: int, frame: np.ndarray, thick: bool
+    ) -> None:
+        """Real crop, lip mask and sketch of a frame (H,W,3) uint8 RGB."""
+        box, size = track.boxes[index], self.cfg.model_params.image_size
+        real = resize_image(crop_face(frame, box), size)
+        write_image(folders["GT_IMG"] / f"{index}.jpg", real, sync=False)
+        x0, y0, x1, y1 = integer_box(box, *frame.shape[:2])
+        points = (track.landmarks[index, :, :2] - (x0, y0)) / (x1 - x0, y1 - y0)
+        drawn = {"GT_MASK": mouth_mask(points * size, size, size)}
+        drawn["GT_SKETCH"] = draw_sketch(points, size, upstream=thick)
+        for part, image in drawn.items():
+            write_image(folders[part] / f"{index}.png", _coloured(image), sync=False)
 
 
 def _coloured(grey: np.ndarray) -> np.ndarray:

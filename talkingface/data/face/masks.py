@@ -34,18 +34,18 @@ def face_mask(landmarks: np.ndarray, height: int, width: int) -> np.ndarray:
     return polygon_mask(landmarks[list(FACE_OVAL)], height, width)
 
 
-def lower_face_weights(landmarks: np.ndarray, height: int, width: int, border: float) -> np.ndarray:
+def lower_face_weights(oval: np.ndarray, height: int, width: int, border: float) -> np.ndarray:
     """How much of a generated crop replaces the original: (H,W) float32 of 0 to 1.
 
     The face's oval, let out towards the chin that an opening mouth moves, below the middle of the
     crop; soft over ``border``, and zero along the crop's edges, so that no seam can show.
 
     Args:
-        landmarks: (478,>=2) pixels of the crop, of the original face.
+        oval: (36,2) outline of the original face in pixels of the crop (``FACE_OVAL``).
         border: width of the transition as a share of the crop's size.
     """
     cv2 = import_cv2()
-    oval = landmarks[list(FACE_OVAL), :2].astype(np.float64)
+    oval = oval.astype(np.float64)
     centre = oval.mean(axis=0)
     below = oval[:, 1] > centre[1]
     oval[below, 1] += _CHIN_ROOM * (oval[:, 1].max() - oval[:, 1].min())

@@ -37,8 +37,9 @@ class SketchMaker:
     """Sketches of consecutive pictures, with a small look-ahead.
 
     Every picture is looked at by itself; the points are then averaged over neighbours with a
-    Gaussian, so that the lines do not tremble. A picture without a face ends an average and gets
-    the sketch before it, the first ones an empty one.
+    Gaussian, so that the lines do not tremble. A picture without a face or another shot ends an
+    average; one without a face gets the sketch before it, the first ones an empty one. It holds
+    MediaPipe's threads and memory until it is closed; use it in a ``with`` block.
 
     Args:
         fps: frame rate.
@@ -60,11 +61,22 @@ class SketchMaker:
         self._weights = np.exp(-0.5 * (offsets / max(sigma, 1e-9)) ** 2)
         self.missed = 0
         self._last = np.zeros((INPUT_SIZE, INPUT_SIZE), np.uint8)
-        self._waiting: list[tuple[Any, np.ndarray, np.ndarray | None]] = []
+        self._waiting: list[tuple[Any, np.ndarray, np.ndarray | None, Any]] = []
         self._given = 0  # how many of the waiting ones have their sketch
 
-    def add(self, key: Any, picture: np.ndarray) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
+    def __enter__(self) -> SketchMaker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._mesher.close()
+
+    def add(
+        self, key: Any, picture: np.ndarray, shot: Any = None
+    ) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
         """Take a picture (S,S,3) uint8 BGR; gives those whose neighbours are known.
+
+        Args:
+            shot: pictures of different shots are not averaged.
 
         Yields:
             key, picture, sketch (128,128).
@@ -72,7 +84,7 @@ class SketchMaker:
         rgb = resize_image(np.ascontiguousarray(picture[..., ::-1]), _DETECTION_SIZE)
         faces = self._mesher(rgb)
         found = faces[0][:, :2] / _DETECTION_SIZE if len(faces) else None
-        self._waiting.append((key, picture, found))
+        self._waiting.append((key, picture, found, shot))
         while self._given + self.reach < len(self._waiting):
             yield self._next()
 
@@ -85,7 +97,7 @@ class SketchMaker:
 
     def _next(self) -> tuple[Any, np.ndarray, np.ndarray]:
         here = self._given
-        key, picture, own = self._waiting[here]
+        key, picture, own, shot = self._waiting[here]
         self._given += 1
         if own is None:
             self.missed += 1
@@ -94,10 +106,13 @@ class SketchMaker:
             for step in (-1, 1):
                 for distance in range(0 if step > 0 else 1, self.reach + 1):
                     place = here + step * distance
-                    if not 0 <= place < len(self._waiting) or self._waiting[place][2] is None:
+                    if not 0 <= place < len(self._waiting):
+                        break
+                    other, its_shot = self._waiting[place][2:]
+                    if other is None or its_shot != shot:
                         break
                     share = self._weights[self.reach + distance]
-                    total += share * self._waiting[place][2]
+                    total += share * other
                     weight += share
             self._last = draw_sketch(total / weight, INPUT_SIZE, upstream=self._upstream)
         if self._given > self.reach:  # nobody looks back further

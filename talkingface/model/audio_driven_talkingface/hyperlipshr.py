@@ -61,6 +61,7 @@ class HyperLipsHR(AbstractTalkingFace):
                 why="stage 1, whose pictures are sharpened",
                 required=True,
                 generates=True,
+                agree=("fps", "face.box_margins"),
             )
         }
         if loss.perceptual_wt > 0:

@@ -40,8 +40,17 @@ class HRData(Section):
         description="Train on squares of this side around the lips, in px of the 128 px input, "
         "which is several times faster on a CPU; null: the whole picture (official).",
     )
-    mel_frame_offset: int = Field(
-        -1, ge=-5, le=5, description="Mel shift that the base was trained with, in frames."
+    sketch: Literal["auto", "unified", "upstream"] = Field(
+        "auto",
+        description="Lines of the sketch: unified (3 px at 128 px, alike at training and "
+        "generation), upstream (6 px, as the official generation draws), or auto: unified, but "
+        "upstream where official weights generate.",
+    )
+    sketch_smoothing: float = Field(
+        0.04,
+        ge=0,
+        le=1,
+        description="Standard deviation of the temporal smoothing of the sketch's points, s.",
     )
 
 
@@ -89,17 +98,6 @@ class HRInfer(HyperLipsInfer):
         False,
         description="Enlarge picture and sketch to the output size before the decoder, as the "
         "official code does (up to 16 times the work, a scale that was never trained).",
-    )
-    sketch: Literal["auto", "unified", "upstream"] = Field(
-        "auto",
-        description="Lines of the sketch: unified (3 px at 128 px, alike at training and "
-        "generation), upstream (6 px, as the official generation draws), or auto: upstream for "
-        "weights that were not trained by this toolkit.",
-    )
-    sketch_smoothing: float = Field(
-        0.04,
-        ge=0,
-        description="Standard deviation of the temporal smoothing of the sketch's points, s.",
     )
 
 
