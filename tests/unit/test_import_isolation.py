@@ -58,7 +58,9 @@ def test_the_data_classes_of_a_model_import_no_model(model, role):
     families = "talkingface.model.audio_driven_talkingface."
     done = python(
         f"import sys\nimport {module}\n"
-        f"print([m for m in sys.modules if m.startswith({families!r}) and m != {module!r}])"
+        # Families share declarations of keys, which hold no network.
+        f"print([m for m in sys.modules if m.startswith({families!r}) and m != {module!r}"
+        " and not m.endswith('_config')])"
     )
     assert done.stdout.strip() == "[]", done.stderr
 

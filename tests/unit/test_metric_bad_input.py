@@ -23,6 +23,7 @@ from talkingface.evaluator.clip import ClipPair
 from talkingface.evaluator.evaluator import Evaluator, RowResult
 from talkingface.evaluator.metrics import perceptual
 from talkingface.model.audio_driven_talkingface.syncnet_networks import SyncNet
+from talkingface.model.losses.perceptual import LPIPS_TAPS
 from talkingface.registry import get_registry
 
 # All that look at videos; the others need arrays of motion.
@@ -141,7 +142,7 @@ def weights(tmp_path_factory) -> dict[str, dict[str, object]]:
     )
     backbone = models.alexnet(weights=None)
     torch.save(backbone.state_dict(), folder / "alex.pth")
-    layers = [backbone.features[i - 1].out_channels for i in perceptual.BACKBONES["alex"][0]]
+    layers = [backbone.features[i - 1].out_channels for i in LPIPS_TAPS["alex"]]
     heads = {f"lin{i}.model.1.weight": torch.rand(1, n, 1, 1) for i, n in enumerate(layers)}
     torch.save(heads, folder / "heads.pth")
     torch.save(SyncNet().state_dict(), folder / "syncnet_v2.model")
