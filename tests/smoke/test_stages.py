@@ -38,7 +38,9 @@ def test_the_two_commands_of_the_seed_run_on_one_unmodified_mead_yaml(shared, tm
     parts = {p.name for p in (tmp_path / "dataset/MEAD/preprocessed_data").iterdir()}
     assert {"imgs", "HR_Train_Dateset"} <= parts
     trained = checkpoint(tmp_path, "HyperLipsHR", "MEAD")
+    (base,) = tmp_path.glob("saved/HyperLipsBase/MEAD/*/checkpoints/best.ckpt")
     again = ["--model=HyperLipsHR", "--dataset=MEAD", "--preset=tiny", "--stages=train"]
+    again.append(f"--weights.base={base}")
     assert run_command([*again, "--max_steps=1", "--checkpoint_dir=one"], tmp_path).returncode == 0
     (first,) = tmp_path.glob("one/HyperLipsHR/MEAD/*/checkpoints/last.ckpt")
     start = torch.load(first, weights_only=True)["state_dict"]
