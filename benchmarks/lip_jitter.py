@@ -61,7 +61,7 @@ def main() -> None:
     rows = [(name, settings, None) for name, settings in variants.items()]
     rows.append(("another clip's sound", {}, waves))
     if stage_2:
-        rows.append(("first stage, enlarged", {}, "first_stage"))
+        rows.append(("first stage enlarged", {}, "first_stage"))
     print(f"{first.model} on {first.dataset}, {len(clips)} held-out clips")
     print(" " * 32 + "".join(f"{name:>19}" for name in OUTPUTS))
     with progress(total=len(rows) * len(clips), unit="video", leave=False) as bar:

@@ -42,7 +42,7 @@ ROW_TITLES = {
     "real": "real video (re-encoded)",
     "copy_reference": "copy reference",
     "shuffled_audio": "shuffled audio",
-    "first_stage": "first stage, enlarged",
+    "first_stage": "first stage enlarged",
 }
 
 # What a pipeline may put in place of its model, and how it is described.

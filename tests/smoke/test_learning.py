@@ -80,7 +80,7 @@ def test_stage_two_of_hyperlips_beats_the_enlarged_first_stage_and_the_sound_mov
     rows = json.loads(path.read_text("utf-8"))["rows"]
     hr, base, other = (
         {key: value["mean"] for key, value in rows[title].items()}
-        for title in ("HyperLipsHR", "first stage, enlarged", "shuffled audio")
+        for title in ("HyperLipsHR", "first stage enlarged", "shuffled audio")
     )
     assert hr["SSIM_mouth"] > base["SSIM_mouth"] + 0.005, (hr, base)
     assert hr["PSNR_mouth"] > base["PSNR_mouth"] and hr["CPBD"] > base["CPBD"], (hr, base)

@@ -84,7 +84,7 @@ def test_a_recipe_that_is_killed_goes_on_where_it_was_and_is_then_done(tmp_path)
     base = checkpoint(tmp_path, "HyperLipsBase", "Synthetic")
     assert Path(base["frozen_weights"]["sync_expert"]["path"]).parents[1] == expert.parents[1]
     metrics = json.loads(next(tmp_path.glob("results/HyperLipsHR/*/*/metrics.json")).read_text())
-    assert "first stage, enlarged" in metrics["rows"]
+    assert "first stage enlarged" in metrics["rows"]
 
     again = run_command(recipe(tmp_path), tmp_path, timeout=300)
     assert again.returncode == 0 and again.stdout.count(": done,") == 3
