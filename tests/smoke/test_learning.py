@@ -57,31 +57,3 @@ def test_a_small_syncnet_finds_every_offset_on_held_out_clips(tmp_path: Path):
         right.append(judged(waves[number]).confidence)
         wrong.append(judged(waves[number - 1][: len(waves[number])]).confidence)
     assert min(right) > 2 * max(wrong), (right, wrong)
-
-
-def test_stage_two_of_hyperlips_beats_the_enlarged_first_stage_and_the_sound_moves_the_lips(
-    tmp_path: Path,
-):
-    """Ten minutes on one core: both stages from nothing, judged on held-out clips."""
-    import json
-
-    args = [
-        "--recipe=hyperlips", "--dataset=Synthetic", "--preset=tiny", "--device=cpu",
-        "--expert=null", "--synthetic.clips=16", "--synthetic.seconds=6", "--epochs=1000",
-        "--stopping_step=0", "--eval_step=4", "--base.loss.disc_wt=0", "--base.loss.mouth_wt=1",
-        "--base.data.syncnet_T=1", "--base.batch_size=16", "--base.data.windows_per_clip=64",
-        "--base.max_steps=700", "--hr.loss.disc_wt=0", "--hr.batch_size=8", "--hr.data.patch=64",
-        "--hr.data.windows_per_clip=32", "--hr.learning_rate=1e-3", "--hr.model_params.channels=16",
-        "--hr.max_steps=700", "--hr.optim.ema_decay=0.99",
-    ]  # fmt: skip
-    done = run_command(args, tmp_path, timeout=3600)
-    assert done.returncode == 0, done.stderr
-    (path,) = tmp_path.glob("results/HyperLipsHR/Synthetic/*/metrics.json")
-    rows = json.loads(path.read_text("utf-8"))["rows"]
-    hr, base, other = (
-        {key: value["mean"] for key, value in rows[title].items()}
-        for title in ("HyperLipsHR", "first stage enlarged", "shuffled audio")
-    )
-    assert hr["SSIM_mouth"] > base["SSIM_mouth"] + 0.005, (hr, base)
-    assert hr["PSNR_mouth"] > base["PSNR_mouth"] and hr["CPBD"] > base["CPBD"], (hr, base)
-    assert hr["LMD"] < 0.9 * other["LMD"] and hr["LMD"] < 1.05 * base["LMD"], (hr, base, other)
