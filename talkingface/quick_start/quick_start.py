@@ -101,8 +101,8 @@ def _run(
         )
         for note in cfg.notes:
             log.warning("%s", note)
-        train_earlier_stages(cfg, stages, command)
         preflight.check(cfg, stages)
+        train_earlier_stages(cfg, stages, command)
     runs = bool({"train", "evaluate"} & set(stages))
     if first and "train" in stages and (going_on := resume_from(cfg)):
         require_same_stages(cfg, going_on)

@@ -97,6 +97,7 @@ def run_recipe(
     if not config.get("dataset"):
         raise ConfigError(f"--recipe={entry.name} needs --dataset=<Dataset>")
     common, own, given = divide(stages, config)
+    given = _located(stages, common, own, given, config_files)
     setup_logging(str(config.get("log_level", "info")))
     needed = needed_stages(stages, given)
     _check(stages, needed, common, own, given, config_files)
@@ -143,12 +144,34 @@ def run_recipe(
 
 
 def needed_stages(stages: list[Stage], given: Mapping[str, str | None]) -> set[str]:
-    """Stages to run: not given, and the last one or of use to one that runs."""
-    needed = {stages[-1].name} - set(given)
+    """Stages to run: not given, and not only there for stages that do not run."""
+    needed: set[str] = set()
     for stage in reversed(stages):
-        if stage.name in needed:
-            needed |= set(stage.inputs.values()) - set(given)
+        users = {other.name for other in stages if stage.name in other.inputs.values()}
+        if stage.name not in given and (not users or users & needed):
+            needed.add(stage.name)
     return needed
+
+
+def _located(
+    stages: list[Stage],
+    common: Mapping[str, Any],
+    own: Mapping[str, Mapping[str, Any]],
+    given: Mapping[str, str | None],
+    config_files: Sequence[str],
+) -> dict[str, str | None]:
+    """Given checkpoints as paths, whether they were written as files or as run ids."""
+    located: dict[str, str | None] = {}
+    for stage in stages:
+        if stage.name not in given:
+            continue
+        value = located[stage.name] = given[stage.name]
+        if value:
+            path = named_weights(configure(stage, common, own, {}, config_files), str(value))
+            if not path.is_file():
+                raise ConfigError(f"--{stage.name}={value}: there is no such file or run id")
+            located[stage.name] = str(path)
+    return located
 
 
 def _check(
@@ -162,12 +185,6 @@ def _check(
     """Everything that can be known to be wrong is found before the first training."""
     used = {source for stage in stages if stage.name in needed for source in stage.inputs.values()}
     for stage in stages:
-        if stage.name in given and given[stage.name]:
-            first = configure(stages[0], common, own, {}, config_files)
-            if not named_weights(first, str(given[stage.name])).is_file():
-                raise ConfigError(
-                    f"--{stage.name}={given[stage.name]}: there is no such file or run id"
-                )
         if stage.name not in needed:
             if own[stage.name]:
                 raise ConfigError(

@@ -10,7 +10,13 @@ import pytest
 
 from talkingface.errors import ConfigError
 from talkingface.quick_start import quick_start
-from talkingface.quick_start.recipe import divide, read_stages, run_recipe
+from talkingface.quick_start.recipe import (
+    Stage,
+    divide,
+    needed_stages,
+    read_stages,
+    run_recipe,
+)
 from talkingface.registry import get_registry
 
 STAGES = [
@@ -102,6 +108,22 @@ def test_wrong_keys_are_found_before_any_stage_runs(runs, config, message):
     with pytest.raises(ConfigError, match=message):
         recipe(**config)
     assert runs == []
+
+
+def test_stages_that_no_other_needs_run_all_the_same():
+    wires = {"a": [], "b": ["a"], "c": [], "d": ["c"]}
+    stages = [Stage(n, "M", {f"weights.{s}": s for s in sources}) for n, sources in wires.items()]
+    assert needed_stages(stages, {}) == {"a", "b", "c", "d"}
+    assert needed_stages(stages, {"d": "x"}) == {"a", "b"}
+    assert needed_stages(stages, {"a": None}) == {"b", "c", "d"}
+
+
+def test_a_run_id_stands_for_its_checkpoint(runs, root):
+    run = root / "saved/HyperLipsBase/Synthetic/mine/checkpoints"
+    run.mkdir(parents=True)
+    (run / "best.ckpt").write_bytes(b"x")
+    recipe(base="mine")
+    assert runs[0].weights.base == str(run / "best.ckpt")
 
 
 def test_a_stage_that_nobody_needs_is_left_out(runs):
