@@ -32,8 +32,9 @@ _OWN = {
 def train_earlier_stages(cfg: Config, stages: Collection[str], command: Sequence[str]) -> None:
     """Train required helpers of ``auto`` weights that do not exist yet, with the same settings.
 
-    A run of its own each; one that was stopped goes on. ``--recipe`` gives more control. On several
-    devices nothing is trained, and the missing weights are reported as an error later.
+    A run of its own each, without its evaluation; one that was stopped goes on. ``--recipe`` gives
+    more control. On several devices nothing is trained, and the missing weights are reported as an
+    error later.
 
     Raises:
         ConfigError: there is a run that was stopped, but with other settings.
@@ -114,4 +115,9 @@ def _configuration(cfg: Config, model: str) -> Config:
         if key.split(".")[0] in known
         and not cfg.provenance.get(key, "properties/").startswith(files)
     }
-    return load_config(model, cfg.dataset, preset=preset, overrides={**chosen, "resume": "auto"})
+    return load_config(
+        model,
+        cfg.dataset,
+        preset=preset,
+        overrides={**chosen, "resume": "auto", "stages": ["preprocess", "train"]},
+    )

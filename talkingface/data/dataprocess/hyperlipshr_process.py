@@ -13,6 +13,7 @@ Layout (folder names of the official code, misspelling included; spec section 8.
 from __future__ import annotations
 
 import logging
+import multiprocessing
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -65,10 +66,14 @@ class HyperLipsHRProcess(VideoProcess):
     @cached_property
     def base(self) -> DubbingPipeline:
         """Stage 1 (an upper floor: this preparation stands on a finished model)."""
+        import torch
+
         from talkingface.quick_start.helpers import stage_pipeline
         from talkingface.trainer.runtime import choose_device
 
         device = choose_device(self.cfg.device)
+        if multiprocessing.parent_process() is not None:  # as many workers as cores already
+            torch.set_num_threads(1)
         return stage_pipeline(self.cfg, "base", self.base_checkpoint, device)
 
     def prepare_clip(self, clip: FaceClip, out: Path) -> None:
