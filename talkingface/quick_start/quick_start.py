@@ -27,7 +27,7 @@ from talkingface.quick_start.run_dir import (
 )
 from talkingface.trainer.loggers import RunLogger
 from talkingface.utils.logs import close_handlers, setup_logging
-from talkingface.utils.paths import shown, write_json, write_text
+from talkingface.utils.paths import is_temporary, shown, write_json, write_text
 
 if TYPE_CHECKING:
     from talkingface.trainer.runtime import Runtime
@@ -266,7 +266,11 @@ def train(cfg: Config, runtime: Runtime, run: RunDir, resume_from: Path | None) 
         trainer_cls = cfg.registry.resolve(cfg.model_entry, "trainer")
     trainer = trainer_cls(cfg, model, runtime, run.checkpoints, logger, scorer=_scorer(cfg, run))
     if resume_from is not None:
-        trainer.resume_checkpoint(resume_from, same_run=resume_from.parent == run.checkpoints)
+        same_run = resume_from.parent == run.checkpoints
+        trainer.resume_checkpoint(resume_from, same_run=same_run)
+        if same_run and runtime.is_zero:  # what a kill in the middle of a write left
+            for path in filter(is_temporary, run.checkpoints.iterdir()):
+                path.unlink(missing_ok=True)
     try:
         outcome = trainer.fit(train_loader, valid_loader)
     finally:
