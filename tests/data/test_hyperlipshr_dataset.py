@@ -394,8 +394,8 @@ def test_the_decoder_learns_to_sharpen_frames_that_it_has_not_seen(cfg, with_):
     held_out.patch = None
     optimizer = torch.optim.Adam(model.generator.parameters(), lr=1e-3)
     model.train()
-    for step in range(300):
-        optimizer.param_groups[0]["lr"] = 1e-3 * (1 - step / 300)
+    for step in range(500):
+        optimizer.param_groups[0]["lr"] = 1e-3 * (1 - step / 500)
         loss = model.calculate_loss(batch(train, 4))["loss"]
         optimizer.zero_grad()
         loss.backward()
