@@ -12,12 +12,11 @@ from talkingface.data.dataprocess.hyperlipshr_process import HyperLipsHRProcess
 from talkingface.data.dataset.base import TalkingFaceDataset
 from talkingface.data.face.boxes import resize_image
 from talkingface.data.face.series import runs
+from talkingface.data.face.sketches import INPUT_SIZE
 from talkingface.data.media.reader import read_image
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
-
-_INPUT = 128  # px of picture and sketch
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,8 @@ class HyperLipsHRDataset(TalkingFaceDataset):
         size = self.cfg.model_params.image_size
         masks = [self._read("GT_MASK", entry.id, n, size)[..., 0] for n in numbers]
         item = {
-            "hyper_img": self._stacked("HYPER_IMG", entry.id, numbers, _INPUT),
-            "hyper_sketch": self._stacked("HYPER_SKETCH", entry.id, numbers, _INPUT),
+            "hyper_img": self._stacked("HYPER_IMG", entry.id, numbers, INPUT_SIZE),
+            "hyper_sketch": self._stacked("HYPER_SKETCH", entry.id, numbers, INPUT_SIZE),
             "gt_img": self._stacked("GT_IMG", entry.id, numbers, size),
             "coords": np.array([_rectangle(mask) for mask in masks], np.int64),
             "clip_id": entry.id,
@@ -85,7 +84,7 @@ class HyperLipsHRDataset(TalkingFaceDataset):
 
     def _cut(self, item: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """A square somewhere around the lips of the first frame."""
-        factor, room = self.cfg.model_params.image_size // _INPUT, _INPUT - self.patch
+        factor, room = self.cfg.model_params.image_size // INPUT_SIZE, INPUT_SIZE - self.patch
         top, bottom, left, right = item["coords"][0] // factor
         place = []
         for middle in ((top + bottom) // 2, (left + right) // 2):

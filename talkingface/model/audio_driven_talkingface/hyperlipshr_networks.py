@@ -12,7 +12,6 @@ from torch import nn
 from talkingface.model.audio_driven_talkingface.hyperlips_networks import fold_time, unfold_time
 from talkingface.model.layers.conv_block import ConvBlock, NonormConvBlock, TransposedConvBlock
 
-INPUT_SIZE = 128  # of picture and sketch, at training and at inference
 SCALES = {128: 1, 256: 2, 512: 4}  # output size -> factor of the decoder
 
 
