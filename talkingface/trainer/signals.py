@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import threading
 import time
@@ -36,7 +37,11 @@ class StopRequest:
             yield
             return
 
+        trainer = os.getpid()
+
         def ask(number: int, _frame: Any) -> None:
+            if os.getpid() != trainer:
+                return  # a loader process that was forked a moment ago: the trainer ends it
             if self.number is not None:
                 if time.monotonic() - self._asked_at > SIGNAL_ECHO_SECONDS:
                     raise KeyboardInterrupt

@@ -34,3 +34,14 @@ def test_the_former_handlers_come_back():
     with StopRequest().watching():
         assert signal.getsignal(signal.SIGINT) != before[0]
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_loader_process_forked_a_moment_ago_says_nothing(caplog):
+    """Until it has handlers of its own it holds those of the trainer."""
+    with StopRequest().watching():
+        child = os.fork()
+        if child == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(len(caplog.records))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
