@@ -37,16 +37,18 @@ MOTION = ["GQS883", "PXB184", "RLW104", "TXB805"]
 
 
 @pytest.fixture
-def messages(monkeypatch):
+def messages():
     """Log lines of the data code, also when a run before switched the propagation off."""
     lines: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())
     logger = logging.getLogger("talkingface")
-    monkeypatch.setattr(logger, "level", logging.DEBUG)
+    level = logger.level
+    logger.setLevel(logging.DEBUG)  # by the method: loggers remember what is enabled
     logger.addHandler(handler)
     yield lines
     logger.removeHandler(handler)
+    logger.setLevel(level)
 
 
 def rules(dataset: str, **more) -> ClipsSection:
