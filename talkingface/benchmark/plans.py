@@ -39,11 +39,12 @@ Maker = Callable[[Clip, Path], dict[str, Any] | None]
 class Generator:
     """A trained model that is loaded when its first video is made."""
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: Entry, scratch: Path) -> None:
         assert entry.cfg and entry.checkpoint
         self.entry, self.cfg, self.checkpoint = entry, entry.cfg, entry.checkpoint
         self.cost: Cost | None = None
         self.known: set[Path] = set()
+        self.scratch = scratch  # for references
 
     @cached_property
     def state(self) -> str:
@@ -69,8 +70,15 @@ class Generator:
         load_model_weights(model, self.checkpoint, self.cfg.trust_checkpoint)
         return build_pipeline(self.cfg, model.eval(), choose_device(self.cfg.device))
 
+    def reference(self, clip: Clip) -> Clip:
+        """What its videos are compared with."""
+        if self.kind.reference is Pipeline.reference:
+            return clip
+        folder = self.scratch / self.entry.title.replace(" ", "_").replace("/", "_")
+        return self.pipeline.reference(clip, folder)
+
     def render(
-        self, clip: Clip, path: Path, audio: Path | np.ndarray, baseline: str | None = None
+        self, clip: Clip, path: Path, audio: np.ndarray | None = None, baseline: str | None = None
     ) -> dict[str, Any]:
         if clip.path not in self.known:  # the faces of a source are found once, for all rows
             self.pipeline.prepare(clip.path)
@@ -78,7 +86,9 @@ class Generator:
         if self.cost is None:  # before the first video, so that it warms up the networks
             self.cost = measure_network(self.pipeline, clip)
         with peak_memory(self.pipeline.device) as peak:
-            done = render_like(self.pipeline, self.cfg, clip, path, audio, baseline)
+            done = render_like(
+                self.pipeline, self.cfg, clip, path, audio, baseline, real=self.reference(clip)
+            )
         return timed(done, peak[0] if peak else None)
 
 
@@ -90,6 +100,7 @@ class Plan:
         make: writes a clip's video and tells what it cost; None when ``videos`` are finished.
         state: of a clip; changes when its video would.
         samples: further videos of a clip with other seeds.
+        reference: what a clip's video is compared with.
     """
 
     title: str
@@ -102,13 +113,18 @@ class Plan:
     warnings: list[str] = field(default_factory=list)
     generator: Generator | None = None
     failures: dict[str, str] = field(default_factory=dict)
+    reference: Callable[[Clip], Clip] = lambda clip: clip
 
 
-def plan_rows(material: Material, entries: list[Entry]) -> list[Plan]:
-    """Rows in the order of the table: systems, trivial baselines, the real video."""
+def plan_rows(material: Material, entries: list[Entry], scratch: Path) -> list[Plan]:
+    """Rows in the order of the table: systems, trivial baselines, the real video.
+
+    Args:
+        scratch: folder for references that differ from the clips.
+    """
     chosen, clips = material.cfg.baselines, material.clips
     waves = shuffled_waves(clips)
-    generators = [Generator(entry) for entry in entries if entry.cfg]
+    generators = [Generator(entry, scratch) for entry in entries if entry.cfg]
     plans: list[Plan] = []
     for entry in entries:
         if not entry.cfg:
@@ -127,10 +143,11 @@ def plan_rows(material: Material, entries: list[Entry]) -> list[Plan]:
             entry.title,
             "model",
             entry.detail,
-            lambda clip, path, g=generator: g.render(clip, path, clip.audio),
+            lambda clip, path, g=generator: g.render(clip, path),
             lambda clip, g=generator: f"{g.state} {clip_state(clip)}",
             warnings=entry.warnings,
             generator=generator,
+            reference=generator.reference,
         )
         plans.insert(place, own)
     if "shuffled_audio" in chosen:
@@ -143,6 +160,7 @@ def plan_rows(material: Material, entries: list[Entry]) -> list[Plan]:
                 lambda clip, g=generator: (
                     f"{g.state} {clip_state(clip)} {clip_state(donor(clips, clips.index(clip)))}"
                 ),
+                reference=generator.reference,
             )
             for generator in generators
         ]
@@ -154,20 +172,23 @@ def plan_rows(material: Material, entries: list[Entry]) -> list[Plan]:
                     ROW_TITLES[name],
                     "baseline",
                     meaning.format(model=owner.entry.title),
-                    lambda clip, path, g=owner, n=name: g.render(clip, path, clip.audio, n),
+                    lambda clip, path, g=owner, n=name: g.render(clip, path, None, n),
                     lambda clip, g=owner, n=name: f"{g.state} {clip_state(clip)} {n}",
+                    reference=owner.reference,
                 )
             )
     if "real" in chosen and generators:
-        cfg = generators[0].cfg
+        first = generators[0]
+        cfg = first.cfg
         detail = f"through the same encoder (crf {cfg.infer.crf}, {cfg.fps:g} frames/s)"
         plans.append(
             Plan(
                 REAL,
                 "real",
                 detail,
-                lambda clip, path: reencode(cfg, clip, path),
+                lambda clip, path: reencode(cfg, first.reference(clip), path),
                 lambda clip: f"{detail} {clip_state(clip)}",
+                reference=first.reference,
             )
         )
     elif "real" in chosen:

@@ -98,7 +98,7 @@ def benchmark(
             raise ConfigError(
                 f"--datasets: two are called '{material.name}'; write Title={part} for one of them"
             )
-        comparisons.append(_planned(material, entries, options.get("baseline"), named))
+        comparisons.append(_planned(material, entries, options.get("baseline"), named, folder))
     log.info("benchmark in %s", shown(folder))
     for found in comparisons:
         _compare(found, folder / "videos" / _slug(found.material.name))
@@ -128,14 +128,14 @@ def _folder(options: Mapping[str, str], config: Mapping[str, Any]) -> Path:
 
 
 def _planned(
-    material: Material, entries: list[Entry], baseline: str | None, named: bool
+    material: Material, entries: list[Entry], baseline: str | None, named: bool, folder: Path
 ) -> Comparison:
     """Rows and metrics of a dataset, checked."""
     evaluator = Evaluator(material.cfg)
     if named:
         require_weights(evaluator.metrics)
     evaluator.definitions()  # from here on no newer SyncNet can become the judge
-    plans = plan_rows(material, entries)
+    plans = plan_rows(material, entries, folder / "references" / _slug(material.name))
     titles = [plan.title for plan in plans]
     if twice := [title for title in titles if titles.count(title) > 1]:
         raise ConfigError(f"--models: '{twice[0]}' is the name of a baseline; write another Title=")
@@ -262,7 +262,8 @@ def _score(
         if kept.get(clip.id, {}).get("state") == state:
             _restore(row, clip.id, kept[clip.id])
         else:
-            pair = ClipPair(clip.id, path, clip.path, cache_generated=True, audio=clip.audio)
+            real = plan.reference(clip)
+            pair = ClipPair(clip.id, path, real.path, cache_generated=True, audio=real.audio)
             pair.samples = plan.samples.get(clip.id, ())
             evaluator.score_clip(pair, row)
             kept[clip.id] = {

@@ -32,6 +32,9 @@ class FrozenNetwork:
         also: further official files that belong to the same network.
         generates: the pipeline needs it as well, not only the losses.
         agree: keys that must have the values with which a trained ``model`` was trained.
+        optional: prefixes of names that official files may lack or hold in excess.
+        follows: helpers whose own helper of this name is the one that ``auto`` means: what was
+            trained together stays together.
     """
 
     build: Callable[[], nn.Module]
@@ -43,6 +46,8 @@ class FrozenNetwork:
     also: tuple[str, ...] = ()
     generates: bool = False
     agree: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    follows: tuple[str, ...] = ()
 
 
 class AbstractTalkingFace(nn.Module):
@@ -56,6 +61,7 @@ class AbstractTalkingFace(nn.Module):
         plateau: (loss name, low, high, advice): training warns once when the loss stays inside for
             long, e.g. a sync loss at ln 2.
         bgr: True when image channels are in OpenCV's order.
+        clip_outputs: what :meth:`measure_clip` gives: name -> ``direction`` and ``unit``.
     """
 
     phases: ClassVar[tuple[str, ...]] = ("main",)
@@ -63,6 +69,7 @@ class AbstractTalkingFace(nn.Module):
     optional_keys: ClassVar[tuple[str, ...]] = ()
     plateau: ClassVar[tuple[str, float, float, str] | None] = None
     bgr: ClassVar[bool] = False
+    clip_outputs: ClassVar[dict[str, dict[str, str]]] = {}
 
     def __init__(self, cfg: Config) -> None:
         super().__init__()
@@ -71,6 +78,7 @@ class AbstractTalkingFace(nn.Module):
         self.__dict__["frozen"] = {}
         self.frozen_sources: dict[str, dict[str, str]] = {}
         self.frozen_settings: dict[str, dict[str, Any]] = {}
+        self.frozen_trained_with: dict[str, dict[str, dict[str, str]]] = {}
         # Of loaded weights: the helpers they were trained with; True: not trained by the toolkit.
         self.trained_with: dict[str, dict[str, str]] = {}
         self.foreign_weights = False
@@ -147,6 +155,19 @@ class AbstractTalkingFace(nn.Module):
     ) -> dict[str, Tensor]:
         """Losses of one batch: ``loss`` (weighted total) and its named parts, 0-dim tensors."""
         raise NotImplementedError(f"{type(self).__name__} defines no loss")
+
+    def measure_clip(self, clip: Any, donor: Any) -> dict[str, dict[str, float]]:
+        """Measures of one whole test clip, for models that generate no video.
+
+        Args:
+            clip: of the dataset's ``whole_clips()``.
+            donor: another clip, whose sound serves as the wrong one.
+
+        Returns:
+            Row (the model's name, ``shuffled audio``, ``mean motion``, ``real``) -> output ->
+            value; outputs are declared in ``clip_outputs``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} measures no clips")
 
     @torch.no_grad()
     def predict(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:

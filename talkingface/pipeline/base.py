@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from abc import ABC, abstractmethod
@@ -83,6 +84,19 @@ class Pipeline(ABC):
         A ``stochastic`` pipeline has ``seed: int | None = None`` as well: equal seeds give equal
         frames, other seeds other ones.
         """
+
+    def reference(self, clip: Clip, folder: Path) -> Clip:
+        """The real video and sound that generated ones are compared with.
+
+        Pipelines that show people in a window of their own write it into ``folder``.
+        """
+        return clip
+
+    def _precision(self) -> contextlib.AbstractContextManager:
+        """Autocast on a GPU where ``precision`` asks for it."""
+        half = self.cfg.precision != "32-true" and self.device.type == "cuda"
+        kind = torch.bfloat16 if self.cfg.precision == "bf16-mixed" else torch.float16
+        return torch.autocast("cuda", kind) if half else contextlib.nullcontext()
 
     def render(
         self,

@@ -6,7 +6,6 @@ encoder, and memory does not grow with the length.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -182,11 +181,6 @@ class DubbingPipeline(Pipeline):
             with self._precision():
                 parts.append(self.network.encode_audio(batch.to(self.device)))
         return [torch.cat(level).float() for level in zip(*parts, strict=True)]
-
-    def _precision(self) -> contextlib.AbstractContextManager:
-        half = self.cfg.precision != "32-true" and self.device.type == "cuda"
-        kind = torch.bfloat16 if self.cfg.precision == "bf16-mixed" else torch.float16
-        return torch.autocast("cuda", kind) if half else contextlib.nullcontext()
 
     # -- pictures ---------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ from talkingface.utils.paths import resolve, shown
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
+    from talkingface.model.abstract_talkingface import AbstractTalkingFace
 
 log = logging.getLogger(__name__)
 
@@ -96,26 +97,34 @@ def donor(clips: list[Clip], index: int) -> Clip:
     return clips[(index + max(1, len(clips) // 2)) % len(clips)]
 
 
-def makers(cfg: Config, pipeline: Pipeline, clips: list[Clip]) -> dict[str, Maker]:
-    """Row title -> function that writes a clip's video. The model's own row comes first."""
-    waves = shuffled_waves(clips)
+def makers(
+    cfg: Config, pipeline: Pipeline, clips: list[Clip], real: dict[str, Clip]
+) -> dict[str, Maker]:
+    """Row title -> function that writes a clip's video. The model's own row comes first.
 
-    def dub(clip: Clip, path: Path, audio: Path | np.ndarray, baseline: str | None = None) -> None:
-        render_like(pipeline, cfg, clip, path, audio, baseline)
+    Args:
+        real: reference of each clip, see :meth:`~talkingface.pipeline.base.Pipeline.reference`.
+    """
+    waves = shuffled_waves([real[clip.id] for clip in clips])
 
-    rows: dict[str, Maker] = {cfg.model: lambda clip, path: dub(clip, path, clip.audio)}
+    def dub(
+        clip: Clip, path: Path, audio: np.ndarray | None = None, baseline: str | None = None
+    ) -> None:
+        render_like(pipeline, cfg, clip, path, audio, baseline, real=real[clip.id])
+
+    rows: dict[str, Maker] = {cfg.model: dub}
     if "shuffled_audio" in cfg.baselines:
         rows[ROW_TITLES["shuffled_audio"]] = lambda clip, path: dub(clip, path, waves[clip.id]())
     for name in REPLACEMENTS:
         if name in cfg.baselines and name in pipeline.baselines:
             rows[ROW_TITLES[name]] = partial(_replaced, dub, name)
     if "real" in cfg.baselines:
-        rows[ROW_TITLES["real"]] = lambda clip, path: reencode(cfg, clip, path)
+        rows[ROW_TITLES["real"]] = lambda clip, path: reencode(cfg, real[clip.id], path)
     return rows
 
 
 def _replaced(dub: Callable[..., None], baseline: str, clip: Clip, path: Path) -> None:
-    dub(clip, path, clip.audio, baseline)
+    dub(clip, path, None, baseline)
 
 
 def reencode(cfg: Config, clip: Clip, path: Path) -> None:
@@ -132,16 +141,26 @@ def render_like(
     cfg: Config,
     clip: Clip,
     path: Path,
-    audio: Path | np.ndarray,
+    audio: np.ndarray | None = None,
     baseline: str | None = None,
     seed: int = 0,
+    real: Clip | None = None,
 ) -> Rendered:
-    """A video with as many frames as the real clip: no row may win by leaving frames out."""
-    frames = count_frames(clip.path, cfg.fps)
-    return pipeline.render(clip.path, audio, path, frames=frames, baseline=baseline, seed=seed)
+    """A video with as many frames as the real clip: no row may win by leaving frames out.
+
+    Args:
+        audio: mono 16 kHz samples; None: the clip's own sound.
+        real: the reference, where it is not the clip itself.
+    """
+    real = real or clip
+    frames = count_frames(real.path, cfg.fps)
+    heard = real.audio if audio is None else audio
+    return pipeline.render(clip.path, heard, path, frames=frames, baseline=baseline, seed=seed)
 
 
-def further_samples(cfg: Config, pipeline: Pipeline, clip: Clip, path: Path) -> tuple[Path, ...]:
+def further_samples(
+    cfg: Config, pipeline: Pipeline, clip: Clip, path: Path, real: Clip | None = None
+) -> tuple[Path, ...]:
     """Videos of the clip's sound with other seeds, beside the clip's own video.
 
     They are the own video itself when the model is deterministic: nothing else would come out.
@@ -150,7 +169,7 @@ def further_samples(cfg: Config, pipeline: Pipeline, clip: Clip, path: Path) -> 
         return (path,) * len(SAMPLE_SEEDS)
     paths = [path.with_suffix(f".seed{seed}{path.suffix}") for seed in SAMPLE_SEEDS]
     for seed, target in zip(SAMPLE_SEEDS, paths, strict=True):
-        render_like(pipeline, cfg, clip, target, clip.audio, seed=seed)
+        render_like(pipeline, cfg, clip, target, seed=seed, real=real)
     return tuple(paths)
 
 
@@ -170,8 +189,9 @@ def evaluate_videos(cfg: Config, pipeline: Pipeline, run: RunDir) -> dict[str, f
         )
     evaluator = Evaluator(cfg)
     rows: list[RowResult] = []
-    names = makers(cfg, pipeline, clips)
-    more = _sampler(cfg, pipeline, evaluator)
+    real = {clip.id: pipeline.reference(clip, run.results / "reference") for clip in clips}
+    names = makers(cfg, pipeline, clips, real)
+    more = _sampler(cfg, pipeline, evaluator, real)
     bar = progress(
         total=len(names) * len(clips),
         unit="video",
@@ -188,7 +208,8 @@ def evaluate_videos(cfg: Config, pipeline: Pipeline, run: RunDir) -> dict[str, f
             rows.append(row)
             for number, clip in enumerate(clips, 1):
                 path = folder / f"{clip.id}.mp4"
-                _score(evaluator, make, clip, path, row, more if title == cfg.model else None)
+                own = more if title == cfg.model else None
+                _score(evaluator, make, clip, path, row, own, real[clip.id])
                 bar.update()
                 if bar.disable and number % 25 == 0:
                     log.info("evaluation, %s: %d of %d clips", title, number, len(clips))
@@ -218,7 +239,7 @@ def evaluate_videos(cfg: Config, pipeline: Pipeline, run: RunDir) -> dict[str, f
         write_preview(
             run.results / "previews" / f"{clip.id.replace('/', '_')}.mp4",
             {title: folders[title] / f"{clip.id}.mp4" for title in names},
-            clip,
+            real[clip.id],
             cfg.fps,
         )
     log.info(
@@ -227,7 +248,7 @@ def evaluate_videos(cfg: Config, pipeline: Pipeline, run: RunDir) -> dict[str, f
         len(clips),
         console_table(table, evaluator.outputs, cfg.metric_decimal_place),
     )
-    _log_media(cfg, run, clips[0], folders[cfg.model])
+    _log_media(cfg, run, real[clips[0].id], folders[cfg.model])
     for line in reasons_text(rows):
         log.info("  note: %s", line)
     log.info("videos, previews and tables: %s", shown(run.results))
@@ -249,11 +270,13 @@ def _log_media(cfg: Config, run: RunDir, clip: Clip, folder: Path) -> None:
     logger.close()
 
 
-def _sampler(cfg: Config, pipeline: Pipeline, evaluator: Evaluator) -> Sampler | None:
+def _sampler(
+    cfg: Config, pipeline: Pipeline, evaluator: Evaluator, real: dict[str, Clip]
+) -> Sampler | None:
     """Makes further samples where a metric asks for them."""
     if not any(metric.name == "Div" for metric in evaluator.metrics):
         return None
-    return lambda clip, path: further_samples(cfg, pipeline, clip, path)
+    return lambda clip, path: further_samples(cfg, pipeline, clip, path, real[clip.id])
 
 
 def _score(
@@ -263,9 +286,11 @@ def _score(
     path: Path,
     row: RowResult,
     more: Sampler | None = None,
+    real: Clip | None = None,
 ) -> None:
     """Generate and score one clip; a clip that fails is recorded, never averaged away."""
-    pair = ClipPair(clip.id, path, clip.path, audio=clip.audio)
+    real = real or clip
+    pair = ClipPair(clip.id, path, real.path, audio=real.audio)
     try:
         make(clip, path)
     except EnvironmentProblem:
@@ -299,16 +324,18 @@ def make_scorer(cfg: Config, metric: str, outputs: dict[str, Any], scratch: Path
         owner = next(m for m in cfg.metrics if metric in _outputs_of(cfg, m))
         evaluator = Evaluator(cfg, [owner])
         row = RowResult("validation")
-        more = _sampler(cfg, pipeline, evaluator)
+        real = {clip.id: pipeline.reference(clip, scratch / "reference") for clip in clips}
+        more = _sampler(cfg, pipeline, evaluator, real)
         try:
             for clip in clips:
                 _score(
                     evaluator,
-                    lambda c, p: render_like(pipeline, cfg, c, p, c.audio),
+                    lambda c, p: render_like(pipeline, cfg, c, p, real=real[c.id]),
                     clip,
                     scratch / f"{clip.id}.mp4",
                     row,
                     more,
+                    real[clip.id],
                 )
             evaluator.finish_row(row)
         finally:
@@ -321,6 +348,52 @@ def make_scorer(cfg: Config, metric: str, outputs: dict[str, Any], scratch: Path
 
 def _outputs_of(cfg: Config, metric: str) -> dict[str, Any]:
     return cfg.registry.entry("metric", metric).meta.get("outputs") or {}
+
+
+def evaluate_motion(
+    cfg: Config, model: AbstractTalkingFace, data: Any, run: RunDir, losses: dict[str, float]
+) -> dict[str, float]:
+    """Measures of whole test clips, for models that generate motion and no video.
+
+    Args:
+        data: dataset of the test split with ``whole_clips()``.
+        losses: of the test split, kept beside the measures.
+
+    Returns:
+        The model's mean per output.
+    """
+    clips = list(data.whole_clips())[: cfg.eval_clips]
+    rows: dict[str, RowResult] = {}
+    bar = progress(clips, unit="clip", desc="evaluation", show=cfg.show_progress, leave=False)
+    for number, clip in enumerate(bar):
+        other = clips[(number + max(1, len(clips) // 2)) % len(clips)]
+        for title, values in model.measure_clip(clip, other).items():
+            row = rows.setdefault(title, RowResult(title))
+            row.values[clip.id], row.notes[clip.id] = values, []
+            for key in model.clip_outputs:
+                if not np.isfinite(values.get(key, np.nan)):
+                    row.reasons[clip.id, key] = "not defined for this row"
+    outputs = {key: dict(spec) for key, spec in model.clip_outputs.items()}
+    table = aggregate(list(rows.values()), outputs)
+    header = {
+        "model": cfg.model,
+        "dataset": cfg.dataset,
+        "run_id": run.id,
+        "config_hash": cfg.hash[:12],
+        "preset": cfg.preset or "",
+    }
+    facts = {"split": "test", "clips": [clip.id for clip in clips], "losses": losses}
+    write_metrics(run.results, list(rows.values()), table, outputs, {**header, **facts})
+    append_leaderboard(resolve(cfg.results_dir) / "leaderboard.csv", header, table)
+    log.info(
+        "\nTest split of %s, mean over %d clips:\n%s",
+        cfg.dataset,
+        len(clips),
+        console_table(table, outputs, cfg.metric_decimal_place),
+    )
+    for key, spec in outputs.items():
+        log.info("  %s: %s", key, spec["unit"])
+    return {**losses, **{key: item["mean"] for key, item in table[cfg.model].items()}}
 
 
 @torch.no_grad()

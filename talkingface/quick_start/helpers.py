@@ -45,8 +45,9 @@ def build_pipeline(
     for name, helper in model.frozen_networks().items():
         if helper.generates and name not in model.frozen:
             path = _trained_with(cfg, model, name, helper)
-            network, settings = _frozen_network(cfg, name, helper, path)
-            model.attach_frozen(name, network, settings=settings)
+            network, settings = _frozen_network(cfg, name, helper, path, model)
+            source = {"path": str(path), "sha256": sha256_of(path)}
+            model.attach_frozen(name, network, source, settings)
             log.info("%s: weights of %s", helper.why, shown(path))
     return cfg.registry.resolve(cfg.model_entry, "pipeline")(cfg, model, device)
 
@@ -69,7 +70,31 @@ def _trained_with(
                 f"{' or '.join(helper.files)} into {cfg.weights_dir}/, or set weights.{name}"
             )
         return official
-    return required_weights(cfg, name)
+    return _followed(model, name, helper) or required_weights(cfg, name)
+
+
+def _followed(model: AbstractTalkingFace, name: str, helper: FrozenNetwork) -> Path | None:
+    """The file of a helper that other helpers were trained with."""
+    found: dict[str, tuple[str, str]] = {}
+    for other in helper.follows if helper.weights == "auto" else ():
+        source = model.frozen_trained_with.get(other, {}).get(name)
+        if source:
+            found[source["sha256"]] = (source["path"], other)
+    if len(found) > 1:
+        parts = " and ".join(f"{other} with {path}" for path, other in found.values())
+        raise ConfigError(
+            f"{helper.why}: the parts do not belong together ({parts}). Train one of them again, "
+            f"or name others with weights.<part>."
+        )
+    for sha256, (text, other) in found.items():
+        path = Path(text)
+        if not path.is_file() or sha256_of(path) != sha256:
+            raise WeightsError(
+                f"{other} was trained with {path}, which is gone or has changed. Restore the file, "
+                f"train {other} again, or set weights.{name}."
+            )
+        return path
+    return None
 
 
 def load_model_weights(model: AbstractTalkingFace, path: Path, trust: str | None = None) -> None:
@@ -112,14 +137,14 @@ def attach_frozen(
         if pinned is not None:
             path = _pinned(name, pinned.get(name))
         else:
-            path = find_weights(cfg, helper)
+            path = _followed(model, name, helper) or find_weights(cfg, helper)
         if path is None:
             ways = _ways(cfg, name, helper)
             if helper.required:
                 raise WeightsError(f"{helper.why} needs weights: {ways}")
             log.warning("%s is not used: no weights (%s)", helper.why, ways)
             continue
-        network, settings = _frozen_network(cfg, name, helper, path)
+        network, settings = _frozen_network(cfg, name, helper, path, model)
         source = {"path": str(path), "sha256": sha256_of(path)}
         model.attach_frozen(name, network, source, settings)
         log.info("%s: weights of %s", helper.why, shown(path))
@@ -239,14 +264,30 @@ def _agreeing_settings(
     return settings
 
 
+def helper_network(cfg: Config, name: str, path: Path) -> torch.nn.Module:
+    """A helper with its weights, in eval mode, for a preparation."""
+    helper = build_model(cfg).frozen_networks()[name]
+    return _frozen_network(cfg, name, helper, path)[0].eval().requires_grad_(False)
+
+
 def _frozen_network(
-    cfg: Config, name: str, helper: FrozenNetwork, path: Path
+    cfg: Config,
+    name: str,
+    helper: FrozenNetwork,
+    path: Path,
+    model: AbstractTalkingFace | None = None,
 ) -> tuple[torch.nn.Module, dict[str, Any] | None]:
-    """A helper with its weights, of the size of a trained run or an official file's; settings."""
+    """A helper with its weights, of the size of a trained run or an official file's; settings.
+
+    Args:
+        model: learns what the helper itself was trained with.
+    """
     settings = _agreeing_settings(cfg, name, helper, path)
     if settings is not None:
         judge = build_model(load_config(overrides={**settings, "resume": False}))
         load_model_weights(judge, path)
+        if model is not None:
+            model.frozen_trained_with[name] = judge.trained_with
         return judge.network, settings
     network = helper.build()
     state: dict[str, Any] = {}
@@ -254,7 +295,8 @@ def _frozen_network(
         content = read_weights(file, trust=cfg.trust_checkpoint)
         state.update(extract_state_dict(content, (), ""))
     # Classifier heads of image networks are not built.
-    load_strict(network, state, source=shown(path), network="helper", optional=("classifier.",))
+    optional = ("classifier.", *helper.optional)
+    load_strict(network, state, source=shown(path), network="helper", optional=optional)
     return network, None
 
 

@@ -232,6 +232,9 @@ def train(cfg: Config, runtime: Runtime, run: RunDir, resume_from: Path | None) 
     from talkingface.trainer.checkpoint import load_checkpoint
     from talkingface.trainer.trainer import Trainer
 
+    if not cfg.model_entry.target("dataset"):
+        _assemble(cfg, run)
+        return None
     dataset_cls = cfg.registry.resolve(cfg.model_entry, "dataset")
     train_set = dataset_cls(cfg, "train")
     valid_set = _optional_split(cfg, dataset_cls, "val")
@@ -289,6 +292,30 @@ def train(cfg: Config, runtime: Runtime, run: RunDir, resume_from: Path | None) 
         if cfg.saved:
             _export(cfg, run, model, outcome)
     return outcome.best_score
+
+
+def _assemble(cfg: Config, run: RunDir) -> None:
+    """The checkpoint of a model that only joins trained ones: which files it consists of."""
+    from talkingface.quick_start.helpers import attach_frozen, build_model
+    from talkingface.trainer.checkpoint import save_checkpoint
+    from talkingface.trainer.runtime import launched_rank
+
+    model = build_model(cfg)
+    attach_frozen(cfg, model)
+    if launched_rank() == 0:
+        state = {
+            "model_name": cfg.model,
+            "dataset_name": cfg.dataset,
+            "config": cfg.to_yaml(),
+            "config_hash": cfg.hash,
+            "global_step": 0,
+            "state_dict": {},
+            "ema_state_dict": None,
+            "other_parameter": model.other_parameter(),
+            "frozen_weights": dict(model.frozen_sources),
+        }
+        save_checkpoint(run.best, state)
+        log.info("%s: joined from %d parts", cfg.model, len(model.frozen_sources))
 
 
 def _optional_split(cfg: Config, dataset_cls: type, split: str) -> Any:
@@ -366,7 +393,11 @@ def _export(cfg: Config, run: RunDir, model: Any, outcome: Any) -> None:
 
 def evaluate(cfg: Config, runtime: Runtime, run: RunDir, checkpoint: Path) -> dict[str, float]:
     """Score a checkpoint on the test split."""
-    from talkingface.quick_start.evaluation import evaluate_losses, evaluate_videos
+    from talkingface.quick_start.evaluation import (
+        evaluate_losses,
+        evaluate_motion,
+        evaluate_videos,
+    )
     from talkingface.quick_start.helpers import build_model, build_pipeline, load_model_weights
     from talkingface.utils.seeding import seed_everything
 
@@ -384,8 +415,11 @@ def evaluate(cfg: Config, runtime: Runtime, run: RunDir, checkpoint: Path) -> di
 
     data = cfg.registry.resolve(cfg.model_entry, "dataset")(cfg, "test")
     model.to(runtime.device)
-    trainer = Trainer(cfg, model, runtime)
-    return evaluate_losses(cfg, trainer, build_loader(data, cfg, train=False), run)
+    loader = build_loader(data, cfg, train=False)
+    losses = Trainer(cfg, model, runtime)
+    if not model.clip_outputs:
+        return evaluate_losses(cfg, losses, loader, run)
+    return evaluate_motion(cfg, model, data, run, losses.evaluate(loader))
 
 
 def _finish(cfg: Config, run: RunDir, result: RunResult) -> None:

@@ -207,7 +207,10 @@ class DataProcess(ABC):
         """
 
     def finalize(self, report: ProcessReport) -> None:
-        """Dataset-wide results after all clips; called on every run."""
+        """Results of several clips, when all are prepared and the split is known.
+
+        Called on every run, by one process at a time; do only what is not yet done.
+        """
 
     def discover(self) -> list[Clip]:
         """Clips of the three lists, or all clips when there are no lists yet."""
@@ -400,7 +403,6 @@ class DataProcess(ABC):
         report.fresh, report.pending = len(todo), len(clips) - len(done)
         if report.pending:
             return report
-        self.finalize(report)
         write_report(report, f"{self.cfg.dataset}: {self.id}")
         self._judge(report)
         if not all(self.cfg.filelist(split).exists() for split in SPLITS):
@@ -409,6 +411,8 @@ class DataProcess(ABC):
             clips = join_equal_sounds(clips, report.markers)
             with file_lock(self._lock_path):  # another run may be writing them right now
                 ensure_filelists(self.cfg, [clip for clip in clips if clip.id in good])
+        with file_lock(self._lock_path):
+            self.finalize(report)
         return report
 
     @contextmanager

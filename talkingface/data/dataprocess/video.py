@@ -111,9 +111,13 @@ class VideoProcess(DataProcess):
             raise SkipClip(
                 "no sound: the file has no audio track (a .wav of the same name would serve)"
             )
-        wave = load_audio(clip.audio, rate=RATE)
-        track = track_face(clip.path, fps=self.cfg.fps, options=self.cfg.face)
-        return FaceClip(clip, info, self.cfg.fps, wave, track)
+        wave, fps = load_audio(clip.audio, rate=RATE), self.clip_fps(info)
+        track = track_face(clip.path, fps=fps, options=self.cfg.face)
+        return FaceClip(clip, info, fps, wave, track)
+
+    def clip_fps(self, info: MediaInfo) -> float:
+        """Frame rate at which a clip is read."""
+        return self.cfg.fps
 
     def require_usable(self, clip: FaceClip) -> None:
         """What no training can use is skipped; everything else is measured and listed.

@@ -82,3 +82,31 @@ class LPIPSNetwork(nn.Module):
                 head = getattr(self, f"lin{self.taps.index(index)}").model
                 total = total + head((one - two).square()).mean(dim=(1, 2, 3))
         return total
+
+
+# Layers behind relu1_1, 2_1, 3_1, 4_1 and 5_1 of VGG19.
+_STYLE_TAPS = (1, 6, 11, 20, 29)
+_STYLE_SCALE = 3e7
+
+
+def vgg_content_and_style(
+    network: VGG19Features, generated: Tensor, real: Tensor
+) -> tuple[Tensor, Tensor]:
+    """VGG and style loss of Live Speech Portraits (official code): L1 of five layers, and squared
+    differences of their Gram matrices times 3e7; pictures go in as they are, -1..1."""
+    x, y = generated, real
+    content = style = generated.new_zeros(())
+    for number, layer in enumerate(network.features[: _STYLE_TAPS[-1] + 1]):
+        x = layer(x)
+        with torch.no_grad():
+            y = layer(y)
+        if number in _STYLE_TAPS:
+            content = content + (x - y).abs().mean()
+            style = style + _STYLE_SCALE * (_gram(x) - _gram(y)).square().mean()
+    return content, style
+
+
+def _gram(maps: Tensor) -> Tensor:
+    """(B*C,B*C) products of all maps of the batch, over their number of values."""
+    flat = maps.float().flatten(0, 1).flatten(1)
+    return flat @ flat.T / maps.numel()

@@ -1,0 +1,1 @@
+"""Data of Live Speech Portraits: the person's files, motion, feature maps and windows."""

@@ -1,0 +1,332 @@
+"""The files of a person, under the names of the official code (LSP spec 8).
+
+One folder per person: files of the person at the top, those of each clip in ``clips/<clip>/``. All
+pixels refer to the 512 px window, all motion is at 60 Hz; only the pictures in ``<clip>.h5`` are
+source frames at their own rate.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from talkingface.data.lsp.motion import project
+from talkingface.data.lsp.window import Window
+from talkingface.errors import DataError
+from talkingface.utils.env import import_cv2, require
+from talkingface.utils.paths import atomic, write_json
+
+FIT = "3d_fit_data.npz"
+POINTS_3D = "tracked3D_normalized_pts_fix_contour.npy"
+POINTS_2D = "tracked2D_normalized_pts_fix_contour.npy"
+MEAN_POINTS = "mean_pts3d.npy"
+SCALE = "id_scale.mat"
+CAMERA = "camera_intrinsic.npy"
+WINDOW_FILE = "change_paras.npz"
+SHOULDERS = "normalized_shoulder_points.npy"
+SHOULDERS_3D = "shoulder_points3D.npy"
+DATABASE = "APC_feature_base.npy"
+EXAMPLE = "example.png"
+CANDIDATES = "candidates"
+MANIFEST = "manifest.json"
+SOURCE_SHOULDERS = "source_shoulders.npy"  # ours: in source pixels, before the window is known
+
+MAX_PROJECTION_ERROR = 0.05  # px, of the 2-D points against the projected 3-D points
+EYES_FROM = 10  # first frame of the training sequence whose eyes are used
+
+
+def _load(path: Path) -> Any:
+    if not path.is_file():
+        raise DataError(f"{path} is missing; it belongs to a person of Live Speech Portraits.")
+    try:
+        return np.load(path)
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path} is damaged or no numpy file: {error}") from error
+
+
+def save_array(path: Path, values: np.ndarray) -> None:
+    """Write float32 (N, ...) atomically."""
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, np.asarray(values, np.float32))
+
+
+def save_fit(folder: Path, points: np.ndarray, angles: np.ndarray, trans: np.ndarray) -> None:
+    """``3d_fit_data.npz`` and the points alone: (N,73,3), (N,3) degrees, (N,3) camera units."""
+    arrays = {"pts_3d": points, "rot_angles": angles, "trans": trans[..., None]}
+    with atomic(folder / FIT) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **{key: value.astype(np.float32) for key, value in arrays.items()})
+    save_array(folder / POINTS_3D, points)
+
+
+def save_camera(folder: Path, scale: float, window: Window, camera: np.ndarray) -> None:
+    """Scale, window and intrinsic matrix."""
+    from scipy.io import savemat
+
+    buffer = io.BytesIO()
+    savemat(buffer, {"scale": np.array([[scale]], np.float64)})
+    with atomic(folder / SCALE) as temporary:
+        temporary.write_bytes(buffer.getvalue())
+    save_array(folder / CAMERA, camera)
+    with atomic(folder / WINDOW_FILE) as temporary, open(temporary, "wb") as file:
+        np.savez(file, scale=window.scale, xc=window.xc, yc=window.yc)
+
+
+@dataclass(frozen=True)
+class MotionFiles:
+    """Motion files of a clip, or of a person."""
+
+    folder: Path
+
+    @cached_property
+    def points(self) -> np.ndarray:
+        """(N,73,3) object points with a fixed contour."""
+        return _load(self.folder / POINTS_3D).astype(np.float32)
+
+    @cached_property
+    def angles(self) -> np.ndarray:
+        """(N,3) degrees, x near +-180."""
+        return _load(self.folder / FIT)["rot_angles"].astype(np.float32)
+
+    @cached_property
+    def trans(self) -> np.ndarray:
+        """(N,3) camera units."""
+        return _load(self.folder / FIT)["trans"].reshape(-1, 3).astype(np.float32)
+
+    @cached_property
+    def scale(self) -> float:
+        """Camera units per object unit."""
+        from scipy.io import loadmat
+
+        path = self.folder / SCALE
+        if not path.is_file():
+            raise DataError(f"{path} is missing; it holds the person's scale.")
+        return float(loadmat(path)["scale"][0, 0])
+
+    @cached_property
+    def camera(self) -> np.ndarray:
+        """(3,3) of the 512 px window."""
+        return _load(self.folder / CAMERA).astype(np.float64)
+
+    @cached_property
+    def window(self) -> Window:
+        content = _load(self.folder / WINDOW_FILE)
+        return Window(float(content["scale"]), int(content["xc"]), int(content["yc"]))
+
+    @cached_property
+    def landmarks(self) -> np.ndarray:
+        """(N,73,2) window pixels."""
+        return _load(self.folder / POINTS_2D).astype(np.float32)
+
+    @cached_property
+    def shoulders(self) -> np.ndarray:
+        """(N,18,2) window pixels, NaN on a side that is not drawn."""
+        path = self.folder / SHOULDERS
+        if not path.is_file():
+            return np.full((len(self.landmarks), 18, 2), np.nan, np.float32)
+        return _load(path).astype(np.float32)
+
+    @cached_property
+    def shoulders_3d(self) -> np.ndarray:
+        """(N,18,3) camera units."""
+        path = self.folder / SHOULDERS_3D
+        if not path.is_file():
+            return np.full((2, 18, 3), np.nan, np.float32)
+        return _load(path).astype(np.float32)
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        path = self.folder / MANIFEST
+        return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def projection(self) -> np.ndarray:
+        """(N,73,2): where the 3-D points fall in the window."""
+        return project(self.points, self.angles, self.trans, self.scale, self.camera)
+
+
+class ClipFiles(MotionFiles):
+    """Files of one clip."""
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def pictures_path(self) -> Path:
+        return self.folder / f"{self.name}.h5"
+
+    @property
+    def sound_path(self) -> Path:
+        """The denoised sound wins, as upstream."""
+        denoised = self.folder / f"{self.name}_denoise.wav"
+        return denoised if denoised.is_file() else self.folder / f"{self.name}.wav"
+
+    def features_path(self, apc: str) -> Path:
+        """Cache of speech features; ``apc`` names the network by its content."""
+        return self.folder / f"{self.name}_APC_feature_{apc}.npy"
+
+    @property
+    def fps(self) -> float:
+        """Rate of the pictures; official trees hold one per motion frame."""
+        return float(self.manifest.get("fps", 60.0))
+
+
+class Person(MotionFiles):
+    """Files of a person, and its clips. Reads the official inference tree as well."""
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @cached_property
+    def mean_points(self) -> np.ndarray:
+        """(73,3), to which Audio2Feature's displacements refer."""
+        return _load(self.folder / MEAN_POINTS).astype(np.float32)
+
+    def clip(self, clip_id: str) -> ClipFiles:
+        return ClipFiles(clip_folder(self.folder, clip_id))
+
+    def listed(self, split: str) -> list[str]:
+        """Names of the clips in ``train_list.txt`` or ``val_list.txt``."""
+        path = self.folder / f"{split}_list.txt"
+        return path.read_text("utf-8").split("\n")[:-1] if path.is_file() else []
+
+    def candidates(self, size: int) -> np.ndarray:
+        """(size,size,12) uint8: the four RGB pictures side by side in the channels."""
+        cv2 = import_cv2()
+        found = []
+        for number in range(4):
+            path = self.folder / CANDIDATES / f"normalized_full_{number}.jpg"
+            data = np.fromfile(path, np.uint8) if path.is_file() else np.zeros(0, np.uint8)
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+            if image is None:
+                raise DataError(f"{path} is missing or damaged; prepare the person again.")
+            if image.shape[:2] != (size, size):
+                image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+            found.append(image[..., ::-1])
+        return np.concatenate(found, axis=-1)
+
+
+def clip_folder(person: Path, clip_id: str) -> Path:
+    """Folder of a clip; ids with folders become one name, which must stay unique."""
+    return person / "clips" / clip_id.replace("/", "__")
+
+
+def person_folders(root: Path) -> dict[str, Path]:
+    """Prepared people by name."""
+    found = root.glob(f"*/{MEAN_POINTS}") if root.is_dir() else ()
+    return {path.parent.name: path.parent for path in sorted(found)}
+
+
+# -- pictures --------------------------------------------------------------------------------------
+
+
+def write_pictures(path: Path, pictures: Iterator[bytes], rows: np.ndarray) -> int:
+    """``<clip>.h5``: encoded pictures, and which one belongs to each motion frame.
+
+    Variable length: fixed-length strings would lose zeros at the end of a JPEG.
+
+    Args:
+        rows: (N,) picture number of each frame at 60 Hz.
+    """
+    h5py = require("h5py", why="The picture store of Live Speech Portraits")
+    with atomic(path) as temporary, h5py.File(temporary, "w") as file:
+        kind = h5py.special_dtype(vlen=np.uint8)
+        store = file.create_dataset(path.stem, (0,), kind, maxshape=(None,), chunks=(16,))
+        count = 0
+        for count, data in enumerate(pictures, 1):
+            store.resize((count,))
+            store[count - 1] = np.frombuffer(data, np.uint8)
+        store.attrs["frame_at_60hz"] = rows.astype(np.int32)
+    return count
+
+
+class PictureReader:
+    """Source frames of a clip by number; the file is opened on first use, once per process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_file": None}
+
+    @property
+    def _store(self) -> Any:
+        if self._file is None:
+            h5py = require("h5py", why="The picture store of Live Speech Portraits")
+            try:
+                self._file = h5py.File(self.path, "r")
+            except OSError as error:
+                raise DataError(f"{self.path} is missing or no HDF5 file: {error}") from error
+        if self.path.stem not in self._file:
+            names = ", ".join(self._file)
+            raise DataError(f"{self.path} holds no dataset '{self.path.stem}' (it has: {names})")
+        return self._file[self.path.stem]
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        """(H,W,3) uint8 RGB."""
+        cv2 = import_cv2()
+        data = np.frombuffer(np.asarray(self._store[number]).tobytes(), np.uint8)
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        if image is None:
+            raise DataError(f"{self.path}: picture {number} cannot be decoded")
+        return image[..., ::-1]
+
+
+# -- checks ----------------------------------------------------------------------------------------
+
+
+def verify_files(files: MotionFiles) -> dict[str, float]:
+    """Check a folder: lengths, finite values, projection and angles (spec 14.6).
+
+    Returns:
+        ``projection_error`` (px) and ``angle_error`` (degrees), the largest of each.
+
+    Raises:
+        DataError: what is wrong, with the file.
+    """
+    from talkingface.data.lsp.motion import euler_to_matrix, matrix_to_euler
+
+    count = len(files.points)
+    for name, values, shape in (
+        (POINTS_3D, files.points, (count, 73, 3)),
+        (FIT + ": rot_angles", files.angles, (count, 3)),
+        (FIT + ": trans", files.trans, (count, 3)),
+        (CAMERA, files.camera, (3, 3)),
+    ):
+        if values.shape != shape:
+            raise DataError(f"{files.folder}: {name} has shape {values.shape} instead of {shape}")
+        if not np.isfinite(values).all():
+            raise DataError(f"{files.folder}: {name} holds NaN or infinite values")
+    turn = euler_to_matrix(files.angles)
+    angle = np.degrees(np.abs(euler_to_matrix(matrix_to_euler(turn)) - turn)).max(initial=0.0)
+    result = {"angle_error": float(angle)}
+    if (files.folder / POINTS_2D).is_file():
+        if files.landmarks.shape != (count, 73, 2):
+            raise DataError(f"{files.folder}: {POINTS_2D} has shape {files.landmarks.shape}")
+        error = float(np.abs(files.projection() - files.landmarks).max(initial=0.0))
+        result["projection_error"] = error
+        if not error < MAX_PROJECTION_ERROR:
+            raise DataError(
+                f"{files.folder}: the projected 3-D points miss the 2-D points by {error:.2f} px. "
+                f"Check {SCALE}, {CAMERA}, the unit of the angles (degrees, x near 180) and that "
+                "both are of the same window."
+            )
+    return result
+
+
+def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
+    write_json(folder / MANIFEST, facts)

@@ -1,0 +1,101 @@
+"""Speech features of clips: mel rows through the APC network, cached beside the clip."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from talkingface.data.lsp import files
+from talkingface.data.media.apc_mel import MOTION_FPS, ROWS_PER_FRAME, SAMPLE_RATE, apc_mel
+from talkingface.data.media.audio import load_audio
+from talkingface.utils.logs import progress
+from talkingface.utils.paths import write_json
+
+if TYPE_CHECKING:
+    from torch import nn
+
+log = logging.getLogger(__name__)
+
+_VERSION = 1  # of the front end
+_CHUNK = 60 * ROWS_PER_FRAME * MOTION_FPS  # rows encoded at once
+
+
+def apc_id(path: Path) -> str:
+    """Name of an APC by its content: a swapped checkpoint must not serve stale features."""
+    from talkingface.model.weights import sha256_of
+
+    return f"{sha256_of(path)[:12]}v{_VERSION}"
+
+
+def encode(network: nn.Module, wave: np.ndarray) -> np.ndarray:
+    """16 kHz mono samples -> features (2T, hidden) float32."""
+    import torch
+
+    mel = torch.from_numpy(apc_mel(wave))
+    device = next(network.parameters()).device
+    state, parts = None, []
+    with torch.inference_mode():
+        for rows in mel.split(_CHUNK):
+            made, state = network.stream(rows[None].to(device), state)
+            parts.append(made[0].cpu())
+    width = network.rnns[0].hidden_size
+    return torch.cat(parts).numpy() if parts else np.zeros((0, width), np.float32)
+
+
+def ensure_features(
+    network: nn.Module,
+    apc: str,
+    people: dict[Path, list[str]],
+    max_seconds: float,
+    show_progress: str | bool = "auto",
+) -> None:
+    """Make the missing features of clips and the database of each person.
+
+    Args:
+        apc: see :func:`apc_id`.
+        people: person folder -> clip ids.
+    """
+    missing = []
+    for folder, ids in people.items():
+        clips = (files.ClipFiles(files.clip_folder(folder, i)) for i in ids)
+        missing += [clip for clip in clips if not clip.features_path(apc).is_file()]
+    if missing:
+        log.info("speech features of %d clips", len(missing))
+        for clip in progress(missing, unit="clip", desc="speech features", show=show_progress):
+            values = encode(network, load_audio(clip.sound_path, SAMPLE_RATE))
+            files.save_array(clip.features_path(apc), values)
+            for old in clip.folder.glob("*_APC_feature_*.npy"):
+                if old != clip.features_path(apc) and _is_ours(old):
+                    old.unlink()
+    for folder in people:
+        if database_of(folder) != apc:
+            _write_database(files.Person(folder), apc, max_seconds)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a cache is named by content; those of the official code end with a checkpoint."""
+    return path.stem.endswith(f"v{_VERSION}")
+
+
+def database_of(person: Path) -> str | None:
+    """Which APC a person's database was made with; None when nobody says."""
+    try:
+        return json.loads((person / files.DATABASE).with_suffix(".json").read_text("utf-8"))["apc"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _write_database(person: files.Person, apc: str, max_seconds: float) -> None:
+    rows, total = [], 0
+    for clip_id in person.listed("train"):
+        rows.append(np.load(person.clip(clip_id).features_path(apc)))
+        total += len(rows[-1])
+        if total > max_seconds * MOTION_FPS * ROWS_PER_FRAME:
+            break
+    if rows:
+        files.save_array(person.folder / files.DATABASE, np.concatenate(rows))
+        write_json((person.folder / files.DATABASE).with_suffix(".json"), {"apc": apc})

@@ -1,0 +1,319 @@
+"""Configuration keys of the Live Speech Portraits models. No torch here: ``--explain`` stays fast."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from talkingface.config.schema import ModelConfig, Section
+from talkingface.data.lsp.motion import check_amplifier
+
+
+class APCNetwork(Section):
+    """Speech encoder; the defaults are the official one."""
+
+    hidden_size: int = Field(512, ge=8, description="Width of the GRUs and of the features.")
+    num_layers: int = Field(3, ge=1, description="GRUs.")
+    residual: bool = Field(False, description="Residual connections between the GRUs.")
+
+
+class PersonSection(Section):
+    """Preparation of a person (spec 14)."""
+
+    name: str | None = Field(
+        None,
+        pattern=r"^[^/\\.][^/\\]*$",
+        description="All clips show this person; null: the speaker that their names tell.",
+    )
+    focal_ratio: float = Field(
+        1.2,
+        ge=0.5,
+        le=5,
+        description="Focal length over the longer side of the frame. Free for unknown cameras; "
+        "depth gets noisy above 2.",
+    )
+    pose_smoothing: float = Field(
+        0.04,
+        ge=0,
+        le=0.5,
+        description="Standard deviation of the smoothing of the head pose in s (depth: twice). "
+        "The points are lifted again, so they still project onto the detected pixels.",
+    )
+    jpeg_quality: int = Field(95, ge=50, le=100, description="Of the stored source frames.")
+    max_seconds: float = Field(
+        300.0,
+        ge=1,
+        description="Motion and speech features that the person's own files hold at most, s.",
+    )
+
+
+class APCWeights(Section):
+    """Pretrained helpers."""
+
+    apc: str = Field(
+        "auto",
+        description="APC that makes the speech features: auto (newest run on the dataset, else an "
+        "official file in checkpoints/), a path, or a run id.",
+    )
+
+
+class APCData(Section):
+    """Training items."""
+
+    seconds: float = Field(4.0, gt=0.2, description="Length of the random pieces of sound.")
+    steps_ahead: int = Field(3, ge=1, description="Mel rows (1/120 s) from input to target.")
+    windows_per_clip: int = Field(4, ge=1, description="Items per clip and epoch.")
+
+
+class APCConfig(ModelConfig):
+    """Keys of APC."""
+
+    apc: APCNetwork = Field(default_factory=APCNetwork, description="Network.")
+    data: APCData = Field(default_factory=APCData, description="Training items.")
+
+
+class MotionData(Section):
+    """Training items of Audio2Feature and Audio2Headpose, at 60 Hz."""
+
+    seq_len: int = Field(240, ge=8, description="Motion frames per item; clips must be as long.")
+    stride: int = Field(4, ge=1, description="Frames between the starts of two items.")
+    frame_future: int = Field(
+        18, ge=0, description="Frames of sound that the network hears before it answers."
+    )
+    items_per_epoch: int | None = Field(
+        None, ge=1, description="Draw so many of all items per epoch; null: all."
+    )
+
+
+class Audio2FeatureNetwork(Section):
+    """Size of the network; the defaults are the official one."""
+
+    hidden: int = Field(
+        256, ge=8, description="Width of the LSTM; linear layers are twice as wide."
+    )
+    layers: int = Field(3, ge=1, description="LSTM layers.")
+
+
+class Audio2FeatureLoss(Section):
+    """Objective."""
+
+    l2_wt: float = Field(1000.0, gt=0, description="Mean squared error of the points.")
+
+
+class Audio2FeatureConfig(ModelConfig):
+    """Keys of Audio2Feature."""
+
+    apc: APCNetwork = Field(default_factory=APCNetwork, description="Speech encoder.")
+    person: PersonSection = Field(default_factory=PersonSection, description="Preparation.")
+    model_params: Audio2FeatureNetwork = Field(
+        default_factory=Audio2FeatureNetwork, description="Network."
+    )
+    data: MotionData = Field(default_factory=MotionData, description="Training items.")
+    loss: Audio2FeatureLoss = Field(default_factory=Audio2FeatureLoss, description="Objective.")
+    weights: APCWeights = Field(default_factory=APCWeights, description="Helpers.")
+
+
+class HeadposeData(MotionData):
+    """Training items of Audio2Headpose."""
+
+    stride: int = Field(1, ge=1, description="Frames between the starts of two items.")
+    frame_future: int = Field(15, ge=0, description="Frames of sound beyond a pose's own time.")
+    skip_start: int = Field(0, ge=0, description="Frames left out at the start (official: 300).")
+    skip_end: int = Field(0, ge=0, description="Frames left out at the end (official: 460).")
+    short_clips: Literal["pad", "error"] = Field(
+        "pad",
+        description="Clips shorter than history and sequence: pad repeats the first frame as their "
+        "history, error refuses them.",
+    )
+
+
+class Audio2HeadposeNetwork(Section):
+    """Size of the WaveNet; the defaults are the official one."""
+
+    layers: int = Field(7, ge=1, le=12, description="Layers per block; dilations double.")
+    blocks: int = Field(
+        2, ge=1, description="Blocks. The receptive field is 1 + blocks * (2^layers - 1)."
+    )
+    channels: int = Field(128, ge=4, description="Residual and dilation channels.")
+    skip_channels: int = Field(256, ge=4, description="Skip channels.")
+    condition: int = Field(512, ge=4, description="Channels of the sound.")
+
+
+class GMMSection(Section):
+    """Distribution of the next pose."""
+
+    ncenter: int = Field(1, ge=1, description="Gaussians.")
+    sigma_min: float = Field(0.03, gt=0, description="Least standard deviation in the loss.")
+
+
+class Audio2HeadposeConfig(ModelConfig):
+    """Keys of Audio2Headpose."""
+
+    apc: APCNetwork = Field(default_factory=APCNetwork, description="Speech encoder.")
+    person: PersonSection = Field(default_factory=PersonSection, description="Preparation.")
+    model_params: Audio2HeadposeNetwork = Field(
+        default_factory=Audio2HeadposeNetwork, description="Network."
+    )
+    gmm: GMMSection = Field(default_factory=GMMSection, description="Distribution.")
+    data: HeadposeData = Field(default_factory=HeadposeData, description="Training items.")
+    weights: APCWeights = Field(default_factory=APCWeights, description="Helpers.")
+    sigma_scale: float = Field(
+        0.3, ge=0, description="Standard deviations of the drawn poses, as a factor; 0: the mean."
+    )
+
+
+class Feature2FaceNetwork(Section):
+    """Sizes of generator and discriminator; the defaults are the official ones."""
+
+    image_size: Literal[64, 128, 256, 512] = Field(512, description="Side of the pictures.")
+    size: Literal["normal", "large", "small"] = Field(
+        "normal",
+        description="normal and large: residual U-Nets of the official people; small: plain "
+        "pix2pix U-Net, which cannot run upstream.",
+    )
+    ngf: int = Field(64, ge=4, description="First channels of the generator.")
+    n_downsample: int | None = Field(
+        None, ge=5, le=8, description="Levels of the U-Net; null: log2(image_size) - 1."
+    )
+    ndf: int = Field(64, ge=4, description="First channels of the discriminator.")
+    num_d: int = Field(2, ge=1, le=4, description="Scales of the discriminator.")
+    n_layers_d: int = Field(3, ge=1, le=5, description="Layers of each discriminator.")
+
+    @property
+    def levels(self) -> int:
+        return self.n_downsample or self.image_size.bit_length() - 2
+
+    @model_validator(mode="after")
+    def _fits(self) -> Feature2FaceNetwork:
+        if 2 ** (self.levels + 1) > self.image_size:
+            raise ValueError(
+                f"n_downsample={self.levels} leaves one pixel of {self.image_size} px, which batch "
+                f"normalisation cannot use; at most {self.image_size.bit_length() - 2}"
+            )
+        return self
+
+
+class Feature2FaceData(Section):
+    """Training items."""
+
+    frames_per_clip: int | None = Field(
+        None, ge=1, description="Pictures drawn from each clip per epoch; null: all."
+    )
+
+
+class Feature2FaceLoss(Section):
+    """Weights of the losses (official values)."""
+
+    gan_wt: float = Field(1.0, ge=0, description="LSGAN; 0 builds no discriminator.")
+    l1_wt: float = Field(100.0, ge=0, description="L1.")
+    vgg_wt: float = Field(10.0, ge=0, description="VGG19 features; used when weights.vgg is found.")
+    style_wt: float = Field(10.0, ge=0, description="Gram matrices of the same features.")
+    feature_matching_wt: float = Field(10.0, ge=0, description="Features of the discriminator.")
+
+
+class Feature2FaceWeights(Section):
+    """Pretrained helpers."""
+
+    vgg: str | None = Field("auto", description="torchvision VGG19 state_dict, auto, or null.")
+
+
+class Feature2FaceInfer(Section):
+    """Generation."""
+
+    batch_size: int = Field(8, ge=1, description="Frames generated together.")
+    crf: int = Field(18, ge=0, le=40, description="H.264 quality of the videos; lower is better.")
+
+
+class Feature2FaceConfig(ModelConfig):
+    """Keys of Feature2Face."""
+
+    fps: float = Field(25.0, gt=0, le=60, description="Rate of the videos that are written.")
+    person: PersonSection = Field(default_factory=PersonSection, description="Preparation.")
+    model_params: Feature2FaceNetwork = Field(
+        default_factory=Feature2FaceNetwork, description="Networks."
+    )
+    data: Feature2FaceData = Field(default_factory=Feature2FaceData, description="Training items.")
+    loss: Feature2FaceLoss = Field(default_factory=Feature2FaceLoss, description="Loss weights.")
+    weights: Feature2FaceWeights = Field(
+        default_factory=Feature2FaceWeights, description="Helpers."
+    )
+    infer: Feature2FaceInfer = Field(default_factory=Feature2FaceInfer, description="Generation.")
+
+
+class LLESection(Section):
+    """Manifold projection of the speech features."""
+
+    use: bool = Field(True, description="Project onto the person's own speech.")
+    k: int = Field(10, ge=1, description="Neighbours.")
+    percent: float = Field(1.0, ge=0, le=1, description="Share of the projection; the rest stays.")
+    ridge: float = Field(1e-3, ge=0, description="Regularisation; 0 is the official plain solve.")
+
+
+class MotionPost(Section):
+    """Post-processing of the motion (spec 11), in frames at 60 Hz; empirical values per person."""
+
+    mouth_smooth: float = Field(2.0, ge=0, description="Smoothing of the mouth.")
+    mouth_amp: list[str | float] = Field(
+        ["XYZ", 1.5, 1.5, 1.5],
+        description="Amplification: XY, XYZ, delta, LowerMore or CloseSmall, and its factors.",
+    )
+    rot_smooth: float = Field(5.0, ge=0, description="Smoothing of the head's rotation.")
+    trans_smooth: float = Field(10.0, ge=0, description="Smoothing of its translation.")
+    rot_amp: float = Field(1.0, ge=0, description="Factor on the rotation.")
+    trans_amp: float = Field(1.0, ge=0, description="Factor on the translation.")
+    shoulder_amp: float = Field(0.5, ge=0, description="Share of the head's way the shoulders go.")
+    use_pred_jaw: bool = Field(
+        False, description="Let the predicted chin move too; the official demo drops it."
+    )
+    causal: bool = Field(
+        False,
+        description="Smooth with the past only, as the live mode must; the videos are then equal.",
+    )
+
+    @model_validator(mode="after")
+    def _known(self) -> MotionPost:
+        method, *factors = self.mouth_amp
+        if problem := check_amplifier(str(method), tuple(factors)):
+            raise ValueError(f"mouth_amp: {problem}")
+        return self
+
+
+class PortraitInfer(Feature2FaceInfer):
+    """Generation."""
+
+    lle: LLESection = Field(default_factory=LLESection, description="Manifold projection.")
+    motion: MotionPost = Field(default_factory=MotionPost, description="Post-processing.")
+    sigma_scale: float | None = Field(
+        None, ge=0, description="Spread of the drawn poses; null: as Audio2Headpose says."
+    )
+    pad_headpose: bool = Field(
+        True,
+        description="Repeat the last sound, so that the video is as long as the sound; false: 15 "
+        "motion frames shorter, as the official demo.",
+    )
+    person: str | None = Field(
+        None, description="Folder or name of the person; null: whom the source shows."
+    )
+
+
+class PortraitWeights(APCWeights):
+    """The trained parts."""
+
+    audio2feature: str = Field("auto", description="Audio2Feature: auto, a path, or a run id.")
+    audio2headpose: str = Field("auto", description="Audio2Headpose: auto, a path, or a run id.")
+    feature2face: str = Field("auto", description="Feature2Face: auto, a path, or a run id.")
+
+
+class LiveSpeechPortraitsConfig(ModelConfig):
+    """Keys of live_speech_portraits, the whole chain."""
+
+    fps: float = Field(25.0, gt=0, le=60, description="Rate of the videos that are written.")
+    apc: APCNetwork = Field(default_factory=APCNetwork, description="Speech encoder.")
+    person: PersonSection = Field(default_factory=PersonSection, description="Preparation.")
+    model_params: Feature2FaceNetwork = Field(
+        default_factory=Feature2FaceNetwork,
+        description="Size of an official Feature2Face; trained ones know theirs.",
+    )
+    weights: PortraitWeights = Field(default_factory=PortraitWeights, description="Parts.")
+    infer: PortraitInfer = Field(default_factory=PortraitInfer, description="Generation.")
