@@ -48,6 +48,11 @@ Own videos
 Generate
   --infer --model=<Model> --audio=a.wav --source=face.mp4|face.png [--checkpoint=PATH|RUN]
           [--output=out.mp4]  --audio may be a folder or a .txt list
+  --live --model=live_speech_portraits --audio=a.wav|microphone --source=<person>
+                              the same while the sound is spoken, with a bounded delay
+Files of a person (Live Speech Portraits)
+  --verify=DIR                check the files below a folder
+  --convert=DIR --output=DIR  official training or inference folders to ours and back
 Weights
   --fetch=NAME[,NAME]         download a known file (checkpoints/manifest.yaml) and check it; NAME
                               may be a metric or model that uses it, e.g. LSE or NIQE
@@ -70,12 +75,13 @@ usable, 130 stopped by Ctrl-C (state saved). --debug shows the traceback of any 
 
 _FLAGS = {
     *("list", "print_config", "help", "version", "debug"),
-    *("dry_run", "infer", "prepare", "benchmark"),
+    *("dry_run", "infer", "live", "prepare", "benchmark"),
 }
 # Options of actions; their values are kept as typed, since they are mostly paths.
 _OPTIONS = {
     *("explain", "videos", "audio", "source", "output", "checkpoint", "config_files"),
     *("fetch", "recipe", "evaluate_videos", "reference", "models", "datasets", "baseline"),
+    *("verify", "convert"),
 }
 _TEXT_KEYS = {"model", "dataset", "preset", "plugin_path"}
 
@@ -144,7 +150,7 @@ def _store(args: Arguments, key: str, value: str) -> None:
             # A name may hold blanks; without such a file they separate names.
             args.config_files += [part] if os.path.isfile(part) else part.split()
         return
-    if key == "audio" and "infer" not in args.flags and "{" in value:
+    if key == "audio" and not {"infer", "live"} & args.flags and "{" in value:
         target, parsed = args.config, parse_value(value)
     elif key in _OPTIONS:
         target, parsed = args.options, value
@@ -212,6 +218,14 @@ def _dispatch(args: Arguments) -> int:
         from talkingface.quick_start.infer import infer_command
 
         return infer_command(args.options, args.config, args.config_files)
+    if action == "live":
+        from talkingface.quick_start.live import live_command
+
+        return live_command(args.options, args.config, args.config_files)
+    if action in ("verify", "convert"):
+        from talkingface.quick_start import person_files
+
+        return getattr(person_files, f"{action}_command")(args.options, args.config)
     if action == "fetch":
         from talkingface.quick_start.fetch import fetch
 
@@ -231,14 +245,17 @@ def _dispatch(args: Arguments) -> int:
     return _run(args)
 
 
-_ACTIONS = ("prepare", "infer", "fetch", "recipe", "evaluate_videos", "benchmark")
+_ACTIONS = (
+    *("prepare", "infer", "live", "verify", "convert", "fetch", "recipe", "evaluate_videos"),
+    "benchmark",
+)
 # Option -> actions that it belongs to.
 _OWNERS = {
     "videos": ("prepare",),
-    "audio": ("infer",),
-    "source": ("infer",),
-    "checkpoint": ("infer",),
-    "output": ("infer", "evaluate_videos", "benchmark"),
+    "audio": ("infer", "live"),
+    "source": ("infer", "live"),
+    "checkpoint": ("infer", "live"),
+    "output": ("infer", "live", "convert", "evaluate_videos", "benchmark"),
     "reference": ("evaluate_videos",),
     "models": ("benchmark",),
     "datasets": ("benchmark",),

@@ -55,6 +55,8 @@ class Pipeline(ABC):
 
     # Names of replacements for the model that serve as baselines in the evaluation.
     baselines: tuple[str, ...] = ()
+    # Whether a source may also be the name of a prepared person.
+    sources_by_name: bool = False
     # Whether the model draws random numbers; then generate() takes a ``seed`` too.
     stochastic: bool = False
     # Whether the source's preparation shows a bar: as the rendering that asks for it.

@@ -184,7 +184,7 @@ class SpeechMotion:
 
 def _spread(points: Tensor) -> np.ndarray:
     """(n,75) to (n,73,3), other points 0."""
-    values = points.cpu().numpy().astype(np.float64).reshape(len(points), -1, 3)
+    values = points.cpu().numpy().astype(np.float64).reshape(-1, len(lsp.MOUTH25), 3)
     result = np.zeros((len(points), lsp.N_POINTS, 3))
     result[:, lsp.MOUTH25] = values
     return result

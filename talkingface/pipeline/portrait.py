@@ -57,6 +57,7 @@ class PortraitPipeline(Pipeline):
     """
 
     baselines = ("copy_reference",)
+    sources_by_name = True
 
     def __init__(
         self, cfg: Config, model: AbstractTalkingFace, device: torch.device, face: Any, size: int

@@ -27,7 +27,7 @@ def infer_command(
     for key in ("audio", "source"):
         if not options.get(key):
             raise ConfigError(f"--infer needs --{key}=<file>")
-    source = _existing(options["source"], "source")
+    source = Path(options["source"]).expanduser()
     sounds = list_sounds(_existing(options["audio"], "audio"))
     cfg, checkpoint = configure(options, config, config_files)
     setup_logging(cfg.log_level)
@@ -38,6 +38,8 @@ def infer_command(
 
     if not cfg.model_entry.target("pipeline"):
         raise ConfigError(f"{cfg.model} generates no videos")
+    if not cfg.registry.resolve(cfg.model_entry, "pipeline").sources_by_name:
+        _existing(str(source), "source")
     seed_everything(cfg.seed, cfg.reproducibility)
     model = build_model(cfg)
     load_model_weights(model, checkpoint, cfg.trust_checkpoint)

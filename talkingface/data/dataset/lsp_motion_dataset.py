@@ -59,8 +59,8 @@ class MotionDataset(TalkingFaceDataset):
             starts = self.starts(len(clip))
             if not len(starts):
                 self.unusable[name] = (
-                    f"{len(clip)} motion frames ({len(clip) / MOTION_FPS:.1f} s at {MOTION_FPS} Hz), "
-                    f"but an item needs {self.needed()}; lower data.seq_len"
+                    f"{len(clip)} motion frames ({len(clip) / MOTION_FPS:.1f} s), "
+                    f"but an item needs {self.needed()}; give longer clips, or lower data.seq_len"
                 )
                 continue
             index += [(len(self.clips), int(start)) for start in starts]

@@ -31,7 +31,7 @@ def draw_feature_map(
 
     Args:
         landmarks: (73,2) pixels of the 512 px window.
-        shoulders: (18,2) two lines of nine points; a line with NaN is not drawn. None: no shoulders.
+        shoulders: (18,2) two lines of nine points; one with NaN is not drawn. None: no shoulders.
         size: side of the map; points and the thickness of 2 px shrink with it.
 
     Returns:

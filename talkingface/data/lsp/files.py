@@ -250,6 +250,18 @@ def write_pictures(path: Path, pictures: Iterator[bytes], rows: np.ndarray) -> i
     return count
 
 
+def picture_rows(path: Path) -> np.ndarray:
+    """(N,) number of the picture of each motion frame."""
+    store = PictureReader(path)
+    rows = store.attributes.get("frame_at_60hz")
+    return np.arange(len(store)) if rows is None else np.asarray(rows)
+
+
+def encoded_pictures(path: Path) -> list[bytes]:
+    """The pictures as they are stored."""
+    return PictureReader(path).encoded()
+
+
 class PictureReader:
     """Source frames of a clip by number; the file is opened on first use, once per process."""
 
@@ -275,6 +287,14 @@ class PictureReader:
 
     def __len__(self) -> int:
         return len(self._store)
+
+    @property
+    def attributes(self) -> Any:
+        return self._store.attrs
+
+    def encoded(self) -> list[bytes]:
+        """All pictures, not decoded."""
+        return [np.asarray(data).tobytes() for data in self._store]
 
     def __getitem__(self, number: int) -> np.ndarray:
         """(H,W,3) uint8 RGB."""

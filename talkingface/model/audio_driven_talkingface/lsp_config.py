@@ -1,4 +1,4 @@
-"""Configuration keys of the Live Speech Portraits models. No torch here: ``--explain`` stays fast."""
+"""Configuration keys of Live Speech Portraits. No torch here: ``--explain`` stays fast."""
 
 from __future__ import annotations
 
