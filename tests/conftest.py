@@ -136,6 +136,26 @@ def tiny_base(tiny_synthetic: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
+def tiny_apc(tiny_synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoint of the smallest APC, after one epoch on :func:`tiny_synthetic`."""
+    from trainkit import fit
+
+    from talkingface.config.config import load_config
+
+    folder = tmp_path_factory.mktemp("apc")
+    place = {"root": str(tiny_synthetic / "dataset" / "Synthetic-tiny"), "device": "cpu"}
+    cfg = load_config(
+        "APC",
+        "Synthetic",
+        preset="tiny",
+        overrides={**place, "epochs": 1, "num_workers": 0, "process_workers": 1},
+    )
+    cfg.registry.resolve(cfg.model_entry, "dataprocess")(cfg).run(show_progress=False)
+    fit(cfg, folder)
+    return folder / "best.ckpt"
+
+
+@pytest.fixture(scope="session")
 def small() -> list[str]:
     """Arguments that :func:`tiny_synthetic` was made with."""
     return list(SMALL)

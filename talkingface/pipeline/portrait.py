@@ -161,7 +161,8 @@ class Feature2FacePipeline(PortraitPipeline):
                 f"{self.cfg.model} draws a clip again: give a video of {self.cfg.dataset} as the "
                 "source (live_speech_portraits speaks with a person's folder)"
             )
-        return max(1, int(len(identity.clip) * self.cfg.fps / MOTION_FPS + 0.5))
+        count = min(len(identity.clip), frame_count(len(wave)))
+        return max(1, int(count * self.cfg.fps / MOTION_FPS + 0.5))
 
     def generate(
         self, identity: PortraitSource, wave: np.ndarray, *, baseline: str | None = None

@@ -1,0 +1,109 @@
+"""Live Speech Portraits as models: official files, sizes, and parts that belong together."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from talkingface.config.config import load_config
+from talkingface.errors import ConfigError, WeightsError
+from talkingface.model.audio_driven_talkingface.apc_networks import APCEncoder
+from talkingface.model.audio_driven_talkingface.feature2face_networks import Feature2FaceNet
+from talkingface.model.weights import load_into
+from talkingface.quick_start.helpers import attach_frozen, build_model
+
+TINY_FACE = {"model_params": {"image_size": 64, "ngf": 4, "ndf": 4}}
+
+
+def model_of(name: str, **overrides):
+    return build_model(load_config(name, "Synthetic", preset="tiny", overrides=overrides))
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("name", ["APC", "Audio2Feature", "Audio2Headpose", "Feature2Face"])
+def test_official_names_load_with_and_without_module(name, prefix):
+    model = model_of(name)
+    state = {
+        prefix + key: torch.rand_like(value) if value.is_floating_point() else value
+        for key, value in model.network.state_dict().items()
+    }
+    report = load_into(model, state)
+    assert report.matched == len(state)
+    key = next(iter(model.network.state_dict()))
+    assert torch.equal(model.network.state_dict()[key], state[prefix + key])
+
+
+def test_apc_files_may_lack_the_training_head_but_nothing_else():
+    model = model_of("APC")
+    state = APCEncoder(80, 32, 1, postnet=False).state_dict()
+    assert load_into(model, state).matched == 4
+    state.pop("rnns.0.weight_ih_l0")
+    with pytest.raises(WeightsError, match="1 of .* missing: rnns.0"):
+        load_into(model, state)
+
+
+def test_a_generator_of_another_size_is_named():
+    model = model_of("Feature2Face", **TINY_FACE)
+    other = Feature2FaceNet("large", 5, 4).state_dict()
+    with pytest.raises(WeightsError, match="model_params.size=large"):
+        load_into(model, other)
+    deeper = Feature2FaceNet("normal", 6, 4).state_dict()
+    with pytest.raises(WeightsError, match="model_params.n_downsample=6"):
+        load_into(model, deeper)
+
+
+@pytest.mark.parametrize("side", [64, 128, 256, 512])
+@pytest.mark.parametrize("size", ["normal", "large", "small"])
+def test_every_size_of_the_generator_runs_at_every_resolution(size, side):
+    levels = side.bit_length() - 2
+    with torch.device("meta"):
+        network = Feature2FaceNet(size, levels, 4).train()
+        made = network(torch.zeros(2, 1, side, side), torch.zeros(2, 12, side, side))
+    assert made.shape == (2, 3, side, side)
+
+
+def test_too_many_levels_are_refused():
+    with pytest.raises(ConfigError, match="at most 5"):
+        load_config(
+            "Feature2Face",
+            "Synthetic",
+            overrides={"model_params.image_size": 64, "model_params.n_downsample": 6},
+        )
+
+
+def test_without_vgg_weights_its_losses_are_left_out_and_it_is_said(caplog):
+    from conftest import REPOSITORY  # noqa: F401  (the log of the package)
+
+    cfg = load_config("Feature2Face", "Synthetic", preset="tiny")
+    model = build_model(cfg)
+    attach_frozen(cfg, model)
+    assert "vgg" not in model.frozen
+    batch = {
+        "feature_map": torch.zeros(2, 1, 64, 64),
+        "cand_image": torch.zeros(2, 12, 64, 64),
+        "tgt_image": torch.zeros(2, 3, 64, 64),
+    }
+    assert set(model.calculate_loss(batch)) == {"loss", "l1", "gan", "feature_matching"}
+
+
+def test_vgg_and_style_losses_vanish_for_equal_pictures_only():
+    from talkingface.model.losses.perceptual import VGG19Features, vgg_content_and_style
+
+    torch.manual_seed(0)
+    network = VGG19Features().eval()
+    picture = torch.rand(1, 3, 32, 32) * 2 - 1
+    same = vgg_content_and_style(network, picture, picture)
+    other = vgg_content_and_style(network, -picture, picture)
+    assert same[0] == same[1] == 0 and min(other) > 0
+
+
+def test_the_padded_end_of_a_short_sound_is_no_target_of_apc():
+    model = model_of("APC")
+    mel = torch.rand(2, 60, 80)
+    length = torch.tensor([60, 30])
+    changed = mel.clone()
+    changed[1, 30:] = 9.0
+    first, second = (
+        model.calculate_loss({"mel": m, "length": length})["loss"] for m in (mel, changed)
+    )
+    torch.testing.assert_close(first, second)
