@@ -42,9 +42,10 @@ def infer_command(
         _existing(str(source), "source")
     seed_everything(cfg.seed, cfg.reproducibility)
     model = build_model(cfg)
-    load_model_weights(model, checkpoint, cfg.trust_checkpoint)
+    if checkpoint is not None:
+        load_model_weights(model, checkpoint, cfg.trust_checkpoint)
+        log.info("%s with %s", cfg.model, shown(checkpoint))
     pipeline = build_pipeline(cfg, model.eval(), choose_device(cfg.device))
-    log.info("%s with %s", cfg.model, shown(checkpoint))
     failed = []
     plan = plan_outputs(sounds, source, options.get("output"), cfg)
     if source.resolve() in {target.resolve() for _, target in plan}:
@@ -118,8 +119,11 @@ def plan_outputs(
 
 def configure(
     options: Mapping[str, str], config: Mapping[str, Any], config_files: list[str]
-) -> tuple[Config, Path]:
+) -> tuple[Config, Path | None]:
     """Configuration and weights: those of a run, or of an official file with the defaults.
+
+    A model that only joins others needs no run of its own: the weights are None, and its parts are
+    found by their keys.
 
     Raises:
         ConfigError: no model or no trained run.
@@ -138,6 +142,11 @@ def configure(
     dataset = config.get("dataset")
     if dataset and not given:
         dataset = registry.entry("dataset", dataset).name
+    joins = name is not None and not registry.entry("model", name).target("dataset")
+    if joins and not given and newest_checkpoint(saved, name, dataset) is None:
+        return load_config(
+            name, dataset or "Synthetic", config_files=config_files, cli=config
+        ), None
     checkpoint = find_checkpoint(given, saved, name, dataset)
 
     from talkingface.quick_start.helpers import config_of_checkpoint

@@ -52,7 +52,8 @@ def live_command(
     if not target or not hasattr(cfg.registry.resolve(cfg.model_entry, "pipeline"), "live"):
         raise ConfigError(f"{cfg.model} has no live mode; live_speech_portraits has")
     model = build_model(cfg)
-    load_model_weights(model, checkpoint, cfg.trust_checkpoint)
+    if checkpoint is not None:
+        load_model_weights(model, checkpoint, cfg.trust_checkpoint)
     pipeline = build_pipeline(cfg, model.eval(), choose_device(cfg.device))
     output = Path(options.get("output") or resolve(cfg.results_dir) / cfg.model / "live.mp4")
     output = output.expanduser()

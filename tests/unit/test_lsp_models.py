@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -107,3 +108,54 @@ def test_the_padded_end_of_a_short_sound_is_no_target_of_apc():
         model.calculate_loss({"mel": m, "length": length})["loss"] for m in (mel, changed)
     )
     torch.testing.assert_close(first, second)
+
+
+def test_official_files_of_a_person_speak_without_any_run(tmp_path, tone_wav):
+    """State dicts with ``module.`` and a person in the official inference layout."""
+    from conftest import run_command
+
+    from talkingface.data.lsp import files
+    from talkingface.data.lsp.window import Window
+    from talkingface.data.media.reader import count_frames
+    from talkingface.data.media.writer import write_image
+    from talkingface.model.audio_driven_talkingface.lsp_motion_networks import (
+        Audio2FeatureNet,
+        Audio2HeadposeNet,
+    )
+
+    person = tmp_path / "May"
+    rng = np.random.default_rng(0)
+    points = rng.normal(0, 0.3, (80, 73, 3)).astype(np.float32)
+    angles, trans = np.full((80, 3), 0.5), np.tile([0.0, 0, 900], (80, 1))
+    angles[:, 0] = 179.0
+    files.save_fit(person, points, angles, trans)
+    camera = np.array([[700.0, 0, 256], [0, 700, 256], [0, 0, 1]])
+    files.save_camera(person, 90.0, Window(1.0, 256, 256), camera)
+    files.save_array(person / files.MEAN_POINTS, points.mean(0))
+    files.save_array(person / files.SHOULDERS_3D, rng.normal(0, 9, (80, 18, 3)) + (0, 90, 900))
+    files.save_array(person / files.DATABASE, rng.normal(0, 0.5, (60, 512)))
+    for number in range(4):
+        picture = rng.integers(0, 255, (512, 512, 3), np.uint8)
+        write_image(person / files.CANDIDATES / f"normalized_full_{number}.jpg", picture)
+    networks = {
+        "apc": APCEncoder(),
+        "audio2feature": Audio2FeatureNet(),
+        "audio2headpose": Audio2HeadposeNet(),
+        "feature2face": Feature2FaceNet("large", 5, 4),
+    }
+    keys = []
+    for name, network in networks.items():
+        prefix = "" if name == "apc" else "module."
+        torch.save(
+            {prefix + k: v for k, v in network.state_dict().items()}, tmp_path / f"{name}.pkl"
+        )
+        keys.append(f"--weights.{name}={tmp_path / name}.pkl")
+    out = tmp_path / "out.mp4"
+    command = [
+        *("--infer", "--model=live_speech_portraits", "--preset=May", "--device=cpu", *keys),
+        *(f"--source={person}", f"--audio={tone_wav}", f"--output={out}"),
+        *("--model_params.image_size=64", "--model_params.ngf=4"),
+    ]
+    done = run_command(command, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert count_frames(out, 60) == 120 - 15  # the official end: 15 frames early
