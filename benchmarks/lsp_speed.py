@@ -22,13 +22,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from talkingface.data.media.apc_mel import SLICE, apc_mel, frame_count, mel_rows, row_start
 from talkingface.model.audio_driven_talkingface.apc_networks import APCEncoder
-from talkingface.model.audio_driven_talkingface.audio2feature import look_ahead
 from talkingface.model.audio_driven_talkingface.feature2face_networks import Feature2FaceNet
 from talkingface.model.audio_driven_talkingface.lsp_config import PortraitInfer
 from talkingface.model.audio_driven_talkingface.lsp_motion_networks import (
     Audio2FeatureNet,
     Audio2HeadposeNet,
     PoseGenerator,
+    look_ahead,
 )
 from talkingface.model.fuse import optimize_for_inference
 from talkingface.model.layers.manifold import ManifoldProjection

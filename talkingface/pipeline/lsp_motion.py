@@ -27,8 +27,10 @@ from talkingface.data.media.apc_mel import (
     mel_rows,
     row_start,
 )
-from talkingface.model.audio_driven_talkingface.audio2feature import look_ahead
-from talkingface.model.audio_driven_talkingface.lsp_motion_networks import PoseGenerator
+from talkingface.model.audio_driven_talkingface.lsp_motion_networks import (
+    PoseGenerator,
+    look_ahead,
+)
 from talkingface.model.layers.manifold import ManifoldProjection
 
 if TYPE_CHECKING:

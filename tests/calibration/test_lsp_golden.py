@@ -14,7 +14,6 @@ from talkingface.data.lsp import motion
 from talkingface.data.lsp.drawing import draw_feature_map
 from talkingface.data.media.apc_mel import apc_mel
 from talkingface.model.audio_driven_talkingface.apc_networks import APCEncoder
-from talkingface.model.audio_driven_talkingface.audio2feature import look_ahead
 from talkingface.model.audio_driven_talkingface.feature2face_networks import (
     Feature2FaceDiscriminator,
     Feature2FaceNet,
@@ -24,6 +23,7 @@ from talkingface.model.audio_driven_talkingface.lsp_motion_networks import (
     Audio2HeadposeNet,
     PoseGenerator,
     gaussian_nll,
+    look_ahead,
 )
 from talkingface.model.layers.manifold import ManifoldProjection
 

@@ -8,37 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from talkingface.model.abstract_talkingface import AbstractTalkingFace, FrozenNetwork
-from talkingface.model.audio_driven_talkingface.apc_networks import APCEncoder
+from talkingface.model.abstract_talkingface import AbstractTalkingFace
+from talkingface.model.audio_driven_talkingface.apc_networks import build_apc
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
-
-
-def build_apc(cfg: Config) -> APCEncoder:
-    """The network of section ``apc``."""
-    size = cfg.apc
-    return APCEncoder(80, size.hidden_size, size.num_layers, size.residual)
-
-
-def apc_helper(cfg: Config, follows: tuple[str, ...] = ()) -> FrozenNetwork:
-    """The finished APC that the other models hear with.
-
-    Args:
-        follows: parts whose own APC it must be; then its size is theirs.
-    """
-    return FrozenNetwork(
-        lambda: build_apc(cfg),
-        cfg.weights.apc,
-        files=("live_speech_portraits/APC_epoch_160.model", "APC_epoch_160.model"),
-        model="APC",
-        why="APC, the speech features",
-        required=True,
-        generates=True,
-        agree=() if follows else ("apc.hidden_size", "apc.num_layers", "apc.residual"),
-        optional=("postnet.",),
-        follows=follows,
-    )
 
 
 class APC(AbstractTalkingFace):

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from talkingface.model.abstract_talkingface import FrozenNetwork
+
+if TYPE_CHECKING:
+    from talkingface.config.config import Config
 
 
 class APCEncoder(nn.Module):
@@ -66,3 +73,29 @@ class APCEncoder(nn.Module):
     def predict_mel(self, features: Tensor) -> Tensor:
         """Features (B,M,hidden) -> predicted mel rows (B,M,80)."""
         return self.postnet.layer(features.transpose(1, 2)).transpose(1, 2)
+
+
+def build_apc(cfg: Config) -> APCEncoder:
+    """The network of section ``apc``."""
+    size = cfg.apc
+    return APCEncoder(80, size.hidden_size, size.num_layers, size.residual)
+
+
+def apc_helper(cfg: Config, follows: tuple[str, ...] = ()) -> FrozenNetwork:
+    """The finished APC that the other models hear with.
+
+    Args:
+        follows: parts whose own APC it must be; then its size is theirs.
+    """
+    return FrozenNetwork(
+        lambda: build_apc(cfg),
+        cfg.weights.apc,
+        files=("live_speech_portraits/APC_epoch_160.model", "APC_epoch_160.model"),
+        model="APC",
+        why="APC, the speech features",
+        required=True,
+        generates=True,
+        agree=() if follows else ("apc.hidden_size", "apc.num_layers", "apc.residual"),
+        optional=("postnet.",),
+        follows=follows,
+    )

@@ -11,8 +11,11 @@ from torch import Tensor
 
 from talkingface.data.lsp.motion import INNER_BOTTOM, INNER_TOP, MOUTH25
 from talkingface.model.abstract_talkingface import AbstractTalkingFace, FrozenNetwork
-from talkingface.model.audio_driven_talkingface.apc import apc_helper
-from talkingface.model.audio_driven_talkingface.lsp_motion_networks import Audio2FeatureNet
+from talkingface.model.audio_driven_talkingface.apc_networks import apc_helper
+from talkingface.model.audio_driven_talkingface.lsp_motion_networks import (
+    Audio2FeatureNet,
+    look_ahead,
+)
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -20,12 +23,6 @@ if TYPE_CHECKING:
 
 _TOP = 3 * MOUTH25.index(INNER_TOP) + 1
 _BOTTOM = 3 * MOUTH25.index(INNER_BOTTOM) + 1
-
-
-def look_ahead(speech: Tensor, frames: int) -> Tensor:
-    """Speech (N,2*hidden) with the last of its rows repeated behind the end, two per frame."""
-    last = speech[-1, speech.shape[1] // 2 :].repeat(2)
-    return torch.cat([speech, last.expand(frames, -1)])
 
 
 class Audio2Feature(AbstractTalkingFace):

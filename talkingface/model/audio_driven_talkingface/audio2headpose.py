@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from talkingface.model.abstract_talkingface import AbstractTalkingFace, FrozenNetwork
-from talkingface.model.audio_driven_talkingface.apc import apc_helper
-from talkingface.model.audio_driven_talkingface.audio2feature import look_ahead
+from talkingface.model.audio_driven_talkingface.apc_networks import apc_helper
 from talkingface.model.audio_driven_talkingface.lsp_motion_networks import (
     Audio2HeadposeNet,
     PoseGenerator,
     gaussian_nll,
+    look_ahead,
 )
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from talkingface.model.abstract_talkingface import AbstractTalkingFace, FrozenNetwork
-from talkingface.model.audio_driven_talkingface.apc import apc_helper
+from talkingface.model.audio_driven_talkingface.apc_networks import apc_helper
 from talkingface.model.audio_driven_talkingface.feature2face_networks import Feature2FaceNet
 from talkingface.model.audio_driven_talkingface.lsp_motion_networks import (
     Audio2FeatureNet,

@@ -24,6 +24,12 @@ def initialise(network: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
+def look_ahead(speech: Tensor, frames: int) -> Tensor:
+    """Speech (N,2*hidden) with the last of its rows repeated behind the end, two per frame."""
+    last = speech[-1, speech.shape[1] // 2 :].repeat(2)
+    return torch.cat([speech, last.expand(frames, -1)])
+
+
 class Audio2FeatureNet(nn.Module):
     """Speech features to the displacement of 25 points.
 
