@@ -57,3 +57,26 @@ def test_a_small_syncnet_finds_every_offset_on_held_out_clips(tmp_path: Path):
         right.append(judged(waves[number]).confidence)
         wrong.append(judged(waves[number - 1][: len(waves[number])]).confidence)
     assert min(right) > 2 * max(wrong), (right, wrong)
+
+
+def test_audio2feature_hears_what_the_mouth_does_on_held_out_clips(tmp_path: Path):
+    """Five minutes on one core: lip opening follows the speech, and not that of another clip."""
+    import json
+
+    small = ["--apc.hidden_size=64", "--apc.num_layers=2", "--device=cpu", "--num_workers=0"]
+    data = ["--dataset=Synthetic", "--preset=cpu", "--synthetic.clips=24", "--person.name=one"]
+    apc = [
+        *("--model=APC", *data[:-1], *small, "--max_steps=150", "--optim.warmup_steps=10"),
+    ]
+    done = run_command(apc, tmp_path, timeout=1800)
+    assert done.returncode == 0, done.stderr
+    mouth = ["--model=Audio2Feature", *data, *small, "--model_params.hidden=96", "--max_steps=400"]
+    done = run_command(mouth, tmp_path, timeout=1800)
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob("results/Audio2Feature/Synthetic/*/metrics.json")
+    rows = json.loads(path.read_text("utf-8"))["rows"]
+    mean = {row: {k: v["mean"] for k, v in values.items()} for row, values in rows.items()}
+    own, wrong, still = (mean[r] for r in ("Audio2Feature", "shuffled audio", "mean motion"))
+    assert own["opening_r"] > 0.6 > wrong["opening_r"] + 0.2
+    assert own["opening_error"] < 0.8 * min(wrong["opening_error"], still["opening_error"])
+    assert own["L2"] < min(wrong["L2"], still["L2"])

@@ -89,3 +89,24 @@ def test_a_recipe_that_is_killed_goes_on_where_it_was_and_is_then_done(tmp_path)
     again = run_command(recipe(tmp_path), tmp_path, timeout=300)
     assert again.returncode == 0 and again.stdout.count(": done,") == 3
     assert differences(base, checkpoint(tmp_path, "HyperLipsBase", "Synthetic")) == []
+
+
+def test_the_whole_portrait_is_trained_by_its_name_and_refuses_parts_of_different_ears(tmp_path):
+    """One command trains the four parts; another APC below one part is noticed."""
+    base = ["--dataset=Synthetic", "--device=cpu", "--eval_clips=1", *SMALL]
+    done = run_command(["--model=live_speech_portraits", *base], tmp_path, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    trained = {path.parents[3].name for path in tmp_path.glob("saved/*/*/*/checkpoints/best.ckpt")}
+    parts = {"APC", "Audio2Feature", "Audio2Headpose", "Feature2Face"}
+    assert trained == {*parts, "live_speech_portraits"}
+    (joined,) = tmp_path.glob("saved/live_speech_portraits/*/*/checkpoints/best.ckpt")
+    pinned = torch.load(joined, weights_only=True)["frozen_weights"]
+    assert set(pinned) == {"apc", "audio2feature", "audio2headpose", "feature2face"}
+    for command in (["--model=APC", "--seed=7"], ["--model=Audio2Headpose"]):
+        done = run_command([*command, *base, "--stages=preprocess,train"], tmp_path, timeout=300)
+        assert done.returncode == 0, done.stderr
+    done = run_command(
+        ["--model=live_speech_portraits", *base, "--stages=train,evaluate"], tmp_path, timeout=300
+    )
+    # Runs without an evaluation count as finished; the newest head hears with the newer APC.
+    assert done.returncode == 2 and "do not belong together" in done.stderr, done.stderr

@@ -1,0 +1,99 @@
+"""Lip opening of an Audio2Feature run on held-out clips, beside ridge regression on the same clips.
+
+    python benchmarks/lip_opening.py saved/Audio2Feature/GRID/<run>/checkpoints/best.ckpt
+
+The reference is linear: log-mel rows of 0.4 s around each frame to the 25 points, trained on the run's
+training clips, its strength chosen on the validation clips. Errors are mean absolute differences of
+the gap between the inner lips (points 13 and 14 of MediaPipe), in px of a face 135 px high from
+chin to forehead, whose eye distance is 65.7 px on GRID; "clip mean" always answers the mean of the
+real clip. A person's own mean is not known to any of the rows but that one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from talkingface.config.config import load_config
+from talkingface.data.media.apc_mel import SAMPLE_RATE, apc_mel
+from talkingface.data.media.audio import load_audio
+from talkingface.model.audio_driven_talkingface.audio2feature import _opening
+from talkingface.quick_start.helpers import build_model, config_of_checkpoint, load_model_weights
+
+PX_PER_UNIT = 65.7  # eye distance of a face 135 px high
+ROWS = tuple(range(-24, 26, 3))  # of mel around a frame's first, 0.4 s
+STRENGTHS = (3.0, 30.0, 300.0, 3000.0)
+
+
+def windows(dataset, clip) -> np.ndarray:
+    mel = apc_mel(load_audio(dataset.process.clip(clip.id).sound_path, SAMPLE_RATE))
+    rows = np.clip(2 * np.arange(len(clip))[:, None] + ROWS, 0, len(mel) - 1)
+    return mel[rows].reshape(len(clip), -1)
+
+
+def score(made: list[np.ndarray], real: list[np.ndarray]) -> str:
+    pairs = [(_opening(a) / 100, _opening(b) / 100) for a, b in zip(made, real, strict=True)]
+    error = PX_PER_UNIT * np.mean([np.abs(a - b).mean() for a, b in pairs])
+    r = np.mean([np.corrcoef(a, b)[0, 1] if a.std() > 1e-9 else 0.0 for a, b in pairs])
+    return f"{error:6.3f} px   r {r:6.3f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint")
+    args = parser.parse_args()
+    stored = config_of_checkpoint(Path(args.checkpoint))
+    cfg = load_config(stored["model"], stored["dataset"], base={**stored, "resume": False})
+    model = build_model(cfg)
+    load_model_weights(model, Path(args.checkpoint))
+    model.eval()
+    make = cfg.registry.resolve(cfg.model_entry, "dataset")
+    train, val, test = (make(cfg, split) for split in ("train", "val", "test"))
+    print(f"{len(train.clips)} training clips, {len(test.clips)} test clips of {cfg.dataset}")
+
+    x = np.concatenate([windows(train, clip)[::2] for clip in train.clips])
+    y = np.concatenate([clip.motion[::2] for clip in train.clips])
+    mean, spread = x.mean(0), x.std(0) + 1e-4
+
+    def prepared(values: np.ndarray) -> np.ndarray:
+        return np.concatenate([(values - mean) / spread, np.ones((len(values), 1))], axis=1)
+
+    a = prepared(x)
+    gram, right = a.T @ a, a.T @ y
+
+    def answers(data, solution: np.ndarray) -> list[np.ndarray]:
+        return [prepared(windows(data, clip)) @ solution for clip in data.clips]
+
+    solutions = [np.linalg.solve(gram + s * np.eye(len(gram)), right) for s in STRENGTHS]
+    real = [clip.motion for clip in val.clips]
+    losses = [
+        np.mean([np.square(a - b).mean() for a, b in zip(answers(val, s), real, strict=True)])
+        for s in solutions
+    ]
+    ridge = answers(test, solutions[int(np.argmin(losses))])
+    real = [clip.motion for clip in test.clips]
+    own = [model.points(torch.from_numpy(clip.speech)).numpy() for clip in test.clips]
+    half = len(test.clips) // 2
+    others = [test.clips[(i + half) % len(test.clips)].speech for i in range(len(test.clips))]
+    wrong = [
+        model.points(torch.from_numpy(np.resize(s, c.speech.shape).astype(np.float32))).numpy()
+        for s, c in zip(others, test.clips, strict=True)
+    ]
+    still = [np.broadcast_to(motion.mean(0), motion.shape) for motion in real]
+    for name, made in (
+        ("Audio2Feature", own),
+        ("shuffled audio", wrong),
+        ("ridge regression", ridge),
+        ("clip mean", still),
+    ):
+        print(f"{name:<18}{score(made, real)}")
+
+
+if __name__ == "__main__":
+    main()
