@@ -93,10 +93,15 @@ def load_database(person: Person, network: APCEncoder, apc: str | None) -> Tenso
     known = database_of(person.folder)
     if path.is_file() and (known is None or apc is None or known == apc):
         return torch.from_numpy(np.load(path).astype(np.float32))
-    sounds = [person.clip(name).sound_path for name in person.listed("train")]
-    if not sounds:
+    rows = []
+    for clip in map(person.clip, person.listed("train")):
+        cached = clip.features_path(apc or "")
+        if cached.is_file():
+            rows.append(np.load(cached))
+        else:
+            rows.append(encode(network, load_audio(clip.sound_path, SAMPLE_RATE)))
+    if not rows:
         raise DataError(f"{path} is missing; it holds the speech features of the person.")
-    rows = [encode(network, load_audio(sound, SAMPLE_RATE)) for sound in sounds]
     return torch.from_numpy(np.concatenate(rows))
 
 

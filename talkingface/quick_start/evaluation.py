@@ -363,6 +363,7 @@ def evaluate_motion(
         The model's mean per output.
     """
     clips = list(data.whole_clips())[: cfg.eval_clips]
+    model.eval()  # the losses were taken by a trainer, which leaves networks as in training
     rows: dict[str, RowResult] = {}
     bar = progress(clips, unit="clip", desc="evaluation", show=cfg.show_progress, leave=False)
     for number, clip in enumerate(bar):

@@ -68,17 +68,9 @@ def ensure_features(
         for clip in progress(missing, unit="clip", desc="speech features", show=show_progress):
             values = encode(network, load_audio(clip.sound_path, SAMPLE_RATE))
             files.save_array(clip.features_path(apc), values)
-            for old in clip.folder.glob("*_APC_feature_*.npy"):
-                if old != clip.features_path(apc) and _is_ours(old):
-                    old.unlink()
     for folder in people:
         if database_of(folder) != apc:
             _write_database(files.Person(folder), apc, max_seconds)
-
-
-def _is_ours(path: Path) -> bool:
-    """Whether a cache is named by content; those of the official code end with a checkpoint."""
-    return path.stem.endswith(f"v{_VERSION}")
 
 
 def database_of(person: Path) -> str | None:
