@@ -52,7 +52,8 @@ Generate
                               the same while the sound is spoken, with a bounded delay
 Files of a person (Live Speech Portraits)
   --verify=DIR                check the files below a folder
-  --convert=DIR --output=DIR  official training or inference folders to ours and back
+  --convert=DIR --output=DIR  official training or inference folders to ours and back; with
+                              --dataset=NAME in place of --output a dataset to train on
 Weights
   --fetch=NAME[,NAME]         download a known file (checkpoints/manifest.yaml) and check it; NAME
                               may be a metric or model that uses it, e.g. LSE or NIQE

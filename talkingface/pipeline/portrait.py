@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,10 @@ from talkingface.data.clips import Clip
 from talkingface.data.dataprocess.lsp_process import LSPProcess
 from talkingface.data.dataset.lsp_face_dataset import at_rate, between, drawn_shoulders, signed
 from talkingface.data.lsp.drawing import draw_feature_map
-from talkingface.data.lsp.files import MEAN_POINTS, ClipFiles, Person, person_folders
+from talkingface.data.lsp.files import MANIFEST, MEAN_POINTS, ClipFiles, Person, person_folders
 from talkingface.data.lsp.motion import Motion
 from talkingface.data.lsp.speech import apc_id
+from talkingface.data.lsp.window import Window
 from talkingface.data.media.apc_mel import MOTION_FPS, frame_count
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.reader import read_frames
@@ -73,37 +75,53 @@ class PortraitPipeline(Pipeline):
         source = known.get(str(source)) or resolve(source)
         if (source / MEAN_POINTS).is_file():
             return PortraitSource(Person(source), None)
-        for clip in self._clips():
-            if clip.path.resolve() == source.resolve():
-                folder = self.process.homes(clip.id)[0]
-                if not (folder / "manifest.json").is_file():
-                    raise DataError(
-                        f"{source} is not prepared for {self.cfg.model}; run the stage preprocess"
-                    )
-                return PortraitSource(Person(folder.parents[1]), ClipFiles(folder))
+        if source.resolve() in self._clips:
+            files = self._clip_files(source)
+            return PortraitSource(Person(files.folder.parents[1]), files)
         raise DataError(
             f"{source} is neither a clip of {self.cfg.dataset} nor a prepared person. These models "
             "draw the people they were trained on; --source may be the name of one, or its folder: "
             + (", ".join(known) or "nobody is prepared yet")
         )
 
-    def _clips(self) -> list[Clip]:
+    def _clip_files(self, path: Path) -> ClipFiles:
+        folder = self.process.homes(self._clips[path.resolve()].id)[0]
+        if not (folder / MANIFEST).is_file():
+            raise DataError(
+                f"{path} is not prepared for {self.cfg.model}; run the stage preprocess"
+            )
+        return ClipFiles(folder)
+
+    @cached_property
+    def _clips(self) -> dict[Path, Clip]:
         from talkingface.data.clips import discover_clips
 
-        return discover_clips(self.cfg.data_dir, self.cfg.clips, quiet=True)
+        found = discover_clips(self.cfg.data_dir, self.cfg.clips, quiet=True)
+        return {clip.path.resolve(): clip for clip in found}
+
+    def framing(self, clip: ClipFiles) -> Window:
+        """The window in which a clip's pictures are made."""
+        return clip.window
 
     def reference(self, clip: Clip, folder: Path) -> Clip:
         """The real clip in the window, as the generated one shows it."""
-        path = folder / f"{clip.id}.mp4"
-        files = self.prepare(clip.path).clip
+        files = self._clip_files(clip.path)
+        window, fps = self.framing(files), self.cfg.fps
+        facts = [files.manifest.get(key) for key in ("start", "frames", "fps")]
+        state = json.dumps([window.scale, window.xc, window.yc, fps, self.size, facts])
+        name = f"{clip.id}-{hashlib.sha256(state.encode()).hexdigest()[:8]}.mp4"
+        path = folder / name
         if not path.is_file():
-            start, fps = int(files.manifest.get("start", 0)), self.cfg.fps
-            count = int(int(files.manifest["frames"]) * fps / files.fps + 0.5)
-            frames = islice(read_frames(clip.path, fps=fps), round(start * fps / files.fps), None)
             sound = load_audio(files.sound_path, SAMPLE_RATE)
+            start, count, own = facts[0] or 0, facts[1], facts[2]
+            wanted = np.arange(max(1, int(count * fps / own + 0.5))) / fps + start / own
+            frames = read_frames(clip.path, fps=own)
             with VideoWriter(path, fps, audio=(sound, SAMPLE_RATE), crf=10) as writer:
-                for frame in islice(frames, count):
-                    writer.write(files.window.cut(frame, self.size))
+                number, frame = -1, None
+                for time in wanted:
+                    while number < min(int(time * own + 1e-6), start + count - 1):
+                        number, frame = number + 1, next(frames)
+                    writer.write(window.cut(frame, self.size))
         return replace(clip, path=path, audio=files.sound_path)
 
     def candidates(self, person: Person) -> tuple[np.ndarray, torch.Tensor]:
@@ -205,18 +223,9 @@ class LiveSpeechPortraitsPipeline(PortraitPipeline):
         chosen = self.cfg.infer.person
         return super().prepare(Path(chosen) if chosen else source)
 
-    def reference(self, clip: Clip, folder: Path) -> Clip:
-        with self._anyone():
-            return super().reference(clip, folder)
-
-    @contextlib.contextmanager
-    def _anyone(self) -> Iterator[None]:
-        """The real clip stays that of the source, whoever speaks."""
-        chosen, self.cfg.infer.person = self.cfg.infer.person, None
-        try:
-            yield
-        finally:
-            self.cfg.infer.person = chosen
+    def framing(self, clip: ClipFiles) -> Window:
+        """That of the person: generated heads move in front of the person's camera."""
+        return Person(clip.folder.parents[1]).window
 
     def speech(self, person: Person) -> SpeechMotion:
         """The motion of a person, with the database of its own speech."""

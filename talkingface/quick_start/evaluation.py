@@ -123,6 +123,29 @@ def makers(
     return rows
 
 
+def _references(
+    cfg: Config, pipeline: Pipeline, clips: list[Clip], folder: Path
+) -> dict[str, Clip]:
+    """Reference of each clip; clips without one are left out for all rows, and named.
+
+    Raises:
+        StageError: no clip has one.
+    """
+    real, problems = {}, []
+    for clip in clips:
+        try:
+            real[clip.id] = pipeline.reference(clip, folder)
+        except EnvironmentProblem:
+            raise
+        except TalkingFaceError as error:
+            problems.append(f"{clip.id}: {error}")
+    if problems:
+        log.warning("%d clip(s) are not evaluated: %s", len(problems), "; ".join(problems[:5]))
+    if not real:
+        raise StageError(f"No clip of {cfg.dataset} can be evaluated: {'; '.join(problems[:3])}")
+    return real
+
+
 def _replaced(dub: Callable[..., None], baseline: str, clip: Clip, path: Path) -> None:
     dub(clip, path, None, baseline)
 
@@ -189,7 +212,8 @@ def evaluate_videos(cfg: Config, pipeline: Pipeline, run: RunDir) -> dict[str, f
         )
     evaluator = Evaluator(cfg)
     rows: list[RowResult] = []
-    real = {clip.id: pipeline.reference(clip, run.results / "reference") for clip in clips}
+    real = _references(cfg, pipeline, clips, run.results / "reference")
+    clips = [clip for clip in clips if clip.id in real]
     names = makers(cfg, pipeline, clips, real)
     more = _sampler(cfg, pipeline, evaluator, real)
     bar = progress(
@@ -271,12 +295,16 @@ def _log_media(cfg: Config, run: RunDir, clip: Clip, folder: Path) -> None:
 
 
 def _sampler(
-    cfg: Config, pipeline: Pipeline, evaluator: Evaluator, real: dict[str, Clip]
+    cfg: Config,
+    pipeline: Pipeline,
+    evaluator: Evaluator,
+    real: dict[str, Clip] | None = None,
 ) -> Sampler | None:
     """Makes further samples where a metric asks for them."""
     if not any(metric.name == "Div" for metric in evaluator.metrics):
         return None
-    return lambda clip, path: further_samples(cfg, pipeline, clip, path, real[clip.id])
+    real = real or {}
+    return lambda clip, path: further_samples(cfg, pipeline, clip, path, real.get(clip.id))
 
 
 def _score(
@@ -324,10 +352,10 @@ def make_scorer(cfg: Config, metric: str, outputs: dict[str, Any], scratch: Path
         owner = next(m for m in cfg.metrics if metric in _outputs_of(cfg, m))
         evaluator = Evaluator(cfg, [owner])
         row = RowResult("validation")
-        real = {clip.id: pipeline.reference(clip, scratch / "reference") for clip in clips}
+        real = _references(cfg, pipeline, clips, scratch / "reference")
         more = _sampler(cfg, pipeline, evaluator, real)
         try:
-            for clip in clips:
+            for clip in filter(lambda clip: clip.id in real, clips):
                 _score(
                     evaluator,
                     lambda c, p: render_like(pipeline, cfg, c, p, real=real[c.id]),

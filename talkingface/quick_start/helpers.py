@@ -70,16 +70,23 @@ def _trained_with(
                 f"{' or '.join(helper.files)} into {cfg.weights_dir}/, or set weights.{name}"
             )
         return official
-    return _followed(model, name, helper) or required_weights(cfg, name)
+    return _followed(cfg, model, name, helper) or required_weights(cfg, name)
 
 
-def _followed(model: AbstractTalkingFace, name: str, helper: FrozenNetwork) -> Path | None:
+def _followed(
+    cfg: Config, model: AbstractTalkingFace, name: str, helper: FrozenNetwork
+) -> Path | None:
     """The file of a helper that other helpers were trained with."""
     found: dict[str, tuple[str, str]] = {}
-    for other in helper.follows if helper.weights == "auto" else ():
+    for other in helper.follows:
         source = model.frozen_trained_with.get(other, {}).get(name)
         if source:
             found[source["sha256"]] = (source["path"], other)
+    if helper.weights != "auto":
+        named = find_weights(cfg, helper)
+        if found and named and named.is_file() and sha256_of(named) not in found:
+            log.warning("%s: the other parts were trained with another one", shown(named))
+        return None
     if len(found) > 1:
         parts = " and ".join(f"{other} with {path}" for path, other in found.values())
         raise ConfigError(
@@ -95,6 +102,21 @@ def _followed(model: AbstractTalkingFace, name: str, helper: FrozenNetwork) -> P
             )
         return path
     return None
+
+
+def as_trained(cfg: Config, model: AbstractTalkingFace) -> Config:
+    """The configuration with the helpers that loaded weights were trained with in place of auto:
+    data that a helper makes must be made by the same one."""
+    chosen = {
+        f"weights.{name}": str(_trained_with(cfg, model, name, helper))
+        for name, helper in model.frozen_networks().items()
+        if helper.generates and helper.weights == "auto" and name in model.trained_with
+    }
+    if not chosen:
+        return cfg
+    return load_config(
+        cfg.model, cfg.dataset, base=cfg.to_dict(), overrides={**chosen, "resume": False}
+    )
 
 
 def load_model_weights(model: AbstractTalkingFace, path: Path, trust: str | None = None) -> None:
@@ -137,7 +159,7 @@ def attach_frozen(
         if pinned is not None:
             path = _pinned(name, pinned.get(name))
         else:
-            path = _followed(model, name, helper) or find_weights(cfg, helper)
+            path = _followed(cfg, model, name, helper) or find_weights(cfg, helper)
         if path is None:
             ways = _ways(cfg, name, helper)
             if helper.required:

@@ -52,7 +52,9 @@ def infer_command(
         raise ConfigError(f"--output would replace the source {source}; choose another name")
     for sound, target in plan:
         try:
-            done = pipeline.render(source, sound, target, show_progress=cfg.show_progress)
+            done = pipeline.render(
+                source, sound, target, seed=cfg.seed, show_progress=cfg.show_progress
+            )
         except TalkingFaceError as error:
             if len(sounds) == 1:
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import time
@@ -13,8 +14,9 @@ import numpy as np
 
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.writer import VideoWriter
-from talkingface.errors import ConfigError
+from talkingface.errors import ConfigError, DataError
 from talkingface.pipeline.base import SAMPLE_RATE
+from talkingface.trainer.signals import StopRequest
 from talkingface.utils.env import require
 from talkingface.utils.logs import progress, setup_logging
 from talkingface.utils.paths import resolve, shown
@@ -58,13 +60,15 @@ def live_command(
     output = Path(options.get("output") or resolve(cfg.results_dir) / cfg.model / "live.mp4")
     output = output.expanduser()
     if options["audio"] == MICROPHONE:
-        chunks: Iterator[np.ndarray] = microphone(CHUNK_SECONDS)
+        stop = StopRequest()
+        chunks: Iterator[np.ndarray] = microphone(CHUNK_SECONDS, stop)
         wave = None
         log.info("listening; Ctrl-C ends")
     else:
         wave = load_audio(options["audio"], SAMPLE_RATE)
-        chunks = paced(wave, CHUNK_SECONDS)
-    facts = run_live(pipeline, Path(options["source"]), chunks, output, wave, cfg.show_progress)
+        chunks, stop = paced(wave, CHUNK_SECONDS), None
+    with stop.watching() if stop else contextlib.nullcontext():
+        facts = run_live(pipeline, Path(options["source"]), chunks, output, wave, cfg.show_progress)
     log.info(
         "%s: %d frames; delay %.0f ms in the mean, %.0f ms at most (the models' look-ahead is "
         "%.0f ms, a chunk %.0f ms); %.0f ms of computing per frame",
@@ -91,8 +95,8 @@ def paced(wave: np.ndarray, seconds: float) -> Iterator[np.ndarray]:
         yield chunk
 
 
-def microphone(seconds: float) -> Iterator[np.ndarray]:
-    """Chunks of the default microphone until Ctrl-C."""
+def microphone(seconds: float, stop: StopRequest) -> Iterator[np.ndarray]:
+    """Chunks of the default microphone until Ctrl-C, which only asks to stop."""
     sounddevice = require("sounddevice", why="Listening to the microphone")
     heard: queue.Queue[np.ndarray] = queue.Queue()
     size = round(seconds * SAMPLE_RATE)
@@ -100,14 +104,12 @@ def microphone(seconds: float) -> Iterator[np.ndarray]:
     def keep(data: np.ndarray, *_: Any) -> None:
         heard.put(data[:, 0].copy())
 
-    try:
-        with sounddevice.InputStream(
-            SAMPLE_RATE, channels=1, dtype="float32", blocksize=size, callback=keep
-        ):
-            while True:
-                yield heard.get()
-    except KeyboardInterrupt:
-        return
+    with sounddevice.InputStream(
+        SAMPLE_RATE, channels=1, dtype="float32", blocksize=size, callback=keep
+    ):
+        while not stop:
+            with contextlib.suppress(queue.Empty):
+                yield heard.get(timeout=0.2)
 
 
 def run_live(
@@ -156,6 +158,8 @@ def run_live(
                     sound.append(chunk)
                 give(session.push(chunk))
             give(session.finish())
+            if not delays:
+                raise DataError("nothing was heard: there is no frame to write")
         if wave is None:
             _with_sound(scratch, np.concatenate(sound), output, cfg.fps, cfg.infer.crf)
     finally:

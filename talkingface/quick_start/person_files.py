@@ -8,11 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from talkingface.data.clips import write_filelist
+from talkingface.data.dataprocess.base import IMPORTED
+from talkingface.data.dataprocess.lsp_process import LSPProcess
 from talkingface.data.lsp import files
 from talkingface.data.lsp.convert import convert_person
 from talkingface.errors import ConfigError, DataError, StageError
+from talkingface.registry import refresh
 from talkingface.utils.logs import setup_logging
-from talkingface.utils.paths import shown
+from talkingface.utils.paths import project_root, shown, write_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +61,12 @@ def convert_command(options: Mapping[str, str], config: Mapping[str, Any]) -> in
     """Convert a person's folder; see :func:`~talkingface.data.lsp.convert.convert_person`."""
     setup_logging(str(config.get("log_level", "info")))
     source = _folder(options, "convert")
-    if not options.get("output"):
-        raise ConfigError("--convert needs --output=<new folder>")
-    target = Path(options["output"]).expanduser()
+    name = config.get("dataset")
+    if bool(options.get("output")) == bool(name):
+        raise ConfigError("--convert needs --output=<new folder> or --dataset=<new name>")
+    root = project_root() / "dataset" / str(name)
+    home = root / "preprocessed_data" / LSPProcess.id
+    target = home / source.name if name else Path(options["output"]).expanduser()
     if target.exists() and any(target.iterdir()):
         raise ConfigError(f"--output={target} is not empty; choose a new folder")
     try:
@@ -68,4 +75,48 @@ def convert_command(options: Mapping[str, str], config: Mapping[str, Any]) -> in
         shutil.rmtree(target, ignore_errors=True)
         raise
     log.info("%s (%s) converted into %s", shown(source), kind, shown(target))
+    if name:
+        if "training" not in kind:
+            raise ConfigError(f"--dataset={name}: a dataset can only be made of a training tree")
+        _register(str(name), root, home, files.Person(target))
     return 0
+
+
+def _register(name: str, root: Path, home: Path, person: files.Person) -> None:
+    """Make a dataset of a converted training tree: markers, lists and a YAML. There is no video."""
+    names = {split: person.listed(split) for split in ("train", "val")}
+    for clip_id in dict.fromkeys(name for listed in names.values() for name in listed):
+        clip = person.clip(clip_id)
+        marker = {
+            "clip": clip_id,
+            "status": "ok",
+            "person": person.name,
+            "frames": int(clip.manifest["frames"]),
+            "seconds": len(clip) / 60,
+            "fingerprint": {"processor": IMPORTED, "inputs": []},
+        }
+        write_json(home / ".status" / f"{clip_id}.json", marker)
+    for split, listed in {**names, "test": names["val"]}.items():
+        write_filelist(root / "filelist" / f"{split}.txt", listed)
+    own = project_root() / "properties" / "dataset" / "local" / f"{name}.yaml"
+    lines = (
+        f"name: {name}",
+        f"summary: files of {person.name}, converted from the official training tree; no videos",
+        "licence: that of the tree",
+        "origin: python run_talkingface.py --convert=...",
+        f"root: {_relative(root)}",
+    )
+    write_text(own, "\n".join(lines) + "\n")
+    refresh()
+    log.info(
+        "train it:  python run_talkingface.py --model=Feature2Face --dataset=%s --stages=train",
+        name,
+    )
+
+
+def _relative(root: Path) -> str:
+    """A dataset's folder as its YAML names it."""
+    try:
+        return root.relative_to(project_root()).as_posix()
+    except ValueError:
+        return root.as_posix()

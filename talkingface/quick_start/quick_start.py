@@ -398,7 +398,12 @@ def evaluate(cfg: Config, runtime: Runtime, run: RunDir, checkpoint: Path) -> di
         evaluate_motion,
         evaluate_videos,
     )
-    from talkingface.quick_start.helpers import build_model, build_pipeline, load_model_weights
+    from talkingface.quick_start.helpers import (
+        as_trained,
+        build_model,
+        build_pipeline,
+        load_model_weights,
+    )
     from talkingface.utils.seeding import seed_everything
 
     if not checkpoint.exists():
@@ -413,7 +418,7 @@ def evaluate(cfg: Config, runtime: Runtime, run: RunDir, checkpoint: Path) -> di
     from talkingface.data.dataset.base import build_loader
     from talkingface.trainer.trainer import Trainer
 
-    data = cfg.registry.resolve(cfg.model_entry, "dataset")(cfg, "test")
+    data = cfg.registry.resolve(cfg.model_entry, "dataset")(as_trained(cfg, model), "test")
     model.to(runtime.device)
     loader = build_loader(data, cfg, train=False)
     losses = Trainer(cfg, model, runtime)

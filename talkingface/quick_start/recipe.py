@@ -29,7 +29,7 @@ from talkingface.utils.paths import resolve, shown, write_json
 
 log = logging.getLogger(__name__)
 
-_STAGE_KEYS = ("name", "model", "inputs", "settings")
+_STAGE_KEYS = ("name", "model", "inputs", "settings", "official")
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,14 @@ class Stage:
     Attributes:
         inputs: key of the configuration -> stage whose checkpoint it takes.
         settings: further keys that the recipe sets.
+        official: files of which one in the weights folder stands for the stage.
     """
 
     name: str
     model: str
     inputs: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    official: list[str] = field(default_factory=list)
 
 
 def read_stages(entry: Entry) -> list[Stage]:
@@ -163,6 +165,12 @@ def _located(
     """Given checkpoints as paths, whether they were written as files or as run ids."""
     located: dict[str, str | None] = {}
     for stage in stages:
+        if stage.name not in given and not own[stage.name]:
+            folder = resolve(configure(stage, common, own, {}, config_files).weights_dir)
+            files = [folder / name for name in stage.official if (folder / name).is_file()]
+            if files:
+                log.info("%s: %s is used", stage.name, shown(files[0]))
+                located[stage.name] = str(files[0])
         if stage.name not in given:
             continue
         value = located[stage.name] = given[stage.name]

@@ -285,3 +285,76 @@ def test_face_items_show_the_same_instant_in_lines_and_picture(process, clips):
     lit = (item["tgt_image"].mean(0) > -0.9)[item["feature_map"][0] > 0]
     assert lit.mean() > 0.9  # the lines lie on the person, not on the black border
     assert 0 < item["weight_mask"].mean() < 0.3
+
+
+def test_a_converted_training_tree_is_a_dataset_to_train_on(person, tmp_path):
+    convert_person(person.folder, tmp_path / "official")
+    tree = tmp_path / "official" / "training" / "one"
+    project = tmp_path / "project"
+    project.mkdir()
+    done = run_command([f"--convert={tree}", "--dataset=may"], project)
+    assert done.returncode == 0, done.stderr
+    done = run_command(
+        ["--model=Feature2Face", "--dataset=may", "--preset=tiny", "--stages=train",
+         "--device=cpu", "--max_steps=2", "--num_workers=0"],
+        project,
+    )  # fmt: skip
+    assert done.returncode == 0 and "training ended" in done.stdout, done.stderr
+
+
+def test_two_set_ups_get_two_windows_and_the_person_the_more_frequent_one(clips, tmp_path):
+    from talkingface.data.lsp.person import _build
+
+    names = []
+    for number, clip in enumerate([clips[0], clips[1], clips[2]]):
+        name = f"c{number}"
+        names.append(name)
+        target = tmp_path / "p" / "clips" / name
+        shutil.copytree(clip.folder, target)
+        for path in target.glob(f"{clip.name}*"):
+            path.rename(target / path.name.replace(clip.name, name))
+        facts = clip.manifest
+        if number == 1:  # the camera was moved
+            facts = {**facts, "own_window": [facts["own_window"][0], 600, 300]}
+        files.write_manifest(target, facts)
+    import h5py
+
+    for name in names:  # the data set inside is named like the file
+        with h5py.File(tmp_path / "p" / "clips" / name / f"{name}.h5", "r+") as file:
+            file.move(next(iter(file)), name)
+    for order in (names, names[::-1]):
+        _build(tmp_path / "p", names, {"train": order, "val": []}, 300.0)
+        one = files.Person(tmp_path / "p")
+        assert files.verify_files(one)["projection_error"] < 1e-3
+        assert one.manifest["clips_with_other_window"] == ["c1"]
+        assert one.clip("c1").window.xc == 600
+        assert len(one.points) == 2 * len(clips[0])
+
+
+def test_a_kill_between_the_files_of_a_window_is_noticed(process, clips, person):
+    clip = clips[0]
+    (clip.folder / files.WINDOW_FILE).unlink()  # written last, so it is what a kill leaves out
+    files.save_array(clip.folder / files.POINTS_2D, np.zeros((len(clip), 73, 2)))
+    (person.folder / ".made_of.json").unlink()
+    process.run(show_progress=False)
+    assert files.verify_files(files.ClipFiles(clip.folder))["projection_error"] < 1e-3
+
+
+def test_sound_that_ends_before_the_picture_ends_both(project, process, clips, tmp_path):
+    from talkingface.data.clips import make_clip
+    from talkingface.data.media.reader import read_frames
+    from talkingface.data.media.writer import VideoWriter
+
+    source = sorted((project / "dataset").rglob("data/**/*.mp4"))[0]
+    video = tmp_path / "short sound.mp4"
+    wave = load_audio(source)[: 16000 + 800]
+    with VideoWriter(video, 25, audio=(wave, 16000)) as writer:
+        for frame in read_frames(source, fps=25):
+            writer.write(frame)
+    out = tmp_path / "short__sound"
+    out.mkdir()
+    made = process.process_clip(make_clip(video, "short sound"), out)
+    clip = files.ClipFiles(out)
+    assert made["person"] == "one" and 60 <= len(clip) <= 64
+    pictures = clip.manifest["frames"]
+    assert (pictures - 1) / 25 <= (len(clip) - 1) / 60 < pictures / 25

@@ -130,7 +130,8 @@ def test_official_files_of_a_person_speak_without_any_run(tmp_path, tone_wav):
     angles[:, 0] = 179.0
     files.save_fit(person, points, angles, trans)
     camera = np.array([[700.0, 0, 256], [0, 700, 256], [0, 0, 1]])
-    files.save_camera(person, 90.0, Window(1.0, 256, 256), camera)
+    files.save_camera(person, 90.0, camera)
+    files.save_window(person, Window(1.0, 256, 256))
     files.save_array(person / files.MEAN_POINTS, points.mean(0))
     files.save_array(person / files.SHOULDERS_3D, rng.normal(0, 9, (80, 18, 3)) + (0, 90, 900))
     files.save_array(person / files.DATABASE, rng.normal(0, 0.5, (60, 512)))

@@ -98,12 +98,12 @@ def naive_poses(network, audio, ahead):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("blocks", [1, 2])
-def test_incremental_generation_equals_the_plain_one(blocks):
+@pytest.mark.parametrize(("blocks", "residual"), [(1, False), (2, False), (2, True)])
+def test_incremental_generation_equals_the_plain_one(blocks, residual):
     torch.manual_seed(0)
-    network = Audio2HeadposeNet(8, 16, 4, blocks, 8, 12).eval()
+    network = Audio2HeadposeNet(8, 16, 4, blocks, 8, 12, residual=residual).eval()
     for parameter in network.parameters():
-        parameter.mul_(5)  # otherwise everything is almost zero
+        parameter.mul_(2 if residual else 5)  # otherwise everything is almost zero
     audio = torch.randn(60, 16)
     fast = list(PoseGenerator(network, sigma=0.0, ahead=5).generate(audio))
     torch.testing.assert_close(

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+IMPORTED = "imported"  # in place of settings: prepared elsewhere, there is no video to do it again
+
+
 class SkipClip(TalkingFaceError):
     """A clip that is not suitable; the message is the reason, counted in the report."""
 
@@ -280,13 +283,14 @@ class DataProcess(ABC):
                 not the prepared files.
         """
         good, unusable = [], {}
+        current = (self.settings_hash(), IMPORTED)
         for name in names:
             marker = self.read_marker(name)
             broken = violations((marker or {}).get("measures") or {}, self.cfg.quality)
             left_out = [text for key, text in broken.items() if key in self.cfg.quality.drop]
             if marker is None or marker["status"] != "ok":
                 unusable[name] = (marker or {}).get("reason", "not prepared")
-            elif not any_settings and marker["fingerprint"]["processor"] != self.settings_hash():
+            elif not any_settings and marker["fingerprint"]["processor"] not in current:
                 unusable[name] = "prepared with other settings; run the stage preprocess"
             elif left_out:
                 unusable[name] = f"left out by quality.drop: {'; '.join(left_out)}"

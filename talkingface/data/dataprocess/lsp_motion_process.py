@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from talkingface.data.dataprocess.base import ProcessReport
 from talkingface.data.dataprocess.lsp_process import LSPProcess
 from talkingface.data.lsp.files import ClipFiles
-from talkingface.data.lsp.speech import apc_id, ensure_features
+from talkingface.data.lsp.speech import apc_id, ensure_databases, ensure_features
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class LSPMotionProcess(LSPProcess):
@@ -29,13 +33,20 @@ class LSPMotionProcess(LSPProcess):
     def clip(self, clip_id: str) -> ClipFiles:
         return ClipFiles(self.homes(clip_id)[0])
 
-    def finalize(self, report: ProcessReport) -> None:
-        super().finalize(report)
+    def network(self) -> nn.Module:
+        """The APC."""
         from talkingface.quick_start.helpers import helper_network
 
-        people: dict[Path, list[str]] = defaultdict(list)
-        for clip_id in sorted(set(report.of("ok")) - report.dropped):
-            people[self.folder / self.person_of(clip_id)].append(clip_id)
-        network = helper_network(self.cfg, "apc", self.apc_path)
-        limit = self.cfg.person.max_seconds
-        ensure_features(network, self.apc, people, limit, self.cfg.show_progress)
+        return helper_network(self.cfg, "apc", self.apc_path)
+
+    def ensure_features(self, names: Iterable[str]) -> None:
+        """Speech features of clips, where this APC has not made them yet."""
+        clips = [self.clip(name) for name in names]
+        ensure_features(self.network, self.apc, clips, self.cfg.show_progress)
+
+    def finalize(self, report: ProcessReport) -> None:
+        super().finalize(report)
+        names = sorted(set(report.of("ok")) - report.dropped)
+        self.ensure_features(names)
+        people = {self.folder / self.person_of(name) for name in names}
+        ensure_databases(self.apc, sorted(people), self.cfg.person.max_seconds)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from talkingface.data.clips import discover_clips
+from talkingface.data.clips import Clip, discover_clips
 from talkingface.data.dataprocess.base import ProcessReport, SkipClip
 from talkingface.data.dataprocess.video import FaceClip, VideoProcess
 from talkingface.data.face.lifting import SCALE, LiftedFace, lift, resample_motion
@@ -28,7 +28,7 @@ from talkingface.data.face.series import fill_gaps, runs
 from talkingface.data.face.topology import LSP73, STABLE
 from talkingface.data.lsp import files
 from talkingface.data.lsp.drawing import WINDOW
-from talkingface.data.lsp.motion import matrix_to_euler, project
+from talkingface.data.lsp.motion import euler_to_matrix, matrix_to_euler, project
 from talkingface.data.lsp.person import build_persons
 from talkingface.data.lsp.window import Window
 from talkingface.data.media.apc_mel import MOTION_FPS, SAMPLE_RATE, frame_count
@@ -64,8 +64,12 @@ class LSPProcess(VideoProcess):
         return {clip.id: clip.speaker.replace("/", "_").strip(". ") for clip in clips}
 
     def person_of(self, clip_id: str) -> str:
-        """Folder name of the person that a clip shows."""
-        return self.cfg.person.name or self.people.get(clip_id) or self.cfg.dataset
+        """Folder name of the person that a clip shows, also when its video is gone."""
+        known = self.cfg.person.name or self.people.get(clip_id)
+        return known or (self.read_marker(clip_id) or {}).get("person") or self.cfg.dataset
+
+    def process_clip(self, clip: Clip, out: Path) -> dict[str, Any]:
+        return {**super().process_clip(clip, out), "person": self.person_of(clip.id)}
 
     def homes(self, clip_id: str) -> list[Path]:
         return [files.clip_folder(self.folder / self.person_of(clip_id), clip_id)]
@@ -88,6 +92,9 @@ class LSPProcess(VideoProcess):
         if count < MOTION_FPS // 2:
             raise SkipClip(f"too short: {count} motion frames of continuous face and sound")
         points, angles, trans = points[:count], angles[:count], trans[:count]
+        # No picture behind the last motion frame, e.g. where the sound ends earlier.
+        stop = min(stop, start + int((count - 1) * fps / MOTION_FPS + 1e-6) + 1)
+        landmarks = landmarks[: stop - start]
         wave = wave[: -(-count * SAMPLE_RATE // MOTION_FPS)]
 
         encoded = self._pictures(clip, start, stop)
@@ -111,7 +118,7 @@ class LSPProcess(VideoProcess):
             "scale": SCALE,
             "own_window": [window.scale, window.xc, window.yc],
             "shoulders": list(source),
-            "quality": _quality(clip, face, angles, window, len(wave)),
+            "quality": _quality(clip, face, angles, window),
         }
         files.write_manifest(out, facts)
         apply_window(out, window)
@@ -151,7 +158,7 @@ class LSPProcess(VideoProcess):
         for side in (slice(0, 9), slice(9, 18)):
             if np.isfinite(points[:, side]).all():
                 moved = resample_motion(points[:, side], fps, MOTION_FPS)
-                result[:, side] = moved[:count]
+                result[:, side] = moved[np.minimum(np.arange(count), len(moved) - 1)]
         return result, shoulders.source, store
 
     def finalize(self, report: ProcessReport) -> None:
@@ -175,7 +182,7 @@ def _at_motion_rate(face: LiftedFace, fps: float) -> tuple[np.ndarray, np.ndarra
         resample_motion(values, fps, MOTION_FPS)
         for values in (angles, face.translation, face.points[:, list(LSP73)])
     )
-    angles[:, 0] = (angles[:, 0] + 360) % 360 - 180  # + 180, in (-180, 180]
+    angles[:, 0] = 180 - (-angles[:, 0]) % 360  # + 180, in (-180, 180]
     return points, angles, trans
 
 
@@ -183,25 +190,21 @@ def apply_window(folder: Path, window: Window) -> None:
     """(Re)write the files of a clip that refer to the 512 px window."""
     clip = files.MotionFiles(folder)
     facts = clip.manifest
+    (folder / files.WINDOW_FILE).unlink(missing_ok=True)
     camera = window.camera(facts["focal"], np.array(facts["center"]))
-    files.save_camera(folder, facts["scale"], window, camera)
+    files.save_camera(folder, facts["scale"], camera)
     camera = camera.astype(np.float32).astype(np.float64)  # as it is stored
     landmarks = project(clip.points, clip.angles, clip.trans, facts["scale"], camera)
     files.save_array(folder / files.POINTS_2D, landmarks)
     flat = window.points(np.load(folder / files.SOURCE_SHOULDERS))
     files.save_array(folder / files.SHOULDERS, flat)
     # The billboard: as deep as the face of that frame.
-    turned = clip.points @ _turns(clip.angles).transpose(0, 2, 1)
+    turned = clip.points @ euler_to_matrix(clip.angles).transpose(0, 2, 1)
     depth = (facts["scale"] * turned[..., 2] + clip.trans[:, None, 2]).mean(axis=1)
     rays = np.concatenate([flat, np.ones((*flat.shape[:2], 1))], axis=2)
     rays = rays @ np.linalg.inv(camera).T
     files.save_array(folder / files.SHOULDERS_3D, rays * depth[:, None, None])
-
-
-def _turns(angles: np.ndarray) -> np.ndarray:
-    from talkingface.data.lsp.motion import euler_to_matrix
-
-    return euler_to_matrix(angles)
+    files.save_window(folder, window)  # last: without it the files above are made again
 
 
 def _as_jpeg(rgb: np.ndarray, quality: int) -> bytes:
@@ -219,7 +222,7 @@ def _as_png(jpeg: bytes) -> bytes:
 
 
 def _quality(
-    clip: FaceClip, face: LiftedFace, angles: np.ndarray, window: Window, samples: int
+    clip: FaceClip, face: LiftedFace, angles: np.ndarray, window: Window
 ) -> dict[str, Any]:
     """Gates of spec 14.11; what looks doubtful is also a warning of the clip."""
     import logging

@@ -56,10 +56,17 @@ def drawn_shoulders(clip: ClipFiles, person: Person) -> np.ndarray:
     return shoulders.reshape(-1, 18, 2)
 
 
-def load_face_clip(folder: Any, size: int) -> FaceClip:
-    """Read a clip's motion at the times of its pictures."""
+def load_face_clip(folder: Any, size: int, people: dict[Any, np.ndarray] | None = None) -> FaceClip:
+    """Read a clip's motion at the times of its pictures.
+
+    Args:
+        people: candidates by person, read once and shared by its clips.
+    """
+    people = {} if people is None else people
     clip = ClipFiles(folder)
     person = Person(folder.parents[1])
+    if person.folder not in people:
+        people[person.folder] = person.candidates(size)
     pictures = PictureReader(clip.pictures_path)
     count = int(clip.manifest.get("frames") or len(pictures))
     fps = clip.fps
@@ -69,7 +76,7 @@ def load_face_clip(folder: Any, size: int) -> FaceClip:
         clip.window,
         at_rate(clip.landmarks, fps, count),
         at_rate(drawn_shoulders(clip, person), fps, count),
-        person.candidates(size),
+        people[person.folder],
     )
 
 
@@ -94,15 +101,17 @@ class Feature2FaceDataset(TalkingFaceDataset):
         self.clips = []
         index: list[tuple[int, int]] = []
         limit = self.cfg.data.frames_per_clip
+        people: dict[Any, np.ndarray] = {}
         for name in names:
-            clip = load_face_clip(self.process.homes(name)[0], self.size)
+            clip = load_face_clip(self.process.homes(name)[0], self.size, people)
             person = Person(self.process.homes(name)[0].parents[1])
             sides = np.repeat(person.manifest.get("shoulder_sides", [True, True]), 9)
             if not np.isfinite(clip.shoulders[:, sides]).all():
                 self.unusable[name] = "no shoulders, which the person's other clips have"
                 continue
-            count = min(limit, len(clip.landmarks)) if limit else len(clip.landmarks)
-            index += [(len(self.clips), number) for number in range(count)]
+            total = len(clip.landmarks)
+            spread = np.linspace(0, total - 1, min(limit or total, total)).astype(int)
+            index += [(len(self.clips), int(number)) for number in spread]
             self.clips.append(clip)
         return index
 
@@ -117,7 +126,7 @@ class Feature2FaceDataset(TalkingFaceDataset):
 
     def load_item(self, entry: tuple[int, int], rng: np.random.Generator) -> dict[str, Any]:
         clip, number = self.clips[entry[0]], entry[1]
-        if self.cfg.data.frames_per_clip:
+        if self.cfg.data.frames_per_clip and self.split == "train":
             number = int(rng.integers(len(clip.landmarks)))
         picture = clip.window.cut(clip.pictures[number], self.size)
         lines = draw_feature_map(clip.landmarks[number], clip.shoulders[number], self.size)

@@ -14,7 +14,6 @@ from talkingface.data.dataset.base import TalkingFaceDataset
 from talkingface.data.lsp.files import Person
 from talkingface.data.lsp.motion import MOUTH25, pose_vectors
 from talkingface.data.media.apc_mel import MOTION_FPS
-from talkingface.errors import StageError
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -52,6 +51,7 @@ class MotionDataset(TalkingFaceDataset):
 
     def build_index(self) -> list[tuple[int, int]]:
         names, self.unusable = self.process.select(read_filelist(self.cfg.filelist(self.split)))
+        self.process.ensure_features(names)  # an earlier run may have heard with another APC
         self.clips: list[MotionClip] = []
         index: list[tuple[int, int]] = []
         for name in names:
@@ -79,13 +79,7 @@ class MotionDataset(TalkingFaceDataset):
 
     def _load(self, name: str) -> MotionClip:
         clip = self.process.clip(name)
-        path = clip.features_path(self.process.apc)
-        if not path.is_file():
-            raise StageError(
-                f"{name}: the speech features of this APC are not made yet; run the stage "
-                "preprocess"
-            )
-        speech = np.load(path)
+        speech = np.load(clip.features_path(self.process.apc))
         motion = self.targets(clip)
         count = min(len(speech) // 2, len(motion))
         speech = speech[: 2 * count].reshape(count, -1)

@@ -13,6 +13,7 @@ import numpy as np
 
 from talkingface.data.lsp import files
 from talkingface.data.lsp.drawing import WINDOW
+from talkingface.data.lsp.person import shoulder_sides
 from talkingface.data.media.writer import write_image
 from talkingface.errors import DataError
 from talkingface.utils.paths import write_text
@@ -104,10 +105,8 @@ def _from_inference(source: Path, target: Path) -> None:
     person = files.Person(target)
     if not (target / files.MEAN_POINTS).is_file():
         files.save_array(target / files.MEAN_POINTS, person.points.mean(axis=0))
-    if (target / files.POINTS_2D).is_file():
-        facts = files.verify_files(person)
-    else:
-        facts = files.verify_files(person)
+    facts = files.verify_files(person, official=True)
+    if not (target / files.POINTS_2D).is_file():
         files.save_array(target / files.POINTS_2D, person.projection())
     person.candidates(WINDOW)
     files.write_manifest(target, {"person": target.name, "origin": "official", **facts})
@@ -125,14 +124,16 @@ def _from_training(source: Path, clips: list[Path], target: Path) -> None:
         for name in (files.CAMERA, files.SCALE):  # upstream keeps them with the person
             if not (home / name).is_file() and (source / name).is_file():
                 shutil.copy2(source / name, home / name)
-        facts = files.verify_files(clip) if (home / files.CAMERA).is_file() else {}
+        known = (home / files.CAMERA).is_file() and (home / files.SCALE).is_file()
+        facts = files.verify_files(clip, official=True) if known else {}
         frames = len(files.PictureReader(clip.pictures_path)) if clip.pictures_path.is_file() else 0
         manifest = {"clip": folder.name, "fps": 60.0, "start": 0, "frames": frames}
         files.write_manifest(home, {**manifest, "motion_frames": len(clip), **facts})
     names = [folder.name for folder in clips]
     for split in ("train", "val"):
         path = source / f"{split}_list.txt"
-        listed = path.read_text("utf-8").split() if path.is_file() else names
+        listed = path.read_text("utf-8").split("\n") if path.is_file() else names
+        listed = [name.strip() for name in listed if name.strip()]
         unknown = sorted(set(listed) - set(names))
         if unknown:
             raise DataError(f"{path} names clips that are not there: {', '.join(unknown[:5])}")
@@ -151,7 +152,9 @@ def _from_training(source: Path, clips: list[Path], target: Path) -> None:
         if not (target / name).is_file() and (first.folder / name).is_file():
             shutil.copy2(first.folder / name, target / name)
     _candidates(training, target)
-    files.write_manifest(target, {"person": target.name, "origin": "official training tree"})
+    facts = {"person": target.name, "origin": "official training tree"}
+    sides = shoulder_sides(training)
+    files.write_manifest(target, {**facts, "shoulder_sides": sides.tolist()})
 
 
 def _candidates(clips: list[files.ClipFiles], target: Path) -> None:

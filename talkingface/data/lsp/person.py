@@ -36,7 +36,7 @@ _CANDIDATE_GAP = 1.0  # seconds between two candidate pictures of a clip
 def build_persons(process: LSPProcess, report: ProcessReport) -> None:
     """(Re)make the files of every person whose clips, split or windows changed."""
     cfg = process.cfg
-    listed = {split: read_filelist(cfg.filelist(split)) for split in ("train", "val")}
+    listed = {split: set(read_filelist(cfg.filelist(split))) for split in ("train", "val")}
     good = set(report.of("ok")) - report.dropped
     people: dict[str, list[Clip]] = defaultdict(list)
     for clip_id in sorted(good):
@@ -49,8 +49,7 @@ def build_persons(process: LSPProcess, report: ProcessReport) -> None:
     for name, clips in people.items():
         folder = process.folder / name
         split = {
-            key: [clip.id for clip in clips if clip.id in set(names)]
-            for key, names in listed.items()
+            key: [clip.id for clip in clips if clip.id in names] for key, names in listed.items()
         }
         if not split["train"]:
             log.warning("%s has no training clip; its own files are made of all its clips", name)
@@ -69,20 +68,22 @@ def build_persons(process: LSPProcess, report: ProcessReport) -> None:
 
 
 def _build(folder: Path, ids: list[str], split: dict[str, list[str]], max_seconds: float) -> None:
-    (folder / _STATE).unlink(missing_ok=True)
+    # What is made of other clips, here and by speech.py, must not be taken for current.
+    for name in (_STATE, files.DATABASE, Path(files.DATABASE).with_suffix(".json").name):
+        (folder / name).unlink(missing_ok=True)
     clips = {i: files.ClipFiles(files.clip_folder(folder, i)) for i in ids}
     training = [clips[i] for i in split["train"]]
     window = _share_window(list(clips.values()), training)
     clips = {i: files.ClipFiles(clip.folder) for i, clip in clips.items()}  # read them again
     training = [clips[i] for i in split["train"]]
-    same = [clip for clip in training if clip.window == window] or training
+    same = [clip for clip in training if clip.window == window]
     taken, total = [], 0
     for clip in same:
         if taken and (total + len(clip)) / MOTION_FPS > max_seconds:
-            continue
+            continue  # at least one clip, however long
         taken.append(clip)
         total += len(clip)
-    sides = _shoulder_sides(training)
+    sides = shoulder_sides(training)
     # Generation hangs the shoulders on row 1 of the person, so a clip that has them comes first.
     taken.sort(key=lambda clip: not _has_sides(clip, sides))
     joined = {
@@ -96,7 +97,8 @@ def _build(folder: Path, ids: list[str], split: dict[str, list[str]], max_second
         files.save_array(folder / name, joined[key])
     files.save_array(folder / files.MEAN_POINTS, _mean_points(training))
     first = taken[0]
-    files.save_camera(folder, first.scale, first.window, first.camera)
+    files.save_camera(folder, first.scale, first.camera)
+    files.save_window(folder, first.window)
     _save_candidates(folder, same)
     (folder / files.EXAMPLE).write_bytes((first.folder / files.EXAMPLE).read_bytes())
     for key in ("train", "val"):
@@ -131,7 +133,7 @@ def _side_values(values: np.ndarray) -> np.ndarray:
     return values.reshape(len(values), 2, 9, values.shape[-1])
 
 
-def _shoulder_sides(clips: list[files.ClipFiles]) -> np.ndarray:
+def shoulder_sides(clips: list[files.ClipFiles]) -> np.ndarray:
     """(2,) bool: sides found in nearly all training clips."""
     found = [np.isfinite(_side_values(clip.shoulders)).all(axis=(0, 2, 3)) for clip in clips]
     return np.mean(found, axis=0) >= 0.8
@@ -145,20 +147,23 @@ def _share_window(clips: list[files.ClipFiles], training: list[files.ClipFiles])
         facts = clip.manifest
         return (*facts["size"], round(facts["focal"], 3))
 
-    kinds = [key(clip) for clip in training]
-    kind = max(set(kinds), key=lambda k: (kinds.count(k), k))  # the most frequent camera
     own = {clip: np.array(clip.manifest["own_window"]) for clip in clips}
-    middle = np.median([own[c] for c in training if key(c) == kind], axis=0)
-    near = {c for c in clips if key(c) == kind and _near(own[c], middle)}
-    members = [own[c] for c in training if c in near] or [middle]
-    scale, xc, yc = np.median(members, axis=0)
+
+    def alike(one: files.ClipFiles, other: files.ClipFiles) -> bool:
+        return key(one) == key(other) and _near(own[one], own[other])
+
+    # Around the training clip with the most neighbours; a mean of two set-ups would fit neither.
+    middle = max(training, key=lambda one: sum(alike(one, other) for other in training))
+    near = {clip for clip in clips if alike(clip, middle)}
+    scale, xc, yc = np.median([own[clip] for clip in training if clip in near], axis=0)
     window = Window(float(scale), round(float(xc)), round(float(yc)))
     for clip in clips:
         values = own[clip]
         wanted = (
             window if clip in near else Window(float(values[0]), int(values[1]), int(values[2]))
         )
-        if clip.window != wanted:
+        whole = (clip.folder / files.WINDOW_FILE).is_file()  # it is written last
+        if not whole or clip.window != wanted:
             apply_window(clip.folder, wanted)
     return window
 

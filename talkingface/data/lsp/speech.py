@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,27 +48,28 @@ def encode(network: nn.Module, wave: np.ndarray) -> np.ndarray:
 
 
 def ensure_features(
-    network: nn.Module,
+    network: Callable[[], nn.Module],
     apc: str,
-    people: dict[Path, list[str]],
-    max_seconds: float,
+    clips: Iterable[files.ClipFiles],
     show_progress: str | bool = "auto",
 ) -> None:
-    """Make the missing features of clips and the database of each person.
+    """Make the missing features of clips.
 
     Args:
+        network: gives the APC when it is needed.
         apc: see :func:`apc_id`.
-        people: person folder -> clip ids.
     """
-    missing = []
-    for folder, ids in people.items():
-        clips = (files.ClipFiles(files.clip_folder(folder, i)) for i in ids)
-        missing += [clip for clip in clips if not clip.features_path(apc).is_file()]
+    missing = [clip for clip in clips if not clip.features_path(apc).is_file()]
     if missing:
         log.info("speech features of %d clips", len(missing))
+        encoder = network()
         for clip in progress(missing, unit="clip", desc="speech features", show=show_progress):
-            values = encode(network, load_audio(clip.sound_path, SAMPLE_RATE))
+            values = encode(encoder, load_audio(clip.sound_path, SAMPLE_RATE))
             files.save_array(clip.features_path(apc), values)
+
+
+def ensure_databases(apc: str, people: Iterable[Path], max_seconds: float) -> None:
+    """Make the missing or outdated databases of people whose clips have features."""
     for folder in people:
         if database_of(folder) != apc:
             _write_database(files.Person(folder), apc, max_seconds)
@@ -82,12 +84,12 @@ def database_of(person: Path) -> str | None:
 
 
 def _write_database(person: files.Person, apc: str, max_seconds: float) -> None:
-    rows, total = [], 0
+    rows, total, limit = [], 0, round(max_seconds * MOTION_FPS * ROWS_PER_FRAME)
     for clip_id in person.listed("train"):
+        if total >= limit:
+            break
         rows.append(np.load(person.clip(clip_id).features_path(apc)))
         total += len(rows[-1])
-        if total > max_seconds * MOTION_FPS * ROWS_PER_FRAME:
-            break
     if rows:
-        files.save_array(person.folder / files.DATABASE, np.concatenate(rows))
+        files.save_array(person.folder / files.DATABASE, np.concatenate(rows)[:limit])
         write_json((person.folder / files.DATABASE).with_suffix(".json"), {"apc": apc})

@@ -52,6 +52,7 @@ class Audio2Headpose(AbstractTalkingFace):
             size.channels,
             size.skip_channels,
             cfg.gmm.ncenter,
+            residual=size.residual,
         )
 
     def frozen_networks(self) -> dict[str, FrozenNetwork]:
@@ -99,7 +100,7 @@ class Audio2Headpose(AbstractTalkingFace):
         still = np.zeros_like(real)
         return {
             self.cfg.model: {"NLL": self._clip_nll(clip.speech, real, device), **_facts(made)},
-            "shuffled audio": {"NLL": self._clip_nll(wrong, real, device), **_facts(made)},
+            "shuffled audio": {"NLL": self._clip_nll(wrong, real, device)},
             # A Gaussian of the clip's own spread around its mean, which knows more than it may.
             "mean motion": {"NLL": _constant_nll(real), **_facts(still)},
             "real": {"NLL": float("nan"), **_facts(real)},

@@ -113,6 +113,15 @@ class Audio2FeatureConfig(ModelConfig):
     loss: Audio2FeatureLoss = Field(default_factory=Audio2FeatureLoss, description="Objective.")
     weights: APCWeights = Field(default_factory=APCWeights, description="Helpers.")
 
+    @model_validator(mode="after")
+    def _answers(self) -> Audio2FeatureConfig:
+        if self.data.seq_len <= self.data.frame_future:
+            raise ValueError(
+                f"data.seq_len={self.data.seq_len} must exceed data.frame_future="
+                f"{self.data.frame_future}: the answers come so many frames late"
+            )
+        return self
+
 
 class HeadposeData(MotionData):
     """Training items of Audio2Headpose."""
@@ -138,6 +147,11 @@ class Audio2HeadposeNetwork(Section):
     channels: int = Field(128, ge=4, description="Residual and dilation channels.")
     skip_channels: int = Field(256, ge=4, description="Skip channels.")
     condition: int = Field(512, ge=4, description="Channels of the sound.")
+    residual: bool = Field(
+        False,
+        description="Predict the change of the pose, so that training starts from a still head; "
+        "false: the pose itself (official).",
+    )
 
 
 class GMMSection(Section):

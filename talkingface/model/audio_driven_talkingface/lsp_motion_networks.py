@@ -157,6 +157,10 @@ class Audio2HeadposeNet(nn.Module):
     """Speech features and the pose so far to a distribution of the next pose.
 
     Output per step: ``ncenter`` logits, ``ncenter * ndim`` means, as many negative log sigmas.
+
+    Args:
+        residual: means are counted from the pose before (ours; the official network predicts the
+            pose itself). The network then starts from "the head stays where it is".
     """
 
     def __init__(
@@ -169,9 +173,10 @@ class Audio2HeadposeNet(nn.Module):
         skip: int = 256,
         ncenter: int = 1,
         ndim: int = 12,
+        residual: bool = False,
     ) -> None:
         super().__init__()
-        self.ncenter, self.ndim = ncenter, ndim
+        self.ncenter, self.ndim, self.residual = ncenter, ndim, residual
         self.audio_downsample = nn.Sequential(
             nn.Linear(2 * apc_hidden, condition),
             nn.BatchNorm1d(condition),
@@ -194,7 +199,16 @@ class Audio2HeadposeNet(nn.Module):
     def forward(self, history: Tensor, audio: Tensor, output_length: int = 1) -> Tensor:
         """(B,T,12) and (B,T,2*apc_hidden) -> (B,output_length,25)."""
         condition = self.condition(audio)
-        return self.WaveNet(history.transpose(1, 2), condition, output_length)
+        params = self.WaveNet(history.transpose(1, 2), condition, output_length)
+        return self.after(params, history[:, -output_length:])
+
+    def after(self, params: Tensor, last: Tensor) -> Tensor:
+        """Parameters (...,25) of the poses that follow ``last`` (...,12)."""
+        if not self.residual:
+            return params
+        centre, size = self.ncenter, self.ncenter * self.ndim
+        means = params[..., centre : centre + size] + last.tile(centre)
+        return torch.cat([params[..., :centre], means, params[..., centre + size :]], dim=-1)
 
     def sample(self, params: Tensor, sigma: float, generator: torch.Generator | None) -> Tensor:
         """Draw (B,12) from parameters (B,25).
@@ -270,6 +284,7 @@ class PoseGenerator:
         ]
         for t in range(len(rows)):
             params = self._step([condition[t] for condition in conditions])
+            params = self.network.after(params, self._last)
             self._last = self.network.sample(params, self.sigma, self.generator)
             yield self._last[0]
 
