@@ -193,6 +193,13 @@ class Config(Mapping):
         place = self.provenance.get(key, "").rsplit(":", 1)[0]
         return bool(place) and place == self.provenance.get(other, "").rsplit(":", 1)[0]
 
+    def chosen(self, key: str) -> bool:
+        """Whether the user set a key, beside the files of the toolkit and of a plugin."""
+        entries = (self.model_entry.path, self.dataset_entry.path)
+        files = ("properties/", *(str(path) for path in entries), *map(shown, entries))
+        files += (shown(REPOSITORY / "properties"), str(REPOSITORY / "properties"))
+        return not self.provenance.get(key, "properties/").startswith(files)
+
     def __reduce__(self) -> tuple:
         """Travel to worker processes as plain values; the classes are found again there."""
         return _rebuild, (self.model, self.dataset, self.to_dict(), self.provenance)

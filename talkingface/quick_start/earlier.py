@@ -108,12 +108,10 @@ def _configuration(cfg: Config, model: str) -> Config:
     preset = cfg.preset if cfg.preset in entry.presets else None
     plain = load_config(model, cfg.dataset, overrides={"plugin_path": cfg.plugin_path})
     known = {key.split(".")[0] for key in plain.to_dict()} - _OWN
-    files = ("properties/", shown(cfg.model_entry.path), shown(cfg.dataset_entry.path))
     chosen: dict[str, Any] = {
         key: value
         for key, value in flatten(cfg.to_dict()).items()
-        if key.split(".")[0] in known
-        and not cfg.provenance.get(key, "properties/").startswith(files)
+        if key.split(".")[0] in known and cfg.chosen(key)
     }
     return load_config(
         model,

@@ -28,6 +28,8 @@ def infer_command(
         if not options.get(key):
             raise ConfigError(f"--infer needs --{key}=<file>")
     source = Path(options["source"]).expanduser()
+    if not source.exists() and not _takes_names(config):
+        _existing(str(source), "source")
     sounds = list_sounds(_existing(options["audio"], "audio"))
     cfg, checkpoint = configure(options, config, config_files)
     setup_logging(cfg.log_level)
@@ -38,8 +40,6 @@ def infer_command(
 
     if not cfg.model_entry.target("pipeline"):
         raise ConfigError(f"{cfg.model} generates no videos")
-    if not cfg.registry.resolve(cfg.model_entry, "pipeline").sources_by_name:
-        _existing(str(source), "source")
     seed_everything(cfg.seed, cfg.reproducibility)
     model = build_model(cfg)
     if checkpoint is not None:
@@ -72,6 +72,16 @@ def infer_command(
     if failed:
         raise DataError(f"{len(failed)} of {len(sounds)} sounds failed:\n  " + "\n  ".join(failed))
     return 0
+
+
+def _takes_names(config: Mapping[str, Any]) -> bool:
+    """Whether the source may be the name of a prepared person, and need not be a file."""
+    if not config.get("model"):
+        return False
+    registry = get_registry(config.get("plugin_path"))
+    entry = registry.entry("model", str(config["model"]))
+    pipeline = registry.resolve(entry, "pipeline") if entry.target("pipeline") else None
+    return bool(pipeline and pipeline.sources_by_name)
 
 
 def _existing(text: str, key: str) -> Path:

@@ -142,7 +142,7 @@ def _metrics(cfg: Config) -> list[TalkingFaceError]:
     """
     from talkingface.evaluator.base_metric import build_metric, require_weights
 
-    named = not cfg.provenance.get("metrics", "properties/").startswith("properties/")
+    named = cfg.chosen("metrics")
     found = []
     for name in cfg.metrics:
         try:
