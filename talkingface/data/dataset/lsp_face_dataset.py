@@ -106,7 +106,8 @@ class Feature2FaceDataset(TalkingFaceDataset):
             clip = load_face_clip(self.process.homes(name)[0], self.size, people)
             person = Person(self.process.homes(name)[0].parents[1])
             sides = np.repeat(person.manifest.get("shoulder_sides", [True, True]), 9)
-            if not np.isfinite(clip.shoulders[:, sides]).all():
+            # Lines with and without shoulders for the same picture would confuse the training.
+            if self.split == "train" and not np.isfinite(clip.shoulders[:, sides]).all():
                 self.unusable[name] = "no shoulders, which the person's other clips have"
                 continue
             total = len(clip.landmarks)
