@@ -28,7 +28,7 @@ def infer_command(
         if not options.get(key):
             raise ConfigError(f"--infer needs --{key}=<file>")
     source = Path(options["source"]).expanduser()
-    if not source.exists() and not _takes_names(config):
+    if not source.exists() and not _takes_names(options, config, config_files):
         _existing(str(source), "source")
     sounds = list_sounds(_existing(options["audio"], "audio"))
     cfg, checkpoint = configure(options, config, config_files)
@@ -74,14 +74,17 @@ def infer_command(
     return 0
 
 
-def _takes_names(config: Mapping[str, Any]) -> bool:
+def _takes_names(
+    options: Mapping[str, str], config: Mapping[str, Any], config_files: list[str]
+) -> bool:
     """Whether the source may be the name of a prepared person, and need not be a file."""
-    if not config.get("model"):
+    try:
+        cfg, _ = configure(options, config, config_files)
+    except TalkingFaceError:  # the missing file is the first thing to be told
         return False
-    registry = get_registry(config.get("plugin_path"))
-    entry = registry.entry("model", str(config["model"]))
-    pipeline = registry.resolve(entry, "pipeline") if entry.target("pipeline") else None
-    return bool(pipeline and pipeline.sources_by_name)
+    if not cfg.model_entry.target("pipeline"):
+        return False
+    return cfg.registry.resolve(cfg.model_entry, "pipeline").sources_by_name
 
 
 def _existing(text: str, key: str) -> Path:
