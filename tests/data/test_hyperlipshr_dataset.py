@@ -372,6 +372,7 @@ def test_sketches_are_drawn_as_the_weights_saw_them(
     assert seen == [thick]
 
 
+@pytest.mark.slow
 def test_the_decoder_learns_to_sharpen_frames_that_it_has_not_seen(cfg, with_):
     """From pictures of half the detail, with the model's own loss and items; 15 seconds."""
     cfg = with_(loss__disc_wt=0.0, model_params__norm="none", model_params__channels=24,

@@ -84,6 +84,7 @@ def test_the_own_video_chain_works_as_written(run_cli, talking_clip, tone_wav, t
     assert sum(1 for _ in read_frames(tmp_path / "out.mp4")) > 40
 
 
+@pytest.mark.slow
 def test_the_example_of_a_model_of_ones_own_runs_as_written(run_cli, tmp_path):
     args = with_word("--plugin_path=examples/plugin")[0]
     environment = {"TALKINGFACE_ROOT": str(tmp_path)}
