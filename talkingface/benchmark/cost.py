@@ -68,7 +68,8 @@ def measure_network(pipeline: Pipeline, clip: Clip) -> Cost:
 
     model = pipeline.model
     helpers = [n for n, helper in model.frozen_networks().items() if helper.generates]
-    networks = [model.network, *(model.frozen[name] for name in helpers if name in model.frozen)]
+    own = [model.network] if model.networks() else []  # some only join others
+    networks = [*own, *(model.frozen[name] for name in helpers if name in model.frozen)]
     cost = Cost(
         parameters=sum(p.numel() for net in networks for p in net.parameters()),
         device=_device_name(pipeline.device),

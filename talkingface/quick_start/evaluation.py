@@ -346,8 +346,7 @@ def make_scorer(cfg: Config, metric: str, outputs: dict[str, Any], scratch: Path
     clips = usable_clips(cfg, "val")[: cfg.eval_clips or 4]
 
     def score(model: Any) -> dict[str, float]:
-        bare = model.network
-        device = next(bare.parameters()).device
+        device = next(model.network.parameters()).device
         pipeline = build_pipeline(cfg, model, device)
         owner = next(m for m in cfg.metrics if metric in _outputs_of(cfg, m))
         evaluator = Evaluator(cfg, [owner])

@@ -102,6 +102,12 @@ def test_the_whole_portrait_is_trained_by_its_name_and_refuses_parts_of_differen
     (joined,) = tmp_path.glob("saved/live_speech_portraits/*/*/checkpoints/best.ckpt")
     pinned = torch.load(joined, weights_only=True)["frozen_weights"]
     assert set(pinned) == {"apc", "audio2feature", "audio2headpose", "feature2face"}
+    done = run_command(
+        ["--benchmark", "--models=live_speech_portraits,Feature2Face", "--datasets=Synthetic",
+         "--preset=tiny", "--metrics=PSNR", "--eval_clips=1", "--device=cpu", *SMALL[1:]],
+        tmp_path, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
     for command in (["--model=APC", "--seed=7"], ["--model=Audio2Headpose"]):
         done = run_command([*command, *base, "--stages=preprocess,train"], tmp_path, timeout=300)
         assert done.returncode == 0, done.stderr
