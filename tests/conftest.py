@@ -103,6 +103,23 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
+def golden():
+    """Loader of the outputs of the original networks, which lies beside them, else skip."""
+    top = Path(os.environ.get("TALKINGFACE_SHARED", REPOSITORY.parent / "shared"))
+    folder = top / "golden"
+    if not (folder / "golden.py").is_file():
+        pytest.skip(f"reference outputs not found in {folder} (set TALKINGFACE_SHARED)")
+    writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # read-only folder
+    sys.path.insert(0, str(folder))
+    try:
+        import golden as module
+    finally:
+        sys.path.remove(str(folder))
+        sys.dont_write_bytecode = writes_bytecode
+    return module
+
+
+@pytest.fixture(scope="session")
 def hard_cases(shared: Path) -> Path:
     """Folder with awkward videos, else skip."""
     folder = shared / "hard_cases"

@@ -28,6 +28,7 @@ from talkingface.data.media.apc_mel import (
     row_start,
 )
 from talkingface.model.audio_driven_talkingface.lsp_motion_networks import (
+    POSE,
     PoseGenerator,
     look_ahead,
 )
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
         Audio2FeatureNet,
         Audio2HeadposeNet,
     )
-
-_POSE_DIMS = 6
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ class SpeechMotion:
         """Motion of a whole sound (N,), 16 kHz mono."""
         mel = torch.from_numpy(apc_mel(wave)).to(self.device)
         if not len(mel):
-            return self.compose(np.zeros((0, 73, 3)), np.zeros((0, _POSE_DIMS)), 0)
+            return self.compose(np.zeros((0, 73, 3)), np.zeros((0, POSE)), 0)
         speech = self.paired(self.apc(mel[None])[0])
         mouth_ahead, pose_ahead = self.ahead
         points = self.audio2feature.stream(look_ahead(speech, mouth_ahead)[None])[0]
@@ -199,8 +198,8 @@ def _spread(points: Tensor) -> np.ndarray:
 
 def _stacked(poses: list[Tensor]) -> np.ndarray:
     if not poses:
-        return np.zeros((0, _POSE_DIMS))
-    return torch.stack(poses)[:, :_POSE_DIMS].cpu().numpy().astype(np.float64)
+        return np.zeros((0, POSE))
+    return torch.stack(poses)[:, :POSE].cpu().numpy().astype(np.float64)
 
 
 class _Smoother:
@@ -308,7 +307,7 @@ class MotionStream:
     def _emit(self) -> Motion:
         count = min(len(self._mouth), len(self._pose))
         moves = np.array(self._mouth[:count]).reshape(count, lsp.N_POINTS, 3)
-        pose = np.array(self._pose[:count]).reshape(count, _POSE_DIMS)
+        pose = np.array(self._pose[:count]).reshape(count, POSE)
         del self._mouth[:count], self._pose[:count]
         result = self.speech.compose(moves, pose, self.frames, self._before)
         if count:

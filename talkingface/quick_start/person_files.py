@@ -14,6 +14,7 @@ from talkingface.data.dataprocess.lsp_process import LSPProcess
 from talkingface.data.lsp import files
 from talkingface.data.lsp.convert import convert_person
 from talkingface.errors import ConfigError, DataError, StageError
+from talkingface.quick_start.prepare import relative_root
 from talkingface.registry import refresh
 from talkingface.utils.logs import setup_logging
 from talkingface.utils.paths import project_root, shown, write_json, write_text
@@ -104,7 +105,7 @@ def _register(name: str, root: Path, home: Path, person: files.Person) -> None:
         f"summary: files of {person.name}, converted from the official training tree; no videos",
         "licence: that of the tree",
         "origin: python run_talkingface.py --convert=...",
-        f"root: {_relative(root)}",
+        f"root: {relative_root(root)}",
     )
     write_text(own, "\n".join(lines) + "\n")
     refresh()
@@ -112,11 +113,3 @@ def _register(name: str, root: Path, home: Path, person: files.Person) -> None:
         "train it:  python run_talkingface.py --model=Feature2Face --dataset=%s --stages=train",
         name,
     )
-
-
-def _relative(root: Path) -> str:
-    """A dataset's folder as its YAML names it."""
-    try:
-        return root.relative_to(project_root()).as_posix()
-    except ValueError:
-        return root.as_posix()

@@ -79,7 +79,7 @@ def prepare_videos(options: Mapping[str, str], config: Mapping[str, Any]) -> int
     write_text(
         own,
         _YAML.format(
-            name=name, count=count, sources=f"{len(pieces)} video(s)", root=_relative(root)
+            name=name, count=count, sources=f"{len(pieces)} video(s)", root=relative_root(root)
         ),
     )
     refresh()
@@ -93,7 +93,8 @@ def prepare_videos(options: Mapping[str, str], config: Mapping[str, Any]) -> int
     return 0
 
 
-def _relative(root: Path) -> str:
+def relative_root(root: Path) -> str:
+    """A dataset's folder as its YAML names it."""
     try:
         return root.relative_to(project_root()).as_posix()
     except ValueError:

@@ -7,10 +7,7 @@ The signatures need nothing. The outputs need the folder ``golden`` below ``TALK
 from __future__ import annotations
 
 import hashlib
-import os
-import sys
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -24,9 +21,6 @@ from talkingface.model.audio_driven_talkingface.hyperlipshr_networks import (
     HRDecoder,
     HRDecoderDiscQual,
 )
-
-_REPO = Path(__file__).resolve().parents[2]
-_GOLDEN = Path(os.environ.get("TALKINGFACE_SHARED", _REPO.parent / "shared")) / "golden"
 
 # Entries, numbers with buffers, trainable parameters, sha256 of the sorted "key:d0,d1" lines:
 # measured on the official code.
@@ -84,20 +78,6 @@ _NETWORKS = {
     "hr4": partial(HRDecoder, 4),
     "hr_disc": HRDecoderDiscQual,
 }
-
-
-@pytest.fixture(scope="module")
-def golden():
-    if not (_GOLDEN / "golden.py").is_file():
-        pytest.skip(f"reference outputs not found in {_GOLDEN} (set TALKINGFACE_SHARED)")
-    writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # read-only folder
-    sys.path.insert(0, str(_GOLDEN))
-    try:
-        import golden as module
-    finally:
-        sys.path.remove(str(_GOLDEN))
-        sys.dont_write_bytecode = writes_bytecode
-    return module
 
 
 @pytest.fixture(scope="module")

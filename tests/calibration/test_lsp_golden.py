@@ -8,7 +8,6 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from goldenkit import golden  # noqa: F401 (fixture)
 
 from talkingface.data.lsp import motion
 from talkingface.data.lsp.drawing import draw_feature_map
@@ -55,7 +54,7 @@ _SIGNATURES = {
 
 
 @pytest.fixture(scope="module")
-def reference(golden):  # noqa: F811
+def reference(golden):
     return golden.load("lsp")
 
 

@@ -72,9 +72,7 @@ def test_too_many_levels_are_refused():
         )
 
 
-def test_without_vgg_weights_its_losses_are_left_out_and_it_is_said(caplog):
-    from conftest import REPOSITORY  # noqa: F401  (the log of the package)
-
+def test_without_vgg_weights_its_losses_are_left_out():
     cfg = load_config("Feature2Face", "Synthetic", preset="tiny")
     model = build_model(cfg)
     attach_frozen(cfg, model)

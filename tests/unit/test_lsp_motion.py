@@ -125,6 +125,21 @@ def test_poses_can_be_seeded_and_drawn_in_parts():
     assert not torch.allclose(draw(2, audio), whole)
 
 
+def test_a_head_of_drawn_changes_does_not_wander_off():
+    """Two minutes of a network that adds noise to the pose before it."""
+
+    def reach(return_frames: float) -> float:
+        torch.manual_seed(0)
+        network = Audio2HeadposeNet(
+            8, 16, 3, 1, 8, 12, residual=True, return_frames=return_frames
+        ).eval()
+        drawn = PoseGenerator(network, sigma=0.3, ahead=0).generate(torch.zeros(7200, 16))
+        return float(torch.stack(list(drawn))[3600:, :6].abs().max())
+
+    assert reach(480.0) < 4 * 0.3 * (480 / 2) ** 0.5 * 1.5  # an AR(1) process and its drift
+    assert reach(0.0) > 2 * reach(480.0)
+
+
 def test_the_likelihood_is_that_of_a_mixture():
     from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 

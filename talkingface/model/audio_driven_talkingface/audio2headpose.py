@@ -53,6 +53,7 @@ class Audio2Headpose(AbstractTalkingFace):
             size.skip_channels,
             cfg.gmm.ncenter,
             residual=size.residual,
+            return_frames=cfg.return_seconds * _FPS,
         )
 
     def frozen_networks(self) -> dict[str, FrozenNetwork]:

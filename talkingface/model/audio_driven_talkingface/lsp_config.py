@@ -172,6 +172,12 @@ class Audio2HeadposeConfig(ModelConfig):
     gmm: GMMSection = Field(default_factory=GMMSection, description="Distribution.")
     data: HeadposeData = Field(default_factory=HeadposeData, description="Training items.")
     weights: APCWeights = Field(default_factory=APCWeights, description="Helpers.")
+    return_seconds: float = Field(
+        8.0,
+        ge=0,
+        description="With model_params.residual: time constant with which a drawn head returns to "
+        "its mean pose, without which it wanders off; 0: none.",
+    )
     sigma_scale: float = Field(
         0.3, ge=0, description="Standard deviations of the drawn poses, as a factor; 0: the mean."
     )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 SLOPE = 0.2  # of every leaky ReLU
+POSE = 6  # values of a pose; as many of its change follow
 
 
 def initialise(network: nn.Module) -> None:
@@ -161,6 +162,8 @@ class Audio2HeadposeNet(nn.Module):
     Args:
         residual: means are counted from the pose before (ours; the official network predicts the
             pose itself). The network then starts from "the head stays where it is".
+        return_frames: generation with ``residual`` pulls the head back to its mean pose with this
+            time constant, since drawn changes add up and would carry it away; 0: not at all.
     """
 
     def __init__(
@@ -174,9 +177,11 @@ class Audio2HeadposeNet(nn.Module):
         ncenter: int = 1,
         ndim: int = 12,
         residual: bool = False,
+        return_frames: float = 0.0,
     ) -> None:
         super().__init__()
         self.ncenter, self.ndim, self.residual = ncenter, ndim, residual
+        self.stay = 1 - 1 / return_frames if residual and return_frames > 0 else 1.0
         self.audio_downsample = nn.Sequential(
             nn.Linear(2 * apc_hidden, condition),
             nn.BatchNorm1d(condition),
@@ -286,6 +291,7 @@ class PoseGenerator:
             params = self._step([condition[t] for condition in conditions])
             params = self.network.after(params, self._last)
             self._last = self.network.sample(params, self.sigma, self.generator)
+            self._last[:, :POSE] *= self.network.stay
             yield self._last[0]
 
     def _warm_up(self, rows: Tensor) -> None:
