@@ -9,10 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY, SCRIPT, SMALL, run_command
 from trainkit import differences
+
+from talkingface.data.media.reader import read_frames
 
 pytestmark = pytest.mark.slow
 
@@ -91,7 +94,9 @@ def test_a_recipe_that_is_killed_goes_on_where_it_was_and_is_then_done(tmp_path)
     assert differences(base, checkpoint(tmp_path, "HyperLipsBase", "Synthetic")) == []
 
 
-def test_the_whole_portrait_is_trained_by_its_name_and_refuses_parts_of_different_ears(tmp_path):
+def test_the_whole_portrait_is_trained_by_its_name_and_refuses_parts_of_different_ears(
+    tmp_path, tone_wav
+):
     """One command trains the four parts; another APC below one part is noticed."""
     base = ["--dataset=Synthetic", "--device=cpu", "--eval_clips=1", *SMALL]
     done = run_command(["--model=live_speech_portraits", *base], tmp_path, timeout=900)
@@ -102,6 +107,16 @@ def test_the_whole_portrait_is_trained_by_its_name_and_refuses_parts_of_differen
     (joined,) = tmp_path.glob("saved/live_speech_portraits/*/*/checkpoints/best.ckpt")
     pinned = torch.load(joined, weights_only=True)["frozen_weights"]
     assert set(pinned) == {"apc", "audio2feature", "audio2headpose", "feature2face"}
+    frames = {}
+    for action in ("live", "infer"):
+        frames[action] = tmp_path / f"{action}.mp4"
+        speak = [f"--{action}", "--model=live_speech_portraits", "--source=id0", "--device=cpu"]
+        speak += [f"--audio={tone_wav}", f"--output={frames[action]}", "--infer.motion.causal=true"]
+        done = run_command([*speak, "--infer.crf=0"], tmp_path, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+    live, whole = (np.stack(list(read_frames(path))).astype(int) for path in frames.values())
+    # Equal but for lines that fall on the next pixel by rounding.
+    assert live.shape == whole.shape and (np.abs(live - whole) > 8).mean() < 0.002
     done = run_command(
         ["--benchmark", "--models=live_speech_portraits,Feature2Face", "--datasets=Synthetic",
          "--preset=tiny", "--metrics=PSNR", "--eval_clips=1", "--device=cpu", *SMALL[1:]],
