@@ -87,7 +87,6 @@ def _run(
 ) -> tuple[RunResult, RunDir | None]:
     """The stages; returns the result and, on the first process, the run's folders."""
     from talkingface.trainer.runtime import launched_rank
-    from talkingface.utils.seeding import seed_everything
 
     stages = active_stages(cfg)
     first = launched_rank() == 0
@@ -114,6 +113,22 @@ def _run(
     from talkingface.trainer.runtime import Runtime
 
     runtime = Runtime(cfg)
+    try:
+        return _train_and_evaluate(cfg, stages, runtime, command, handlers)
+    finally:
+        runtime.close()
+
+
+def _train_and_evaluate(
+    cfg: Config,
+    stages: list[str],
+    runtime: Runtime,
+    command: Sequence[str],
+    handlers: list[logging.Handler],
+) -> tuple[RunResult, RunDir | None]:
+    """The stages that need a network, in every process."""
+    from talkingface.utils.seeding import seed_everything
+
     seed_everything(cfg.seed, cfg.reproducibility)
     run, resumed = _choose_run(cfg, stages, runtime)
     if runtime.is_zero:

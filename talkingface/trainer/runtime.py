@@ -153,6 +153,17 @@ class Runtime:
     def barrier(self) -> None:
         self.fabric.barrier()
 
+    @staticmethod
+    def close() -> None:
+        """Leave the process group; without it gloo's threads stay.
+
+        A process that ends while such a thread runs may abort ("terminate called without an
+        active exception"), and a finished run would count as a failed one. Fabric does this
+        for NCCL only.
+        """
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
     def sync_buffers(self, network: nn.Module) -> None:
         """Give all ranks rank 0's buffers: BatchNorm statistics drift apart between ranks."""
         if self.world_size > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import time
 from pathlib import Path
@@ -15,6 +16,12 @@ from talkingface.data.dataset.base import TalkingFaceDataset
 from talkingface.model.abstract_talkingface import AbstractTalkingFace
 
 SIZE = 8
+
+
+@atexit.register
+def _tell_an_open_process_group():
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        print("the process group is still open")
 
 
 class ToyGan(AbstractTalkingFace):
