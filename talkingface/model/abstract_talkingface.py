@@ -82,6 +82,8 @@ class AbstractTalkingFace(nn.Module):
         # Of loaded weights: the helpers they were trained with; True: not trained by the toolkit.
         self.trained_with: dict[str, dict[str, str]] = {}
         self.foreign_weights = False
+        # Share of the run's steps that are done, for losses that grow; the trainer sets it.
+        self.share_done = 0.0
 
     # -- networks ---------------------------------------------------------------------------------
 
@@ -142,6 +144,12 @@ class AbstractTalkingFace(nn.Module):
 
     # -- training ---------------------------------------------------------------------------------
 
+    def learn_from(self, data: Any) -> None:
+        """Take figures of the training split before a new run starts, e.g. the units of targets.
+
+        What is kept belongs into :meth:`other_parameter`: a resumed run does not call this.
+        """
+
     def forward_train(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Forward pass that all phases of a step share."""
         return {}
@@ -182,7 +190,10 @@ class AbstractTalkingFace(nn.Module):
         """Hook for loss schedules that depend on the validation."""
 
     def other_parameter(self) -> dict[str, Any]:
-        """Further state for the checkpoint: tensors or plain Python values only."""
+        """Further state for the checkpoint: tensors or plain Python values only.
+
+        Plain values also stand in the ``weights.json`` of exported weights.
+        """
         return {}
 
     def load_other_parameter(self, values: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,7 +139,12 @@ def load_model_weights(model: AbstractTalkingFace, path: Path, trust: str | None
     else:
         log.info("%s", load_into(model, path, trust=trust))
         # Beside the weights that a run exports lies what they are.
-        model.foreign_weights = not path.with_name("weights.json").is_file()
+        facts = path.with_name("weights.json")
+        model.foreign_weights = not facts.is_file()
+        if facts.is_file():
+            values = json.loads(facts.read_text("utf-8")).get("other_parameter")
+            if values:
+                model.load_other_parameter(values)
 
 
 def attach_frozen(

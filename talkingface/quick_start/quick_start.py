@@ -267,6 +267,8 @@ def train(cfg: Config, runtime: Runtime, run: RunDir, resume_from: Path | None) 
     model = build_model(cfg)
     resumed = load_checkpoint(resume_from) if resume_from is not None else None
     attach_frozen(cfg, model, resumed)
+    if resumed is None:
+        model.learn_from(train_set)
     if runtime.is_zero:
         counts = ", ".join(f"{name} {n:,}" for name, n in model.count_parameters().items())
         log.info("parameters: %s", counts)
@@ -384,7 +386,7 @@ def _wandb(cfg: Config, run: RunDir) -> Any:
 def _export(cfg: Config, run: RunDir, model: Any, outcome: Any) -> None:
     """Weights of the best checkpoint under the official names, for use outside."""
     from talkingface.quick_start.helpers import load_model_weights
-    from talkingface.trainer.checkpoint import export_weights
+    from talkingface.trainer.checkpoint import export_weights, plain_values
 
     load_model_weights(model, run.best)
     export_weights(
@@ -402,6 +404,7 @@ def _export(cfg: Config, run: RunDir, model: Any, outcome: Any) -> None:
                 "step": outcome.best_step,
             },
             "format": "safetensors; names of the official state_dict",
+            "other_parameter": plain_values(model.other_parameter()),
         },
     )
 

@@ -75,3 +75,12 @@ def restore_networks(model: AbstractTalkingFace, state: Mapping[str, Any], avera
         if averaged and (state.get("ema_state_dict") or {}).get(name):
             own = state["ema_state_dict"][name]
         load_strict(network, own, source="the checkpoint", network=name)
+
+
+def plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that JSON can hold."""
+    return {
+        key: value
+        for key, value in values.items()
+        if isinstance(value, (bool, int, float, str, list, dict, type(None)))
+    }

@@ -169,6 +169,7 @@ class Trainer:
             helper.to(self.runtime.device)
         if self.cfg.optim.ema_decay > 0:
             self.average = AveragedWeights(self._bare(main), self.cfg.optim.ema_decay)
+        self.total_steps = max(total_steps, 1)
         self.schedule = Schedule(self.cfg, total_steps, steps_per_epoch)
         if state is not None:
             self._load_training_state(state)
@@ -340,6 +341,7 @@ class Trainer:
             return False
         batch = self.runtime.to_device(batch)
         self.schedule.apply(self.optimizers, self.base_rates, p.global_step)
+        self.model.share_done = p.global_step / self.total_steps
         everything = [getattr(self.model, name) for name in self.optimizers]
         with self.runtime.no_sync(everything, not boundary):
             shared = self.model.forward_train(batch)

@@ -23,6 +23,7 @@ from talkingface.data.lsp.motion import MOUTH25, pose_vectors
 from talkingface.data.lsp.speech import apc_id
 from talkingface.data.lsp.window import Window
 from talkingface.data.media.audio import load_audio
+from talkingface.data.media.pictures import PictureReader, picture_rows
 from talkingface.errors import DataError, StageError
 
 
@@ -108,9 +109,9 @@ def test_pictures_are_source_frames_and_each_motion_frame_has_one(clips):
     for clip in clips:
         with h5py.File(clip.pictures_path) as file:
             assert list(file) == [clip.name] and file[clip.name].shape == (50,)
-        rows = files.picture_rows(clip.pictures_path)
+        rows = picture_rows(clip.pictures_path)
         assert rows.shape == (120,) and rows[0] == 0 and rows[-1] == 49
-        assert files.PictureReader(clip.pictures_path)[49].shape == (256, 256, 3)
+        assert PictureReader(clip.pictures_path)[49].shape == (256, 256, 3)
 
 
 def test_the_person_is_made_of_training_clips_in_one_window(person, clips, process):
@@ -199,9 +200,9 @@ def test_official_trees_there_and_back(person, clips, tmp_path):
         for key in ("points", "angles", "trans", "landmarks", "camera"):
             np.testing.assert_array_equal(getattr(again, key), getattr(clip, key))
         # One picture per motion frame, as the official loader wants it.
-        reader = files.PictureReader(again.pictures_path)
+        reader = PictureReader(again.pictures_path)
         assert len(reader) == len(clip)
-        first = files.PictureReader(clip.pictures_path)
+        first = PictureReader(clip.pictures_path)
         np.testing.assert_array_equal(reader[119], first[49])
     loaded = load_face_clip(back.clip(clips[0].manifest["clip"]).folder, 64)
     assert loaded.landmarks.shape == (120, 73, 2)

@@ -13,18 +13,16 @@ of the training clips.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from talkingface.data.clips import Clip, discover_clips
 from talkingface.data.dataprocess.base import ProcessReport, SkipClip
-from talkingface.data.dataprocess.video import FaceClip, VideoProcess
+from talkingface.data.dataprocess.video import FaceClip, PeopleProcess
 from talkingface.data.face.lifting import SCALE, LiftedFace, lift, resample_motion
 from talkingface.data.face.pose import procrustes
-from talkingface.data.face.series import fill_gaps, runs
+from talkingface.data.face.series import fill_gaps
 from talkingface.data.face.topology import LSP73, STABLE
 from talkingface.data.lsp import files
 from talkingface.data.lsp.drawing import WINDOW
@@ -33,8 +31,8 @@ from talkingface.data.lsp.person import build_persons
 from talkingface.data.lsp.window import Window
 from talkingface.data.media.apc_mel import MOTION_FPS, SAMPLE_RATE, frame_count
 from talkingface.data.media.audio import save_wav
+from talkingface.data.media.pictures import encode_jpeg, write_pictures
 from talkingface.data.media.probe import MediaInfo
-from talkingface.errors import DataError
 from talkingface.utils.env import import_cv2
 
 _BLURRY = 1.5  # scale above which the window is an enlargement that shows
@@ -42,7 +40,7 @@ _MAX_PADDING = 0.10  # share of the window outside the source
 _TURNED = 30.0  # degrees of yaw
 
 
-class LSPProcess(VideoProcess):
+class LSPProcess(PeopleProcess):
     """Writes the files of clips and people."""
 
     id = "LSP"
@@ -55,22 +53,6 @@ class LSPProcess(VideoProcess):
         person = self.cfg.person.model_dump(exclude={"name", "max_seconds"})
         return {**common, "person": person}
 
-    @cached_property
-    def people(self) -> dict[str, str]:
-        """Clip id -> person."""
-        if self.cfg.person.name:
-            return {}
-        clips = discover_clips(self.cfg.data_dir, self.cfg.clips, quiet=True)
-        return {clip.id: clip.speaker.replace("/", "_").strip(". ") for clip in clips}
-
-    def person_of(self, clip_id: str) -> str:
-        """Folder name of the person that a clip shows, also when its video is gone."""
-        known = self.cfg.person.name or self.people.get(clip_id)
-        return known or (self.read_marker(clip_id) or {}).get("person") or self.cfg.dataset
-
-    def process_clip(self, clip: Clip, out: Path) -> dict[str, Any]:
-        return {**super().process_clip(clip, out), "person": self.person_of(clip.id)}
-
     def homes(self, clip_id: str) -> list[Path]:
         return [files.clip_folder(self.folder / self.person_of(clip_id), clip_id)]
 
@@ -80,7 +62,7 @@ class LSPProcess(VideoProcess):
 
     def prepare_clip(self, clip: FaceClip, out: Path) -> None:
         track, fps = clip.track, clip.fps
-        start, stop = _longest_take(track.segments)
+        start, stop = track.longest_take()
         name = files.clip_folder(Path(), clip.clip.id).name
         wave = clip.wave[round(start / fps * SAMPLE_RATE) : round(stop / fps * SAMPLE_RATE)]
         landmarks = fill_gaps(track.landmarks[start:stop])
@@ -104,7 +86,7 @@ class LSPProcess(VideoProcess):
         np.save(out / files.SOURCE_SHOULDERS, shoulders.astype(np.float32))
         save_wav(out / f"{name}.wav", wave, SAMPLE_RATE)
         rows = np.minimum(np.arange(count) * fps / MOTION_FPS + 0.5, len(store) - 1)
-        files.write_pictures(out / f"{name}.h5", iter(store), rows.astype(int))
+        write_pictures(out / f"{name}.h5", iter(store), rows.astype(int))
         (out / files.EXAMPLE).write_bytes(_as_png(store[0]))
         facts = {
             "clip": clip.clip.id,
@@ -146,7 +128,7 @@ class LSPProcess(VideoProcess):
 
         def kept() -> Iterator[np.ndarray]:
             for frame in frames:
-                store.append(_as_jpeg(frame, quality))
+                store.append(encode_jpeg(frame, quality))
                 yield frame
 
         stream = kept()
@@ -163,13 +145,6 @@ class LSPProcess(VideoProcess):
 
     def finalize(self, report: ProcessReport) -> None:
         build_persons(self, report)
-
-
-def _longest_take(segments: np.ndarray) -> tuple[int, int]:
-    """The longest stretch without a cut or a long gap."""
-    takes = [(b - a, a, b) for a, b in runs(segments) if segments[a] >= 0]
-    _, start, stop = max(takes)
-    return start, stop
 
 
 def _at_motion_rate(face: LiftedFace, fps: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -205,14 +180,6 @@ def apply_window(folder: Path, window: Window) -> None:
     rays = rays @ np.linalg.inv(camera).T
     files.save_array(folder / files.SHOULDERS_3D, rays * depth[:, None, None])
     files.save_window(folder, window)  # last: without it the files above are made again
-
-
-def _as_jpeg(rgb: np.ndarray, quality: int) -> bytes:
-    cv2 = import_cv2()
-    done, data = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not done:
-        raise DataError("a picture could not be encoded as JPEG")
-    return data.tobytes()
 
 
 def _as_png(jpeg: bytes) -> bytes:

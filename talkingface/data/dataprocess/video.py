@@ -6,12 +6,13 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from talkingface.data.clips import Clip
+from talkingface.data.clips import Clip, discover_clips
 from talkingface.data.dataprocess.base import DataProcess, SkipClip
 from talkingface.data.dataprocess.sheet import contact_sheet, picture, sheet_frames
 from talkingface.data.face.tracking import FaceTrack, track_face
@@ -132,3 +133,23 @@ class VideoProcess(DataProcess):
             raise SkipClip(f"too short: {len(track)} frames, {seconds:.2f} s")
         if not np.any(clip.wave):
             raise SkipClip("silent: the sound track is all zeros")
+
+
+class PeopleProcess(VideoProcess):
+    """Knows whom each clip shows; configurations have ``person.name``."""
+
+    @cached_property
+    def people(self) -> dict[str, str]:
+        """Clip id -> person."""
+        if self.cfg.person.name:
+            return {}
+        clips = discover_clips(self.cfg.data_dir, self.cfg.clips, quiet=True)
+        return {clip.id: clip.speaker.replace("/", "_").strip(". ") for clip in clips}
+
+    def person_of(self, clip_id: str) -> str:
+        """Folder name of the person that a clip shows, also when its video is gone."""
+        known = self.cfg.person.name or self.people.get(clip_id)
+        return known or (self.read_marker(clip_id) or {}).get("person") or self.cfg.dataset
+
+    def process_clip(self, clip: Clip, out: Path) -> dict[str, Any]:
+        return {**super().process_clip(clip, out), "person": self.person_of(clip.id)}

@@ -11,9 +11,10 @@ from talkingface.data.clips import read_filelist
 from talkingface.data.dataprocess.lsp_process import LSPProcess
 from talkingface.data.dataset.base import TalkingFaceDataset
 from talkingface.data.lsp.drawing import draw_feature_map
-from talkingface.data.lsp.files import ClipFiles, Person, PictureReader
+from talkingface.data.lsp.files import ClipFiles, Person
 from talkingface.data.lsp.window import Window
 from talkingface.data.media.apc_mel import MOTION_FPS
+from talkingface.data.media.pictures import PictureReader
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config

@@ -104,6 +104,14 @@ def triangles(*, close_eyes: bool = True) -> np.ndarray:
 
 
 @lru_cache
+def mesh_edges() -> list[tuple[int, int]]:
+    """Edges of MediaPipe's tesselation, each once: the borders of its triangles (mouth open)."""
+    corners = triangles(close_eyes=False)
+    pairs = np.sort(np.concatenate([corners[:, [0, 1]], corners[:, [1, 2]], corners[:, [2, 0]]]))
+    return [tuple(edge) for edge in np.unique(pairs, axis=0).tolist()]
+
+
+@lru_cache
 def pose_template() -> tuple[np.ndarray, np.ndarray]:
     """The rigid template of head pose (MODA spec 5.1).
 

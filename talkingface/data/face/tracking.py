@@ -69,6 +69,12 @@ class FaceTrack:
     def found_ratio(self) -> float:
         return float(self.found.mean()) if len(self.found) else 0.0
 
+    def longest_take(self) -> tuple[int, int]:
+        """Start and stop of the longest stretch without a cut or a long gap."""
+        takes = [(b - a, a, b) for a, b in runs(self.segments) if self.segments[a] >= 0]
+        _, start, stop = max(takes)
+        return start, stop
+
     @property
     def longest_gap(self) -> int:
         """Frames of the longest stretch without this face."""

@@ -14,6 +14,12 @@ import numpy as np
 from talkingface.data.lsp import files
 from talkingface.data.lsp.drawing import WINDOW
 from talkingface.data.lsp.person import shoulder_sides
+from talkingface.data.media.pictures import (
+    PictureReader,
+    encoded_pictures,
+    picture_rows,
+    write_pictures,
+)
 from talkingface.data.media.writer import write_image
 from talkingface.errors import DataError
 from talkingface.utils.paths import write_text
@@ -87,10 +93,10 @@ def _to_training(person: files.Person, target: Path) -> None:
             shutil.copy2(sound, home / sound.name)
         for features in folder.glob("*_APC_feature_*.npy"):
             shutil.copy2(features, home / features.name)
-        rows = files.picture_rows(clip.pictures_path)
-        pictures = files.encoded_pictures(clip.pictures_path)
+        rows = picture_rows(clip.pictures_path)
+        pictures = encoded_pictures(clip.pictures_path)
         repeated = (pictures[row] for row in rows)
-        files.write_pictures(home / f"{clip.name}.h5", repeated, np.arange(len(rows)))
+        write_pictures(home / f"{clip.name}.h5", repeated, np.arange(len(rows)))
     for split in ("train", "val"):
         names = [name.replace("/", "__") for name in person.listed(split)]
         write_text(target / f"{split}_list.txt", "".join(f"{name}\n" for name in names))
@@ -126,7 +132,7 @@ def _from_training(source: Path, clips: list[Path], target: Path) -> None:
                 shutil.copy2(source / name, home / name)
         known = (home / files.CAMERA).is_file() and (home / files.SCALE).is_file()
         facts = files.verify_files(clip, official=True) if known else {}
-        frames = len(files.PictureReader(clip.pictures_path)) if clip.pictures_path.is_file() else 0
+        frames = len(PictureReader(clip.pictures_path)) if clip.pictures_path.is_file() else 0
         manifest = {"clip": folder.name, "fps": 60.0, "start": 0, "frames": frames}
         files.write_manifest(home, {**manifest, "motion_frames": len(clip), **facts})
     names = [folder.name for folder in clips]

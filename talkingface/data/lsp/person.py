@@ -16,6 +16,7 @@ from talkingface.data.lsp import files
 from talkingface.data.lsp.drawing import WINDOW
 from talkingface.data.lsp.window import Window
 from talkingface.data.media.apc_mel import MOTION_FPS
+from talkingface.data.media.pictures import PictureReader
 from talkingface.data.media.writer import write_image
 from talkingface.utils.paths import write_json, write_text
 
@@ -209,7 +210,7 @@ def _save_candidates(folder: Path, clips: list[files.ClipFiles]) -> None:
     (folder / files.CANDIDATES).mkdir(exist_ok=True)
     for j, row in enumerate(chosen):
         clip = clips[int(row[0])]
-        picture = files.PictureReader(clip.pictures_path)[int(row[1])]
+        picture = PictureReader(clip.pictures_path)[int(row[1])]
         write_image(
             folder / files.CANDIDATES / f"normalized_full_{j}.jpg", clip.window.cut(picture, WINDOW)
         )

@@ -1,0 +1,307 @@
+"""Preparation for MODA: from plain videos to canonical faces, head poses and shoulders (spec 5).
+
+Layout: ``preprocessed_data/MODA/<clip>/{features.npz, template.npz, audio.wav}``; the mapping
+network adds ``sound_<encoder>.npy``, the renderer ``pictures.h5``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from talkingface.data.clips import Clip, read_filelist
+from talkingface.data.dataprocess.base import ProcessReport, SkipClip
+from talkingface.data.dataprocess.video import FaceClip, PeopleProcess
+from talkingface.data.face.pose import (
+    EYE_DISTANCE,
+    canonicalize,
+    face_center,
+    flip_depth,
+    head_pose,
+)
+from talkingface.data.face.series import fill_gaps, smooth
+from talkingface.data.face.topology import FACE_OVAL, MODA_EYES, MODA_MOUTH, N_POINTS
+from talkingface.data.media.audio import save_wav
+from talkingface.data.media.pictures import PictureReader, encode_jpeg, write_pictures
+from talkingface.data.media.reader import read_frames
+from talkingface.data.moda.files import (
+    FEATURES,
+    PICTURES,
+    SAMPLE_RATE,
+    SOUND,
+    TEMPLATE,
+    Features,
+    Template,
+)
+from talkingface.data.moda.sound import SoundFeatures, samples_of
+from talkingface.utils.env import import_cv2
+from talkingface.utils.logs import progress
+
+log = logging.getLogger(__name__)
+
+SIDE = 512  # of the crop
+_ABOVE = 0.4  # share of the crop above the middle of the face
+_STILL = sorted(set(range(N_POINTS)) - set(MODA_MOUTH) - set(MODA_EYES))
+_MASK_SIDE = 256  # of the segmentation model
+
+
+class MODAProcess(PeopleProcess):
+    """Writes features, template and sound of each clip; the torso is always part of it."""
+
+    id = "MODA"
+    version = 1
+    min_frames = 5
+
+    def settings(self) -> dict[str, Any]:
+        prep = self.cfg.prep.model_dump(exclude={"jpeg_quality"})
+        return {**super().settings(), "prep": prep}
+
+    def prepare_clip(self, clip: FaceClip, out: Path) -> None:
+        options, track, fps = self.cfg.prep, clip.track, clip.fps
+        start, stop = track.longest_take()
+        heard = int(len(clip.wave) * fps / SAMPLE_RATE + 1e-6)
+        stop = min(stop, heard)  # no picture without sound
+        if stop - start < self.min_frames:
+            raise SkipClip(f"too short: {stop - start} frames of continuous face and sound")
+        valid = track.found[start:stop]
+        missing = 1 - float(valid.mean())
+        if missing > options.max_missing:
+            raise SkipClip(f"face lost: in {missing:.0%} of its longest take")
+        points = fill_gaps(track.landmarks[start:stop])
+        crop = face_crop(points, track.size, options.crop_scale)
+        factor = SIDE / (crop[2] - crop[0])
+        points = (points - (crop[0], crop[1], 0.0)) * factor
+        pose = head_pose(points, sigma=options.pose_smooth_sigma, canonical=options.canonical)
+        center = face_center(SIDE, SIDE)
+        vertices = canonicalize(flip_depth(points), pose, center)
+        vertices[:, _STILL] = smooth(vertices[:, _STILL], 2.0 * fps / 30)
+        flat, seen = self._shoulders(clip, start, points, crop)
+        depth = flip_depth(points)[..., 2].mean(axis=1)
+        torso = np.concatenate([flat, np.broadcast_to(depth[:, None, None], (len(flat), 18, 1))], 2)
+        if options.torso_space == "head":
+            torso = canonicalize(torso, pose, center)
+        features = Features(
+            vertices=vertices,
+            headpose=pose,
+            torso=torso,
+            torso_valid=seen,
+            landmarks=flip_depth(points),
+            valid=valid,
+            fps=fps,
+            image_size=SIDE,
+            face_center=center,
+            eye_dist=EYE_DISTANCE,
+            crop=np.array(crop),
+            start=start,
+            torso_space=options.torso_space,
+        )
+        features.save(out / FEATURES)
+        Template.of(features).save(out / TEMPLATE)
+        save_wav(out / SOUND, clip.wave[samples_of(start, stop, fps)], SAMPLE_RATE)
+
+    def _shoulders(
+        self, clip: FaceClip, start: int, points: np.ndarray, crop: tuple[int, int, int, int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(T,18,2) px of the crop and (2,) which sides are seen; one pass over the pictures."""
+        from talkingface.data.face.person import PersonSegmenter, torso_outline, torso_track
+
+        cv2 = import_cv2()
+        count = len(points)
+        found = np.full((count, 18, 2), np.nan)
+        usable = np.zeros((count, 2), bool)
+        looked = []
+        x0, y0, x1, y1 = crop
+        with PersonSegmenter() as segmenter:
+            for number, frame in clip.frames():
+                index = number - start
+                if index >= count:
+                    break
+                if index < 0 or index % self.cfg.prep.torso_every:
+                    continue
+                part = frame[y0:y1, x0:x1]
+                small = cv2.resize(part, (_MASK_SIDE, _MASK_SIDE), interpolation=cv2.INTER_AREA)
+                found[index], usable[index] = torso_outline(segmenter(small), points[index], SIDE)
+                looked.append(index)
+        good = usable[looked]
+        sigma = 2.0 * clip.fps / 25
+        flat, seen = torso_track(
+            found[looked], good, (SIDE, SIDE), sigma=sigma / self.cfg.prep.torso_every
+        )
+        frames = np.arange(count)
+        every = np.stack(
+            [np.interp(frames, looked, column) for column in flat.reshape(len(looked), -1).T], 1
+        )
+        return every.reshape(count, 18, 2), seen
+
+    # -- what the datasets read --------------------------------------------------------------------
+
+    def features(self, clip_id: str) -> Features:
+        return Features.read(self.homes(clip_id)[0] / FEATURES)
+
+    @cached_property
+    def _by_person(self) -> dict[str, list[Template]]:
+        """Templates of the training clips of each person."""
+        found: dict[str, list[Template]] = {}
+        names, _ = self.select(read_filelist(self.cfg.filelist("train")))
+        for name in names:
+            template = Template.read(self.homes(name)[0] / TEMPLATE)
+            found.setdefault(self.person_of(name), []).append(template)
+        return found
+
+    def template(self, clip_id: str, of: str = "clip") -> Template:
+        """Means of a clip; with ``of="subject"`` the mesh is that of the person's training clips,
+        if it has some."""
+        own = Template.read(self.homes(clip_id)[0] / TEMPLATE)
+        others = self._by_person.get(self.person_of(clip_id)) if of == "subject" else None
+        return own.with_mesh(others) if others else own
+
+
+def face_crop(points: np.ndarray, size: tuple[int, int], scale: float) -> tuple[int, int, int, int]:
+    """One square for a whole clip: x0, y0, x1, y1 inside a picture of (width, height).
+
+    Args:
+        points: (T,478,>=2) pixels.
+        scale: side over the larger side of the union of all faces; as far as the picture reaches.
+    """
+    oval = points[:, list(FACE_OVAL), :2]
+    low, high = oval.min(axis=(0, 1)), oval.max(axis=(0, 1))
+    side = int(min(round(scale * float((high - low).max())), *size))
+    middle = (low + high) / 2
+    x0 = int(np.clip(round(middle[0] - side / 2), 0, size[0] - side))
+    y0 = int(np.clip(round(middle[1] - _ABOVE * side), 0, size[1] - side))
+    return x0, y0, x0 + side, y0 + side
+
+
+def cropped(frame: np.ndarray, crop: Iterable[int], size: int) -> np.ndarray:
+    """The crop of a source frame (H,W,3) as (size,size,3) uint8."""
+    cv2 = import_cv2()
+    x0, y0, x1, y1 = (int(value) for value in crop)
+    way = cv2.INTER_AREA if x1 - x0 > size else cv2.INTER_LINEAR
+    return cv2.resize(frame[y0:y1, x0:x1], (size, size), interpolation=way)
+
+
+class MODAMappingProcess(MODAProcess):
+    """Also makes the sound features of the configured encoder."""
+
+    @cached_property
+    def sound(self) -> SoundFeatures | None:
+        """Encoder of the features; None where the network hears the sound itself."""
+        options = self.cfg.audio_encoder
+        if not options.freeze:
+            return None
+        return sound_features(self.cfg)
+
+    def finalize(self, report: ProcessReport) -> None:
+        super().finalize(report)
+        self.ensure_sound(sorted(set(report.of("ok")) - report.dropped))
+
+    def ensure_sound(self, names: Iterable[str]) -> None:
+        """Sound features of clips, where this encoder has not made them yet."""
+        if self.sound is None:
+            return
+        missing = [n for n in names if not self.sound.path(self.homes(n)[0]).is_file()]
+        clips = ((self.homes(name)[0], self.features(name)) for name in missing)
+        items = [(folder, len(clip), clip.fps) for folder, clip in clips]
+        self.sound.ensure(items, self.cfg.show_progress)
+
+
+def sound_features(cfg: Any) -> SoundFeatures:
+    """The frozen encoder of a configuration. (An upper floor: an APC is a finished model.)"""
+    options = cfg.audio_encoder
+    if options.kind == "mel":
+        return SoundFeatures("mel")
+    if options.kind == "apc":
+        from talkingface.data.lsp.speech import apc_id
+        from talkingface.quick_start.helpers import helper_network, required_weights
+
+        path = required_weights(cfg, "apc")
+        return SoundFeatures("apc", lambda: helper_network(cfg, "apc", path), apc_id(path))
+    return wav2vec2_features(options.weights, options.layers)
+
+
+def wav2vec2_features(weights: str, layers: int | None) -> SoundFeatures:
+    """wav2vec2 of a local folder, or an untrained one."""
+    from talkingface.model.weights import sha256_of
+    from talkingface.utils.paths import resolve
+
+    folder = None if weights == "random" else resolve(weights)
+    if folder is None:
+        name = "random"
+    else:
+        files = [folder / n for n in ("model.safetensors", "pytorch_model.bin")]
+        name = next((sha256_of(f)[:12] for f in files if f.is_file()), "missing")
+
+    def network() -> Any:
+        from functools import partial
+
+        from talkingface.model.audio_driven_talkingface.moda_networks import (
+            wav2vec2,
+            wav2vec2_at,
+        )
+
+        return _Hearing(wav2vec2(str(folder) if folder else None, layers), partial(wav2vec2_at))
+
+    built: list[Any] = []
+
+    def once() -> Any:
+        if not built:
+            built.append(network())
+        return built[0]
+
+    return SoundFeatures("wav2vec2", once, f"{name}-{layers or 'all'}")
+
+
+class _Hearing:
+    """A wav2vec2 that is called with the wanted number of frames."""
+
+    def __init__(self, encoder: Any, at: Any) -> None:
+        self.encoder, self._at = encoder.eval(), at
+
+    def parameters(self) -> Iterator[Any]:
+        return self.encoder.parameters()
+
+    def __call__(self, wave: Any, count: int) -> Any:
+        return self._at(self.encoder, wave, count)
+
+
+class MODAPicturesProcess(MODAProcess):
+    """Also keeps the pictures of the crop, for the renderer."""
+
+    def finalize(self, report: ProcessReport) -> None:
+        super().finalize(report)
+        good = sorted(set(report.of("ok")) - report.dropped)
+        missing = [name for name in good if not self.pictures_path(name).is_file()]
+        if not missing:
+            return
+        log.info("pictures of %d clips", len(missing))
+        bar = progress(missing, unit="clip", desc="pictures", show=self.cfg.show_progress)
+        for name in bar:
+            self.write_pictures(report.clips[name], self.features(name))
+
+    def pictures_path(self, clip_id: str) -> Path:
+        return self.homes(clip_id)[0] / PICTURES
+
+    def pictures(self, clip_id: str) -> PictureReader:
+        return PictureReader(self.pictures_path(clip_id))
+
+    def write_pictures(self, clip: Clip, features: Features) -> None:
+        quality = self.cfg.prep.jpeg_quality
+        frames = crop_frames(clip, features)
+        write_pictures(
+            self.pictures_path(clip.id), (encode_jpeg(frame, quality) for frame in frames)
+        )
+
+
+def crop_frames(clip: Clip, features: Features, size: int = SIDE) -> Iterator[np.ndarray]:
+    """The prepared take of a clip, as (size,size,3) uint8 RGB."""
+    stop = features.start + len(features)
+    for number, frame in enumerate(read_frames(clip.path, fps=features.fps)):
+        if number >= stop:
+            return
+        if number >= features.start:
+            yield cropped(frame, features.crop, size)

@@ -1,0 +1,284 @@
+"""Training items of MODA's mapping network and of its facial composer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from talkingface.data.clips import read_filelist
+from talkingface.data.dataprocess.moda_process import MODAMappingProcess, MODAProcess
+from talkingface.data.dataset.base import TalkingFaceDataset
+from talkingface.data.media.audio import load_audio
+from talkingface.data.moda.files import LEAST, SAMPLE_RATE, SOUND, Features, Template
+from talkingface.data.moda.sound import normalised, samples_of, with_context
+
+if TYPE_CHECKING:
+    from talkingface.config.config import Config
+
+_CENTER_UNIT = 128.0  # px that are 1 in the mesh that the subject's encoder sees
+
+
+def subject_code(mesh: np.ndarray, center: np.ndarray, size: int, official: bool) -> np.ndarray:
+    """(478,3) mean mesh as the networks see it: about -1..1, or shares of the picture."""
+    if official:
+        return (mesh / size).astype(np.float32)
+    return ((mesh - center) / _CENTER_UNIT).astype(np.float32)
+
+
+def part_scale(values: np.ndarray) -> float:
+    """One standard deviation for all values of a part (T,n) whose mean is 0."""
+    return float(max(np.sqrt(np.square(values, dtype=np.float64).mean()), LEAST["points"]))
+
+
+@dataclass(frozen=True)
+class MappingClip:
+    """A clip in memory.
+
+    Attributes:
+        id: of the clip.
+        sound: (T,D) features, or (N,) the normalised sound itself.
+        offsets: part -> (T,n) px, degrees, factor.
+        template: to which the offsets refer.
+        features: without arrays that the offsets replace.
+        context: frames beside its own that each frame hears.
+    """
+
+    id: str
+    sound: np.ndarray
+    offsets: dict[str, np.ndarray]
+    template: Template
+    subject: np.ndarray
+    torso_valid: np.ndarray
+    valid: np.ndarray
+    fps: float
+    image_size: int
+    context: int
+
+    def __len__(self) -> int:
+        return len(self.valid)
+
+    def heard(self, start: int, stop: int) -> np.ndarray:
+        """Input of the network for frames: (n,D') features, or (N,) samples."""
+        if self.sound.ndim == 1:
+            return self.sound[samples_of(start, stop, self.fps)]
+        return with_context(self.sound, start, stop, self.context)
+
+
+class MODADataset(TalkingFaceDataset):
+    """Windows of ``data.window`` frames, ``data.stride`` apart; in training they are moved by up to
+    half a stride. Shorter clips are used whole and filled up."""
+
+    batch_spec = {
+        "sound": "B F D float32; features of the sound per frame",
+        "subject": "B 478 3 float32; mean mesh",
+        "lips": "B F 120 float32; offsets from the subject's means, px",
+        "eyes": "B F 180 float32; eyes, brows, irises, px",
+        "head": "B F 7 float32; yaw, pitch, roll in degrees, x, y, z in px, size",
+        "torso": "B F 54 float32; shoulders, px",
+        "subject_std": "B 361 float32; standard deviation of the subject per value",
+        "torso_valid": "B 2 float32 [0,1]; shoulders that are seen",
+        "valid": "B F float32 [0,1]; frames with a face; 0 behind the end of the clip too",
+    }
+
+    def __init__(self, cfg: Config, split: str) -> None:
+        self.process = MODAMappingProcess(cfg)
+        self.unusable: dict[str, str] = {}
+        super().__init__(cfg, split)
+
+    def build_index(self) -> list[tuple[int, int]]:
+        names, self.unusable = self.process.select(read_filelist(self.cfg.filelist(self.split)))
+        self.process.ensure_sound(names)  # an earlier run may have heard with another encoder
+        self.clips = [self._load(name) for name in names]
+        index = []
+        data = self.cfg.data
+        for number, clip in enumerate(self.clips):
+            last = max(0, len(clip) - data.window)
+            starts = [*range(0, last, data.stride), last]
+            index += [(number, start) for start in starts]
+        return index
+
+    def _load(self, name: str) -> MappingClip:
+        features = self.process.features(name)
+        folder = self.process.homes(name)[0]
+        template = self.process.template(name, self.cfg.data.template)
+        if self.process.sound is None:
+            sound = normalised(load_audio(folder / SOUND, SAMPLE_RATE))
+        else:
+            sound = np.load(self.process.sound.path(folder))
+        official = self.cfg.model_params.std_mode == "none"
+        center, size = features.face_center, features.image_size
+        return MappingClip(
+            id=name,
+            sound=sound,
+            offsets=template.offsets(features),
+            template=template,
+            subject=subject_code(template.mesh, center, size, official),
+            torso_valid=features.torso_valid,
+            valid=features.valid,
+            fps=features.fps,
+            image_size=features.image_size,
+            context=self.cfg.audio_encoder.around,
+        )
+
+    def explain_empty(self) -> str:
+        return super().explain_empty() + "".join(
+            f"\n  {name}: {reason}" for name, reason in list(self.unusable.items())[:3]
+        )
+
+    def summary(self) -> dict[str, Any]:
+        seconds = sum(len(clip) / clip.fps for clip in self.clips)
+        facts = {"clips": len(self.clips), "unusable": len(self.unusable)}
+        return {**facts, "seconds": round(seconds), "items": len(self)}
+
+    def statistics(self) -> dict[str, Any]:
+        """Global standard deviations of the targets (spec 2.9): one for the lips, one for the eyes,
+        one per value of the head, one per axis of the shoulders that are seen."""
+        joined = {
+            key: np.concatenate([clip.offsets[key][clip.valid] for clip in self.clips])
+            for key in ("lips", "eyes", "head")
+        }
+        shoulders = []
+        for clip in self.clips:
+            sides = clip.offsets["torso"][clip.valid].reshape(-1, 2, 9, 3)
+            shoulders.append(sides[:, np.asarray(clip.torso_valid, bool)].reshape(-1, 3))
+        torso = np.concatenate(shoulders)
+        axes = [part_scale(torso[:, axis]) if len(torso) else 1.0 for axis in range(3)]
+        head = np.square(joined["head"], dtype=np.float64).mean(axis=0) ** 0.5
+        return {
+            "lips": part_scale(joined["lips"]),
+            "eyes": part_scale(joined["eyes"]),
+            "head": np.maximum(head, LEAST["head"]).tolist(),
+            "torso": axes,
+        }
+
+    def load_item(self, entry: tuple[int, int], rng: np.random.Generator) -> dict[str, Any]:
+        clip, start = self.clips[entry[0]], entry[1]
+        data = self.cfg.data
+        if self.split == "train":
+            moved = start + int(rng.integers(-(data.stride // 2), data.stride // 2 + 1))
+            start = int(np.clip(moved, 0, max(0, len(clip) - data.window)))
+        stop = min(len(clip), start + data.window)
+        rows = slice(start, stop)
+        sound = clip.heard(start, stop)
+        parts = {key: values[rows] for key, values in clip.offsets.items()}
+        valid = clip.valid[rows].astype(np.float32)
+        if data.rand_stretch and self.split == "train" and rng.random() < 0.5:
+            sound, parts, valid = stretched(sound, parts, valid, rng.uniform(0.75, 1.25))
+        wave = sound.ndim == 1
+        length = round(data.window * SAMPLE_RATE / clip.fps) if wave else data.window
+        return {
+            "sound": _filled(sound, length),
+            "subject": clip.subject,
+            **{key: _filled(values, data.window) for key, values in parts.items()},
+            "subject_std": clip.template.std.astype(np.float32),
+            "torso_valid": np.asarray(clip.torso_valid, np.float32),
+            "valid": _filled(valid, data.window),
+        }
+
+    def whole_clips(self) -> Iterator[MappingClip]:
+        """The clips of the split, for measures over whole clips."""
+        yield from self.clips
+
+
+def _filled(values: np.ndarray, length: int) -> np.ndarray:
+    """(n,...) with zeros behind, or cut, to ``length``."""
+    values = values[:length]
+    if len(values) == length:
+        return np.ascontiguousarray(values)
+    result = np.zeros((length, *values.shape[1:]), values.dtype)
+    result[: len(values)] = values
+    return result
+
+
+def stretched(
+    sound: np.ndarray, parts: dict[str, np.ndarray], valid: np.ndarray, factor: float
+) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+    """An item played faster (factor below 1) or slower, as far as the sound's features tell."""
+    count = len(valid)
+    time = np.clip(np.arange(max(2, round(count * factor))) / factor, 0, count - 1)
+    low = time.astype(int)
+    high = np.minimum(low + 1, count - 1)
+
+    def at(values: np.ndarray) -> np.ndarray:
+        share = (time - low).reshape(-1, *[1] * (values.ndim - 1)).astype(np.float32)
+        return values[low] * (1 - share) + values[high] * share
+
+    seen = np.minimum(valid[low], valid[high])
+    return at(sound), {key: at(values) for key, values in parts.items()}, seen
+
+
+@dataclass(frozen=True)
+class MeshClip:
+    """Meshes of a clip: canonical offsets (T,n) px from the template."""
+
+    id: str
+    lips: np.ndarray
+    eyes: np.ndarray
+    mesh: np.ndarray
+    subject: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.mesh)
+
+
+class MODAFaCoDataset(TalkingFaceDataset):
+    """Random frames of a clip: lips and eyes, and the mesh they belong to."""
+
+    batch_spec = {
+        "lips": "B F 120 float32; offsets from the subject's means, px",
+        "eyes": "B F 180 float32; offsets, px",
+        "mesh": "B F 1434 float32; offsets, px",
+        "subject": "B 1434 float32; mean mesh",
+    }
+
+    def __init__(self, cfg: Config, split: str) -> None:
+        self.process = MODAProcess(cfg)
+        self.unusable: dict[str, str] = {}
+        super().__init__(cfg, split)
+
+    def build_index(self) -> list[int]:
+        names, self.unusable = self.process.select(read_filelist(self.cfg.filelist(self.split)))
+        self.clips = [self._load(name) for name in names]
+        count = self.cfg.data.items_per_clip if self.split == "train" else 1
+        return [number for number in range(len(self.clips)) for _ in range(count)]
+
+    def _load(self, name: str) -> MeshClip:
+        features: Features = self.process.features(name)
+        template = self.process.template(name, self.cfg.data.template)
+        seen = features.valid
+        parts = template.offsets(features)
+        official = self.cfg.model_params.std_mode == "none"
+        center, size = features.face_center, features.image_size
+        code = subject_code(template.mesh, center, size, official)
+        mesh = (features.vertices - template.mesh).reshape(len(features), -1)
+        lips, eyes = parts["lips"][seen], parts["eyes"][seen]
+        return MeshClip(name, lips, eyes, mesh[seen].astype(np.float32), code.reshape(-1))
+
+    def explain_empty(self) -> str:
+        return super().explain_empty() + "".join(
+            f"\n  {name}: {reason}" for name, reason in list(self.unusable.items())[:3]
+        )
+
+    def summary(self) -> dict[str, Any]:
+        frames = sum(len(clip) for clip in self.clips)
+        return {"clips": len(self.clips), "unusable": len(self.unusable), "frames": frames}
+
+    def statistics(self) -> dict[str, float]:
+        """Standard deviations of lips, eyes and mesh, px."""
+        return {
+            key: part_scale(np.concatenate([getattr(clip, key) for clip in self.clips]))
+            for key in ("lips", "eyes", "mesh")
+        }
+
+    def load_item(self, entry: int, rng: np.random.Generator) -> dict[str, Any]:
+        clip = self.clips[entry]
+        rows = rng.integers(len(clip), size=self.cfg.data.frames)
+        item = {key: getattr(clip, key)[rows] for key in ("lips", "eyes", "mesh")}
+        return {**item, "subject": clip.subject}
+
+    def whole_clips(self) -> Iterator[MeshClip]:
+        """The clips of the split, for measures over whole clips."""
+        yield from self.clips

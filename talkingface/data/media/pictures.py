@@ -1,0 +1,114 @@
+"""Many small pictures of a clip in one file, read by number: JPEG or PNG inside HDF5.
+
+The layout is that of Live Speech Portraits: a dataset of bytes, named like the file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from talkingface.errors import DataError
+from talkingface.utils.env import import_cv2, require
+from talkingface.utils.paths import atomic
+
+
+def encode_jpeg(rgb: np.ndarray, quality: int) -> bytes:
+    """(H,W,3) uint8 RGB to a JPEG file."""
+    cv2 = import_cv2()
+    done, data = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        raise DataError("a picture could not be encoded as JPEG")
+    return data.tobytes()
+
+
+def write_pictures(path: Path, pictures: Iterable[bytes], rows: np.ndarray | None = None) -> int:
+    """Encoded pictures in one HDF5 file, and which one belongs to each motion frame of 60 Hz.
+
+    Variable length: fixed-length strings would lose zeros at the end of a JPEG.
+
+    Args:
+        rows: (N,) picture number of each frame at 60 Hz; None: one per picture.
+    """
+    h5py = require("h5py", why="The picture store")
+    with atomic(path) as temporary, h5py.File(temporary, "w") as file:
+        kind = h5py.special_dtype(vlen=np.uint8)
+        store = file.create_dataset(path.stem, (0,), kind, maxshape=(None,), chunks=(16,))
+        count = 0
+        for count, data in enumerate(pictures, 1):
+            store.resize((count,))
+            store[count - 1] = np.frombuffer(data, np.uint8)
+        if rows is not None:
+            store.attrs["frame_at_60hz"] = rows.astype(np.int32)
+    return count
+
+
+def picture_rows(path: Path) -> np.ndarray:
+    """(N,) number of the picture of each motion frame."""
+    store = PictureReader(path)
+    rows = store.attributes.get("frame_at_60hz")
+    return np.arange(len(store)) if rows is None else np.asarray(rows)
+
+
+def encoded_pictures(path: Path) -> list[bytes]:
+    """The pictures as they are stored."""
+    return PictureReader(path).encoded()
+
+
+_open_files: OrderedDict[tuple[int, Path], Any] = OrderedDict()
+_MAX_OPEN = 64  # of a process; systems allow about a thousand
+
+
+def _opened(path: Path) -> Any:
+    """The HDF5 file, opened once per process; those not used for longest are closed."""
+    key = (os.getpid(), path)  # a forked loader must not share the trainer's file
+    if key not in _open_files:
+        h5py = require("h5py", why="The picture store")
+        try:
+            _open_files[key] = h5py.File(path, "r")
+        except OSError as error:
+            raise DataError(f"{path} cannot be opened as HDF5: {error}") from error
+        while len(_open_files) > _MAX_OPEN:
+            _open_files.popitem(last=False)[1].close()
+    _open_files.move_to_end(key)
+    return _open_files[key]
+
+
+class PictureReader:
+    """Source frames of a clip by number."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def _store(self) -> Any:
+        file = _opened(self.path)
+        if self.path.stem not in file:
+            names = ", ".join(file)
+            raise DataError(f"{self.path} holds no dataset '{self.path.stem}' (it has: {names})")
+        return file[self.path.stem]
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    @property
+    def attributes(self) -> Any:
+        return self._store.attrs
+
+    def encoded(self) -> list[bytes]:
+        """All pictures, not decoded."""
+        return [np.asarray(data).tobytes() for data in self._store]
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        """(H,W,3) uint8 RGB."""
+        cv2 = import_cv2()
+        data = np.frombuffer(np.asarray(self._store[number]).tobytes(), np.uint8)
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        if image is None:
+            raise DataError(f"{self.path}: picture {number} cannot be decoded")
+        return image[..., ::-1]

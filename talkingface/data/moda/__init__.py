@@ -1,0 +1,1 @@
+"""MODA's representation of a talking portrait, its files and its drawings."""

@@ -1,0 +1,370 @@
+"""Configuration keys of MODA. No torch here: ``--explain`` stays fast."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from talkingface.config.schema import ModelConfig, Section
+from talkingface.model.audio_driven_talkingface.lsp_config import APCNetwork
+
+
+class PersonName(Section):
+    """Who is in the pictures."""
+
+    name: str | None = Field(
+        None,
+        pattern=r"^[^/\\.][^/\\]*$",
+        description="All clips show this person; null: the speaker that their names tell.",
+    )
+
+
+class PrepSection(Section):
+    """Preparation (spec 5); the same values for all three stages share one preparation."""
+
+    crop_scale: float = Field(
+        2.2, ge=1.2, le=5, description="Side of the square crop over that of all face boxes."
+    )
+    max_missing: float = Field(
+        0.1, ge=0, le=0.5, description="Clips with a larger share of frames without face are left."
+    )
+    canonical: Literal["procrustes", "official"] = Field(
+        "procrustes",
+        description="Anchor and scale of the canonical face: template fit (steadier), or three "
+        "vertices and the eyes as in the released code.",
+    )
+    pose_smooth_sigma: float = Field(1.0, ge=0, description="Smoothing of the head pose, frames.")
+    torso_space: Literal["head", "image"] = Field(
+        "head",
+        description="Shoulders in the space of the head (official) or of the picture, where a "
+        "still shoulder stands still.",
+    )
+    torso_every: int = Field(
+        2, ge=1, description="The person is segmented in each n-th frame; in between is linear."
+    )
+    jpeg_quality: int = Field(95, ge=50, le=100, description="Of the pictures for the renderer.")
+
+
+class MODABase(ModelConfig):
+    """Keys of all stages."""
+
+    fps: float = Field(25.0, gt=0, le=60, description="Frame rate; official weights were at 30.")
+    person: PersonName = Field(default_factory=PersonName, description="Person.")
+    prep: PrepSection = Field(default_factory=PrepSection, description="Preparation.")
+
+
+class SoundSection(Section):
+    """What the mapping network hears."""
+
+    kind: Literal["mel", "wav2vec2", "apc"] = Field(
+        "mel",
+        description="mel needs nothing; wav2vec2 (the paper's) needs weights; apc a trained APC.",
+    )
+    weights: str | None = Field(
+        None,
+        description="wav2vec2: local folder with config.json and the weights, or the word random. "
+        "Nothing is ever downloaded.",
+    )
+    layers: int | None = Field(
+        None, ge=1, le=24, description="wav2vec2: keep only the first layers; null: all."
+    )
+    freeze: bool = Field(
+        True, description="wav2vec2 is not trained; its features are made once and kept on disk."
+    )
+    context: int | None = Field(
+        None,
+        ge=0,
+        le=25,
+        description="Frames beside its own that a frame hears on each side. null: 5 for mel, 5 for "
+        "apc, which hear only backwards or not at all, and 0 for wav2vec2 (official: 0).",
+    )
+
+    @property
+    def around(self) -> int:
+        if self.context is not None:
+            return self.context
+        return 0 if self.kind == "wav2vec2" else 5
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> SoundSection:
+        if self.kind == "wav2vec2" and not self.weights:
+            raise ValueError(
+                "kind=wav2vec2 needs audio_encoder.weights: a local folder of wav2vec2-base-960h "
+                "(config.json and model.safetensors), or random for an untrained one"
+            )
+        return self
+
+
+class MappingNetwork(Section):
+    """The mapping network; the defaults are ours where the released code is at fault."""
+
+    body: Literal["dual", "lstm", "short", "long", "none"] = Field(
+        "dual",
+        description="dual: both attentions; the others are the paper's ablations: an LSTM, "
+        "SpecAttn alone, ProbAttn alone, neither.",
+    )
+    period: int = Field(30, ge=1, description="Period of the positional code, in frames.")
+    max_seq_len: int = Field(600, ge=1, description="Length of the official positional tables.")
+    subject_norm: Literal["layer", "batch"] = Field(
+        "layer",
+        description="Normalisation in the subject's encoder. Official weights need batch, which "
+        "says nothing of a person when all clips show one.",
+    )
+    std_mode: Literal["global", "subject", "none"] = Field(
+        "global",
+        description="Units of the outputs: one standard deviation per part of the training data, "
+        "the subject's own per value, or none (official weights: shares of the picture).",
+    )
+    legacy_pe: bool = Field(
+        False, description="Official weights: position by place in the batch instead of time."
+    )
+    legacy_mask: bool = Field(
+        False, description="Official weights: the decoder of ProbAttn sees the future."
+    )
+
+
+class MappingData(Section):
+    """Training items."""
+
+    window: int = Field(300, ge=2, description="Frames per item; shorter clips are filled up.")
+    stride: int = Field(150, ge=1, description="Frames between the starts of two items.")
+    template: Literal["clip", "subject"] = Field(
+        "clip",
+        description="Mean mesh: of the clip itself (official), or of all training clips of the "
+        "person. Head and shoulders always refer to the clip, whose crop they lie in.",
+    )
+    rand_stretch: bool = Field(
+        False, description="Play the sound of a random item faster or slower (0.75-1.25)."
+    )
+
+
+class MappingLoss(Section):
+    """Objective (spec 2.9)."""
+
+    type: Literal["l1", "l2"] = Field("l1", description="l1 is the paper's, l2 the code's.")
+    w_lip: float = Field(5.0, ge=0, description="Lips.")
+    w_eye: float = Field(1.0, ge=0, description="Eyes, brows, irises.")
+    w_head: float = Field(1.0, ge=0, description="Head pose.")
+    w_torso: float = Field(1.0, ge=0, description="Shoulders, where they are seen.")
+    velocity: float = Field(
+        0.0, ge=0, description="Factor of the loss on changes per frame, with 5, 1, 1, 0.5."
+    )
+    w_kl: float = Field(1e-3, ge=0, description="KL divergence of the latents.")
+    kl_warmup: float = Field(
+        0.2, ge=0, le=1, description="Share of the run over which w_kl grows from 0."
+    )
+
+
+class MappingWeights(Section):
+    """Pretrained helpers."""
+
+    apc: str = Field("auto", description="audio_encoder.kind=apc: auto, a path, or a run id.")
+
+
+class MODAConfig(MODABase):
+    """Keys of MODA, the mapping network."""
+
+    audio_encoder: SoundSection = Field(default_factory=SoundSection, description="Sound.")
+    apc: APCNetwork = Field(default_factory=APCNetwork, description="Size of an official APC.")
+    model_params: MappingNetwork = Field(default_factory=MappingNetwork, description="Network.")
+    data: MappingData = Field(default_factory=MappingData, description="Training items.")
+    loss: MappingLoss = Field(default_factory=MappingLoss, description="Objective.")
+    weights: MappingWeights = Field(default_factory=MappingWeights, description="Helpers.")
+
+    @model_validator(mode="after")
+    def _stretches(self) -> MODAConfig:
+        sound = self.audio_encoder
+        if self.data.rand_stretch and (sound.kind != "mel" or not sound.freeze):
+            raise ValueError("data.rand_stretch needs audio_encoder.kind=mel")
+        if not sound.freeze and sound.kind != "wav2vec2":
+            raise ValueError("audio_encoder.freeze=false is for wav2vec2 only")
+        return self
+
+
+class FaCoNetwork(Section):
+    """The facial composer."""
+
+    std_mode: Literal["global", "none"] = Field(
+        "global", description="Units of its values; none for official weights (shares of 1)."
+    )
+
+
+class FaCoData(Section):
+    """Training items."""
+
+    frames: int = Field(32, ge=2, description="Random frames of a clip per item.")
+    items_per_clip: int = Field(4, ge=1, description="Items per clip and epoch.")
+    template: Literal["clip", "subject"] = Field("clip", description="As that of MODA.")
+    noise: float = Field(
+        0.02, ge=0, description="Noise on the inputs, in standard deviations: predictions err too."
+    )
+
+
+class FaCoLoss(Section):
+    """Objective (spec 3)."""
+
+    gan: bool = Field(
+        True, description="LSGAN; false: L1 alone, which suits corpora of a few clips."
+    )
+    l1_wt: float = Field(10.0, gt=0, description="L1 of the mesh.")
+    d_real_weight: float = Field(
+        1.0, gt=0, description="Weight of real meshes for the discriminator (released code: 2)."
+    )
+
+
+class MODAFaCoConfig(MODABase):
+    """Keys of MODAFaCo."""
+
+    model_params: FaCoNetwork = Field(default_factory=FaCoNetwork, description="Network.")
+    data: FaCoData = Field(default_factory=FaCoData, description="Training items.")
+    loss: FaCoLoss = Field(default_factory=FaCoLoss, description="Objective.")
+
+
+class TPESection(Section):
+    """Temporal positional embedding."""
+
+    period: float = Field(100.0, gt=0, description="Frames of a unit of the scalar.")
+    n_freq: int = Field(6, ge=1, description="Frequencies.")
+    clip_frames: int | Literal["auto"] | None = Field(
+        "auto",
+        description="Frame numbers run back and forth within so many: auto: the longest training "
+        "clip; null: they grow without end, as in the released code.",
+    )
+
+
+class RendererNetwork(Section):
+    """Sizes of generator and discriminator; the defaults are the official ones."""
+
+    image_size: Literal[64, 128, 256, 512] = Field(512, description="Side of the pictures.")
+    size: Literal["small", "normal", "large"] = Field("normal", description="Kind of the U-Net.")
+    ngf: int = Field(64, ge=4, description="First channels of the generator.")
+    n_downsample: int | None = Field(
+        None, ge=4, le=8, description="Levels of the U-Net; null: log2(image_size) - 1."
+    )
+    n_ref: int = Field(1, ge=1, le=4, description="Reference pictures of the person.")
+    tpe: TPESection | None = Field(
+        default_factory=TPESection, description="Code of the time; null: none (ablation)."
+    )
+    ndf: int = Field(64, ge=4, description="First channels of the discriminator.")
+    num_d: int = Field(2, ge=1, le=4, description="Scales of the discriminator.")
+    n_layers_d: int = Field(3, ge=1, le=5, description="Layers of each discriminator.")
+
+    @property
+    def levels(self) -> int:
+        return self.n_downsample or self.image_size.bit_length() - 2
+
+    @property
+    def conditions(self) -> int:
+        """Input channels: condition image, references, time."""
+        time = 0 if self.tpe is None else 1 + 2 * self.tpe.n_freq
+        return 3 + 3 * self.n_ref + time
+
+    @model_validator(mode="after")
+    def _fits(self) -> RendererNetwork:
+        if 2 ** (self.levels + 1) > self.image_size:
+            raise ValueError(
+                f"n_downsample={self.levels} leaves one pixel of {self.image_size} px, which batch "
+                f"normalisation cannot use; at most {self.image_size.bit_length() - 2}"
+            )
+        return self
+
+
+class RendererData(Section):
+    """Training items."""
+
+    frames_per_clip: int | None = Field(
+        None, ge=1, description="Pictures drawn from each clip per epoch; null: all."
+    )
+
+
+class RendererLoss(Section):
+    """Weights of the losses (those of Live Speech Portraits, whose renderer this is)."""
+
+    gan_wt: float = Field(1.0, ge=0, description="LSGAN; 0 builds no discriminator.")
+    l1_wt: float = Field(100.0, ge=0, description="L1.")
+    mouth_wt: float = Field(0.0, ge=0, description="More L1 around the mouth (ours).")
+    vgg_wt: float = Field(10.0, ge=0, description="VGG19 features; used when weights.vgg is found.")
+    style_wt: float = Field(10.0, ge=0, description="Gram matrices of the same features.")
+    feature_matching_wt: float = Field(10.0, ge=0, description="Features of the discriminator.")
+
+
+class RendererWeights(Section):
+    """Pretrained helpers."""
+
+    vgg: str | None = Field("auto", description="torchvision VGG19 state_dict, auto, or null.")
+
+
+class RendererInfer(Section):
+    """Generation."""
+
+    batch_size: int = Field(8, ge=1, description="Frames generated together.")
+    crf: int = Field(18, ge=0, le=40, description="H.264 quality of the videos; lower is better.")
+
+
+class MODARendererConfig(MODABase):
+    """Keys of MODARenderer."""
+
+    model_params: RendererNetwork = Field(default_factory=RendererNetwork, description="Networks.")
+    data: RendererData = Field(default_factory=RendererData, description="Training items.")
+    loss: RendererLoss = Field(default_factory=RendererLoss, description="Loss weights.")
+    weights: RendererWeights = Field(default_factory=RendererWeights, description="Helpers.")
+    infer: RendererInfer = Field(default_factory=RendererInfer, description="Generation.")
+
+
+class SmoothSection(Section):
+    """Smoothing of what was generated: standard deviations in frames at 25 frames per second."""
+
+    lip: float = Field(0.0, ge=0, description="Lips.")
+    eye: float = Field(0.5, ge=0, description="Eyes, brows, irises.")
+    rot: float = Field(2.0, ge=0, description="Rotation of the head.")
+    trans: float = Field(2.0, ge=0, description="Translation and size of the head.")
+    torso: float = Field(3.0, ge=0, description="Shoulders.")
+    others: float = Field(1.0, ge=0, description="The rest of the face.")
+
+
+class PortraitMotion(Section):
+    """How motion is generated."""
+
+    window: int = Field(300, ge=2, description="Frames mapped at once.")
+    stride: int = Field(150, ge=1, description="Frames between two windows, which are cross-faded.")
+    temperature: float = Field(
+        1.0, ge=0, description="Spread of the random latents; 0: always the same motion."
+    )
+    faco: bool = Field(
+        True, description="Compose the face; false: lips and eyes pasted into the mean (ablation)."
+    )
+    head: Literal["generated", "source"] = Field(
+        "generated", description="Head and shoulders: generated, or those of the source clip."
+    )
+    smooth: SmoothSection = Field(default_factory=SmoothSection, description="Smoothing.")
+
+    @model_validator(mode="after")
+    def _overlap(self) -> PortraitMotion:
+        if self.stride > self.window:
+            raise ValueError(f"stride={self.stride} leaves gaps between windows of {self.window}")
+        return self
+
+
+class PortraitInfer(RendererInfer):
+    """Generation."""
+
+    motion: PortraitMotion = Field(default_factory=PortraitMotion, description="Motion.")
+
+
+class PortraitParts(Section):
+    """The trained parts."""
+
+    moda: str = Field("auto", description="MODA: auto, a path, or a run id.")
+    faco: str = Field("auto", description="MODAFaCo: auto, a path, or a run id.")
+    renderer: str = Field("auto", description="MODARenderer: auto, a path, or a run id.")
+
+
+class MODAPortraitConfig(MODABase):
+    """Keys of MODAPortrait, the whole chain; sizes are those of official parts, trained ones know
+    theirs."""
+
+    audio_encoder: SoundSection = Field(default_factory=SoundSection, description="Sound.")
+    apc: APCNetwork = Field(default_factory=APCNetwork, description="Size of an official APC.")
+    weights: PortraitParts = Field(default_factory=PortraitParts, description="Parts.")
+    infer: PortraitInfer = Field(default_factory=PortraitInfer, description="Generation.")
