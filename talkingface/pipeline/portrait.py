@@ -15,7 +15,7 @@ import torch
 
 from talkingface.data.clips import Clip
 from talkingface.data.dataprocess.lsp_process import LSPProcess
-from talkingface.data.dataset.lsp_face_dataset import at_rate, between, drawn_shoulders, signed
+from talkingface.data.dataset.lsp_face_dataset import at_rate, between, drawn_shoulders
 from talkingface.data.lsp.drawing import draw_feature_map
 from talkingface.data.lsp.files import MANIFEST, MEAN_POINTS, ClipFiles, Person, person_folders
 from talkingface.data.lsp.motion import Motion
@@ -23,6 +23,7 @@ from talkingface.data.lsp.speech import apc_id
 from talkingface.data.lsp.window import Window
 from talkingface.data.media.apc_mel import MOTION_FPS, frame_count
 from talkingface.data.media.audio import load_audio
+from talkingface.data.media.pictures import signed
 from talkingface.data.media.reader import read_frames
 from talkingface.data.media.writer import VideoWriter
 from talkingface.errors import ConfigError, DataError

@@ -14,7 +14,7 @@ from talkingface.data.lsp.drawing import draw_feature_map
 from talkingface.data.lsp.files import ClipFiles, Person
 from talkingface.data.lsp.window import Window
 from talkingface.data.media.apc_mel import MOTION_FPS
-from talkingface.data.media.pictures import PictureReader
+from talkingface.data.media.pictures import PictureReader, signed
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -149,8 +149,3 @@ class Feature2FaceDataset(TalkingFaceDataset):
         cv2.fillPoly(mask, [np.round(landmarks[46:58] * factor).astype(np.int32)], 1)
         side = max(1, round(45 * factor)) | 1
         return cv2.dilate(mask, np.ones((side, side), np.uint8)).astype(np.float32)
-
-
-def signed(pictures: np.ndarray) -> np.ndarray:
-    """(S,S,C) uint8 to (C,S,S) float32 in -1..1."""
-    return pictures.transpose(2, 0, 1).astype(np.float32) / 127.5 - 1

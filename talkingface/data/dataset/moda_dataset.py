@@ -85,6 +85,7 @@ class MODADataset(TalkingFaceDataset):
 
     def __init__(self, cfg: Config, split: str) -> None:
         self.process = MODAMappingProcess(cfg)
+        self.bands = {"mel": 80, "apc": cfg.apc.hidden_size}.get(cfg.audio_encoder.kind, 768)
         self.unusable: dict[str, str] = {}
         super().__init__(cfg, split)
 
@@ -168,6 +169,8 @@ class MODADataset(TalkingFaceDataset):
         if data.rand_stretch and self.split == "train" and rng.random() < 0.5:
             sound, parts, valid = stretched(sound, parts, valid, rng.uniform(0.75, 1.25))
         wave = sound.ndim == 1
+        if data.spec_augment and self.split == "train" and not wave:
+            sound = spec_augmented(sound, self.bands, clip.context, rng)
         length = round(data.window * SAMPLE_RATE / clip.fps) if wave else data.window
         return {
             "sound": _filled(sound, length),
@@ -208,6 +211,31 @@ def stretched(
 
     seen = np.minimum(valid[low], valid[high])
     return at(sound), {key: at(values) for key, values in parts.items()}, seen
+
+
+def spec_augmented(
+    sound: np.ndarray, bands: int, context: int, rng: np.random.Generator
+) -> np.ndarray:
+    """SpecAugment (Park et al. 2019) for features of a window: louder or softer, some bands and
+    some time covered with the mean. All copies of a row, in the context of its neighbours, are
+    covered alike.
+
+    Args:
+        sound: (F, D) with D = (2 * context + 1) * rows * bands.
+    """
+    count = len(sound)
+    rows = sound.reshape(count, 2 * context + 1, -1, bands)
+    mean = rows.mean(axis=(0, 1, 2))
+    rows = rows + rng.normal(0, 0.1) * rows.std()
+    keep = np.ones((count + 2 * context, bands), bool)
+    for _ in range(2):
+        width, length = int(rng.integers(0, bands // 6)), int(rng.integers(0, 5))
+        first = int(rng.integers(0, bands - width))
+        keep[:, first : first + width] = False
+        at = int(rng.integers(0, len(keep)))
+        keep[at : at + length] = False
+    seen = keep[np.arange(count)[:, None] + np.arange(2 * context + 1)]
+    return np.where(seen[:, :, None], rows, mean).reshape(count, -1).astype(np.float32)
 
 
 @dataclass(frozen=True)

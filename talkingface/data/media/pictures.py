@@ -27,6 +27,11 @@ def encode_jpeg(rgb: np.ndarray, quality: int) -> bytes:
     return data.tobytes()
 
 
+def signed(pictures: np.ndarray) -> np.ndarray:
+    """(S,S,C) uint8 to (C,S,S) float32 in -1..1."""
+    return pictures.transpose(2, 0, 1).astype(np.float32) / 127.5 - 1
+
+
 def write_pictures(path: Path, pictures: Iterable[bytes], rows: np.ndarray | None = None) -> int:
     """Encoded pictures in one HDF5 file, and which one belongs to each motion frame of 60 Hz.
 

@@ -1,4 +1,7 @@
-"""Feature2Face: U-Nets and the multi-scale PatchGAN of LSP (spec 7), official names."""
+"""Feature2Face: U-Nets and the multi-scale PatchGAN of LSP (spec 7), official names.
+
+MODA's renderer has the same networks with other inputs.
+"""
 
 from __future__ import annotations
 
@@ -129,19 +132,23 @@ class Feature2FaceNet(nn.Module):
         size: ``normal``, ``large`` or ``small``.
         n_downsample: official 8 at 512 px; at most log2(side) - 1, so that the deepest map has
             more than one pixel.
+        inputs: channels of all conditions.
     """
 
-    def __init__(self, size: str = "normal", n_downsample: int = 8, ngf: int = 64) -> None:
+    def __init__(
+        self, size: str = "normal", n_downsample: int = 8, ngf: int = 64, inputs: int = INPUTS
+    ) -> None:
         super().__init__()
         if size == "small":
-            self.netG: nn.Module = Unet(INPUTS, n_downsample, ngf)
+            self.netG: nn.Module = Unet(inputs, n_downsample, ngf)
         else:
-            self.netG = ResUnet(INPUTS, n_downsample, ngf, _RESIDUALS[size])
+            self.netG = ResUnet(inputs, n_downsample, ngf, _RESIDUALS[size])
         initialise(self)
 
-    def forward(self, feature_map: Tensor, candidates: Tensor) -> Tensor:
-        """(B,1,S,S) in 0..1 and (B,12,S,S) in -1..1 -> (B,3,S,S) RGB in -1..1."""
-        return torch.tanh(self.netG(torch.cat([feature_map, candidates], dim=1)))
+    def forward(self, *conditions: Tensor) -> Tensor:
+        """Conditions (B,C,S,S), for LSP (B,1,S,S) in 0..1 and (B,12,S,S) in -1..1, to a picture
+        (B,3,S,S) RGB in -1..1."""
+        return torch.tanh(self.netG(torch.cat(conditions, dim=1)))
 
 
 class _Scales(nn.Module):
@@ -182,9 +189,11 @@ class _Scales(nn.Module):
 class Feature2FaceDiscriminator(nn.Module):
     """The discriminator that upstream meant: 16 channels, two scales, features on (spec 7.2)."""
 
-    def __init__(self, ndf: int = 64, n_layers: int = 3, num_d: int = 2) -> None:
+    def __init__(
+        self, ndf: int = 64, n_layers: int = 3, num_d: int = 2, inputs: int = INPUTS
+    ) -> None:
         super().__init__()
-        self.netD = _Scales(INPUTS + 3, ndf, n_layers, num_d)
+        self.netD = _Scales(inputs + 3, ndf, n_layers, num_d)
         initialise(self)
 
     def forward(self, x: Tensor) -> list[list[Tensor]]:

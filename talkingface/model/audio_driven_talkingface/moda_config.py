@@ -134,6 +134,9 @@ class MappingData(Section):
         description="Mean mesh: of the clip itself (official), or of all training clips of the "
         "person. Head and shoulders always refer to the clip, whose crop they lie in.",
     )
+    spec_augment: bool = Field(
+        False, description="Cover random bands and moments of the sound features (SpecAugment)."
+    )
     rand_stretch: bool = Field(
         False, description="Play the sound of a random item faster or slower (0.75-1.25)."
     )

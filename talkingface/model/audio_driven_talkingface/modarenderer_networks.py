@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -24,3 +26,15 @@ def fold(frames: Tensor, trained: int | None) -> Tensor:
     span = trained - 1
     place = frames % (2 * span)
     return torch.minimum(place, 2 * span - place)
+
+
+def time_planes(frames: Tensor, side: int, options: Any, trained: int | None) -> Tensor:
+    """Codes of frame numbers (B,) as planes (B, 1 + 2 * n_freq, side, side).
+
+    Args:
+        options: section ``model_params.tpe``.
+        trained: frames of the longest training clip, for ``clip_frames: auto``.
+    """
+    span = trained if options.clip_frames == "auto" else options.clip_frames
+    code = tpe(fold(frames, span), options.period, options.n_freq)
+    return code[:, :, None, None].expand(-1, -1, side, side)
