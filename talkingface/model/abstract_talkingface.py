@@ -22,7 +22,7 @@ class FrozenNetwork:
     """A pretrained helper that judges but is never trained (SyncNet, VGG...).
 
     Attributes:
-        build: makes the untrained network.
+        build: makes the untrained network; None with ``whole``.
         weights: ``auto`` (official file in ``checkpoints/``, else the newest trained ``model``), a
             path, or None for off.
         files: official file names, looked for in ``checkpoints/``.
@@ -35,9 +35,11 @@ class FrozenNetwork:
         optional: prefixes of names that official files may lack or hold in excess.
         follows: helpers whose own helper of this name is the one that ``auto`` means: what was
             trained together stays together.
+        whole: attach the model itself, which knows its units, in place of its main network; these
+            are the settings of ``model`` that official files belong to.
     """
 
-    build: Callable[[], nn.Module]
+    build: Callable[[], nn.Module] | None
     weights: str | None
     files: tuple[str, ...] = ()
     model: str | None = None
@@ -48,6 +50,7 @@ class FrozenNetwork:
     agree: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     follows: tuple[str, ...] = ()
+    whole: Mapping[str, Any] | None = None
 
 
 class AbstractTalkingFace(nn.Module):

@@ -316,7 +316,12 @@ def _frozen_network(
         load_model_weights(judge, path)
         if model is not None:
             model.frozen_trained_with[name] = judge.trained_with
-        return judge.network, settings
+        return judge if helper.whole is not None else judge.network, settings
+    if helper.whole is not None:
+        own = load_config(helper.model, cfg.dataset, overrides={**helper.whole, "resume": False})
+        judge = build_model(own)
+        load_model_weights(judge, path, cfg.trust_checkpoint)
+        return judge, None
     network = helper.build()
     state: dict[str, Any] = {}
     for file in (path, *(resolve(cfg.weights_dir) / name for name in helper.also)):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,10 @@ from talkingface.data.face.pose import (
 )
 from talkingface.data.face.series import fill_gaps, smooth
 from talkingface.data.face.topology import FACE_OVAL, MODA_EYES, MODA_MOUTH, N_POINTS
+from talkingface.data.face.tracking import track_face
 from talkingface.data.media.audio import save_wav
 from talkingface.data.media.pictures import PictureReader, encode_jpeg, write_pictures
+from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import read_frames
 from talkingface.data.moda.files import (
     FEATURES,
@@ -236,24 +238,16 @@ def wav2vec2_features(weights: str, layers: int | None) -> SoundFeatures:
         files = [folder / n for n in ("model.safetensors", "pytorch_model.bin")]
         name = next((sha256_of(f)[:12] for f in files if f.is_file()), "missing")
 
+    @lru_cache(maxsize=1)
     def network() -> Any:
-        from functools import partial
-
         from talkingface.model.audio_driven_talkingface.moda_networks import (
             wav2vec2,
             wav2vec2_at,
         )
 
-        return _Hearing(wav2vec2(str(folder) if folder else None, layers), partial(wav2vec2_at))
+        return _Hearing(wav2vec2(str(folder) if folder else None, layers), wav2vec2_at)
 
-    built: list[Any] = []
-
-    def once() -> Any:
-        if not built:
-            built.append(network())
-        return built[0]
-
-    return SoundFeatures("wav2vec2", once, f"{name}-{layers or 'all'}")
+    return SoundFeatures("wav2vec2", network, f"{name}-{layers or 'all'}")
 
 
 class _Hearing:
@@ -283,6 +277,21 @@ class MODAPicturesProcess(MODAProcess):
         for name in bar:
             self.write_pictures(report.clips[name], self.features(name))
 
+    def prepare_source(self, source: Path, out: Path) -> None:
+        """Prepare a video or still outside the dataset, with or without sound, of any length."""
+        info = probe(source)
+        fps = self.clip_fps(info)
+        track = track_face(source, fps=fps, options=self.cfg.face)
+        silence = np.zeros(round((len(track) + 1) / fps * SAMPLE_RATE), np.float32)
+        clip = Clip(source.stem, source, source)
+        self.min_frames = 1
+        try:
+            self.prepare_clip(FaceClip(clip, info, fps, silence, track), out)
+        finally:
+            del self.min_frames
+        features = Features.read(out / FEATURES)
+        self._write(out / PICTURES, crop_frames(clip, features))
+
     def pictures_path(self, clip_id: str) -> Path:
         return self.homes(clip_id)[0] / PICTURES
 
@@ -290,11 +299,11 @@ class MODAPicturesProcess(MODAProcess):
         return PictureReader(self.pictures_path(clip_id))
 
     def write_pictures(self, clip: Clip, features: Features) -> None:
+        self._write(self.pictures_path(clip.id), crop_frames(clip, features))
+
+    def _write(self, path: Path, frames: Iterator[np.ndarray]) -> None:
         quality = self.cfg.prep.jpeg_quality
-        frames = crop_frames(clip, features)
-        write_pictures(
-            self.pictures_path(clip.id), (encode_jpeg(frame, quality) for frame in frames)
-        )
+        write_pictures(path, (encode_jpeg(frame, quality) for frame in frames))
 
 
 def crop_frames(clip: Clip, features: Features, size: int = SIDE) -> Iterator[np.ndarray]:

@@ -182,6 +182,8 @@ class MODAConfig(MODABase):
             raise ValueError("data.rand_stretch needs audio_encoder.kind=mel")
         if not sound.freeze and sound.kind != "wav2vec2":
             raise ValueError("audio_encoder.freeze=false is for wav2vec2 only")
+        if not sound.freeze and sound.around:
+            raise ValueError("audio_encoder.freeze=false needs audio_encoder.context=0")
         return self
 
 

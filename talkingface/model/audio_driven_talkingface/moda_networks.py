@@ -349,7 +349,8 @@ class MODANet(nn.Module):
         """Map a whole sequence at once.
 
         Args:
-            sound: (B,T,features).
+            sound: (B,T,features); or (B,N) normalised 16 kHz sound, where the network hears
+                itself, with ``valid`` telling T.
             subject: (B,478,3) or (B,1434) mean mesh.
             noise: (B,T,128) standard normal times temperature; None: temperature 0.
             valid: (B,T) bool, frames that are no padding at the end; None: all.
@@ -358,6 +359,8 @@ class MODANet(nn.Module):
             ``lips`` (B,T,120), ``eyes`` (B,T,180), ``head`` (B,T,7), ``torso`` (B,T,54): offsets
             from the subject's means; ``mu`` and ``logvar`` (B,T,128).
         """
+        if sound.ndim == 2:
+            sound = self.hear(sound, valid.shape[1])
         code = self.subject_encoder_head(subject.flatten(1))
         heard = self.audio_encoder_head(sound, valid)
         repeated = code[:, None].expand(-1, sound.shape[1], -1)
