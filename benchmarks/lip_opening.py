@@ -1,12 +1,13 @@
-"""Lip opening of an Audio2Feature run on held-out clips, beside ridge regression on the same clips.
+"""Lip opening of an Audio2Feature or MODA run on held-out clips, beside ridge regression on them.
 
     python benchmarks/lip_opening.py saved/Audio2Feature/GRID/<run>/checkpoints/best.ckpt
 
-The reference is linear: log-mel rows of 0.4 s around each frame to the 25 points, trained on the
+The reference is linear: log-mel rows of 0.4 s around each frame to the points, trained on the
 training clips, its strength chosen on the validation clips. Errors are mean absolute differences of
 the gap between the inner lips (points 13 and 14 of MediaPipe), in px of a face 135 px high from
 chin to forehead, whose eye distance is 65.7 px on GRID; "clip mean" always answers the mean of the
-real clip. A person's own mean is not known to any of the rows but that one.
+real clip. A person's own mean is not known to any of the rows but that one; with MODA's default
+data.template=clip its mean is the clip's own, which data.template=subject avoids.
 """
 
 from __future__ import annotations
@@ -23,22 +24,60 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from talkingface.config.config import load_config
 from talkingface.data.media.apc_mel import SAMPLE_RATE, apc_mel
 from talkingface.data.media.audio import load_audio
-from talkingface.model.audio_driven_talkingface.audio2feature import _opening
+from talkingface.model.audio_driven_talkingface import audio2feature, moda
 from talkingface.quick_start.helpers import build_model, config_of_checkpoint, load_model_weights
 
 PX_PER_UNIT = 65.7  # eye distance of a face 135 px high
+ROW_RATE = 120.0
 ROWS = tuple(range(-24, 26, 3))  # of mel around a frame's first, 0.4 s
 STRENGTHS = (3.0, 30.0, 300.0, 3000.0)
 
 
-def windows(dataset, clip) -> np.ndarray:
-    mel = apc_mel(load_audio(dataset.process.clip(clip.id).sound_path, SAMPLE_RATE))
-    rows = np.clip(2 * np.arange(len(clip))[:, None] + ROWS, 0, len(mel) - 1)
+class Audio2FeatureRun:
+    """What a run's model, clips and units are called."""
+
+    fps = 60.0
+    opening = staticmethod(audio2feature._opening)
+
+    def sound(self, dataset, clip) -> Path:
+        return dataset.process.clip(clip.id).sound_path
+
+    def real(self, clip) -> np.ndarray:
+        return clip.motion
+
+    def made(self, model, clip, source) -> np.ndarray:
+        speech = np.resize(source.speech, clip.speech.shape).astype(np.float32)
+        return model.points(torch.from_numpy(speech)).numpy()
+
+
+class MODARun:
+    opening = staticmethod(moda._opening)
+
+    def __init__(self, fps: float) -> None:
+        self.fps = fps
+
+    def sound(self, dataset, clip) -> Path:
+        return dataset.process.homes(clip.id)[0] / "audio.wav"
+
+    def real(self, clip) -> np.ndarray:
+        return clip.offsets["lips"]
+
+    def made(self, model, clip, source) -> np.ndarray:
+        std = clip.template.std.astype(np.float32)
+        heard = np.resize(source.heard(0, len(source)), (len(clip), source.heard(0, 1).shape[-1]))
+        answer = model.sequence(lambda a, b: heard[a:b], clip.subject, len(clip), subject_std=std)
+        return answer["lips"]
+
+
+def windows(run, dataset, clip) -> np.ndarray:
+    mel = apc_mel(load_audio(run.sound(dataset, clip), SAMPLE_RATE))
+    first = np.round(np.arange(len(clip)) * ROW_RATE / run.fps).astype(int)
+    rows = np.clip(first[:, None] + ROWS, 0, len(mel) - 1)
     return mel[rows].reshape(len(clip), -1)
 
 
-def score(made: list[np.ndarray], real: list[np.ndarray]) -> str:
-    pairs = [(_opening(a) / 100, _opening(b) / 100) for a, b in zip(made, real, strict=True)]
+def score(run, made: list[np.ndarray], real: list[np.ndarray]) -> str:
+    pairs = [(run.opening(a) / 100, run.opening(b) / 100) for a, b in zip(made, real, strict=True)]
     error = PX_PER_UNIT * np.mean([np.abs(a - b).mean() for a, b in pairs])
     r = np.mean([np.corrcoef(a, b)[0, 1] if np.ptp(a) > 1e-6 else 0.0 for a, b in pairs])
     return f"{error:6.3f} px   r {r:6.3f}"
@@ -55,10 +94,12 @@ def main() -> None:
     model.eval()
     make = cfg.registry.resolve(cfg.model_entry, "dataset")
     train, val, test = (make(cfg, split) for split in ("train", "val", "test"))
+    run = MODARun(cfg.fps) if cfg.model == "MODA" else Audio2FeatureRun()
+    step = max(1, round(run.fps / 30))
     print(f"{len(train.clips)} training clips, {len(test.clips)} test clips of {cfg.dataset}")
 
-    x = np.concatenate([windows(train, clip)[::2] for clip in train.clips])
-    y = np.concatenate([clip.motion[::2] for clip in train.clips])
+    x = np.concatenate([windows(run, train, clip)[::step] for clip in train.clips])
+    y = np.concatenate([run.real(clip)[::step] for clip in train.clips])
     mean, spread = x.mean(0), x.std(0) + 1e-4
 
     def prepared(values: np.ndarray) -> np.ndarray:
@@ -68,31 +109,29 @@ def main() -> None:
     gram, right = a.T @ a, a.T @ y
 
     def answers(data, solution: np.ndarray) -> list[np.ndarray]:
-        return [prepared(windows(data, clip)) @ solution for clip in data.clips]
+        return [prepared(windows(run, data, clip)) @ solution for clip in data.clips]
 
     solutions = [np.linalg.solve(gram + s * np.eye(len(gram)), right) for s in STRENGTHS]
-    real = [clip.motion for clip in val.clips]
+    real = [run.real(clip) for clip in val.clips]
     losses = [
         np.mean([np.square(a - b).mean() for a, b in zip(answers(val, s), real, strict=True)])
         for s in solutions
     ]
     ridge = answers(test, solutions[int(np.argmin(losses))])
-    real = [clip.motion for clip in test.clips]
-    own = [model.points(torch.from_numpy(clip.speech)).numpy() for clip in test.clips]
+    real = [run.real(clip) for clip in test.clips]
     half = len(test.clips) // 2
-    others = [test.clips[(i + half) % len(test.clips)].speech for i in range(len(test.clips))]
-    wrong = [
-        model.points(torch.from_numpy(np.resize(s, c.speech.shape).astype(np.float32))).numpy()
-        for s, c in zip(others, test.clips, strict=True)
-    ]
+    donors = test.clips[half:] + test.clips[:half]
+    with torch.no_grad():
+        own = [run.made(model, clip, clip) for clip in test.clips]
+        wrong = [run.made(model, c, d) for c, d in zip(test.clips, donors, strict=True)]
     still = [np.broadcast_to(motion.mean(0), motion.shape) for motion in real]
     for name, made in (
-        ("Audio2Feature", own),
+        (cfg.model, own),
         ("shuffled audio", wrong),
         ("ridge regression", ridge),
         ("clip mean", still),
     ):
-        print(f"{name:<18}{score(made, real)}")
+        print(f"{name:<18}{score(run, made, real)}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``--verify`` and ``--convert``: the files of Live Speech Portraits people."""
+"""``--verify`` and ``--convert``: files of Live Speech Portraits people and of MODA clips."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Any
 from talkingface.data.clips import write_filelist
 from talkingface.data.dataprocess.base import IMPORTED
 from talkingface.data.dataprocess.lsp_process import LSPProcess
+from talkingface.data.dataprocess.moda_process import MODAProcess
 from talkingface.data.lsp import files
 from talkingface.data.lsp.convert import convert_person
+from talkingface.data.moda.convert import convert_clip, is_original, original_clips
 from talkingface.errors import ConfigError, DataError, StageError
 from talkingface.quick_start.prepare import relative_root
 from talkingface.registry import refresh
@@ -66,6 +68,9 @@ def convert_command(options: Mapping[str, str], config: Mapping[str, Any]) -> in
     if bool(options.get("output")) == bool(name):
         raise ConfigError("--convert needs --output=<new folder> or --dataset=<new name>")
     root = project_root() / "dataset" / str(name)
+    if is_original(source):
+        place = None if name else Path(options["output"]).expanduser()
+        return _convert_moda(source, place, root, str(name), float(config.get("fps") or 30))
     home = root / "preprocessed_data" / LSPProcess.id
     target = home / source.name if name else Path(options["output"]).expanduser()
     if target.exists() and any(target.iterdir()):
@@ -83,32 +88,98 @@ def convert_command(options: Mapping[str, str], config: Mapping[str, Any]) -> in
     return 0
 
 
-def _register(name: str, root: Path, home: Path, person: files.Person) -> None:
-    """Make a dataset of a converted training tree: markers, lists and a YAML. There is no video."""
-    names = {split: person.listed(split) for split in ("train", "val")}
-    for clip_id in dict.fromkeys(name for listed in names.values() for name in listed):
-        clip = person.clip(clip_id)
-        marker = {
-            "clip": clip_id,
-            "status": "ok",
-            "person": person.name,
-            "frames": int(clip.manifest["frames"]),
-            "seconds": len(clip) / 60,
-            "fingerprint": {"processor": IMPORTED, "inputs": []},
-        }
-        write_json(home / ".status" / f"{clip_id}.json", marker)
-    for split, listed in {**names, "test": names["val"]}.items():
+def _convert_moda(source: Path, target: Path | None, root: Path, name: str, fps: float) -> int:
+    """Clip folders of MODA's released preparation to ours; one that is damaged is left and named.
+
+    Raises:
+        StageError: no clip could be converted.
+    """
+    home = target or root / "preprocessed_data" / MODAProcess.id
+    if home.exists() and any(home.iterdir()):
+        raise ConfigError(f"{home} is not empty; choose a new folder")
+    done, faults = [], []
+    for folder in original_clips(source):
+        clip_id = folder.relative_to(source).as_posix() if folder != source else source.name
+        try:
+            features = convert_clip(folder, home / clip_id, fps)
+        except DataError as error:
+            shutil.rmtree(home / clip_id, ignore_errors=True)
+            faults.append(str(error))
+            continue
+        done.append(clip_id)
+        if target is None:
+            _mark(home, clip_id, len(features), len(features) / fps, {})
+    if faults:
+        log.warning("%d clip(s) are left out:\n  %s", len(faults), "\n  ".join(faults[:5]))
+    if not done:
+        raise StageError(f"no clip below {source} could be converted")
+    log.info("%d clips of MODA's preparation converted into %s", len(done), shown(home))
+    if target is None:
+        _lists(root, done, source)
+        _describe(name, root, "clips, converted from MODA's released preparation; no videos")
+        log.info(
+            "train it:  python run_talkingface.py --model=MODA --dataset=%s --fps=%g "
+            "--stages=train,evaluate",
+            name,
+            fps,
+        )
+    return 0
+
+
+def _lists(root: Path, names: list[str], source: Path) -> None:
+    """The tree's own train.txt and val.txt where it has them, else the last tenth apart."""
+    known = set(names)
+    own = {}
+    for split in ("train", "val"):
+        path = source / f"{split}.txt"
+        lines = path.read_text("utf-8").split() if path.is_file() else []
+        own[split] = [line.strip("./") for line in lines if line.strip("./") in known]
+    if not own["train"]:
+        apart = max(1, len(names) // 10) if len(names) > 1 else 0
+        own = {"train": names[: len(names) - apart], "val": names[len(names) - apart :]}
+    for split, listed in {**own, "test": own["val"]}.items():
         write_filelist(root / "filelist" / f"{split}.txt", listed)
+
+
+def _mark(home: Path, clip_id: str, frames: int, seconds: float, more: dict[str, Any]) -> None:
+    """The marker of a clip that was prepared elsewhere."""
+    marker = {
+        "clip": clip_id,
+        "status": "ok",
+        **more,
+        "frames": frames,
+        "seconds": seconds,
+        "fingerprint": {"processor": IMPORTED, "inputs": []},
+    }
+    write_json(home / ".status" / f"{clip_id}.json", marker)
+
+
+def _describe(name: str, root: Path, summary: str) -> None:
+    """The YAML of a dataset without videos."""
     own = project_root() / "properties" / "dataset" / "local" / f"{name}.yaml"
     lines = (
         f"name: {name}",
-        f"summary: files of {person.name}, converted from the official training tree; no videos",
+        f"summary: {summary}",
         "licence: that of the tree",
         "origin: python run_talkingface.py --convert=...",
         f"root: {relative_root(root)}",
     )
     write_text(own, "\n".join(lines) + "\n")
     refresh()
+
+
+def _register(name: str, root: Path, home: Path, person: files.Person) -> None:
+    """Make a dataset of a converted training tree: markers, lists and a YAML. There is no video."""
+    names = {split: person.listed(split) for split in ("train", "val")}
+    for clip_id in dict.fromkeys(name for listed in names.values() for name in listed):
+        clip = person.clip(clip_id)
+        more = {"person": person.name}
+        _mark(home, clip_id, int(clip.manifest["frames"]), len(clip) / 60, more)
+    for split, listed in {**names, "test": names["val"]}.items():
+        write_filelist(root / "filelist" / f"{split}.txt", listed)
+    _describe(
+        name, root, f"files of {person.name}, converted from the official training tree; no videos"
+    )
     log.info(
         "train it:  python run_talkingface.py --model=Feature2Face --dataset=%s --stages=train",
         name,

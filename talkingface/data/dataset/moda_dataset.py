@@ -229,7 +229,7 @@ def spec_augmented(
     rows = rows + rng.normal(0, 0.1) * rows.std()
     keep = np.ones((count + 2 * context, bands), bool)
     for _ in range(2):
-        width, length = int(rng.integers(0, bands // 6)), int(rng.integers(0, 5))
+        width, length = int(rng.integers(0, bands // 6 + 1)), int(rng.integers(0, 5))
         first = int(rng.integers(0, bands - width))
         keep[:, first : first + width] = False
         at = int(rng.integers(0, len(keep)))
