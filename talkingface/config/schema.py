@@ -253,6 +253,12 @@ class ModelConfig(Section):
 
     aliases: ClassVar[dict[str, str]] = {}
 
+    @classmethod
+    def missing(cls, cfg: Any) -> list[str]:
+        """What a configuration needs and is not there, each with a way out; asked before any slow
+        work."""
+        return []
+
 
 class FaceSection(Section):
     """How faces are found and followed."""

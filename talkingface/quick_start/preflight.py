@@ -47,6 +47,9 @@ def check(cfg: Config, stages: Collection[str]) -> None:
     problems += _folders(cfg, stages)
     problems += _data(cfg, stages)
     problems += _weights(cfg, stages)
+    if cfg.model_entry.target("config"):
+        own = cfg.registry.resolve(cfg.model_entry, "config")
+        problems += [EnvironmentProblem(text) for text in own.missing(cfg)]
     problems += _metrics(cfg) if "evaluate" in stages else []
     if not cfg.saved and {"train", "evaluate"} <= set(stages):
         problems.append(

@@ -625,6 +625,7 @@ def test_a_head_in_time_with_the_sound_scores_higher_than_one_out_of_time(clicks
     assert values[2] < 0.2
 
 
+@pytest.mark.slow
 def test_frame_rates_do_not_change_the_beats(clicks):
     values = []
     for fps in (25, 50):
@@ -635,6 +636,7 @@ def test_frame_rates_do_not_change_the_beats(clicks):
     assert values[0] == pytest.approx(values[1], abs=0.1)
 
 
+@pytest.mark.slow
 def test_over_audio_asks_for_each_onset(clicks):
     angles = nodding(70, period=140)  # turns at 35 only
     for over in ("motion", "audio"):

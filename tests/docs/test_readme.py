@@ -56,6 +56,7 @@ def test_the_settings_of_every_training_command_are_valid():
     assert checked >= 4
 
 
+@pytest.mark.slow
 def test_the_own_video_chain_works_as_written(run_cli, talking_clip, tone_wav, tmp_path):
     """--prepare, train, --infer with the README's words; only the training is shortened."""
     from talkingface.data.media.audio import load_audio

@@ -43,6 +43,7 @@ class Case:
         self.initial = build_model(self.cfg)
         dataset = self.cfg.registry.resolve(self.cfg.model_entry, "dataset")
         self.data = dataset(self.cfg, "train")
+        self.initial.learn_from(self.data)
         items = [self.data[i % len(self.data)] for i in range(max(self.cfg.batch_size, 2))]
         self.batch = default_collate(items)
 
@@ -129,6 +130,7 @@ def test_a_saved_state_loads_into_a_fresh_model_and_gives_equal_outputs(case):
     first, second = case.model.eval(), build_model(case.cfg).eval()
     assert changed(snapshot(first), second)
     second.load_state_dict(first.state_dict(), strict=True)
+    second.load_other_parameter(first.other_parameter())
     outputs = [model.predict(case.batch) for model in (first, second)]
     for key in outputs[0]:
         assert torch.equal(outputs[0][key], outputs[1][key])

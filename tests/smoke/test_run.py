@@ -148,6 +148,7 @@ def test_a_finished_run_speaks_with_any_voice(run, model, tone_wav, talking_clip
     assert 1.85 <= seconds <= 2  # Wav2Lip's windows end about 0.1 s before the sound
 
 
+@pytest.mark.slow
 def test_two_first_runs_at_the_same_time_do_not_disturb_each_other(tmp_path):
     pytest.importorskip("mediapipe")
     command = [

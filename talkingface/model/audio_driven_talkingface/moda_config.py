@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import importlib.util
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from talkingface.config.schema import ModelConfig, Section
 from talkingface.model.audio_driven_talkingface.lsp_config import APCNetwork
+from talkingface.utils.paths import resolve
 
 
 class PersonName(Section):
@@ -174,6 +176,25 @@ class MODAConfig(MODABase):
     data: MappingData = Field(default_factory=MappingData, description="Training items.")
     loss: MappingLoss = Field(default_factory=MappingLoss, description="Objective.")
     weights: MappingWeights = Field(default_factory=MappingWeights, description="Helpers.")
+
+    @classmethod
+    def missing(cls, cfg: Any) -> list[str]:
+        sound = cfg.audio_encoder
+        if sound.kind != "wav2vec2":
+            return []
+        found = []
+        if importlib.util.find_spec("transformers") is None:
+            found.append("audio_encoder.kind=wav2vec2 needs transformers: pip install transformers")
+        folder = resolve(sound.weights)
+        files = ("config.json", "model.safetensors", "pytorch_model.bin")
+        has = [(folder / name).is_file() for name in files]
+        if sound.weights != "random" and not (has[0] and any(has[1:])):
+            found.append(
+                f"audio_encoder.weights={sound.weights}: {folder} does not hold config.json and "
+                "model.safetensors or pytorch_model.bin. Fetch facebook/wav2vec2-base-960h there "
+                "(nothing is downloaded by itself), or take --audio_encoder.kind=mel"
+            )
+        return found
 
     @model_validator(mode="after")
     def _stretches(self) -> MODAConfig:
