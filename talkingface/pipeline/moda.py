@@ -163,8 +163,9 @@ class MODAPipeline(Pipeline):
         landmarks: np.ndarray,
         shoulders: np.ndarray,
         baseline: str | None,
+        first: int = 0,
     ) -> Iterator[np.ndarray]:
-        """The pictures of a sequence, in batches."""
+        """The pictures of a sequence from frame ``first`` on, in batches."""
         if baseline == "copy_reference":
             still = source.references[..., :3]
             yield from (still for _ in landmarks)
@@ -172,7 +173,7 @@ class MODAPipeline(Pipeline):
         step = self.cfg.infer.batch_size
         for start in range(0, len(landmarks), step):
             part = slice(start, start + step)
-            yield from self.paint(source, landmarks[part], shoulders[part], start)
+            yield from self.paint(source, landmarks[part], shoulders[part], first + start)
 
 
 class MODARendererPipeline(MODAPipeline):
@@ -208,10 +209,12 @@ class MODAPortraitPipeline(MODAPipeline):
     def frame_count(self, identity: MODASource, wave: np.ndarray) -> int:
         return self.speaker.frame_count(wave)
 
-    def motion(self, identity: MODASource, wave: np.ndarray, seed: int = 0) -> PortraitMotion:
-        """What the person does to a sound, before it is painted."""
+    def motion(
+        self, identity: MODASource, wave: np.ndarray, seed: int = 0
+    ) -> Iterator[PortraitMotion]:
+        """What the person does to a sound, part by part, before it is painted."""
         count = self.frame_count(identity, wave)
-        return self.speaker.generate(identity.features, identity.template, wave, count, seed)
+        yield from self.speaker.generate(identity.features, identity.template, wave, count, seed)
 
     def generate(
         self,
@@ -221,5 +224,7 @@ class MODAPortraitPipeline(MODAPipeline):
         baseline: str | None = None,
         seed: int | None = None,
     ) -> Iterator[np.ndarray]:
-        motion = self.motion(identity, wave, seed or 0)
-        yield from self.frames_of(identity, motion.landmarks, motion.shoulders, baseline)
+        first = 0
+        for part in self.motion(identity, wave, seed or 0):
+            yield from self.frames_of(identity, part.landmarks, part.shoulders, baseline, first)
+            first += len(part.landmarks)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from talkingface.model.abstract_talkingface import AbstractTalkingFace
 
 LEAST_SECONDS = 0.1
+_PART = 500  # frames composed at once
 _OTHERS = sorted(set(range(N_POINTS)) - set(MODA_MOUTH) - set(MODA_EYES))
 
 
@@ -48,6 +50,12 @@ class PortraitMotion:
     ) -> PortraitMotion:
         landmarks = posed(source, vertices, headpose)[..., :2]
         return cls(vertices, headpose, torso, landmarks, posed_torso(source, torso, headpose))
+
+    @classmethod
+    def joined(cls, parts: Iterable[PortraitMotion]) -> PortraitMotion:
+        """Motion that came in parts."""
+        known = list(parts)
+        return cls(*(np.concatenate([getattr(p, f.name) for p in known]) for f in fields(cls)))
 
 
 class Speaker:
@@ -90,8 +98,28 @@ class Speaker:
     @torch.no_grad()
     def generate(
         self, source: Features, template: Template, wave: np.ndarray, count: int, seed: int = 0
-    ) -> PortraitMotion:
-        """Motion of a sound (N,), 16 kHz mono, for a subject in its crop."""
+    ) -> Iterator[PortraitMotion]:
+        """Motion of a sound (N,), 16 kHz mono, for a subject in its crop, part by part: meshes of
+        a long sound would fill the memory."""
+        made = self._mapped(source, template, wave, count, seed)
+        sigma = self.options.smooth.others * self.fps / 25
+        margin = int(np.ceil(3 * sigma))
+        for start in range(0, count, _PART):
+            stop = min(count, start + _PART)
+            first, last = max(0, start - margin), min(count, stop + margin)
+            lips, eyes = made["lips"][first:last], made["eyes"][first:last]
+            vertices = template.mesh + self._composed(lips, eyes, source, template)
+            vertices[:, _OTHERS] = smooth(vertices[:, _OTHERS], sigma)
+            rows = slice(start, stop)
+            yield PortraitMotion.of(
+                source, vertices[start - first : stop - first], made["head"][rows],
+                made["torso"][rows],
+            )  # fmt: skip
+
+    def _mapped(
+        self, source: Features, template: Template, wave: np.ndarray, count: int, seed: int
+    ) -> dict[str, np.ndarray]:
+        """Smoothed offsets of lips and eyes, and head and torso."""
         options, moda = self.options, self.moda
         noise = None
         if self.stochastic:
@@ -110,19 +138,18 @@ class Speaker:
         )
         rate = self.fps / 25  # smoothing is given at 25 frames per second
         by = options.smooth
-        lips, eyes = smooth(made["lips"], by.lip * rate), smooth(made["eyes"], by.eye * rate)
-        vertices = template.mesh + self._composed(lips, eyes, source, template)
-        vertices[:, _OTHERS] = smooth(vertices[:, _OTHERS], by.others * rate)
+        made["lips"] = smooth(made["lips"], by.lip * rate)
+        made["eyes"] = smooth(made["eyes"], by.eye * rate)
         if options.head == "source":
             rows = _there_and_back(len(source), count)
-            return PortraitMotion.of(source, vertices, source.headpose[rows], source.torso[rows])
+            return {**made, "head": source.headpose[rows], "torso": source.torso[rows]}
         head = made["head"] + template.headpose
         head[:, :3] = smooth(head[:, :3], by.rot * rate)
         head[:, 3:] = smooth(head[:, 3:], by.trans * rate)
         # The face must neither vanish nor turn inside out, whatever a network says.
         head[:, 6] = np.clip(head[:, 6], 0.5 * template.headpose[6], 2 * template.headpose[6])
         torso = made["torso"].reshape(count, 18, 3) + template.torso
-        return PortraitMotion.of(source, vertices, head, smooth(torso, by.torso * rate))
+        return {**made, "head": head, "torso": smooth(torso, by.torso * rate)}
 
     def _heard(self, wave: np.ndarray, count: int) -> Any:
         wave = np.pad(wave, (0, max(0, round(count * 16000 / self.fps) - len(wave))))

@@ -131,3 +131,35 @@ def test_the_whole_portrait_is_trained_by_its_name_and_refuses_parts_of_differen
     )
     # Runs without an evaluation count as finished; the newest head hears with the newer APC.
     assert done.returncode == 2 and "do not belong together" in done.stderr, done.stderr
+
+
+def test_the_recipe_of_moda_runs_from_a_foreign_folder_and_speaks(tmp_path, tone_wav, talking_clip):
+    """Preparation to evaluation without network or GPU, in a path with spaces and Chinese letters;
+    then any video, any length, with and without chance."""
+    root = tmp_path / "das Projekt 数字人"
+    elsewhere = tmp_path / "elsewhere"
+    root.mkdir()
+    elsewhere.mkdir()
+    env = {"TALKINGFACE_ROOT": str(root)}
+    args = ["--recipe=moda", "--dataset=Synthetic", "--device=cpu", "--eval_clips=1", *SMALL]
+    done = run_command(args, elsewhere, env=env, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    again = run_command(args, elsewhere, env=env, timeout=300)
+    assert again.returncode == 0 and again.stdout.count(": done,") == 4
+    (table,) = root.glob("results/MODAPortrait/Synthetic/*/metrics.json")
+    assert {"shuffled audio", "copy reference"} <= set(json.loads(table.read_text())["rows"])
+    seen = {}
+    for name, keys in {
+        "one": ["--seed=1"],
+        "two": ["--seed=2"],
+        "calm": ["--seed=1", "--infer.motion.temperature=0"],
+        "calm2": ["--seed=2", "--infer.motion.temperature=0"],
+    }.items():
+        video = tmp_path / f"{name}.mp4"
+        command = ["--infer", "--model=MODAPortrait", f"--audio={tone_wav}", "--device=cpu",
+                   f"--source={talking_clip}", f"--output={video}", "--infer.crf=0"]  # fmt: skip
+        done = run_command([*command, *keys], elsewhere, env=env, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        seen[name] = np.stack(list(read_frames(video)))
+    assert len(seen["one"]) == 50
+    assert np.array_equal(seen["calm"], seen["calm2"])

@@ -10,7 +10,7 @@ from talkingface.config.config import load_config
 from talkingface.data.face.topology import MODA_EYES, MODA_MOUTH
 from talkingface.data.moda.files import Features, Template
 from talkingface.errors import DataError
-from talkingface.pipeline.moda_motion import Speaker
+from talkingface.pipeline.moda_motion import PortraitMotion, Speaker
 from talkingface.quick_start.helpers import build_model
 
 
@@ -54,6 +54,10 @@ def source() -> Features:
     )
 
 
+def motion_of(speaking: Speaker, *args) -> PortraitMotion:
+    return PortraitMotion.joined(speaking.generate(*args))
+
+
 def sound(seconds: float) -> np.ndarray:
     rng = np.random.default_rng(3)
     return rng.normal(0, 0.1, round(16000 * seconds)).astype(np.float32)
@@ -62,11 +66,11 @@ def sound(seconds: float) -> np.ndarray:
 def test_a_seed_gives_one_motion_and_another_seed_another_one(source):
     speaking, template, wave = speaker(), Template.of(source), sound(1)
     one, same, other = (
-        speaking.generate(source, template, wave, 25, seed).headpose for seed in (1, 1, 2)
+        motion_of(speaking, source, template, wave, 25, seed).headpose for seed in (1, 1, 2)
     )
     assert np.array_equal(one, same) and np.abs(one - other).max() > 1e-3
     still = speaker(temperature=0.0)
-    one, other = (still.generate(source, template, wave, 25, seed).headpose for seed in (1, 2))
+    one, other = (motion_of(still, source, template, wave, 25, seed).headpose for seed in (1, 2))
     assert np.array_equal(one, other) and not still.stochastic
     assert not speaker("lstm").stochastic and speaker("long").stochastic
 
@@ -74,7 +78,7 @@ def test_a_seed_gives_one_motion_and_another_seed_another_one(source):
 def test_windows_leave_no_seam(source):
     """Motion across a border changes no faster than inside the windows."""
     template, wave = Template.of(source), sound(6)
-    made = speaker(window=40, stride=20).generate(source, template, wave, 150)
+    made = motion_of(speaker(window=40, stride=20), source, template, wave, 150)
     lips = made.vertices[:, list(MODA_MOUTH)]
     steps = np.abs(np.diff(lips, axis=0)).mean(axis=(1, 2))
     borders = steps[19:139:20]
@@ -84,7 +88,7 @@ def test_windows_leave_no_seam(source):
 @pytest.mark.parametrize("frames", [1, 2, 7])
 def test_very_short_sounds(source, frames):
     wave = sound(frames / 25)
-    motion = speaker().generate(source, Template.of(source), wave, frames)
+    motion = motion_of(speaker(), source, Template.of(source), wave, frames)
     assert motion.landmarks.shape == (frames, 478, 2) and np.isfinite(motion.landmarks).all()
     assert np.isnan(motion.shoulders[:, 9:]).all() and np.isfinite(motion.shoulders[:, :9]).all()
 
@@ -98,14 +102,14 @@ def test_a_sound_that_is_too_short_is_refused():
 def test_without_composer_lips_and_eyes_are_pasted_into_the_mean(source):
     template = Template.of(source)
     speaking = speaker(faco=False, smooth={"others": 0.0})
-    motion = speaking.generate(source, template, sound(1), 25)
+    motion = motion_of(speaking, source, template, sound(1), 25)
     others = np.setdiff1d(np.arange(478), [*MODA_MOUTH, *MODA_EYES])
     assert np.allclose(motion.vertices[:, others], template.mesh[others])
     assert np.ptp(motion.vertices[:, list(MODA_MOUTH)], axis=0).max() > 0.1
 
 
 def test_the_head_of_the_source_goes_there_and_back(source):
-    motion = speaker(head="source").generate(source, Template.of(source), sound(2), 30)
+    motion = motion_of(speaker(head="source"), source, Template.of(source), sound(2), 30)
     yaw = source.headpose[:, 0]
     assert np.allclose(motion.headpose[:12, 0], yaw)
     assert np.allclose(motion.headpose[11:23, 0], yaw[::-1])
@@ -113,9 +117,18 @@ def test_the_head_of_the_source_goes_there_and_back(source):
 
 def test_smoothing_makes_the_head_calm_and_leaves_the_lips(source):
     template, wave = Template.of(source), sound(2)
-    rough = speaker(smooth={"rot": 0.0}, temperature=0.0).generate(source, template, wave, 50)
-    calm = speaker(smooth={"rot": 4.0}, temperature=0.0).generate(source, template, wave, 50)
+    rough = motion_of(speaker(smooth={"rot": 0.0}, temperature=0.0), source, template, wave, 50)
+    calm = motion_of(speaker(smooth={"rot": 4.0}, temperature=0.0), source, template, wave, 50)
     change = [np.abs(np.diff(m.headpose[:, :3], axis=0)).mean() for m in (rough, calm)]
     assert change[1] < 0.5 * change[0]
     lips = [m.vertices[:, list(MODA_MOUTH)] for m in (rough, calm)]
     assert np.allclose(*lips)
+
+
+def test_long_motion_comes_in_parts_without_a_seam(source, monkeypatch):
+    template, wave = Template.of(source), sound(4)
+    whole = motion_of(speaker(), source, template, wave, 100)
+    monkeypatch.setattr("talkingface.pipeline.moda_motion._PART", 33)
+    parts = list(speaker().generate(source, template, wave, 100))
+    assert [len(part.landmarks) for part in parts] == [33, 33, 33, 1]
+    assert np.allclose(PortraitMotion.joined(parts).landmarks, whole.landmarks, atol=1e-3)
