@@ -15,13 +15,14 @@ import numpy as np
 import torch
 
 from talkingface.data.clips import Clip
+from talkingface.data.dataprocess.base import IMPORTED
 from talkingface.data.dataprocess.moda_process import MODAPicturesProcess, crop_frames
 from talkingface.data.dataset.moda_renderer_dataset import references
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.pictures import PictureReader, signed
 from talkingface.data.media.writer import VideoWriter
 from talkingface.data.moda.drawing import draw_condition
-from talkingface.data.moda.files import FEATURES, PICTURES, SOUND, Features, Template
+from talkingface.data.moda.files import FEATURES, PICTURES, SOUND, TEMPLATE, Features, Template
 from talkingface.errors import DataError
 from talkingface.model.fuse import optimize_for_inference
 from talkingface.pipeline.base import SAMPLE_RATE, Pipeline
@@ -83,18 +84,29 @@ class MODAPipeline(Pipeline):
     def prepare(self, source: Path) -> MODASource:
         source = resolve(source)
         clip = self._clips.get(source.resolve())
-        if clip is not None and (self.process.homes(clip.id)[0] / FEATURES).is_file():
+        if clip is not None and self._is_prepared(clip):
             folder = self.process.homes(clip.id)[0]
             if not (folder / PICTURES).is_file():
                 self.process.write_pictures(clip, Features.read(folder / FEATURES))
             template = self.process.template(clip.id, self._template)
         else:
             folder = self._prepared(source)
-            template = Template.read(folder / "template.npz")
+            template = Template.read(folder / TEMPLATE)
+            if self._template == "subject" and self.cfg.person.name:
+                template = self.process.of_person(template, self.cfg.person.name)
         features = Features.read(folder / FEATURES)
         n_ref = self.renderer.cfg.model_params.n_ref
         pictures = references(PictureReader(folder / PICTURES), features, self.size, n_ref)
         return MODASource(folder, features, template, pictures)
+
+    def _is_prepared(self, clip: Clip) -> bool:
+        """Whether a clip of the dataset was prepared with these settings from this very video."""
+        good, _ = self.process.select([clip.id])
+        if not good:
+            return False
+        known = self.process.read_marker(clip.id)["fingerprint"]
+        imported = known["processor"] == IMPORTED
+        return imported or known["inputs"] == self.process.fingerprint(clip)["inputs"]
 
     @property
     def _template(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ from talkingface.model.audio_driven_talkingface.moda_networks import WIDTH
 
 if TYPE_CHECKING:
     from talkingface.model.abstract_talkingface import AbstractTalkingFace
+
+log = logging.getLogger(__name__)
 
 LEAST_SECONDS = 0.1
 _PART = 500  # frames composed at once
@@ -68,6 +71,13 @@ class Speaker:
 
     def __init__(self, moda: AbstractTalkingFace, faco: AbstractTalkingFace, options: Any) -> None:
         self.moda, self.faco, self.options = moda, faco, options
+        own = [part.cfg.data.template for part in (moda, faco)]
+        if options.faco and own[0] != own[1]:
+            log.warning(
+                "MODA was trained with data.template=%s and MODAFaCo with %s; the face fits less "
+                "than it could",
+                *own,
+            )
         self.fps = moda.cfg.fps
         sound = moda.cfg.audio_encoder
         self.context = sound.around
@@ -126,7 +136,7 @@ class Speaker:
             drawn = torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(seed))
             noise = options.temperature * drawn
         official = moda.cfg.model_params.std_mode == "none"
-        code = subject_code(template.mesh, source.face_center, source.image_size, official)
+        code = subject_code(template.mesh, source.face_center, official)
         made = moda.sequence(
             self._heard(wave, count),
             code,
@@ -152,11 +162,11 @@ class Speaker:
         return {**made, "head": head, "torso": smooth(torso, by.torso * rate)}
 
     def _heard(self, wave: np.ndarray, count: int) -> Any:
-        wave = np.pad(wave, (0, max(0, round(count * 16000 / self.fps) - len(wave))))
+        missing = max(0, round(count * 16000 / self.fps) - len(wave))
         if self.own_ear and not self.moda.cfg.audio_encoder.freeze:
-            whole = normalised(wave)
+            whole = np.pad(normalised(wave), (0, missing))
             return lambda start, stop: whole[samples_of(start, stop, self.fps)]
-        found = self.features(wave, count, self.fps)
+        found = self.features(np.pad(wave, (0, missing)), count, self.fps)
         return lambda start, stop: with_neighbours(found, start, stop, self.context)
 
     def _composed(
@@ -171,7 +181,7 @@ class Speaker:
         faco = self.faco
         device = next(faco.parameters()).device
         official = faco.cfg.model_params.std_mode == "none"
-        code = subject_code(template.mesh, source.face_center, source.image_size, official)
+        code = subject_code(template.mesh, source.face_center, official)
         given = (torch.from_numpy(np.ascontiguousarray(v, np.float32))[None] for v in (lips, eyes))
         lip_part, eye_part = (value.to(device) for value in given)
         subject = torch.from_numpy(code.reshape(1, -1)).to(device)

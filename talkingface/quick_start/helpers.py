@@ -282,14 +282,25 @@ def _agreeing_settings(
         return None
     if settings["model"] != helper.model:
         raise WeightsError(f"{path} belongs to {settings['model']}, not to {helper.model}")
-    then, now = flatten(settings), flatten(cfg.to_dict())
+    _require_agreement(cfg, name, helper, path, flatten(settings))
+    return settings
+
+
+def _require_agreement(
+    cfg: Config, name: str, helper: FrozenNetwork, path: Path, then: dict[str, Any]
+) -> None:
+    """Keys that a helper and this run must share.
+
+    Raises:
+        ConfigError: naming the key and its value.
+    """
+    now = flatten(cfg.to_dict())
     for key in helper.agree:
         if key in then and then[key] != now[key]:
             raise ConfigError(
                 f"weights.{name}: {path} was trained with {key}={then[key]}, but this run has "
                 f"{now[key]}. Set --{key}={str(then[key]).replace(' ', '')}."
             )
-    return settings
 
 
 def helper_network(cfg: Config, name: str, path: Path) -> torch.nn.Module:
@@ -318,7 +329,13 @@ def _frozen_network(
             model.frozen_trained_with[name] = judge.trained_with
         return judge if helper.whole is not None else judge.network, settings
     if helper.whole is not None:
+        if path.with_name("weights.json").is_file():
+            raise WeightsError(
+                f"{path} was exported by a run, but the run's config.yaml, which tells its "
+                "settings, does not lie beside it. Take it along, or name the .ckpt of the run."
+            )
         own = load_config(helper.model, cfg.dataset, overrides={**helper.whole, "resume": False})
+        _require_agreement(cfg, name, helper, path, flatten(own.to_dict()))
         judge = build_model(own)
         load_model_weights(judge, path, cfg.trust_checkpoint)
         return judge, None
@@ -334,13 +351,19 @@ def _frozen_network(
 
 
 def config_of_checkpoint(path: Path, trust: str | None = None) -> dict[str, Any] | None:
-    """Settings stored in a checkpoint of ours, None for an official file."""
+    """Settings stored in a checkpoint of ours, or beside weights that a run exported; None for an
+    official file."""
     from talkingface.config.loader import parse_yaml
 
     content = read_weights(path, trust=trust)
     if content.get("format") != CHECKPOINT_FORMAT:
-        return None
-    settings = parse_yaml(content["config"], str(path))
+        beside = path.with_name("config.yaml")
+        if not (path.with_name("weights.json").is_file() and beside.is_file()):
+            return None
+        text = beside.read_text("utf-8")
+    else:
+        text = content["config"]
+    settings = parse_yaml(text, str(path))
     if not isinstance(settings, dict):
         raise ConfigError(f"{path}: the stored configuration is damaged")
     return settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from talkingface.quick_start.prepare import relative_root
 from talkingface.registry import refresh
 from talkingface.utils.logs import setup_logging
 from talkingface.utils.paths import project_root, shown, write_json, write_text
+from talkingface.utils.seeding import item_rng
 
 log = logging.getLogger(__name__)
 
@@ -102,13 +104,15 @@ def _convert_moda(source: Path, target: Path | None, root: Path, name: str, fps:
         clip_id = folder.relative_to(source).as_posix() if folder != source else source.name
         try:
             features = convert_clip(folder, home / clip_id, fps)
-        except DataError as error:
+        except (DataError, ValueError, IndexError) as error:
             shutil.rmtree(home / clip_id, ignore_errors=True)
-            faults.append(str(error))
+            text = str(error)
+            faults.append(text if str(folder) in text else f"{folder}: {text}")
             continue
         done.append(clip_id)
         if target is None:
-            _mark(home, clip_id, len(features), len(features) / fps, {})
+            more = {"person": _source_of(clip_id).replace("/", "_")}
+            _mark(home, clip_id, len(features), len(features) / fps, more)
     if faults:
         log.warning("%d clip(s) are left out:\n  %s", len(faults), "\n  ".join(faults[:5]))
     if not done:
@@ -126,19 +130,36 @@ def _convert_moda(source: Path, target: Path | None, root: Path, name: str, fps:
     return 0
 
 
+def _source_of(clip_id: str) -> str:
+    """The recording that a clip is a piece of: its name without the last number."""
+    return re.sub(r"[-_]\d+$", "", clip_id) or clip_id
+
+
 def _lists(root: Path, names: list[str], source: Path) -> None:
-    """The tree's own train.txt and val.txt where it has them, else the last tenth apart."""
-    known = set(names)
-    own = {}
-    for split in ("train", "val"):
-        path = source / f"{split}.txt"
-        lines = path.read_text("utf-8").split() if path.is_file() else []
-        own[split] = [line.strip("./") for line in lines if line.strip("./") in known]
-    if not own["train"]:
-        apart = max(1, len(names) // 10) if len(names) > 1 else 0
-        own = {"train": names[: len(names) - apart], "val": names[len(names) - apart :]}
+    """The tree's own train.txt and val.txt where they name its clips, else a tenth of the
+    recordings apart; never pieces of one recording on both sides unless there is only one."""
+    own = {split: _listed(source / f"{split}.txt", names) for split in ("train", "val")}
+    if not (own["train"] and own["val"]):
+        recordings = sorted({_source_of(name) for name in names})
+        order = [recordings[i] for i in item_rng(2023, "convert").permutation(len(recordings))]
+        apart = set(order[: max(1, len(order) // 10)])
+        held = [name for name in names if _source_of(name) in apart]
+        if len(recordings) == 1:
+            held = names[-max(1, len(names) // 10) :]
+            log.warning("all clips are of one recording; the last ones are held out")
+        own = {"train": [n for n in names if n not in held] or held, "val": held}
+        if own["train"] == held:
+            log.warning("there is one clip: it is trained on and tested, which proves nothing")
     for split, listed in {**own, "test": own["val"]}.items():
         write_filelist(root / "filelist" / f"{split}.txt", listed)
+
+
+def _listed(path: Path, names: list[str]) -> list[str]:
+    """Clips that a list of the released preparation names, by any root."""
+    lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+    wanted = [line.strip().strip("./") for line in lines]
+    found = [n for line in wanted for n in names if line == n or line.endswith(f"/{n}")]
+    return list(dict.fromkeys(found))
 
 
 def _mark(home: Path, clip_id: str, frames: int, seconds: float, more: dict[str, Any]) -> None:

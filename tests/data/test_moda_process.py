@@ -224,6 +224,34 @@ def test_any_video_or_still_can_be_a_source(project, process, tmp_path):
     assert np.isfinite(Template.read(out / TEMPLATE).std).all()
 
 
+def test_a_source_is_prepared_again_when_settings_or_the_video_changed(
+    project, process, names, tmp_path, monkeypatch
+):
+    import torch
+
+    from talkingface.data.clips import discover_clips
+    from talkingface.pipeline.moda import MODARendererPipeline
+    from talkingface.quick_start.helpers import build_model
+
+    cfg = config(project, "MODARenderer")
+    pipeline = MODARendererPipeline(cfg, build_model(cfg).eval(), torch.device("cpu"))
+    clip = next(c for c in discover_clips(cfg.data_dir, cfg.clips) if c.id == names[0])
+    assert pipeline.prepare(clip.path).folder == process.homes(names[0])[0]
+    changed = {**pipeline.process.fingerprint(clip), "inputs": [["other.mp4", 1, 1]]}
+    monkeypatch.setattr(pipeline.process, "fingerprint", lambda _: changed)
+    assert ".sources" in str(pipeline.prepare(clip.path).folder)
+    other = config(project, "MODARenderer", **{"prep.torso_space": "image"})
+    pipeline = MODARendererPipeline(other, build_model(other).eval(), torch.device("cpu"))
+    made = pipeline.prepare(clip.path)
+    assert ".sources" in str(made.folder) and made.features.torso_space == "image"
+
+
+def test_clips_of_another_rate_are_refused(project, process, names):
+    faster = MODAProcess(config(project, fps=30))
+    with pytest.raises(DataError, match="--fps=25"):
+        faster.features(names[0])
+
+
 def test_damaged_files_are_named(tmp_path, clip):
     path = tmp_path / FEATURES
     with pytest.raises(DataError, match="is missing"):
@@ -286,6 +314,26 @@ def test_the_released_layout_is_read(tmp_path, process, names, clip, shares):
     assert len(made) == len(clip)
     with pytest.raises(DataError, match="--fps"):
         convert_clip(tmp_path / "a", tmp_path / "c", 60.0)
+    content = dict(np.load(tmp_path / "a" / "feature.npz"))
+    np.savez(tmp_path / "a" / "feature.npz", **{**content, "Shoulders": content["Shoulders"][:9]})
+    with pytest.raises(DataError, match="Shoulders"):
+        convert_clip(tmp_path / "a", tmp_path / "d", 25.0)
+
+
+def test_converted_pieces_of_a_recording_stay_together(tmp_path):
+    from talkingface.quick_start.person_files import _lists, _source_of
+
+    names = [f"{who}_{i:03d}" for who in ("RD_Radio1", "WDA_X", "WRA_Y") for i in range(5)]
+    _lists(tmp_path, names, tmp_path)
+    train, val = (read_filelist(tmp_path / "filelist" / f"{s}.txt") for s in ("train", "val"))
+    assert sorted(train + val) == sorted(names) and val
+    assert not {_source_of(n) for n in train} & {_source_of(n) for n in val}
+    (tmp_path / "train.txt").write_text("processed/RD_Radio1_000\n./WDA_X_001\n")
+    (tmp_path / "val.txt").write_text("WRA_Y_002\n")
+    _lists(tmp_path, names, tmp_path)
+    assert read_filelist(tmp_path / "filelist/train.txt") == ["RD_Radio1_000", "WDA_X_001"]
+    _lists(tmp_path, ["alone"], tmp_path / "nothing")
+    assert read_filelist(tmp_path / "filelist/test.txt") == ["alone"]
 
 
 def test_a_converted_tree_is_a_dataset_to_train_on(tmp_path, process, names):

@@ -163,3 +163,14 @@ def test_the_recipe_of_moda_runs_from_a_foreign_folder_and_speaks(tmp_path, tone
         seen[name] = np.stack(list(read_frames(video)))
     assert len(seen["one"]) == 50
     assert np.array_equal(seen["calm"], seen["calm2"])
+    assert not np.array_equal(seen["one"], seen["two"])
+    # Exported weights are as good as the checkpoint, units included.
+    (run,) = root.glob("saved/MODAFaCo/Synthetic/*/weights.safetensors")
+    video = tmp_path / "exported.mp4"
+    command[-2] = f"--output={video}"
+    exported = [f"--weights.faco={run}", "--seed=1", "--infer.motion.temperature=0"]
+    done = run_command([*command, *exported], elsewhere, env=env, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert np.array_equal(np.stack(list(read_frames(video))), seen["calm"])
+    done = run_command([*command, "--fps=30"], elsewhere, env=env, timeout=300)
+    assert done.returncode == 2 and "--fps=25" in done.stderr

@@ -142,6 +142,63 @@ def test_the_subject_of_a_one_person_corpus_does_not_explode():
     assert moved["layer"] < 0.1 and moved["batch"] > 10 * moved["layer"]
 
 
+def test_batches_of_one_subject_leave_the_statistics_alone():
+    model = model_of("MODA", **{"model_params.subject_norm": "batch"}).train()
+    model.norm_stats = {"lips": 1.0, "eyes": 1.0, "head": [1.0] * 7, "torso": [1.0] * 3}
+    norm = model.network.subject_encoder_head.layers[1]
+
+    def step(batch: int, same: bool) -> torch.Tensor:
+        subject = torch.randn(1, 478, 3).expand(batch, -1, -1).clone()
+        if not same:
+            subject = torch.randn(batch, 478, 3)
+        before = norm.running_mean.clone()
+        made = model.forward_train(
+            {
+                "sound": torch.randn(batch, 8, 3520),
+                "subject": subject,
+                "inside": torch.ones(batch, 8),
+            }
+        )
+        assert torch.isfinite(made["lips"]).all()
+        return (norm.running_mean - before).abs().max()
+
+    assert step(1, True) == 0 and step(3, True) == 0 and step(3, False) > 0
+
+
+@torch.no_grad()
+def test_a_sequence_is_mapped_in_windows_of_the_training_length():
+    model = model_of("MODA", **{"data.window": 20}).eval()
+    model.norm_stats = {"lips": 1.0, "eyes": 1.0, "head": [1.0] * 7, "torso": [1.0] * 3}
+    asked = []
+
+    def heard(start: int, stop: int) -> np.ndarray:
+        asked.append((start, stop))
+        return np.zeros((stop - start, 3520), np.float32)
+
+    made = model.sequence(heard, np.zeros((478, 3), np.float32), 45)
+    assert asked == [(0, 20), (10, 30), (20, 40), (25, 45)] and made["lips"].shape == (45, 120)
+
+
+def test_a_trained_wav2vec2_has_gradients_everywhere_and_takes_tiny_windows():
+    """Several processes would wait for a parameter without one."""
+    pytest.importorskip("transformers")
+    encoder = {"kind": "wav2vec2", "weights": "random", "layers": 2, "freeze": False}
+    model = model_of("MODA", audio_encoder=encoder).train()
+    model.norm_stats = {"lips": 1.0, "eyes": 1.0, "head": [1.0] * 7, "torso": [1.0] * 3}
+    for frames in (5, 30):
+        batch = {
+            "sound": torch.randn(2, 640 * frames),
+            "subject": torch.randn(2, 478, 3),
+            "inside": torch.ones(2, frames),
+        }
+        made = model.forward_train(batch)
+        model.zero_grad()
+        sum(value.square().mean() for value in made.values()).backward()
+        wanted = {k for k, p in model.named_parameters() if p.requires_grad}
+        without = {k for k, p in model.named_parameters() if p.grad is None} & wanted
+        assert without == set()
+
+
 # -- files ---------------------------------------------------------------------------------------
 
 
@@ -198,8 +255,10 @@ def test_old_weight_norm_names_of_the_sound_encoder_load():
 def test_outputs_without_their_units_are_refused_and_official_ones_have_some():
     with pytest.raises(WeightsError, match="std_mode=none"):
         model_of("MODA").units()
-    units = model_of("MODA", **{"model_params.std_mode": "none"}).units(size=768)
-    assert float(units["lips"]) == 768 and float(units["head"]) == 1
+    units = model_of("MODA", **{"model_params.std_mode": "none"}).units()
+    # Shares of a square of 768 px; places in it become those of 512 px, sizes the inverse.
+    assert float(units["lips"]) == 768
+    assert units["head"].tolist() == pytest.approx([1, 1, 1, 2 / 3, 2 / 3, 2 / 3, 1.5])
     with pytest.raises(WeightsError, match="norm_stats"):
         _ = model_of("MODAFaCo").units
 

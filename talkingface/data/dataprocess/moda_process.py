@@ -35,18 +35,19 @@ from talkingface.data.moda.files import (
     FEATURES,
     PICTURES,
     SAMPLE_RATE,
+    SIDE,
     SOUND,
     TEMPLATE,
     Features,
     Template,
 )
 from talkingface.data.moda.sound import SoundFeatures, samples_of
+from talkingface.errors import DataError
 from talkingface.utils.env import import_cv2
 from talkingface.utils.logs import progress
 
 log = logging.getLogger(__name__)
 
-SIDE = 512  # of the crop
 _ABOVE = 0.4  # share of the crop above the middle of the face
 _STILL = sorted(set(range(N_POINTS)) - set(MODA_MOUTH) - set(MODA_EYES))
 _MASK_SIDE = 256  # of the segmentation model
@@ -143,7 +144,22 @@ class MODAProcess(PeopleProcess):
     # -- what the datasets read --------------------------------------------------------------------
 
     def features(self, clip_id: str) -> Features:
-        return Features.read(self.homes(clip_id)[0] / FEATURES)
+        """The motion of a clip.
+
+        Raises:
+            DataError: missing, damaged, or, where it was converted, of another frame rate or space.
+        """
+        found = Features.read(self.homes(clip_id)[0] / FEATURES)
+        for key, own, wanted in (
+            ("fps", found.fps, self.cfg.fps),
+            ("prep.torso_space", found.torso_space, self.cfg.prep.torso_space),
+        ):
+            if own != wanted:
+                raise DataError(
+                    f"{clip_id} was prepared with {key}={own}, but this run has {wanted}. Set "
+                    f"--{key}={own}."
+                )
+        return found
 
     @cached_property
     def _by_person(self) -> dict[str, list[Template]]:
@@ -159,8 +175,12 @@ class MODAProcess(PeopleProcess):
         """Means of a clip; with ``of="subject"`` the mesh is that of the person's training clips,
         if it has some."""
         own = Template.read(self.homes(clip_id)[0] / TEMPLATE)
-        others = self._by_person.get(self.person_of(clip_id)) if of == "subject" else None
-        return own.with_mesh(others) if others else own
+        return self.of_person(own, self.person_of(clip_id)) if of == "subject" else own
+
+    def of_person(self, template: Template, person: str) -> Template:
+        """A template with the mean mesh of a person's training clips, if it has some."""
+        others = self._by_person.get(person)
+        return template.with_mesh(others) if others else template
 
 
 def face_crop(points: np.ndarray, size: tuple[int, int], scale: float) -> tuple[int, int, int, int]:

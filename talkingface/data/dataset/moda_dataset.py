@@ -11,8 +11,16 @@ import numpy as np
 from talkingface.data.clips import read_filelist
 from talkingface.data.dataprocess.moda_process import MODAMappingProcess, MODAProcess
 from talkingface.data.dataset.base import TalkingFaceDataset
+from talkingface.data.face.pose import face_center
 from talkingface.data.media.audio import load_audio
-from talkingface.data.moda.files import LEAST, SAMPLE_RATE, SOUND, Features, Template
+from talkingface.data.moda.files import (
+    LEAST,
+    OFFICIAL_SIDE,
+    SAMPLE_RATE,
+    SOUND,
+    Features,
+    Template,
+)
 from talkingface.data.moda.sound import normalised, samples_of, with_context
 
 if TYPE_CHECKING:
@@ -21,10 +29,11 @@ if TYPE_CHECKING:
 _CENTER_UNIT = 128.0  # px that are 1 in the mesh that the subject's encoder sees
 
 
-def subject_code(mesh: np.ndarray, center: np.ndarray, size: int, official: bool) -> np.ndarray:
-    """(478,3) mean mesh as the networks see it: about -1..1, or shares of the picture."""
-    if official:
-        return (mesh / size).astype(np.float32)
+def subject_code(mesh: np.ndarray, center: np.ndarray, official: bool) -> np.ndarray:
+    """(478,3) mean mesh as the networks see it: about -1..1, or shares of the released square."""
+    if official:  # shares of the released preparation's square
+        place = face_center(OFFICIAL_SIDE, OFFICIAL_SIDE)
+        return ((mesh - center + place) / OFFICIAL_SIDE).astype(np.float32)
     return ((mesh - center) / _CENTER_UNIT).astype(np.float32)
 
 
@@ -54,7 +63,6 @@ class MappingClip:
     torso_valid: np.ndarray
     valid: np.ndarray
     fps: float
-    image_size: int
     context: int
 
     def __len__(self) -> int:
@@ -81,6 +89,7 @@ class MODADataset(TalkingFaceDataset):
         "subject_std": "B 361 float32; standard deviation of the subject per value",
         "torso_valid": "B 2 float32 [0,1]; shoulders that are seen",
         "valid": "B F float32 [0,1]; frames with a face; 0 behind the end of the clip too",
+        "inside": "B F float32 [0,1]; frames of the clip, 0 behind its end",
     }
 
     def __init__(self, cfg: Config, split: str) -> None:
@@ -110,17 +119,15 @@ class MODADataset(TalkingFaceDataset):
         else:
             sound = np.load(self.process.sound.path(folder))
         official = self.cfg.model_params.std_mode == "none"
-        center, size = features.face_center, features.image_size
         return MappingClip(
             id=name,
             sound=sound,
             offsets=template.offsets(features),
             template=template,
-            subject=subject_code(template.mesh, center, size, official),
+            subject=subject_code(template.mesh, features.face_center, official),
             torso_valid=features.torso_valid,
             valid=features.valid,
             fps=features.fps,
-            image_size=features.image_size,
             context=self.cfg.audio_encoder.around,
         )
 
@@ -179,6 +186,7 @@ class MODADataset(TalkingFaceDataset):
             "subject_std": clip.template.std.astype(np.float32),
             "torso_valid": np.asarray(clip.torso_valid, np.float32),
             "valid": _filled(valid, data.window),
+            "inside": _filled(np.ones(len(valid), np.float32), data.window),
         }
 
     def whole_clips(self) -> Iterator[MappingClip]:
@@ -279,8 +287,7 @@ class MODAFaCoDataset(TalkingFaceDataset):
         seen = features.valid
         parts = template.offsets(features)
         official = self.cfg.model_params.std_mode == "none"
-        center, size = features.face_center, features.image_size
-        code = subject_code(template.mesh, center, size, official)
+        code = subject_code(template.mesh, features.face_center, official)
         mesh = (features.vertices - template.mesh).reshape(len(features), -1)
         lips, eyes = parts["lips"][seen], parts["eyes"][seen]
         return MeshClip(name, lips, eyes, mesh[seen].astype(np.float32), code.reshape(-1))

@@ -20,8 +20,10 @@ from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import read_frames
 from talkingface.data.moda.files import (
     FEATURES,
+    OFFICIAL_SIDE,
     PICTURES,
     SAMPLE_RATE,
+    SIDE,
     SOUND,
     TEMPLATE,
     Features,
@@ -36,7 +38,6 @@ log = logging.getLogger(__name__)
 
 ORIGINAL = "feature.npz"
 BILLBOARD = "shoulder-billboard.npy"
-_SIDE, _OFFICIAL_SIDE = 512, 768
 _FPS = 30.0
 _STILL = 0.5  # px of standard deviation below which the released code takes shoulders for missing
 
@@ -69,14 +70,16 @@ def convert_clip(source: Path, target: Path, fps: float = _FPS) -> Features:
     scale = _entry(content, source, "Scales", None).reshape(-1, 1)
     count = len(vertices)
     lengths = {"Headposes": len(angles), "Transposes": len(shift), "Scales": len(scale)}
+    if "Shoulders" in content:
+        lengths["Shoulders"] = len(np.atleast_1d(content["Shoulders"]))
     if wrong := {name: n for name, n in lengths.items() if n != count}:
         raise DataError(f"{source / ORIGINAL}: {count} frames of Vertices, but {wrong}")
     if np.abs(vertices).max() < 5:
         vertices = vertices * side
     # The canonical face has 120 px between the eyes in any square; only its place differs.
-    center, own_center = face_center(side, side), face_center(_SIDE, _SIDE)
+    center, own_center = face_center(side, side), face_center(SIDE, SIDE)
     vertices = vertices - center + own_center
-    factor = _SIDE / side
+    factor = SIDE / side
     headpose = np.concatenate([angles, shift * factor, scale / factor], axis=1)
     torso, seen = _torso(content, source, vertices, headpose, own_center, side, center)
     features = Features(
@@ -87,7 +90,7 @@ def convert_clip(source: Path, target: Path, fps: float = _FPS) -> Features:
         landmarks=np.zeros((count, 0, 3)),
         valid=np.ones(count, bool),
         fps=fps,
-        image_size=_SIDE,
+        image_size=SIDE,
         face_center=own_center,
         eye_dist=EYE_DISTANCE,
         crop=np.array([0, 0, side, side]),
@@ -107,7 +110,11 @@ def convert_clip(source: Path, target: Path, fps: float = _FPS) -> Features:
     save_wav(target / SOUND, np.pad(wave, (0, max(0, wanted - len(wave))))[:wanted], SAMPLE_RATE)
     video = source / "video.mp4"
     if video.is_file():
-        write_pictures(target / PICTURES, _pictures(video, fps, count))
+        stored = write_pictures(target / PICTURES, _pictures(video, fps, count))
+        if stored < count:
+            raise DataError(
+                f"{video} has {stored} pictures at {fps:g} frames/s, but {ORIGINAL} {count} frames"
+            )
     return features
 
 
@@ -125,7 +132,7 @@ def _entry(
 
 def _side(source: Path) -> int:
     video = source / "video.mp4"
-    return int(probe(video).width) if video.is_file() else _OFFICIAL_SIDE
+    return int(probe(video).width) if video.is_file() else OFFICIAL_SIDE
 
 
 def _torso(
@@ -145,16 +152,19 @@ def _torso(
     count = len(vertices)
     if "Shoulders" in content:
         flat = np.asarray(content["Shoulders"], np.float64).reshape(count, 18, 2)
-        flat = flat * (_SIDE if np.abs(flat).max() < 5 else _SIDE / side)
+        flat = flat * (SIDE if np.abs(flat).max() < 5 else SIDE / side)
         face = Features(
             *(vertices, headpose, np.zeros((count, 18, 3)), np.ones(2, bool), vertices),
-            *(np.ones(count, bool), _FPS, _SIDE, own_center, EYE_DISTANCE, np.zeros(4)),
+            *(np.ones(count, bool), _FPS, SIDE, own_center, EYE_DISTANCE, np.zeros(4)),
         )
         depth = posed(face, vertices, headpose)[..., 2].mean(axis=1)
         points = np.concatenate([flat, np.tile(depth[:, None, None], (1, 18, 1))], axis=2)
         torso = canonicalize(points, headpose, own_center)
     elif (source / BILLBOARD).is_file():
-        torso = np.load(source / BILLBOARD).astype(np.float64)[:count] - center + own_center
+        torso = np.load(source / BILLBOARD).astype(np.float64)
+        if torso.shape[1:] != (18, 3) or len(torso) < count:
+            raise DataError(f"{source / BILLBOARD} is {torso.shape}, not at least ({count}, 18, 3)")
+        torso = torso[:count] - center + own_center
     else:
         log.warning("%s has no shoulders; they are left out of training and pictures", source.name)
         return np.tile(own_center, (count, 18, 1)), np.zeros(2, bool)
@@ -167,4 +177,4 @@ def _pictures(video: Path, fps: float, count: int) -> Any:
     for number, frame in enumerate(read_frames(video, fps=fps)):
         if number >= count:
             return
-        yield encode_jpeg(cv2.resize(frame, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), 95)
+        yield encode_jpeg(cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA), 95)

@@ -20,6 +20,8 @@ from talkingface.utils.paths import atomic
 FEATURES, TEMPLATE, SOUND, PICTURES = "features.npz", "template.npz", "audio.wav", "pictures.h5"
 VERSION = 1
 SAMPLE_RATE = 16000
+SIDE = 512  # of the crop
+OFFICIAL_SIDE = 768  # of the square in the released preparation
 # Least standard deviations of targets (spec 2.9): px, degrees, and the factor of the size.
 LEAST = {"points": 1e-3, "head": np.array([1e-3] * 6 + [1e-4])}
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from talkingface.data.face.topology import INNER_LIP_BOTTOM, INNER_LIP_TOP, MODA_MOUTH
+from talkingface.data.moda.files import OFFICIAL_SIDE, SIDE
 from talkingface.errors import WeightsError
 from talkingface.model.abstract_talkingface import AbstractTalkingFace, FrozenNetwork
 from talkingface.model.audio_driven_talkingface.apc_networks import apc_helper
@@ -129,20 +130,23 @@ class MODA(AbstractTalkingFace):
     def load_other_parameter(self, values: Mapping[str, Any]) -> None:
         self.norm_stats = values.get("norm_stats")
 
-    def units(self, subject_std: Tensor | None = None, size: float = 512) -> dict[str, Tensor]:
+    def units(self, subject_std: Tensor | None = None) -> dict[str, Tensor]:
         """What 1 of each network output is, by part, to be broadcast to (B,T,n).
 
         Args:
             subject_std: (B,361), for ``std_mode: subject``.
-            size: side of the picture, for ``std_mode: none``.
 
         Raises:
             WeightsError: weights without their units; they came from elsewhere.
         """
         mode = self.cfg.model_params.std_mode
         if mode == "none":
-            points = torch.tensor([float(size)])
-            return {"lips": points, "eyes": points, "head": torch.ones(1), "torso": points}
+            # Shares of the 768 px square of the released preparation, whose canonical face is as
+            # large as ours; the head's place and size refer to that square.
+            points = torch.tensor([float(OFFICIAL_SIDE)])
+            small = SIDE / OFFICIAL_SIDE
+            head = torch.tensor([1.0, 1.0, 1.0, small, small, small, 1 / small])
+            return {"lips": points, "eyes": points, "head": head, "torso": points}
         if mode == "subject":
             # A value that never moves would be blown up: at least 0.05 px or degrees.
             parts = subject_std.clamp(min=0.05)[:, None].split(list(PARTS.values()), dim=-1)
@@ -172,11 +176,21 @@ class MODA(AbstractTalkingFace):
     # -- training ---------------------------------------------------------------------------------
 
     def forward_train(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        valid = batch["valid"] > 0
+        inside = batch["inside"] > 0
         noise = None
         if self.training:
-            noise = torch.randn(*valid.shape, WIDTH, device=valid.device)
-        return self.moda(batch["sound"], batch["subject"], noise=noise, valid=valid)
+            noise = torch.randn(*inside.shape, WIDTH, device=inside.device)
+            self._guard_statistics(batch["subject"])
+        return self.moda(batch["sound"], batch["subject"], noise=noise, valid=inside)
+
+    def _guard_statistics(self, subject: Tensor) -> None:
+        """Batch statistics of one subject have no variance (spec B4): such batches use and leave
+        the known ones."""
+        if self.cfg.model_params.subject_norm == "batch":
+            several = bool((subject != subject[:1]).any())
+            for name, module in self.named_modules():
+                if isinstance(module, nn.BatchNorm1d) and "subject_encoder_head" in name:
+                    module.train(several)
 
     def calculate_loss(
         self,
@@ -212,6 +226,7 @@ class MODA(AbstractTalkingFace):
         kl = -0.5 * (1 + logvar - mu.square() - logvar.exp()).mean(dim=-1, keepdim=True)
         losses["kl"] = _mean(kl, seen)
         growth = min(1.0, self.share_done / options.kl_warmup) if options.kl_warmup else 1.0
+        growth = 1.0 if valid else growth  # one criterion for all validations
         total = total + options.w_kl * growth * losses["kl"]
         if valid:  # of the whole window, at temperature 0
             mouth = interaction["lips"] / units["lips"]
@@ -227,8 +242,8 @@ class MODA(AbstractTalkingFace):
     @torch.no_grad()
     def predict(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
         """Offsets in px, degrees and the factor of the size, at temperature 0."""
-        valid = interaction["valid"] > 0
-        made = self.moda(interaction["sound"], interaction["subject"], valid=valid)
+        inside = interaction["inside"] > 0
+        made = self.moda(interaction["sound"], interaction["subject"], valid=inside)
         units = self._units_of(interaction)
         return {part: made[part] * units[part] for part in PARTS}
 
@@ -240,8 +255,8 @@ class MODA(AbstractTalkingFace):
         count: int,
         *,
         noise: Tensor | None = None,
-        window: int = 300,
-        stride: int = 150,
+        window: int | None = None,
+        stride: int | None = None,
         subject_std: np.ndarray | None = None,
     ) -> dict[str, np.ndarray]:
         """Offsets of a sound of any length: part -> (count,n), cross-faded windows.
@@ -251,7 +266,10 @@ class MODA(AbstractTalkingFace):
             subject: (478,3) as in the batch.
             noise: (count,128) standard normal times temperature: one sequence for the whole sound,
                 so that overlapping windows agree; None: temperature 0.
+            window, stride: in frames; None: the window of the training, and half of it.
         """
+        window = window or self.cfg.data.window
+        stride = min(stride or max(1, window // 2), window)
         network: nn.Module = self.moda
         device = next(network.parameters()).device
         code = torch.from_numpy(subject)[None].to(device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -10,6 +11,10 @@ from pydantic import Field, model_validator
 from talkingface.config.schema import ModelConfig, Section
 from talkingface.model.audio_driven_talkingface.lsp_config import APCNetwork
 from talkingface.utils.paths import resolve
+
+# Of wav2vec2-base, whose shape the network has.
+_BASE = {"hidden_size": 768, "feat_extract_norm": "group", "do_stable_layer_norm": False,
+         "num_attention_heads": 12, "intermediate_size": 3072}  # fmt: skip
 
 
 class PersonName(Section):
@@ -194,6 +199,17 @@ class MODAConfig(MODABase):
                 "model.safetensors or pytorch_model.bin. Fetch facebook/wav2vec2-base-960h there "
                 "(nothing is downloaded by itself), or take --audio_encoder.kind=mel"
             )
+        elif sound.weights != "random":
+            try:
+                shape = json.loads((folder / files[0]).read_text("utf-8"))
+            except (OSError, ValueError) as error:
+                return [*found, f"{folder / files[0]} cannot be read: {error}"]
+            wrong = {k: shape[k] for k, v in _BASE.items() if shape.get(k, v) != v}
+            if wrong:
+                found.append(
+                    f"audio_encoder.weights={sound.weights} is no wav2vec2-base ({wrong}); other "
+                    "sizes are not offered"
+                )
         return found
 
     @model_validator(mode="after")
@@ -352,8 +368,15 @@ class SmoothSection(Section):
 class PortraitMotion(Section):
     """How motion is generated."""
 
-    window: int = Field(300, ge=2, description="Frames mapped at once.")
-    stride: int = Field(150, ge=1, description="Frames between two windows, which are cross-faded.")
+    window: int | None = Field(
+        None,
+        ge=2,
+        description="Frames mapped at once; null: as many as in training (data.window of MODA), "
+        "since positions beyond were never trained.",
+    )
+    stride: int | None = Field(
+        None, ge=1, description="Frames between two windows, cross-faded; null: half a window."
+    )
     temperature: float = Field(
         1.0, ge=0, description="Spread of the random latents; 0: always the same motion."
     )
@@ -367,7 +390,7 @@ class PortraitMotion(Section):
 
     @model_validator(mode="after")
     def _overlap(self) -> PortraitMotion:
-        if self.stride > self.window:
+        if self.stride and self.window and self.stride > self.window:
             raise ValueError(f"stride={self.stride} leaves gaps between windows of {self.window}")
         return self
 
@@ -390,7 +413,10 @@ class MODAPortraitConfig(MODABase):
     """Keys of MODAPortrait, the whole chain; sizes are those of official parts, trained ones know
     theirs."""
 
-    audio_encoder: SoundSection = Field(default_factory=SoundSection, description="Sound.")
+    audio_encoder: SoundSection = Field(
+        default_factory=SoundSection,
+        description="What a MODA hears that is trained first; a trained one knows its own.",
+    )
     apc: APCNetwork = Field(default_factory=APCNetwork, description="Size of an official APC.")
     weights: PortraitParts = Field(default_factory=PortraitParts, description="Parts.")
     infer: PortraitInfer = Field(default_factory=PortraitInfer, description="Generation.")

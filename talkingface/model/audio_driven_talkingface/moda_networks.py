@@ -410,6 +410,10 @@ def wav2vec2(weights: str | None, layers: int | None = None) -> nn.Module:
         if layers:
             del network.encoder.layers[layers:]
     network.freeze_feature_encoder()
+    # Layers and a vector that a step leaves out have no gradient, for which several processes
+    # would wait.
+    network.config.layerdrop = 0.0
+    network.masked_spec_embed.requires_grad_(False)
     return network
 
 
@@ -419,7 +423,8 @@ def wav2vec2_at(encoder: nn.Module, wave: Tensor, count: int) -> Tensor:
     found = encoder.feature_extractor(wave)
     found = F.interpolate(found, size=count, mode="linear", align_corners=True)
     hidden, _ = encoder.feature_projection(found.transpose(1, 2))
-    hidden = encoder._mask_hidden_states(hidden)  # SpecAugment, in training mode only
+    if count > encoder.config.mask_time_length:
+        hidden = encoder._mask_hidden_states(hidden)  # SpecAugment, in training mode only
     return encoder.encoder(hidden).last_hidden_state
 
 

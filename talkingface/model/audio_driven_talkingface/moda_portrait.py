@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 # What the released code's weights were trained with (spec 2.8, 2.9).
 _OFFICIAL_MAPPING: dict[str, Any] = {
     "fps": 30,
+    "prep": {"canonical": "official"},
     "audio_encoder": {"kind": "wav2vec2", "weights": "random"},
     "model_params": {
         "subject_norm": "batch",
@@ -53,10 +54,10 @@ class MODAPortrait(AbstractTalkingFace):
             ),
             "faco": part(
                 "faco", "MODAFaCo", "FaCo.pkl", "the face around lips and eyes", space[:1],
-                model_params={"std_mode": "none"},
+                prep={"canonical": "official"}, model_params={"std_mode": "none"},
             ),
             "renderer": part(
                 "renderer", "MODARenderer", "Render.pkl", "the pictures", ("fps", *space),
-                fps=30,
+                fps=30, prep={"canonical": "official"},
             ),
         }  # fmt: skip

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from talkingface.data.face.topology import MODA_EYES, MODA_MOUTH
+from talkingface.data.moda.files import OFFICIAL_SIDE
 from talkingface.errors import WeightsError
 from talkingface.model.abstract_talkingface import AbstractTalkingFace
 from talkingface.model.audio_driven_talkingface.moda_networks import FaCoDiscriminator, FaCoNet
@@ -17,8 +18,6 @@ from talkingface.model.audio_driven_talkingface.moda_networks import FaCoDiscrim
 if TYPE_CHECKING:
     from talkingface.config.config import Config
     from talkingface.data.dataset.moda_dataset import MeshClip
-
-_IMAGE_SIZE = 512.0
 
 
 def pasted(lips: Tensor, eyes: Tensor) -> Tensor:
@@ -82,7 +81,7 @@ class MODAFaCo(AbstractTalkingFace):
     def units(self) -> dict[str, float]:
         """Pixels that are 1 in lips, eyes and mesh."""
         if self.cfg.model_params.std_mode == "none":
-            return dict.fromkeys(("lips", "eyes", "mesh"), _IMAGE_SIZE)
+            return dict.fromkeys(("lips", "eyes", "mesh"), float(OFFICIAL_SIDE))
         if self.norm_stats is None:
             raise WeightsError(
                 f"These weights of {self.cfg.model} come without the units of their values "
