@@ -173,11 +173,19 @@ class Speaker:
         self, lips: np.ndarray, eyes: np.ndarray, source: Features, template: Template
     ) -> np.ndarray:
         """(T,478,3) offsets of the mesh."""
-        if not self.options.faco:
+        if self.options.faco:
+            mesh = self._face_around(lips, eyes, source, template)
+        else:
             mesh = np.zeros((len(lips), N_POINTS, 3))
+        if self.options.exact_parts or not self.options.faco:
             mesh[:, list(MODA_MOUTH)] = lips.reshape(len(lips), -1, 3)
             mesh[:, list(MODA_EYES)] = eyes.reshape(len(eyes), -1, 3)
-            return mesh
+        return mesh
+
+    def _face_around(
+        self, lips: np.ndarray, eyes: np.ndarray, source: Features, template: Template
+    ) -> np.ndarray:
+        """What the composer makes of lips and eyes."""
         faco = self.faco
         device = next(faco.parameters()).device
         official = faco.cfg.model_params.std_mode == "none"

@@ -108,6 +108,20 @@ def test_without_composer_lips_and_eyes_are_pasted_into_the_mean(source):
     assert np.ptp(motion.vertices[:, list(MODA_MOUTH)], axis=0).max() > 0.1
 
 
+def test_lips_are_exactly_those_that_were_mapped_unless_all_is_to_be_composed(source):
+    template, wave = Template.of(source), sound(1)
+    lips = {}
+    for name, keys in {
+        "pasted": {"faco": False},
+        "exact": {},
+        "all": {"exact_parts": False},
+    }.items():
+        made = motion_of(speaker(**keys), source, template, wave, 25)
+        lips[name] = made.vertices[:, list(MODA_MOUTH)]
+    assert np.allclose(lips["exact"], lips["pasted"])
+    assert not np.allclose(lips["exact"], lips["all"], atol=0.01)
+
+
 def test_the_head_of_the_source_goes_there_and_back(source):
     motion = motion_of(speaker(head="source"), source, Template.of(source), sound(2), 30)
     yaw = source.headpose[:, 0]

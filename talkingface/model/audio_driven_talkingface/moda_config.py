@@ -383,6 +383,11 @@ class PortraitMotion(Section):
     faco: bool = Field(
         True, description="Compose the face; false: lips and eyes pasted into the mean (ablation)."
     )
+    exact_parts: bool = Field(
+        True,
+        description="Lips and eyes exactly as mapped, the rest as composed; false: all as composed, "
+        "as in the paper, which costs them some of their motion.",
+    )
     head: Literal["generated", "source"] = Field(
         "generated", description="Head and shoulders: generated, or those of the source clip."
     )
