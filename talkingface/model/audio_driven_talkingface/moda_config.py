@@ -385,7 +385,7 @@ class PortraitMotion(Section):
     )
     exact_parts: bool = Field(
         True,
-        description="Lips and eyes exactly as mapped, the rest as composed; false: all as composed, "
+        description="Lips and eyes as mapped, the rest as composed; false: all as composed, "
         "as in the paper, which costs them some of their motion.",
     )
     head: Literal["generated", "source"] = Field(
