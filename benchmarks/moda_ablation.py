@@ -38,11 +38,16 @@ def main() -> None:
             *(f"--max_steps={args.steps}", "--resume=auto", *keys),
         ]
         print("+", " ".join(command[1:]), flush=True)
-        done = subprocess.run(command)
-        if done.returncode:
-            sys.exit(done.returncode)
-        newest = project_root() / "saved" / "MODA" / args.dataset / "latest.txt"
-        run = newest.read_text("utf-8").strip()
+        lines = []
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                lines.append(line)
+        if process.returncode:
+            sys.exit(process.returncode)
+        run = next(
+            Path(line.split(":", 1)[1].strip()).name for line in lines if "run folder:" in line
+        )
         results = project_root() / "results" / "MODA" / args.dataset / run / "metrics.json"
         rows = json.loads(results.read_text("utf-8"))["rows"]
         table[body] = rows["MODA"]
