@@ -15,11 +15,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from talkingface.utils.paths import project_root
 
+ROOT = Path(__file__).resolve().parents[1]
 BODIES = ("dual", "lstm", "short", "long", "none")
 COLUMNS = ("lip_R2", "lip_L1", "opening_r", "head_range", "Div_H", "Div_E", "Div_M")
 
