@@ -5,7 +5,7 @@
 The reference is linear: log-mel rows of 0.4 s around each frame to the points, trained on the
 training clips, its strength chosen on the validation clips. Errors are mean absolute differences of
 the gap between the inner lips (points 13 and 14 of MediaPipe), in px of a face 135 px high from
-chin to forehead, whose eye distance is 65.7 px on GRID; "clip mean" always answers the mean of the
+chin to forehead (on GRID 65.7 px between its outer eye corners, 47.6 between its eyes); "clip mean" always answers the mean of the
 real clip. A person's own mean is not known to any of the rows but that one; with MODA's default
 data.template=clip its mean is the clip's own, which data.template=subject avoids.
 """
@@ -27,7 +27,6 @@ from talkingface.data.media.audio import load_audio
 from talkingface.model.audio_driven_talkingface import audio2feature, moda
 from talkingface.quick_start.helpers import build_model, config_of_checkpoint, load_model_weights
 
-PX_PER_UNIT = 65.7  # eye distance of a face 135 px high
 ROW_RATE = 120.0
 ROWS = tuple(range(-24, 26, 3))  # of mel around a frame's first, 0.4 s
 STRENGTHS = (3.0, 30.0, 300.0, 3000.0)
@@ -37,6 +36,7 @@ class Audio2FeatureRun:
     """What a run's model, clips and units are called."""
 
     fps = 60.0
+    px_per_unit = 65.7
     opening = staticmethod(audio2feature._opening)
 
     def sound(self, dataset, clip) -> Path:
@@ -51,6 +51,7 @@ class Audio2FeatureRun:
 
 
 class MODARun:
+    px_per_unit = 47.6
     opening = staticmethod(moda._opening)
 
     def __init__(self, fps: float) -> None:
@@ -78,7 +79,7 @@ def windows(run, dataset, clip) -> np.ndarray:
 
 def score(run, made: list[np.ndarray], real: list[np.ndarray]) -> str:
     pairs = [(run.opening(a) / 100, run.opening(b) / 100) for a, b in zip(made, real, strict=True)]
-    error = PX_PER_UNIT * np.mean([np.abs(a - b).mean() for a, b in pairs])
+    error = run.px_per_unit * np.mean([np.abs(a - b).mean() for a, b in pairs])
     r = np.mean([np.corrcoef(a, b)[0, 1] if np.ptp(a) > 1e-6 else 0.0 for a, b in pairs])
     return f"{error:6.3f} px   r {r:6.3f}"
 
