@@ -516,6 +516,7 @@ def test_the_five_lines_of_the_documentation_describe_a_corpus(root, tmp_path):
     assert found == [("anna", "anna/session2")] * 2 + [("ben", "ben/session1")]
 
 
+@pytest.mark.slow
 def test_a_dry_run_goes_through_with_real_clips_of_a_corpus(shared, run_cli, tmp_path):
     pytest.importorskip("mediapipe")
     names = [path for path in sorted((shared / "real/grid").glob("s*/*.mp[g4]"))][::300]

@@ -392,6 +392,7 @@ def peaks(source: Path, target: Path, preset: str, early: int) -> tuple[int, int
     return first // 1000, last // 1000, count
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_length(tmp_path):
     source = large_clip(tmp_path / "source.mp4", 10)
     early, late, count = peaks(source, tmp_path / "target.mp4", "ultrafast", 80)
