@@ -6,8 +6,9 @@ The reference is linear: log-mel rows of 0.4 s around each frame to the points, 
 training clips, its strength chosen on the validation clips. Errors are mean absolute differences of
 the gap between the inner lips (points 13 and 14 of MediaPipe), in px of a face 135 px high from
 chin to forehead (on GRID 65.7 px between its outer eye corners, 47.6 between its eyes); "clip
-mean" always answers the mean of the real clip. A person's own mean is not known to any of the rows but that one; with MODA's default
-data.template=clip its mean is the clip's own, which data.template=subject avoids.
+mean" always answers the mean of the real clip. A person's own mean is not known to any of the rows
+but that one; with MODA's default data.template=clip its mean is the clip's own, which
+data.template=subject avoids.
 """
 
 from __future__ import annotations
