@@ -289,13 +289,14 @@ def _run(args: Arguments) -> int:
     if "explain" in args.options:
         from talkingface.config.reference import explain_key
 
+        key = args.options["explain"]
         cfg = load_config(
             model or "HyperLipsBase",
             dataset or "Synthetic",
             config_files=args.config_files,
             cli=args.config,
         )
-        print(explain_key(cfg, args.options["explain"]))
+        print(explain_key(cfg, key, [] if model else cfg.registry.names("model")))
         return 0
     if not (model and dataset) and not args.config_files:
         missing = " and ".join(f"--{n}" for n in ("model", "dataset") if not args.config.get(n))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic_core import PydanticUndefined
 
-from talkingface.config.config import Config, iter_fields
+from talkingface.config.config import Config, iter_fields, load_config
 from talkingface.config.merge import flatten
 from talkingface.config.suggest import did_you_mean, fold
 from talkingface.errors import ConfigError
@@ -61,8 +63,11 @@ def print_config(cfg: Config) -> str:
     return "\n".join(lines)
 
 
-def explain_key(cfg: Config, key: str) -> str:
+def explain_key(cfg: Config, key: str, models: Sequence[str] = ()) -> str:
     """Type, default, meaning and present value of one key, found by full or last name.
+
+    Args:
+        models: those among whose keys it is looked for if the configuration has none of that name.
 
     Raises:
         ConfigError: no such key.
@@ -72,6 +77,9 @@ def explain_key(cfg: Config, key: str) -> str:
     matches = [n for n in fields if fold(n) == fold(wanted)]
     matches = matches or [n for n in fields if fold(n.rsplit(".", 1)[-1]) == fold(wanted)]
     if not matches:
+        for model in models:
+            with contextlib.suppress(ConfigError):  # not for this dataset, or no such key either
+                return f"# {model}\n{explain_key(load_config(model, cfg.dataset), key)}"
         raise ConfigError(f"There is no key '{key}'.{did_you_mean(key, fields)}")
     blocks = []
     for name in matches:

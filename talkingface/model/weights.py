@@ -98,6 +98,15 @@ def read_weights(path: str | Path, *, trust: str | None = None) -> dict[str, Any
         raise WeightsError(f"{path} is damaged or no PyTorch file: {error}") from error
 
 
+def missing_units(model: str) -> WeightsError:
+    """The error of weights that came without the units of their values."""
+    return WeightsError(
+        f"These weights of {model} come without the units of their values (norm_stats). Take the "
+        ".ckpt of the run, or keep weights.json and config.yaml beside the weights; official "
+        "weights need model_params.std_mode=none."
+    )
+
+
 def extract_state_dict(
     content: Mapping[str, Any], networks: tuple[str, ...], network: str
 ) -> dict[str, Tensor]:

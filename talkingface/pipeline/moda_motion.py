@@ -15,10 +15,16 @@ from talkingface.data.dataset.moda_dataset import subject_code
 from talkingface.data.face.series import smooth
 from talkingface.data.face.topology import MODA_EYES, MODA_MOUTH, N_POINTS
 from talkingface.data.moda.files import Features, Template, posed, posed_torso
-from talkingface.data.moda.sound import SoundFeatures, frames_of, normalised, samples_of
-from talkingface.data.moda.sound import with_context as with_neighbours
+from talkingface.data.moda.sound import (
+    Hearing,
+    SoundFeatures,
+    frames_of,
+    normalised,
+    samples_of,
+    with_context,
+)
 from talkingface.errors import DataError
-from talkingface.model.audio_driven_talkingface.moda_networks import WIDTH
+from talkingface.model.audio_driven_talkingface.moda_networks import WIDTH, wav2vec2_at
 
 if TYPE_CHECKING:
     from talkingface.model.abstract_talkingface import AbstractTalkingFace
@@ -84,7 +90,9 @@ class Speaker:
         self.own_ear = sound.kind == "wav2vec2"
         self.features: SoundFeatures
         if self.own_ear:
-            self.features = SoundFeatures("wav2vec2", lambda: _Ear(moda.network))
+            self.features = SoundFeatures(
+                "wav2vec2", lambda: Hearing(moda.network.audio_encoder, wav2vec2_at)
+            )
         else:
             self.features = sound_features(_with_trained_apc(moda))
 
@@ -167,7 +175,7 @@ class Speaker:
             whole = np.pad(normalised(wave), (0, missing))
             return lambda start, stop: whole[samples_of(start, stop, self.fps)]
         found = self.features(np.pad(wave, (0, missing)), count, self.fps)
-        return lambda start, stop: with_neighbours(found, start, stop, self.context)
+        return lambda start, stop: with_context(found, start, stop, self.context)
 
     def _composed(
         self, lips: np.ndarray, eyes: np.ndarray, source: Features, template: Template
@@ -195,19 +203,6 @@ class Speaker:
         subject = torch.from_numpy(code.reshape(1, -1)).to(device)
         made = faco.compose(lip_part, eye_part, subject)[0]
         return made.cpu().numpy().astype(np.float64).reshape(-1, N_POINTS, 3)
-
-
-class _Ear:
-    """The sound encoder inside a mapping network."""
-
-    def __init__(self, network: Any) -> None:
-        self.network = network
-
-    def parameters(self) -> Any:
-        return self.network.audio_encoder.parameters()
-
-    def __call__(self, wave: Any, count: int) -> Any:
-        return self.network.hear(wave, count)
 
 
 def _with_trained_apc(moda: AbstractTalkingFace) -> Any:

@@ -162,6 +162,11 @@ def test_print_config_shows_a_value_from_the_command_line(capsys):
     assert line.split() == ["seed", "=", "7", "#", "command", "line"]
 
 
+def test_explain_finds_the_keys_of_every_model(capsys):
+    assert main(["--explain=spec_augment"]) == 0
+    assert "# MODA\ndata.spec_augment" in capsys.readouterr().out
+
+
 def test_explain_shows_meaning_and_type(capsys):
     assert main(["--explain=batch_size"]) == 0
     out = capsys.readouterr().out

@@ -41,7 +41,7 @@ from talkingface.data.moda.files import (
     Features,
     Template,
 )
-from talkingface.data.moda.sound import SoundFeatures, samples_of
+from talkingface.data.moda.sound import Hearing, SoundFeatures, samples_of
 from talkingface.errors import DataError
 from talkingface.utils.env import import_cv2
 from talkingface.utils.logs import progress
@@ -265,22 +265,9 @@ def wav2vec2_features(weights: str, layers: int | None) -> SoundFeatures:
             wav2vec2_at,
         )
 
-        return _Hearing(wav2vec2(str(folder) if folder else None, layers), wav2vec2_at)
+        return Hearing(wav2vec2(str(folder) if folder else None, layers), wav2vec2_at)
 
     return SoundFeatures("wav2vec2", network, f"{name}-{layers or 'all'}")
-
-
-class _Hearing:
-    """A wav2vec2 that is called with the wanted number of frames."""
-
-    def __init__(self, encoder: Any, at: Any) -> None:
-        self.encoder, self._at = encoder.eval(), at
-
-    def parameters(self) -> Iterator[Any]:
-        return self.encoder.parameters()
-
-    def __call__(self, wave: Any, count: int) -> Any:
-        return self._at(self.encoder, wave, count)
 
 
 class MODAPicturesProcess(MODAProcess):

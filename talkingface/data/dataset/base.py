@@ -43,6 +43,7 @@ class TalkingFaceDataset(Dataset, ABC):
     def __init__(self, cfg: Config, split: str) -> None:
         self.cfg = cfg
         self.split = split
+        self.unusable: dict[str, str] = {}  # clips of the list without items, and why
         self.index = self.build_index()
         if not self.index:
             raise StageError(self.explain_empty())
@@ -56,9 +57,13 @@ class TalkingFaceDataset(Dataset, ABC):
         """One item; all randomness comes from ``rng``."""
 
     def explain_empty(self) -> str:
-        return (
-            f"The {self.split} split of {self.cfg.dataset} has no usable item for {self.cfg.model}."
+        text = (
+            f"The {self.split} split of {self.cfg.dataset} has no usable item for "
+            f"{self.cfg.model}. List: {self.cfg.filelist(self.split)}. {len(self.unusable)} clips "
+            "are not usable."
         )
+        reasons = list(self.unusable.items())[:3]
+        return text + "".join(f"\n  {name}: {reason}" for name, reason in reasons)
 
     def summary(self) -> dict[str, Any]:
         """Figures for the data summary, e.g. clips, frames and seconds."""

@@ -79,7 +79,6 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
         self.length = cfg.data.syncnet_T
         self.offset = cfg.data.mel_frame_offset
         self.clips: list[PreparedClip] = []
-        self.unusable: dict[str, str] = {}
         super().__init__(cfg, split)
 
     def build_index(self) -> list[int]:
@@ -118,13 +117,6 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
             self.unusable[name] = "fewer than two windows with picture and sound"
             return
         self.clips.append(PreparedClip(name, folder, mel, starts))
-
-    def explain_empty(self) -> str:
-        reasons = "; ".join(f"{k}: {v}" for k, v in list(self.unusable.items())[:3])
-        return super().explain_empty() + (
-            f" List: {self.cfg.filelist(self.split)}. {len(self.unusable)} clips are not usable"
-            + (f" ({reasons})." if reasons else ".")
-        )
 
     def summary(self) -> dict[str, Any]:
         windows = sum(len(clip.starts) for clip in self.clips)

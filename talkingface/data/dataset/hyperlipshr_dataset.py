@@ -39,7 +39,6 @@ class HyperLipsHRDataset(TalkingFaceDataset):
         self.length = cfg.data.frames
         self.patch = cfg.data.patch if split == "train" else None
         self.process = HyperLipsHRProcess(cfg)
-        self.unusable: dict[str, str] = {}
         super().__init__(cfg, split)
 
     def build_index(self) -> list[_Clip]:
@@ -58,11 +57,6 @@ class HyperLipsHRDataset(TalkingFaceDataset):
             else:
                 self.unusable[name] = f"no {self.length} frames in a row with a face"
         return [clip for clip in clips for _ in range(self.cfg.data.windows_per_clip)]
-
-    def explain_empty(self) -> str:
-        return super().explain_empty() + "".join(
-            f"\n  {name}: {reason}" for name, reason in list(self.unusable.items())[:3]
-        )
 
     def summary(self) -> dict[str, Any]:
         clips = {clip.id for clip in self.index}

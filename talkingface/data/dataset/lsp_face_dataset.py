@@ -94,7 +94,6 @@ class Feature2FaceDataset(TalkingFaceDataset):
     def __init__(self, cfg: Config, split: str) -> None:
         self.size = cfg.model_params.image_size
         self.process = LSPProcess(cfg)
-        self.unusable: dict[str, str] = {}
         super().__init__(cfg, split)
 
     def build_index(self) -> list[tuple[int, int]]:
@@ -116,11 +115,6 @@ class Feature2FaceDataset(TalkingFaceDataset):
             index += [(len(self.clips), int(number)) for number in spread]
             self.clips.append(clip)
         return index
-
-    def explain_empty(self) -> str:
-        return super().explain_empty() + "".join(
-            f"\n  {name}: {reason}" for name, reason in list(self.unusable.items())[:3]
-        )
 
     def summary(self) -> dict[str, Any]:
         pictures = sum(len(clip.landmarks) for clip in self.clips)

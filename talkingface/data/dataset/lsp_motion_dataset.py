@@ -46,7 +46,6 @@ class MotionDataset(TalkingFaceDataset):
 
     def __init__(self, cfg: Config, split: str) -> None:
         self.process = LSPMotionProcess(cfg)
-        self.unusable: dict[str, str] = {}
         super().__init__(cfg, split)
 
     def build_index(self) -> list[tuple[int, int]]:
@@ -87,11 +86,6 @@ class MotionDataset(TalkingFaceDataset):
 
     def targets(self, clip: Any) -> np.ndarray:
         raise NotImplementedError
-
-    def explain_empty(self) -> str:
-        return super().explain_empty() + "".join(
-            f"\n  {name}: {reason}" for name, reason in list(self.unusable.items())[:3]
-        )
 
     def summary(self) -> dict[str, Any]:
         seconds = sum(len(clip) for clip in self.clips) / MOTION_FPS

@@ -95,7 +95,6 @@ class MODADataset(TalkingFaceDataset):
     def __init__(self, cfg: Config, split: str) -> None:
         self.process = MODAMappingProcess(cfg)
         self.bands = {"mel": 80, "apc": cfg.apc.hidden_size}.get(cfg.audio_encoder.kind, 768)
-        self.unusable: dict[str, str] = {}
         super().__init__(cfg, split)
 
     def build_index(self) -> list[tuple[int, int]]:
@@ -129,11 +128,6 @@ class MODADataset(TalkingFaceDataset):
             valid=features.valid,
             fps=features.fps,
             context=self.cfg.audio_encoder.around,
-        )
-
-    def explain_empty(self) -> str:
-        return super().explain_empty() + "".join(
-            f"\n  {name}: {reason}" for name, reason in list(self.unusable.items())[:3]
         )
 
     def summary(self) -> dict[str, Any]:
@@ -272,7 +266,6 @@ class MODAFaCoDataset(TalkingFaceDataset):
 
     def __init__(self, cfg: Config, split: str) -> None:
         self.process = MODAProcess(cfg)
-        self.unusable: dict[str, str] = {}
         super().__init__(cfg, split)
 
     def build_index(self) -> list[int]:
@@ -291,11 +284,6 @@ class MODAFaCoDataset(TalkingFaceDataset):
         mesh = (features.vertices - template.mesh).reshape(len(features), -1)
         lips, eyes = parts["lips"][seen], parts["eyes"][seen]
         return MeshClip(name, lips, eyes, mesh[seen].astype(np.float32), code.reshape(-1))
-
-    def explain_empty(self) -> str:
-        return super().explain_empty() + "".join(
-            f"\n  {name}: {reason}" for name, reason in list(self.unusable.items())[:3]
-        )
 
     def summary(self) -> dict[str, Any]:
         frames = sum(len(clip) for clip in self.clips)

@@ -94,7 +94,6 @@ class MODARendererDataset(TalkingFaceDataset):
     def __init__(self, cfg: Config, split: str) -> None:
         self.size = cfg.model_params.image_size
         self.process = MODAPicturesProcess(cfg)
-        self.unusable: dict[str, str] = {}
         super().__init__(cfg, split)
 
     def build_index(self) -> list[tuple[int, int]]:
@@ -115,11 +114,6 @@ class MODARendererDataset(TalkingFaceDataset):
     def longest(self) -> int:
         """Frames of the longest clip."""
         return max(len(clip) for clip in self.clips)
-
-    def explain_empty(self) -> str:
-        return super().explain_empty() + "".join(
-            f"\n  {name}: {reason}" for name, reason in list(self.unusable.items())[:3]
-        )
 
     def summary(self) -> dict[str, Any]:
         pictures = sum(len(clip) for clip in self.clips)

@@ -41,7 +41,6 @@ class SyncNetDataset(TalkingFaceDataset):
         # Columns of the sounds of all windows.
         self.columns = 4 * (self.length - WINDOW) + AUDIO_STEPS
         self.clips: list[_Clip] = []
-        self.unusable: dict[str, str] = {}
         super().__init__(cfg, split)
 
     def build_index(self) -> list[int]:
@@ -63,11 +62,6 @@ class SyncNetDataset(TalkingFaceDataset):
                 self.unusable[name] = f"no {self.length} frames in a row with face and sound"
         repeats = self.cfg.data.windows_per_clip
         return [number for number in range(len(self.clips)) for _ in range(repeats)]
-
-    def explain_empty(self) -> str:
-        return super().explain_empty() + "".join(
-            f"\n  {name}: {reason}" for name, reason in list(self.unusable.items())[:3]
-        )
 
     def summary(self) -> dict[str, Any]:
         return {"clips": len(self.clips), "unusable": len(self.unusable), "items": len(self)}

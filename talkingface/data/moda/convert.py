@@ -13,7 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from talkingface.data.face.pose import EYE_DISTANCE, canonicalize, face_center
+from talkingface.data.face.pose import (
+    EYE_DISTANCE,
+    canonicalize,
+    decanonicalize,
+    face_center,
+)
 from talkingface.data.media.audio import load_audio, save_wav
 from talkingface.data.media.pictures import encode_jpeg, write_pictures
 from talkingface.data.media.probe import probe
@@ -28,7 +33,6 @@ from talkingface.data.moda.files import (
     TEMPLATE,
     Features,
     Template,
-    posed,
     read_npz,
 )
 from talkingface.errors import DataError
@@ -87,7 +91,7 @@ def convert_clip(source: Path, target: Path, fps: float = _FPS) -> Features:
         headpose=headpose,
         torso=torso,
         torso_valid=seen,
-        landmarks=np.zeros((count, 0, 3)),
+        landmarks=decanonicalize(vertices, headpose, own_center),
         valid=np.ones(count, bool),
         fps=fps,
         image_size=SIDE,
@@ -95,8 +99,6 @@ def convert_clip(source: Path, target: Path, fps: float = _FPS) -> Features:
         eye_dist=EYE_DISTANCE,
         crop=np.array([0, 0, side, side]),
     )
-    found = posed(features, vertices, headpose)
-    features = Features(**{**vars(features), "landmarks": found})
     target.mkdir(parents=True, exist_ok=True)
     features.save(target / FEATURES)
     Template.of(features).save(target / TEMPLATE)
@@ -153,11 +155,7 @@ def _torso(
     if "Shoulders" in content:
         flat = np.asarray(content["Shoulders"], np.float64).reshape(count, 18, 2)
         flat = flat * (SIDE if np.abs(flat).max() < 5 else SIDE / side)
-        face = Features(
-            *(vertices, headpose, np.zeros((count, 18, 3)), np.ones(2, bool), vertices),
-            *(np.ones(count, bool), _FPS, SIDE, own_center, EYE_DISTANCE, np.zeros(4)),
-        )
-        depth = posed(face, vertices, headpose)[..., 2].mean(axis=1)
+        depth = decanonicalize(vertices, headpose, own_center)[..., 2].mean(axis=1)
         points = np.concatenate([flat, np.tile(depth[:, None, None], (1, 18, 1))], axis=2)
         torso = canonicalize(points, headpose, own_center)
     elif (source / BILLBOARD).is_file():

@@ -6,6 +6,7 @@ taken out; ``H`` is the pose that puts it back in.
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -200,7 +201,5 @@ def read_npz(path: Path) -> dict[str, Any]:
     try:
         with np.load(path) as content:
             return {name: content[name] for name in content.files}
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is damaged: {error}. Run the stage preprocess again.") from error
-    except Exception as error:  # zipfile.BadZipFile is no ValueError
-        raise DataError(f"{path} is no npz file: {error}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,18 +67,33 @@ def with_context(features: np.ndarray, start: int, stop: int, frames: int) -> np
     return np.asarray(found, np.float32).reshape(stop - start, -1)
 
 
+class Hearing:
+    """A wav2vec2 that is asked for a number of frames.
+
+    Args:
+        at: (encoder, wave (B,N), frames) -> (B,frames,D).
+    """
+
+    def __init__(self, encoder: nn.Module, at: Callable[..., Any]) -> None:
+        self.encoder, self._at = encoder.eval(), at
+
+    def parameters(self) -> Iterator[Any]:
+        return self.encoder.parameters()
+
+    def __call__(self, wave: Any, count: int) -> Any:
+        return self._at(self.encoder, wave, count)
+
+
 class SoundFeatures:
     """Makes the features of whole sounds.
 
     Args:
         kind: ``mel``, ``apc`` or ``wav2vec2``.
-        network: gives the APC or wav2vec2 when it is needed.
+        network: gives the APC, or wav2vec2 as :class:`Hearing`, when it is needed.
         id: of the network's weights, so that cached features of others are not mistaken for these.
     """
 
-    def __init__(
-        self, kind: str, network: Callable[[], nn.Module] | None = None, id: str = ""
-    ) -> None:
+    def __init__(self, kind: str, network: Callable[[], Any] | None = None, id: str = "") -> None:
         self.kind, self._network = kind, network
         self.id = "-".join(part for part in (kind, id, f"v{_VERSION}") if part)
 

@@ -8,6 +8,13 @@ from pydantic import Field, model_validator
 
 from talkingface.config.schema import ModelConfig, Section
 from talkingface.data.lsp.motion import check_amplifier
+from talkingface.model.audio_driven_talkingface.painter_config import (
+    PainterData,
+    PainterInfer,
+    PainterLoss,
+    PainterNetwork,
+    PainterWeights,
+)
 
 
 class APCNetwork(Section):
@@ -183,82 +190,16 @@ class Audio2HeadposeConfig(ModelConfig):
     )
 
 
-class Feature2FaceNetwork(Section):
-    """Sizes of generator and discriminator; the defaults are the official ones."""
-
-    image_size: Literal[64, 128, 256, 512] = Field(512, description="Side of the pictures.")
-    size: Literal["normal", "large", "small"] = Field(
-        "normal",
-        description="normal and large: residual U-Nets of the official people; small: plain "
-        "pix2pix U-Net, which cannot run upstream.",
-    )
-    ngf: int = Field(64, ge=4, description="First channels of the generator.")
-    n_downsample: int | None = Field(
-        None, ge=5, le=8, description="Levels of the U-Net; null: log2(image_size) - 1."
-    )
-    ndf: int = Field(64, ge=4, description="First channels of the discriminator.")
-    num_d: int = Field(2, ge=1, le=4, description="Scales of the discriminator.")
-    n_layers_d: int = Field(3, ge=1, le=5, description="Layers of each discriminator.")
-
-    @property
-    def levels(self) -> int:
-        return self.n_downsample or self.image_size.bit_length() - 2
-
-    @model_validator(mode="after")
-    def _fits(self) -> Feature2FaceNetwork:
-        if 2 ** (self.levels + 1) > self.image_size:
-            raise ValueError(
-                f"n_downsample={self.levels} leaves one pixel of {self.image_size} px, which batch "
-                f"normalisation cannot use; at most {self.image_size.bit_length() - 2}"
-            )
-        return self
-
-
-class Feature2FaceData(Section):
-    """Training items."""
-
-    frames_per_clip: int | None = Field(
-        None, ge=1, description="Pictures drawn from each clip per epoch; null: all."
-    )
-
-
-class Feature2FaceLoss(Section):
-    """Weights of the losses (official values)."""
-
-    gan_wt: float = Field(1.0, ge=0, description="LSGAN; 0 builds no discriminator.")
-    l1_wt: float = Field(100.0, ge=0, description="L1.")
-    vgg_wt: float = Field(10.0, ge=0, description="VGG19 features; used when weights.vgg is found.")
-    style_wt: float = Field(10.0, ge=0, description="Gram matrices of the same features.")
-    feature_matching_wt: float = Field(10.0, ge=0, description="Features of the discriminator.")
-
-
-class Feature2FaceWeights(Section):
-    """Pretrained helpers."""
-
-    vgg: str | None = Field("auto", description="torchvision VGG19 state_dict, auto, or null.")
-
-
-class Feature2FaceInfer(Section):
-    """Generation."""
-
-    batch_size: int = Field(8, ge=1, description="Frames generated together.")
-    crf: int = Field(18, ge=0, le=40, description="H.264 quality of the videos; lower is better.")
-
-
 class Feature2FaceConfig(ModelConfig):
     """Keys of Feature2Face."""
 
     fps: float = Field(25.0, gt=0, le=60, description="Rate of the videos that are written.")
     person: PersonSection = Field(default_factory=PersonSection, description="Preparation.")
-    model_params: Feature2FaceNetwork = Field(
-        default_factory=Feature2FaceNetwork, description="Networks."
-    )
-    data: Feature2FaceData = Field(default_factory=Feature2FaceData, description="Training items.")
-    loss: Feature2FaceLoss = Field(default_factory=Feature2FaceLoss, description="Loss weights.")
-    weights: Feature2FaceWeights = Field(
-        default_factory=Feature2FaceWeights, description="Helpers."
-    )
-    infer: Feature2FaceInfer = Field(default_factory=Feature2FaceInfer, description="Generation.")
+    model_params: PainterNetwork = Field(default_factory=PainterNetwork, description="Networks.")
+    data: PainterData = Field(default_factory=PainterData, description="Training items.")
+    loss: PainterLoss = Field(default_factory=PainterLoss, description="Loss weights.")
+    weights: PainterWeights = Field(default_factory=PainterWeights, description="Helpers.")
+    infer: PainterInfer = Field(default_factory=PainterInfer, description="Generation.")
 
 
 class LLESection(Section):
@@ -299,7 +240,7 @@ class MotionPost(Section):
         return self
 
 
-class PortraitInfer(Feature2FaceInfer):
+class PortraitInfer(PainterInfer):
     """Generation."""
 
     lle: LLESection = Field(default_factory=LLESection, description="Manifold projection.")
@@ -331,8 +272,8 @@ class LiveSpeechPortraitsConfig(ModelConfig):
     fps: float = Field(25.0, gt=0, le=60, description="Rate of the videos that are written.")
     apc: APCNetwork = Field(default_factory=APCNetwork, description="Speech encoder.")
     person: PersonSection = Field(default_factory=PersonSection, description="Preparation.")
-    model_params: Feature2FaceNetwork = Field(
-        default_factory=Feature2FaceNetwork,
+    model_params: PainterNetwork = Field(
+        default_factory=PainterNetwork,
         description="Size of an official Feature2Face; trained ones know theirs.",
     )
     weights: PortraitWeights = Field(default_factory=PortraitWeights, description="Parts.")

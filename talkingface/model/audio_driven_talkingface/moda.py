@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from talkingface.data.face.topology import INNER_LIP_BOTTOM, INNER_LIP_TOP, MODA_MOUTH
 from talkingface.data.moda.files import OFFICIAL_SIDE, SIDE
-from talkingface.errors import WeightsError
 from talkingface.model.abstract_talkingface import AbstractTalkingFace, FrozenNetwork
 from talkingface.model.audio_driven_talkingface.apc_networks import apc_helper
 from talkingface.model.audio_driven_talkingface.moda_networks import (
@@ -22,6 +21,7 @@ from talkingface.model.audio_driven_talkingface.moda_networks import (
     wav2vec2,
 )
 from talkingface.model.layers.windows import map_windows
+from talkingface.model.weights import missing_units
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -156,11 +156,7 @@ class MODA(AbstractTalkingFace):
             )
             return made
         if self.norm_stats is None:
-            raise WeightsError(
-                f"These weights of {self.cfg.model} come without the units of their outputs "
-                "(norm_stats). Take the .ckpt of the run, or keep weights.json beside the weights; "
-                "official weights need model_params.std_mode=none."
-            )
+            raise missing_units(self.cfg.model)
         stats = self.norm_stats
         return {
             "lips": torch.tensor([stats["lips"]]),

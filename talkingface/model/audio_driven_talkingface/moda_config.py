@@ -10,6 +10,13 @@ from pydantic import Field, model_validator
 
 from talkingface.config.schema import ModelConfig, Section
 from talkingface.model.audio_driven_talkingface.lsp_config import APCNetwork
+from talkingface.model.audio_driven_talkingface.painter_config import (
+    PainterData,
+    PainterInfer,
+    PainterLoss,
+    PainterNetwork,
+    PainterWeights,
+)
 from talkingface.utils.paths import resolve
 
 # Of wav2vec2-base, whose shape the network has.
@@ -275,26 +282,13 @@ class TPESection(Section):
     )
 
 
-class RendererNetwork(Section):
+class RendererNetwork(PainterNetwork):
     """Sizes of generator and discriminator; the defaults are the official ones."""
 
-    image_size: Literal[64, 128, 256, 512] = Field(512, description="Side of the pictures.")
-    size: Literal["small", "normal", "large"] = Field("normal", description="Kind of the U-Net.")
-    ngf: int = Field(64, ge=4, description="First channels of the generator.")
-    n_downsample: int | None = Field(
-        None, ge=4, le=8, description="Levels of the U-Net; null: log2(image_size) - 1."
-    )
     n_ref: int = Field(1, ge=1, le=4, description="Reference pictures of the person.")
     tpe: TPESection | None = Field(
         default_factory=TPESection, description="Code of the time; null: none (ablation)."
     )
-    ndf: int = Field(64, ge=4, description="First channels of the discriminator.")
-    num_d: int = Field(2, ge=1, le=4, description="Scales of the discriminator.")
-    n_layers_d: int = Field(3, ge=1, le=5, description="Layers of each discriminator.")
-
-    @property
-    def levels(self) -> int:
-        return self.n_downsample or self.image_size.bit_length() - 2
 
     @property
     def conditions(self) -> int:
@@ -302,56 +296,21 @@ class RendererNetwork(Section):
         time = 0 if self.tpe is None else 1 + 2 * self.tpe.n_freq
         return 3 + 3 * self.n_ref + time
 
-    @model_validator(mode="after")
-    def _fits(self) -> RendererNetwork:
-        if 2 ** (self.levels + 1) > self.image_size:
-            raise ValueError(
-                f"n_downsample={self.levels} leaves one pixel of {self.image_size} px, which batch "
-                f"normalisation cannot use; at most {self.image_size.bit_length() - 2}"
-            )
-        return self
 
-
-class RendererData(Section):
-    """Training items."""
-
-    frames_per_clip: int | None = Field(
-        None, ge=1, description="Pictures drawn from each clip per epoch; null: all."
-    )
-
-
-class RendererLoss(Section):
+class RendererLoss(PainterLoss):
     """Weights of the losses (those of Live Speech Portraits, whose renderer this is)."""
 
-    gan_wt: float = Field(1.0, ge=0, description="LSGAN; 0 builds no discriminator.")
-    l1_wt: float = Field(100.0, ge=0, description="L1.")
     mouth_wt: float = Field(0.0, ge=0, description="More L1 around the mouth (ours).")
-    vgg_wt: float = Field(10.0, ge=0, description="VGG19 features; used when weights.vgg is found.")
-    style_wt: float = Field(10.0, ge=0, description="Gram matrices of the same features.")
-    feature_matching_wt: float = Field(10.0, ge=0, description="Features of the discriminator.")
-
-
-class RendererWeights(Section):
-    """Pretrained helpers."""
-
-    vgg: str | None = Field("auto", description="torchvision VGG19 state_dict, auto, or null.")
-
-
-class RendererInfer(Section):
-    """Generation."""
-
-    batch_size: int = Field(8, ge=1, description="Frames generated together.")
-    crf: int = Field(18, ge=0, le=40, description="H.264 quality of the videos; lower is better.")
 
 
 class MODARendererConfig(MODABase):
     """Keys of MODARenderer."""
 
     model_params: RendererNetwork = Field(default_factory=RendererNetwork, description="Networks.")
-    data: RendererData = Field(default_factory=RendererData, description="Training items.")
+    data: PainterData = Field(default_factory=PainterData, description="Training items.")
     loss: RendererLoss = Field(default_factory=RendererLoss, description="Loss weights.")
-    weights: RendererWeights = Field(default_factory=RendererWeights, description="Helpers.")
-    infer: RendererInfer = Field(default_factory=RendererInfer, description="Generation.")
+    weights: PainterWeights = Field(default_factory=PainterWeights, description="Helpers.")
+    infer: PainterInfer = Field(default_factory=PainterInfer, description="Generation.")
 
 
 class SmoothSection(Section):
@@ -400,7 +359,7 @@ class PortraitMotion(Section):
         return self
 
 
-class PortraitInfer(RendererInfer):
+class PortraitInfer(PainterInfer):
     """Generation."""
 
     motion: PortraitMotion = Field(default_factory=PortraitMotion, description="Motion.")

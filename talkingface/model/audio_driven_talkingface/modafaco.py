@@ -11,9 +11,9 @@ from torch import Tensor
 
 from talkingface.data.face.topology import MODA_EYES, MODA_MOUTH
 from talkingface.data.moda.files import OFFICIAL_SIDE
-from talkingface.errors import WeightsError
 from talkingface.model.abstract_talkingface import AbstractTalkingFace
 from talkingface.model.audio_driven_talkingface.moda_networks import FaCoDiscriminator, FaCoNet
+from talkingface.model.weights import missing_units
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -83,11 +83,7 @@ class MODAFaCo(AbstractTalkingFace):
         if self.cfg.model_params.std_mode == "none":
             return dict.fromkeys(("lips", "eyes", "mesh"), float(OFFICIAL_SIDE))
         if self.norm_stats is None:
-            raise WeightsError(
-                f"These weights of {self.cfg.model} come without the units of their values "
-                "(norm_stats). Take the .ckpt of the run, or keep weights.json beside the weights; "
-                "official weights need model_params.std_mode=none."
-            )
+            raise missing_units(self.cfg.model)
         return self.norm_stats
 
     def _standardised(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
