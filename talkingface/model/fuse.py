@@ -6,16 +6,20 @@ import copy
 
 import torch
 from torch import nn
+from torch.nn.utils import remove_spectral_norm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 from talkingface.model.layers.hyper_conv import HyperConv
 
 
 def optimize_for_inference(net: nn.Module) -> nn.Module:
-    """Copy ``net`` in evaluation mode with BatchNorms folded and channels_last weights.
+    """Copy ``net`` in evaluation mode with norms folded and channels_last weights.
 
     A BatchNorm with fixed statistics is a scale and a shift per channel, which the convolution in
-    front of it absorbs; channels_last is the layout that CPU convolutions work in. The outputs
+    front of it absorbs; a spectral norm with fixed vectors is a factor of the weights; modules with
+    a ``fuse_for_inference`` of their own do what they can; channels_last is the layout that CPU
+    convolutions work in. The outputs
     differ from those of ``net.eval()`` by rounding only, usually below 1e-5 on images in 0..1. The
     copy has other keys than the original: save the original, not the copy.
 
@@ -26,8 +30,22 @@ def optimize_for_inference(net: nn.Module) -> nn.Module:
         A copy of the same class on the same device, without gradients.
     """
     fast = copy.deepcopy(net).eval().requires_grad_(False)
+    _fold_spectral_norms(fast)
     _fold_batch_norms(fast)
+    for module in list(fast.modules()):
+        if hasattr(module, "fuse_for_inference"):
+            module.fuse_for_inference()
+    fast.requires_grad_(False)
     return fast.to(memory_format=torch.channels_last)
+
+
+def _fold_spectral_norms(net: nn.Module) -> None:
+    """Write the weights that the hooks would compute at every call."""
+    for module in net.modules():
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, SpectralNorm):
+                remove_spectral_norm(module, hook.name)
+                break
 
 
 def _fold_batch_norms(module: nn.Module) -> None:

@@ -1,0 +1,1 @@
+"""What HeadGAN needs to know of clips: face model, geometry, voice, files."""
