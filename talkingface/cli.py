@@ -82,7 +82,7 @@ _FLAGS = {
 _OPTIONS = {
     *("explain", "videos", "audio", "source", "output", "checkpoint", "config_files"),
     *("fetch", "recipe", "evaluate_videos", "reference", "models", "datasets", "baseline"),
-    *("verify", "convert"),
+    *("verify", "convert", "driver"),
 }
 _TEXT_KEYS = {"model", "dataset", "preset", "plugin_path"}
 
@@ -255,6 +255,7 @@ _OWNERS = {
     "videos": ("prepare",),
     "audio": ("infer", "live"),
     "source": ("infer", "live"),
+    "driver": ("infer",),
     "checkpoint": ("infer", "live"),
     "output": ("infer", "live", "convert", "evaluate_videos", "benchmark"),
     "reference": ("evaluate_videos",),

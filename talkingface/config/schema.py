@@ -67,10 +67,18 @@ class OptimSection(Section):
     """How networks are optimised."""
 
     betas: tuple[float, float] = Field((0.9, 0.999), description="Adam's two decay rates.")
-    scheduler: Literal["none", "cosine", "linear", "step", "plateau"] = Field(
+    scheduler: Literal["none", "cosine", "linear", "step", "plateau", "epochs"] = Field(
         "none",
         description="Learning-rate schedule. cosine and linear fall to zero at the end of the run; "
-        "plateau watches valid_metric.",
+        "plateau watches valid_metric; epochs stays for constant_epochs and then falls by equal "
+        "steps, one per epoch.",
+    )
+    constant_epochs: int = Field(
+        0, ge=0, description="scheduler=epochs: epochs at the full rate; the others fall."
+    )
+    zero_last: bool = Field(
+        False,
+        description="scheduler=epochs: the last epoch has rate 0, as HeadGAN's official code.",
     )
     warmup_steps: int = Field(0, ge=0, description="Steps of linear warm-up from zero.")
     step_size: int = Field(10, ge=1, description="scheduler=step: epochs between two decays.")
@@ -230,7 +238,7 @@ class OverallConfig(Section):
         default_factory=dict, description="Settings per metric, e.g. metric_params.SSIM.kind."
     )
     baselines: NameList = Field(
-        ["real", "copy_reference", "shuffled_audio", "first_stage"],
+        ["real", "copy_reference", "shuffled_audio", "first_stage", "warped", "other_driver"],
         description="Rows beside the model's own in the result table, where they make sense.",
     )
     eval_clips: int | None = Field(None, ge=1, description="Evaluate only the first n test clips.")
@@ -258,6 +266,16 @@ class ModelConfig(Section):
         """What a configuration needs and is not there, each with a way out; asked before any slow
         work."""
         return []
+
+
+class PersonName(Section):
+    """Who is in the pictures."""
+
+    name: str | None = Field(
+        None,
+        pattern=r"^[^/\\.][^/\\]*$",
+        description="All clips show this person; null: the speaker that their names tell.",
+    )
 
 
 class FaceSection(Section):

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -59,6 +59,10 @@ class Pipeline(ABC):
     sources_by_name: bool = False
     # Whether the model draws random numbers; then generate() takes a ``seed`` too.
     stochastic: bool = False
+    # Whether it also generates without a given sound; then there is own_sound().
+    audio_optional: bool = False
+    # Video whose face moves that of the source, for pipelines that can use one.
+    driver: Path | None = None
     # Whether the source's preparation shows a bar: as the rendering that asks for it.
     show_progress: str | bool = False
 
@@ -86,6 +90,15 @@ class Pipeline(ABC):
         A ``stochastic`` pipeline has ``seed: int | None = None`` as well: equal seeds give equal
         frames, other seeds other ones.
         """
+
+    @classmethod
+    def implied(cls, options: Mapping[str, str]) -> dict[str, Any]:
+        """Configuration keys that options of ``--infer`` imply, unless they are given."""
+        return {}
+
+    def own_sound(self, source: Path, driver: Path | None = None) -> np.ndarray:
+        """Mono 16 kHz samples for a source without a given sound (``audio_optional``)."""
+        raise NotImplementedError(f"{type(self).__name__} needs a sound")
 
     def reference(self, clip: Clip, folder: Path) -> Clip:
         """The real video and sound that generated ones are compared with.

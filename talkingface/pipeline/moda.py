@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +11,15 @@ import numpy as np
 import torch
 
 from talkingface.data.clips import Clip
-from talkingface.data.dataprocess.base import IMPORTED
 from talkingface.data.dataprocess.moda_process import MODAPicturesProcess, crop_frames
 from talkingface.data.dataset.moda_renderer_dataset import references
-from talkingface.data.media.audio import load_audio
 from talkingface.data.media.pictures import PictureReader, signed
-from talkingface.data.media.writer import VideoWriter
 from talkingface.data.moda.drawing import draw_condition
 from talkingface.data.moda.files import FEATURES, PICTURES, SOUND, TEMPLATE, Features, Template
-from talkingface.errors import DataError
 from talkingface.model.fuse import optimize_for_inference
 from talkingface.pipeline.base import SAMPLE_RATE, Pipeline
 from talkingface.pipeline.moda_motion import PortraitMotion, Speaker
+from talkingface.pipeline.sources import SourceStore, write_reference
 from talkingface.utils.paths import resolve
 
 if TYPE_CHECKING:
@@ -73,24 +66,18 @@ class MODAPipeline(Pipeline):
         self.size = renderer.cfg.model_params.image_size
         self.network = optimize_for_inference(renderer.network.to(device))
         self.process = MODAPicturesProcess(cfg)
-
-    @cached_property
-    def _clips(self) -> dict[Path, Clip]:
-        from talkingface.data.clips import discover_clips
-
-        found = discover_clips(self.cfg.data_dir, self.cfg.clips, quiet=True)
-        return {clip.path.resolve(): clip for clip in found}
+        self.store = SourceStore(cfg, self.process, PICTURES)
 
     def prepare(self, source: Path) -> MODASource:
         source = resolve(source)
-        clip = self._clips.get(source.resolve())
-        if clip is not None and self._is_prepared(clip):
+        clip = self.store.clip_of(source)
+        if clip is not None:
             folder = self.process.homes(clip.id)[0]
             if not (folder / PICTURES).is_file():
                 self.process.write_pictures(clip, Features.read(folder / FEATURES))
             template = self.process.template(clip.id, self._template)
         else:
-            folder = self._prepared(source)
+            folder = self.store.prepared(source)
             template = Template.read(folder / TEMPLATE)
             if self._template == "subject" and self.cfg.person.name:
                 template = self.process.of_person(template, self.cfg.person.name)
@@ -99,53 +86,18 @@ class MODAPipeline(Pipeline):
         pictures = references(PictureReader(folder / PICTURES), features, self.size, n_ref)
         return MODASource(folder, features, template, pictures)
 
-    def _is_prepared(self, clip: Clip) -> bool:
-        """Whether a clip of the dataset was prepared with these settings from this very video."""
-        good, _ = self.process.select([clip.id])
-        if not good:
-            return False
-        known = self.process.read_marker(clip.id)["fingerprint"]
-        imported = known["processor"] == IMPORTED
-        return imported or known["inputs"] == self.process.fingerprint(clip)["inputs"]
-
     @property
     def _template(self) -> str:
         """Which template the motion refers to."""
         return "clip"
 
-    def _prepared(self, source: Path) -> Path:
-        """Folder of a source outside the dataset, made on its first use."""
-        if not source.is_file():
-            raise DataError(f"The source {source} does not exist.")
-        facts = source.stat()
-        state = [str(source.resolve()), facts.st_size, facts.st_mtime_ns]
-        key = hashlib.sha256(json.dumps([*state, self.process.settings_hash()]).encode())
-        folder = self.process.folder / ".sources" / f"{source.stem}-{key.hexdigest()[:10]}"
-        if not (folder / PICTURES).is_file():
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            try:
-                self.process.prepare_source(source, folder)
-            except BaseException:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
-        return folder
-
     def reference(self, clip: Clip, folder: Path) -> Clip:
         """The real clip in its crop, as the generated one shows it."""
         source = self.prepare(clip.path)
-        features = source.features
-        facts = [features.start, len(features), features.fps, features.crop.tolist(), self.size]
-        name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8]
-        path = folder / f"{clip.id}-{name}.mp4"
-        sound = source.folder / SOUND
-        if not path.is_file():
-            heard = (load_audio(sound, SAMPLE_RATE), SAMPLE_RATE)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with VideoWriter(path, self.cfg.fps, audio=heard, crf=10) as writer:
-                for frame in crop_frames(clip, features, self.size):
-                    writer.write(frame)
-        return replace(clip, path=path, audio=sound)
+        own = source.features
+        facts = [own.start, len(own), own.fps, own.crop.tolist(), self.size]
+        frames = crop_frames(clip, own, self.size)
+        return write_reference(clip, folder, facts, frames, source.folder / SOUND, self.cfg.fps)
 
     @torch.inference_mode()
     def paint(

@@ -44,12 +44,16 @@ ROW_TITLES = {
     "copy_reference": "copy reference",
     "shuffled_audio": "shuffled audio",
     "first_stage": "first stage enlarged",
+    "warped": "warped reference",
+    "other_driver": "another clip's motion",
 }
 
 # What a pipeline may put in place of its model, and how it is described.
 REPLACEMENTS = {
     "first_stage": "the stage before {model} alone, enlarged",
     "copy_reference": "the reference picture instead of the network of {model}",
+    "warped": "the reference picture moved by the flow of {model}, not drawn anew",
+    "other_driver": "{model} driven by another clip",
 }
 
 SAMPLE_SEEDS = (1, 2, 3, 4)  # of the further samples for Div; every other video has seed 0

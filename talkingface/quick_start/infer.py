@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from talkingface.config.config import Config, load_config
 from talkingface.data.clips import VIDEO_SUFFIXES
@@ -14,6 +14,9 @@ from talkingface.quick_start.run_dir import newest_checkpoint
 from talkingface.registry import get_registry
 from talkingface.utils.logs import setup_logging
 from talkingface.utils.paths import project_root, resolve, shown
+
+if TYPE_CHECKING:
+    from talkingface.pipeline.base import Pipeline
 
 log = logging.getLogger(__name__)
 
@@ -24,13 +27,21 @@ def infer_command(
     options: Mapping[str, str], config: Mapping[str, Any], config_files: list[str]
 ) -> int:
     """Run ``--infer``; see the help text for its options. Returns the exit status."""
+    kind = _pipeline_class(options, config, config_files)
     for key in ("audio", "source"):
-        if not options.get(key):
+        if not options.get(key) and not (key == "audio" and kind and kind.audio_optional):
             raise ConfigError(f"--infer needs --{key}=<file>")
+    if options.get("driver") and not (kind and kind.audio_optional):
+        raise ConfigError("--driver is for models whose faces a video drives, e.g. HeadGAN")
     source = Path(options["source"]).expanduser()
-    if not source.exists() and not _takes_names(options, config, config_files):
+    if not source.exists() and not (kind and kind.sources_by_name):
         _existing(str(source), "source")
-    sounds = list_sounds(_existing(options["audio"], "audio"))
+    driver = _existing(options["driver"], "driver") if options.get("driver") else None
+    sounds: list[Path | None] = [None]
+    if options.get("audio"):
+        sounds = list(list_sounds(_existing(options["audio"], "audio")))
+    if kind is not None:
+        config = {**kind.implied(options), **config}
     cfg, checkpoint = configure(options, config, config_files)
     setup_logging(cfg.log_level)
 
@@ -46,14 +57,18 @@ def infer_command(
         load_model_weights(model, checkpoint, cfg.trust_checkpoint)
         log.info("%s with %s", cfg.model, shown(checkpoint))
     pipeline = build_pipeline(cfg, model.eval(), choose_device(cfg.device))
+    pipeline.driver = driver
     failed = []
-    plan = plan_outputs(sounds, source, options.get("output"), cfg)
-    if source.resolve() in {target.resolve() for _, target in plan}:
-        raise ConfigError(f"--output would replace the source {source}; choose another name")
+    plan = plan_outputs(sounds, source, options.get("output"), cfg, driver)
+    for used in (source, driver):
+        if used is not None and used.resolve() in {target.resolve() for _, target in plan}:
+            raise ConfigError(f"--output would replace {used}; choose another name")
     for sound, target in plan:
         try:
+            pipeline.show_progress = cfg.show_progress
+            heard = pipeline.own_sound(source, driver) if sound is None else sound
             done = pipeline.render(
-                source, sound, target, seed=cfg.seed, show_progress=cfg.show_progress
+                source, heard, target, seed=cfg.seed, show_progress=cfg.show_progress
             )
         except TalkingFaceError as error:
             if len(sounds) == 1:
@@ -74,17 +89,17 @@ def infer_command(
     return 0
 
 
-def _takes_names(
+def _pipeline_class(
     options: Mapping[str, str], config: Mapping[str, Any], config_files: list[str]
-) -> bool:
-    """Whether the source may be the name of a prepared person, and need not be a file."""
+) -> type[Pipeline] | None:
+    """The pipeline of the chosen model, before anything is built; None where that is not known."""
     try:
         cfg, _ = configure(options, config, config_files)
-    except TalkingFaceError:  # the missing file is the first thing to be told
-        return False
+    except TalkingFaceError:  # a missing file is the first thing to be told
+        return None
     if not cfg.model_entry.target("pipeline"):
-        return False
-    return cfg.registry.resolve(cfg.model_entry, "pipeline").sources_by_name
+        return None
+    return cfg.registry.resolve(cfg.model_entry, "pipeline")
 
 
 def _existing(text: str, key: str) -> Path:
@@ -114,8 +129,12 @@ def list_sounds(path: Path) -> list[Path]:
 
 
 def plan_outputs(
-    sounds: list[Path], source: Path, output: str | None, cfg: Config
-) -> list[tuple[Path, Path]]:
+    sounds: list[Path | None],
+    source: Path,
+    output: str | None,
+    cfg: Config,
+    driver: Path | None = None,
+) -> list[tuple[Path | None, Path]]:
     """Sound and target of each video. With many sounds ``--output`` is a folder."""
     default = resolve(cfg.results_dir) / cfg.model / "infer"
     if len(sounds) == 1 and output and Path(output).suffix:
@@ -123,6 +142,9 @@ def plan_outputs(
     folder = Path(output).expanduser() if output else default
     if folder.suffix and len(sounds) > 1:
         raise ConfigError(f"--output={output} must be a folder: there are {len(sounds)} sounds")
+    if sounds == [None]:
+        name = driver.stem if driver else cfg.infer.mode
+        return [(None, folder / f"{source.stem}_{name}.mp4")]
     plan: dict[Path, Path] = {}
     for sound in sounds:  # sounds that share a name keep their suffix in it
         target = folder / f"{source.stem}_{sound.stem}.mp4"

@@ -78,9 +78,17 @@ def restore_networks(model: AbstractTalkingFace, state: Mapping[str, Any], avera
 
 
 def plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that JSON can hold."""
-    return {
-        key: value
-        for key, value in values.items()
-        if isinstance(value, (bool, int, float, str, list, dict, type(None)))
-    }
+    """Those that JSON can hold; tensors as lists."""
+    known = {key: _plain(value) for key, value in values.items()}
+    return {key: value for key, value in known.items() if value is not _OPAQUE}
+
+
+_OPAQUE = object()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return plain_values(value)
+    return value if isinstance(value, (bool, int, float, str, list, type(None))) else _OPAQUE

@@ -53,12 +53,13 @@ class Schedule:
     def __init__(self, cfg: Config, total_steps: int, steps_per_epoch: int) -> None:
         self.options = cfg.optim
         self.total_steps = max(total_steps, 1)
+        self.epochs = cfg.epochs
         self.steps_per_epoch = max(steps_per_epoch, 1)
         self.plateau_factor = 1.0
         self.bad_validations = 0
 
-    def factor(self, step: int) -> float:
-        """Factor of the initial learning rate at a step (0-based)."""
+    def factor(self, step: int, epoch: int = 0) -> float:
+        """Factor of the initial learning rate at a step (0-based) of an epoch (0-based)."""
         options = self.options
         if options.warmup_steps and step < options.warmup_steps:
             return (step + 1) / options.warmup_steps
@@ -68,13 +69,19 @@ class Schedule:
             return 0.5 * (1 + math.cos(math.pi * share))
         if options.scheduler == "linear":  # pix2pix: constant for one half, then falling to zero
             return min(1.0, 2 * (1 - share))
+        if options.scheduler == "epochs":
+            falling = self.epochs - options.constant_epochs
+            late = max(0, epoch + 1 - options.constant_epochs)
+            return max(0.0, 1 - late / max(falling + (not options.zero_last), 1))
         if options.scheduler == "step":
             return options.gamma ** (step // self.steps_per_epoch // options.step_size)
         return self.plateau_factor
 
-    def apply(self, optimizers: dict[str, Any], base: dict[str, list[float]], step: int) -> None:
+    def apply(
+        self, optimizers: dict[str, Any], base: dict[str, list[float]], step: int, epoch: int = 0
+    ) -> None:
         """Set the learning rates for a step."""
-        factor = self.factor(step)
+        factor = self.factor(step, epoch)
         for name, optimizer in optimizers.items():
             for group, rate in zip(optimizer.param_groups, base[name], strict=True):
                 group["lr"] = rate * factor

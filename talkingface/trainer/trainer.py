@@ -73,6 +73,17 @@ class _Progress:
     best: dict[str, Any] = field(default_factory=dict)
 
 
+def epoch_batches(loader: DataLoader, epochs: int) -> list[int]:
+    """Batches of each epoch, at least one; some datasets begin with short epochs."""
+    before, start = loader.sampler.epoch, loader.sampler.start
+    found = []
+    for epoch in range(epochs):
+        loader.sampler.set_position(epoch, 0)
+        found.append(max(len(loader), 1))
+    loader.sampler.set_position(before, start)
+    return found
+
+
 class Trainer:
     """Trains a model.
 
@@ -215,9 +226,9 @@ class Trainer:
             StageError: too many batches with NaN.
         """
         accumulate = self.cfg.optim.accumulate
-        batches = max(len(train_data), 1)
-        steps_per_epoch = -(-batches // accumulate)
-        total = self.cfg.max_steps or self.cfg.epochs * steps_per_epoch
+        steps = [-(-n // accumulate) for n in epoch_batches(train_data, self.cfg.epochs)]
+        steps_per_epoch = steps[0] if steps else 1
+        total = self.cfg.max_steps or sum(steps)
         self._setup(steps_per_epoch, total)
         started = time.monotonic()
         before = self.progress.seconds
@@ -273,7 +284,8 @@ class Trainer:
             True when the deadline has passed.
         """
         p = self.progress
-        batches = len(loader)  # of a whole epoch: the sampler's start is 0 here
+        loader.sampler.set_position(p.epoch, 0)
+        batches = len(loader)  # of the whole epoch
         loader.sampler.set_position(p.epoch, p.batch_in_epoch * loader.batch_size)
         self.model.train()
         self.meter.clear()
@@ -340,7 +352,7 @@ class Trainer:
             self._skip(batch, "the batch holds NaN or infinite values")
             return False
         batch = self.runtime.to_device(batch)
-        self.schedule.apply(self.optimizers, self.base_rates, p.global_step)
+        self.schedule.apply(self.optimizers, self.base_rates, p.global_step, p.epoch)
         self.model.share_done = p.global_step / self.total_steps
         everything = [getattr(self.model, name) for name in self.optimizers]
         with self.runtime.no_sync(everything, not boundary):

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -72,28 +72,47 @@ class TalkingFaceDataset(Dataset, ABC):
     def __len__(self) -> int:
         return len(self.index)
 
+    def epoch_length(self, epoch: int) -> int:
+        """Items of a training epoch; other than ``len`` where epochs grow."""
+        return len(self)
+
+    def entry(self, epoch: int, position: int) -> Any:
+        """Entry of the index that is the item ``position`` of an epoch."""
+        return self.index[position]
+
     def __getitem__(self, key: ItemKey) -> dict[str, Any]:
         epoch, position = key if isinstance(key, tuple) else (0, int(key))
         rng = item_rng(self.cfg.seed, self.split, epoch, position)
-        return self.load_item(self.index[position], rng)
+        return self.load_item(self.entry(epoch, position), rng)
 
 
 class ResumableSampler(Sampler):
     """Yields ``(epoch, index)``; the order of an epoch is a permutation seeded by (seed, epoch).
 
     Args:
-        length: number of items.
+        length: number of items, or a function of the epoch.
         start: items of the first epoch that were used before a resume; they are skipped here, not
             loaded and thrown away.
     """
 
     def __init__(
-        self, length: int, *, seed: int, shuffle: bool, rank: int = 0, world: int = 1
+        self,
+        length: int | Callable[[int], int],
+        *,
+        seed: int,
+        shuffle: bool,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
-        self.length, self.seed, self.shuffle = length, seed, shuffle
+        self._length, self.seed, self.shuffle = length, seed, shuffle
         self.rank, self.world = rank, world
         self.epoch = 0
         self.start = 0
+
+    @property
+    def length(self) -> int:
+        """Items of the current epoch."""
+        return self._length(self.epoch) if callable(self._length) else self._length
 
     def set_position(self, epoch: int, start: int = 0) -> None:
         self.epoch, self.start = epoch, start
@@ -126,8 +145,9 @@ def build_loader(
     cannot train on a single item.
     """
     batch = cfg.batch_size if train else cfg.eval_batch_size
+    length = dataset.epoch_length if train else len(dataset)
     sampler = ResumableSampler(
-        len(dataset), seed=cfg.seed, shuffle=train and cfg.shuffle, rank=rank, world=world
+        length, seed=cfg.seed, shuffle=train and cfg.shuffle, rank=rank, world=world
     )
     workers = worker_count(cfg.num_workers)
     # The loader draws a base seed at each start; from a generator of its own, so that resuming

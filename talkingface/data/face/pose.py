@@ -24,20 +24,26 @@ def flip_depth(landmarks: np.ndarray) -> np.ndarray:
     return np.asarray(landmarks, np.float64) * (1.0, 1.0, -1.0)
 
 
-def procrustes(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def procrustes(
+    source: np.ndarray, target: np.ndarray, weights: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Similarity with the least squared error (Umeyama 1991); never a reflection.
 
     Args:
         source: (..., N, 3) or (N, 3).
         target: (..., N, 3).
+        weights: (N,) of the points; None: all alike.
 
     Returns:
         scale (...), rotation (..., 3, 3) and translation (..., 3) with
         ``target ~ scale * rotation @ source + translation``.
     """
-    a = source.mean(axis=-2, keepdims=True)
-    b = target.mean(axis=-2, keepdims=True)
+    share = None if weights is None else weights / weights.sum()
+    a, b = (np.average(v, axis=-2, weights=share)[..., None, :] for v in (source, target))
     x, y = source - a, target - b
+    if share is not None:
+        root = np.sqrt(share)[:, None]
+        x, y = x * root, y * root
     u, d, vt = np.linalg.svd(np.swapaxes(y, -1, -2) @ x)
     sign = np.ones(d.shape)
     sign[..., -1] = np.sign(np.linalg.det(u) * np.linalg.det(vt))

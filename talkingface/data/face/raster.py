@@ -39,6 +39,7 @@ def rasterize(
     *,
     faces: np.ndarray | None = None,
     flat: bool = False,
+    cull: bool = True,
 ) -> np.ndarray:
     """Draw a mesh with depth test and back-face culling (HeadGAN spec 9.6).
 
@@ -50,6 +51,7 @@ def rasterize(
         colors: (V,C) colour per vertex.
         faces: (F,3) vertex numbers; None: the 880 triangles of the face mesh with closed eyes.
         flat: one colour per triangle (the mean of its corners) instead of smooth shading.
+        cull: leave triangles out that face away.
 
     Returns:
         (H,W,C) float32, 0 where there is no face.
@@ -58,52 +60,75 @@ def rasterize(
     corners = vertices[faces].astype(np.float64)  # (F,3,3)
     a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
     area = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0])
-    size = np.array([width, height])
-    low = np.maximum(np.ceil(corners[..., :2].min(axis=1) - 0.5 - _TOLERANCE), 0).astype(np.int64)
-    high = np.minimum(np.floor(corners[..., :2].max(axis=1) - 0.5 + _TOLERANCE), size - 1)
-    extent = np.maximum(high.astype(np.int64) - low + 1, 0)
-    count = np.where(area > 0, extent.prod(axis=1), 0)
+    seen = np.flatnonzero(area > 0 if cull else area != 0)
     picture = np.zeros((height, width, colors.shape[1]), np.float32)
-    # Every pixel of every triangle's box is a candidate.
-    triangle = np.repeat(np.arange(len(faces)), count)
-    if not len(triangle):
+    if not len(seen):
         return picture
-    offset = np.arange(len(triangle)) - np.repeat(np.cumsum(count) - count, count)
-    wide = extent[triangle, 0]
-    column = low[triangle, 0] + offset % wide
-    row = low[triangle, 1] + offset // wide
-    x, y = column + 0.5, row + 0.5
+    a, b, c, area = a[seen], b[seen], c[seen], area[seen]
 
-    # Barycentric coordinates are linear in x and y: one row of coefficients per triangle.
+    # Barycentric coordinates are linear in x and y: slopes and constant per triangle.
     def plane(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-        slope = np.stack([p[:, 1] - q[:, 1], q[:, 0] - p[:, 0]], axis=1)
-        constant = p[:, 0] * q[:, 1] - p[:, 1] * q[:, 0]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.concatenate([slope, constant[:, None]], axis=1) / area[:, None]
+        rows = [p[:, 1] - q[:, 1], q[:, 0] - p[:, 0], p[:, 0] * q[:, 1] - p[:, 1] * q[:, 0]]
+        return np.stack(rows) / area
 
-    planes = [plane(b, c), plane(c, a)]
-    u, v = (p[triangle, 0] * x + p[triangle, 1] * y + p[triangle, 2] for p in planes)
-    w = 1.0 - u - v
-    inside = np.flatnonzero((u >= -_TOLERANCE) & (v >= -_TOLERANCE) & (w >= -_TOLERANCE))
-    triangle, weights = triangle[inside], np.stack([u[inside], v[inside], w[inside]], axis=1)
-    pixel = row[inside] * width + column[inside]
-    # Rounded, so that equal depths of different triangles do not differ in the last bits.
-    depth = np.round((weights * corners[triangle, :, 2]).sum(axis=1), 6)
-    # Sorted from far to near, the last writer of a pixel is the nearest; reversing first lets the
-    # stable sort put the first of equal triangles last.
-    order = np.argsort(-depth[::-1], kind="stable")
+    u, v = plane(b, c), plane(c, a)
+    w = np.stack([-u[0] - v[0], -u[1] - v[1], 1 - u[2] - v[2]])
+    z = sum(p * corner[:, 2] for p, corner in zip((u, v, w), (a, b, c), strict=True))
+
+    # The rows that each triangle touches, and in each row the columns inside all three edges.
+    tops = np.minimum(np.minimum(a[:, 1], b[:, 1]), c[:, 1])
+    bottoms = np.maximum(np.maximum(a[:, 1], b[:, 1]), c[:, 1])
+    first = np.maximum(np.ceil(tops - 0.5 - _TOLERANCE), 0).astype(np.int64)
+    last = np.minimum(np.floor(bottoms - 0.5 + _TOLERANCE), height - 1).astype(np.int64)
+    lines = np.maximum(last - first + 1, 0)
+    line, own = _expanded(first, lines)
+    low, high = np.full(len(line), 0.5), np.full(len(line), width - 0.5)
+    possible = np.ones(len(line), bool)
+    for p in (u, v, w):
+        slope, rest = p[0][own], p[1][own] * (line + 0.5) + p[2][own] + _TOLERANCE
+        with np.errstate(divide="ignore", invalid="ignore"):
+            edge = -rest / slope
+        low = np.where(slope > 0, np.maximum(low, edge), low)
+        high = np.where(slope < 0, np.minimum(high, edge), high)
+        possible &= (slope != 0) | (rest >= 0)
+    # A hair more room, since dividing rounds: pixels exactly on an edge are inside.
+    begin = np.ceil(low - 0.5 - 1e-9).astype(np.int64)
+    count = np.floor(high - 0.5 + 1e-9).astype(np.int64) - begin + 1
+    column, which = _expanded(begin, np.where(possible, np.maximum(count, 0), 0))
+    triangle, row = own[which], line[which]
+    pixel = row * width + column
+
     winner = np.full(height * width, -1)
-    backwards = np.arange(len(pixel))[::-1][order]
-    winner[pixel[backwards]] = backwards
+    # Backwards, so that the triangle that stands first is written last.
+    winner[pixel[::-1]] = np.arange(len(pixel) - 1, -1, -1)
+    shared = np.flatnonzero(np.bincount(pixel, minlength=1)[pixel] > 1)
+    if len(shared):
+        x, y, mine = column[shared] + 0.5, row[shared] + 0.5, triangle[shared]
+        # Rounded, so that equal depths of different triangles do not differ in the last bits.
+        depth = np.round(z[0][mine] * x + z[1][mine] * y + z[2][mine], 6)
+        # From far to near the last writer is the nearest; of equal ones it is the first triangle.
+        order = shared[::-1][np.argsort(-depth[::-1], kind="stable")]
+        winner[pixel[order]] = order
     covered = np.flatnonzero(winner >= 0)
     chosen = winner[covered]
-    corner_colors = colors[faces[triangle[chosen]]]  # (P,3,C)
+    mine = triangle[chosen]
+    of_corners = colors[faces[seen]]  # (F,3,C)
     if flat:
-        values = corner_colors.mean(axis=1)
+        values = of_corners.mean(axis=1)[mine]
     else:
-        values = np.einsum("pk,pkc->pc", weights[chosen], corner_colors)
+        planes = np.einsum("pkf,fpc->kcf", np.stack([u, v, w]), of_corners)
+        x, y = column[chosen] + 0.5, row[chosen] + 0.5
+        values = np.stack([one[mine] * x + two[mine] * y + three[mine]
+                           for one, two, three in zip(*planes, strict=True)], axis=1)  # fmt: skip
     picture.reshape(-1, colors.shape[1])[covered] = values
     return picture
+
+
+def _expanded(first: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ranges one after the other: ``first[i], first[i] + 1, ...`` and the i of each value."""
+    owner = np.repeat(np.arange(len(first)), count)
+    starts = np.cumsum(count) - count
+    return np.arange(len(owner)) + (first - starts)[owner], owner
 
 
 def render_pncc(

@@ -143,7 +143,7 @@ def _entropy(values: np.ndarray) -> np.ndarray:
 
 @lru_cache
 def _filterbank(rate: int, bins: int) -> np.ndarray:
-    """(40,bins) triangles. The axis is the official one, twice too coarse: it defines the values."""
+    """(40,bins) triangles. The official axis, twice too coarse: it defines the values."""
     edges = np.zeros(_LINEAR + _LOG + 2)
     edges[:_LINEAR] = _LOWEST + np.arange(_LINEAR) * _SPACING
     edges[_LINEAR:] = edges[_LINEAR - 1] * _RATIO ** np.arange(1, _LOG + 3)

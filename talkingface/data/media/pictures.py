@@ -27,6 +27,16 @@ def encode_jpeg(rgb: np.ndarray, quality: int) -> bytes:
     return data.tobytes()
 
 
+def encode_png(picture: np.ndarray) -> bytes:
+    """(H,W,3) uint8 RGB or (H,W) uint8 to a PNG file: nothing is lost."""
+    cv2 = import_cv2()
+    pixels = picture[..., ::-1] if picture.ndim == 3 else picture
+    done, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    if not done:
+        raise DataError("a picture could not be encoded as PNG")
+    return data.tobytes()
+
+
 def signed(pictures: np.ndarray) -> np.ndarray:
     """(S,S,C) uint8 to (C,S,S) float32 in -1..1."""
     return pictures.transpose(2, 0, 1).astype(np.float32) / 127.5 - 1

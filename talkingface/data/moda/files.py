@@ -6,7 +6,6 @@ taken out; ``H`` is the pose that puts it back in.
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ import numpy as np
 
 from talkingface.data.face.pose import decanonicalize
 from talkingface.data.face.topology import MODA_EYES, MODA_MOUTH
+from talkingface.data.npz import read_npz, save_npz
 from talkingface.errors import DataError
-from talkingface.utils.paths import atomic
 
 FEATURES, TEMPLATE, SOUND, PICTURES = "features.npz", "template.npz", "audio.wav", "pictures.h5"
 VERSION = 1
@@ -188,18 +187,3 @@ def posed_torso(clip: Features, torso: np.ndarray, headpose: np.ndarray) -> np.n
     sides = points.reshape(len(points), 2, 9, 2)
     sides[:, ~np.asarray(clip.torso_valid, bool)] = np.nan
     return points
-
-
-def save_npz(path: Path, content: dict[str, Any]) -> None:
-    with atomic(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **content)
-
-
-def read_npz(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise DataError(f"{path} is missing; run the stage preprocess.")
-    try:
-        with np.load(path) as content:
-            return {name: content[name] for name in content.files}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is damaged: {error}. Run the stage preprocess again.") from error

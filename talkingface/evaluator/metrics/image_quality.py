@@ -162,6 +162,15 @@ class RegionMetric(Metric):
         return {region: box for region, box in found.items() if box is not None}
 
 
+class L1(RegionMetric):
+    """Mean absolute difference of values in 0..255."""
+
+    def update(self, clip: ClipPair, index: int, generated: np.ndarray, real: np.ndarray) -> None:
+        difference = import_cv2().absdiff(generated, real)
+        for region, (x0, y0, x1, y1) in self.boxes(clip, index).items():
+            self._add(region, float(difference[y0:y1, x0:x1].mean(dtype=np.float64)))
+
+
 class PSNR(RegionMetric):
     """Mean of the per-frame PSNR in dB."""
 

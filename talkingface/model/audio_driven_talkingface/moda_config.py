@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from talkingface.config.schema import ModelConfig, Section
+from talkingface.config.schema import ModelConfig, PersonName, Section
 from talkingface.model.audio_driven_talkingface.lsp_config import APCNetwork
 from talkingface.model.audio_driven_talkingface.painter_config import (
     PainterData,
@@ -22,16 +22,6 @@ from talkingface.utils.paths import resolve
 # Of wav2vec2-base, whose shape the network has.
 _BASE = {"hidden_size": 768, "feat_extract_norm": "group", "do_stable_layer_norm": False,
          "num_attention_heads": 12, "intermediate_size": 3072}  # fmt: skip
-
-
-class PersonName(Section):
-    """Who is in the pictures."""
-
-    name: str | None = Field(
-        None,
-        pattern=r"^[^/\\.][^/\\]*$",
-        description="All clips show this person; null: the speaker that their names tell.",
-    )
 
 
 class PrepSection(Section):

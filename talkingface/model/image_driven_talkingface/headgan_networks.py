@@ -239,8 +239,9 @@ class HeadGANGenerator(nn.Module):
             maps = [each.expand(batch, -1, -1, -1) for each in maps]
             ref_image = ref_image.expand(batch, -1, -1, -1)
         if self.flow_network is None:
-            flow, mask = pncc.new_zeros((batch, 2, *pncc.shape[-2:])), pncc.new_zeros(
-                (batch, 1, *pncc.shape[-2:])
+            flow, mask = (
+                pncc.new_zeros((batch, 2, *pncc.shape[-2:])),
+                pncc.new_zeros((batch, 1, *pncc.shape[-2:])),
             )
             features, warped = maps, ref_image
         else:
@@ -342,4 +343,3 @@ def variant_of(state: Mapping[str, Tensor]) -> dict[str, bool]:
         "use_flow": any(key.startswith("flow_network.") for key in state),
         "pixelshuffle": not any(".norm_s." in key for key in state),
     }
-

@@ -30,12 +30,32 @@ def least_squares(judged: list[list[Tensor]], label: float) -> Tensor:
     return sum((maps[-1].float() - label).square().mean() for maps in judged)
 
 
-def feature_matching(fake: list[list[Tensor]], real: list[list[Tensor]]) -> Tensor:
-    """L1 between the maps of all layers, the logits too, averaged over scales and weighted with 4 /
-    layers as in pix2pixHD; the real side gets no gradient."""
+def hinge_real_fake(real: list[list[Tensor]], fake: list[list[Tensor]]) -> tuple[Tensor, Tensor]:
+    """Hinge losses of a multi-scale discriminator on real and on generated pictures, each a mean
+    over the scales (Lim and Ye 2017; HeadGAN official code)."""
+    on_real = sum(torch.relu(1 - maps[-1].float()).mean() for maps in real) / len(real)
+    on_fake = sum(torch.relu(1 + maps[-1].float()).mean() for maps in fake) / len(fake)
+    return on_real, on_fake
+
+
+def hinge_generator(fake: list[list[Tensor]]) -> Tensor:
+    """What the generator wants of the logits of its pictures: to be high."""
+    return -sum(maps[-1].float().mean() for maps in fake) / len(fake)
+
+
+def feature_matching(
+    fake: list[list[Tensor]], real: list[list[Tensor]], *, logits: bool = True
+) -> Tensor:
+    """L1 between the maps of the layers, averaged over scales; the real side gets no gradient.
+
+    Args:
+        logits: with the last map, weights 4 / (layers - 1), as Live Speech Portraits; False:
+            without it, weights 4 / layers, as pix2pixHD and HeadGAN.
+    """
     total = fake[0][0].new_zeros(())
     for made, wanted in zip(fake, real, strict=True):
-        share = 4 / (len(made) - 1) / len(fake)
-        for one, two in zip(made, wanted, strict=True):
+        share = 4 / (len(made) - logits) / len(fake)
+        pairs = list(zip(made, wanted, strict=True))
+        for one, two in pairs if logits else pairs[:-1]:
             total = total + share * F.l1_loss(one, two.detach())
     return total

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -89,20 +91,36 @@ _STYLE_TAPS = (1, 6, 11, 20, 29)
 _STYLE_SCALE = 3e7
 
 
-def vgg_content_and_style(
+def _style_maps(
     network: VGG19Features, generated: Tensor, real: Tensor
-) -> tuple[Tensor, Tensor]:
-    """VGG and style loss of Live Speech Portraits (official code): L1 of five layers, and squared
-    differences of their Gram matrices times 3e7; pictures go in as they are, -1..1."""
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Maps behind the five ReLUs of two pictures; the real side gets no gradient."""
     x, y = generated, real
-    content = style = generated.new_zeros(())
     for number, layer in enumerate(network.features[: _STYLE_TAPS[-1] + 1]):
         x = layer(x)
         with torch.no_grad():
             y = layer(y)
         if number in _STYLE_TAPS:
-            content = content + (x - y).abs().mean()
-            style = style + _STYLE_SCALE * (_gram(x) - _gram(y)).square().mean()
+            yield x, y
+
+
+def vgg_levels(network: VGG19Features, generated: Tensor, real: Tensor) -> Tensor:
+    """L1 of five layers, weighted 1/32 to 1, as pix2pixHD and HeadGAN; pictures go in as they are,
+    -1..1."""
+    maps = _style_maps(network, generated, real)
+    weights = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
+    return sum(w * (x - y).abs().mean() for w, (x, y) in zip(weights, maps, strict=True))
+
+
+def vgg_content_and_style(
+    network: VGG19Features, generated: Tensor, real: Tensor
+) -> tuple[Tensor, Tensor]:
+    """VGG and style loss of Live Speech Portraits (official code): L1 of five layers, and squared
+    differences of their Gram matrices times 3e7; pictures go in as they are, -1..1."""
+    content = style = generated.new_zeros(())
+    for x, y in _style_maps(network, generated, real):
+        content = content + (x - y).abs().mean()
+        style = style + _STYLE_SCALE * (_gram(x) - _gram(y)).square().mean()
     return content, style
 
 

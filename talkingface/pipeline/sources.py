@@ -1,0 +1,98 @@
+"""Prepared sources of generators: clips of the dataset, and other videos prepared on first use."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from talkingface.data.clips import Clip
+from talkingface.data.dataprocess.base import IMPORTED
+from talkingface.data.media.audio import load_audio
+from talkingface.data.media.writer import VideoWriter
+from talkingface.errors import DataError
+from talkingface.pipeline.base import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from talkingface.config.config import Config
+
+
+class SourceStore:
+    """Finds or makes the prepared folder of a source.
+
+    Args:
+        process: a preparation with ``prepare_source(source, folder)``.
+        complete: file that a finished folder holds.
+    """
+
+    def __init__(self, cfg: Config, process: Any, complete: str) -> None:
+        self.cfg, self.process, self.complete = cfg, process, complete
+
+    @cached_property
+    def _clips(self) -> dict[Path, Clip]:
+        from talkingface.data.clips import discover_clips
+
+        found = discover_clips(self.cfg.data_dir, self.cfg.clips, quiet=True)
+        return {clip.path.resolve(): clip for clip in found}
+
+    def clip_of(self, source: Path) -> Clip | None:
+        """The clip of the dataset that a file is, if it was prepared with these settings from this
+        very file."""
+        clip = self._clips.get(source.resolve())
+        if clip is None or not self.process.select([clip.id])[0]:
+            return None
+        known = self.process.read_marker(clip.id)["fingerprint"]
+        imported = known["processor"] == IMPORTED
+        current = imported or known["inputs"] == self.process.fingerprint(clip)["inputs"]
+        return clip if current else None
+
+    def prepared(self, source: Path) -> Path:
+        """Folder of a source outside the dataset, made on its first use.
+
+        Raises:
+            DataError: the file does not exist or shows no usable face.
+        """
+        if not source.is_file():
+            raise DataError(f"The source {source} does not exist.")
+        facts = source.stat()
+        state = [str(source.resolve()), facts.st_size, facts.st_mtime_ns]
+        key = hashlib.sha256(json.dumps([*state, self.process.settings_hash()]).encode())
+        folder = self.process.folder / ".sources" / f"{source.stem}-{key.hexdigest()[:10]}"
+        if not (folder / self.complete).is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            try:
+                self.process.prepare_source(source, folder)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+        return folder
+
+
+def write_reference(
+    clip: Clip, folder: Path, facts: list[Any], frames: Iterator[np.ndarray], sound: Path,
+    fps: float,
+) -> Clip:  # fmt: skip
+    """The real clip as the generated one shows it, kept in ``folder``.
+
+    Args:
+        facts: everything that its pictures depend on.
+        frames: its pictures, asked for only where the file does not exist yet.
+        sound: of these pictures.
+    """
+    name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8]
+    path = folder / f"{clip.id}-{name}.mp4"
+    if not path.is_file():
+        heard = (load_audio(sound, SAMPLE_RATE), SAMPLE_RATE)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with VideoWriter(path, fps, audio=heard, crf=10) as writer:
+            for frame in frames:
+                writer.write(frame)
+    return replace(clip, path=path, audio=sound)
