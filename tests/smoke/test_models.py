@@ -70,7 +70,7 @@ TRAINED = [
 @pytest.fixture(scope="module", params=TRAINED)
 def case(request: pytest.FixtureRequest, tiny_synthetic, tiny_base, tiny_apc) -> Case:
     more = {"weights.base": str(tiny_base)} if request.param == "HyperLipsHR" else {}
-    if request.param.startswith("Audio2"):
+    if request.param in ("Audio2Feature", "Audio2Headpose"):
         more = {"weights.apc": str(tiny_apc)}
     args = [f"--model={request.param}", "--dataset=Synthetic", "--stages=preprocess", *SMALL]
     args += [f"--{key}={value}" for key, value in more.items()]
