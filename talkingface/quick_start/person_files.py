@@ -1,4 +1,4 @@
-"""``--verify`` and ``--convert``: files of Live Speech Portraits people and of MODA clips."""
+"""``--verify`` and ``--convert``: files of LSP people, and of MODA and HeadGAN clips."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from typing import Any
 
 from talkingface.data.clips import write_filelist
 from talkingface.data.dataprocess.base import IMPORTED
+from talkingface.data.dataprocess.headgan_process import HeadGANProcess, PersonMasks
 from talkingface.data.dataprocess.lsp_process import LSPProcess
 from talkingface.data.dataprocess.moda_process import MODAProcess
+from talkingface.data.headgan import convert as headgan
 from talkingface.data.lsp import files
 from talkingface.data.lsp.convert import convert_person
 from talkingface.data.moda.convert import convert_clip, is_original, original_clips
 from talkingface.errors import ConfigError, DataError, StageError
 from talkingface.quick_start.prepare import relative_root
 from talkingface.registry import refresh
-from talkingface.utils.logs import setup_logging
+from talkingface.utils.logs import progress, setup_logging
 from talkingface.utils.paths import project_root, shown, write_json, write_text
 from talkingface.utils.seeding import item_rng
 
@@ -70,6 +72,10 @@ def convert_command(options: Mapping[str, str], config: Mapping[str, Any]) -> in
     if bool(options.get("output")) == bool(name):
         raise ConfigError("--convert needs --output=<new folder> or --dataset=<new name>")
     root = project_root() / "dataset" / str(name)
+    if headgan.is_official(source):
+        if not name:
+            raise ConfigError("--convert of a HeadGAN tree needs --dataset=<new name>")
+        return _convert_headgan(source, root, str(name), config)
     if is_original(source):
         place = None if name else Path(options["output"]).expanduser()
         return _convert_moda(source, place, root, str(name), float(config.get("fps") or 30))
@@ -127,6 +133,52 @@ def _convert_moda(source: Path, target: Path | None, root: Path, name: str, fps:
             name,
             fps,
         )
+    return 0
+
+
+def _convert_headgan(source: Path, root: Path, name: str, config: Mapping[str, Any]) -> int:
+    """The dataset tree of HeadGAN's released code to a dataset; damaged clips are left and named.
+
+    Raises:
+        StageError: no clip could be converted.
+    """
+    home = root / "preprocessed_data" / HeadGANProcess.id
+    if home.exists() and any(home.iterdir()):
+        raise ConfigError(f"{home} is not empty; choose a new dataset name")
+    clips = headgan.official_clips(source)
+    lists: dict[str, list[str]] = {split: [] for split in headgan.SPLITS}
+    faults = []
+    with PersonMasks() as masks:
+        for split, folder in progress(clips, unit="clip", show=config.get("show_progress", "auto")):
+            clip_id = f"{split}/{folder.name}"
+            try:
+                count = headgan.convert_clip(source, split, folder.name, home / clip_id, masks)
+            except DataError as error:
+                shutil.rmtree(home / clip_id, ignore_errors=True)
+                faults.append(str(error))
+                continue
+            lists[split].append(clip_id)
+            _mark(home, clip_id, count, count / 25, {"person": headgan.person_of(folder.name)})
+    if faults:
+        log.warning("%d clip(s) are left out:\n  %s", len(faults), "\n  ".join(faults[:5]))
+    if not any(lists.values()):
+        raise StageError(f"no clip below {source} could be converted")
+    held = lists["test"]
+    if not lists["train"] or not held:  # a tree with one half only
+        every = lists["train"] or held
+        people = sorted({headgan.person_of(Path(n).name) for n in every})
+        apart = set(people[-max(1, len(people) // 10) :])
+        held = [n for n in every if headgan.person_of(Path(n).name) in apart]
+        if len(people) == 1:
+            held = every[-max(1, len(every) // 10) :]
+        lists["train"] = [n for n in every if n not in held] or held
+    for split, listed in {"train": lists["train"], "val": held, "test": held}.items():
+        write_filelist(root / "filelist" / f"{split}.txt", listed)
+    log.info("%d clips of HeadGAN's tree converted into %s", len(clips) - len(faults), shown(home))
+    _describe(name, root, "clips, converted from HeadGAN's released preparation; no videos")
+    log.info(
+        "train it:  python run_talkingface.py --model=HeadGAN --dataset=%s --stages=train", name
+    )
     return 0
 
 

@@ -318,7 +318,7 @@ def test_sound_classes_are_shares_that_repeat_and_differ_between_sounds(tmp_path
     assert again.id == classes.id and np.array_equal(again(tones, 25, 100), found)
     assert SoundClasses.learn([hiss + tones, tones, hiss], seed=1).id == classes.id
     with pytest.raises(DataError, match="too little"):
-        SoundClasses.learn([hiss[:8000]])
+        SoundClasses.learn([hiss[:4000]])
 
 
 def test_letters_are_sorted_and_the_rest_is_one_class():

@@ -133,11 +133,7 @@ class HeadGANProcess(PeopleProcess):
     ) -> None:
         """Crops and, where wanted, person masks, in one pass over the video."""
         masks: list[bytes] = []
-        segmenter = None
-        if self.cfg.prep.mask_source == "selfie":
-            from talkingface.data.face.person import PersonSegmenter
-
-            segmenter = PersonSegmenter()
+        segmenter = PersonMasks() if self.cfg.prep.mask_source == "selfie" else None
 
         def crops() -> Iterator[bytes]:
             for number, frame in frames:
@@ -147,7 +143,7 @@ class HeadGANProcess(PeopleProcess):
                     continue
                 picture = square(frame, points.crop, points.size)
                 if segmenter is not None:
-                    masks.append(encode_png(_person(segmenter(picture), points.size)))
+                    masks.append(encode_png(segmenter(picture)))
                 yield encode_jpeg(picture, self.cfg.prep.jpeg_quality)
 
         try:
@@ -392,7 +388,25 @@ def require_coverage(picture: np.ndarray) -> None:
         )
 
 
-def _person(mask: np.ndarray, size: int) -> np.ndarray:
-    cv2 = import_cv2()
-    sized = cv2.resize(mask, (size, size), interpolation=cv2.INTER_LINEAR)
-    return np.rint(np.clip(sized, 0, 1) * 255).astype(np.uint8)
+class PersonMasks:
+    """Where a person is in a picture: (S,S,3) uint8 -> (S,S) uint8, soft."""
+
+    def __init__(self) -> None:
+        from talkingface.data.face.person import PersonSegmenter
+
+        self._segmenter = PersonSegmenter()
+
+    def __call__(self, picture: np.ndarray) -> np.ndarray:
+        cv2 = import_cv2()
+        side = picture.shape[1::-1]
+        sized = cv2.resize(self._segmenter(picture), side, interpolation=cv2.INTER_LINEAR)
+        return np.rint(np.clip(sized, 0, 1) * 255).astype(np.uint8)
+
+    def close(self) -> None:
+        self._segmenter.close()
+
+    def __enter__(self) -> PersonMasks:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -13,6 +13,7 @@ from talkingface.data.dataprocess.headgan_process import HeadGANProcess
 from talkingface.data.dataset.base import TalkingFaceDataset
 from talkingface.data.face.topology import LIPS_INNER
 from talkingface.data.headgan.camera import reference_frames
+from talkingface.data.headgan.convert import PNCC, REFERENCE_PNCC, REFERENCES
 from talkingface.data.headgan.files import OFFICIAL
 from talkingface.data.headgan.voice import voice_size
 from talkingface.data.media.pictures import PictureReader, signed
@@ -98,8 +99,8 @@ def _official_clip(process: HeadGANProcess, name: str) -> HeadClip:
             f"{name} has {content['voice'].shape[1]} voice values per frame, the configuration "
             f"needs {wanted}; set audio.half_window and audio.lowlevel to what it was made with"
         )
-    extra = folder / "references.h5"
-    own = (PictureReader(extra), PictureReader(folder / "reference_pncc.h5"))
+    extra = folder / REFERENCES
+    own = (PictureReader(extra), PictureReader(folder / REFERENCE_PNCC))
     count = len(content["voice"])
     return HeadClip(
         id=name,
@@ -112,7 +113,7 @@ def _official_clip(process: HeadGANProcess, name: str) -> HeadClip:
         mouth=content["mouth"],
         valid=np.ones(count, bool),
         references=np.arange(len(own[0]) if extra.is_file() else count),
-        drawn=PictureReader(folder / "pncc.h5"),
+        drawn=PictureReader(folder / PNCC),
         reference_pictures=own if extra.is_file() else None,
     )
 

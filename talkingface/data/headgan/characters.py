@@ -88,7 +88,7 @@ class SoundClasses(CharEncoder):
         from scipy.cluster.vq import kmeans2
 
         values = np.concatenate([np.zeros((0, 26)), *(_windows(wave) for wave in waves)])
-        if len(values) < 10 * N_CLASSES:
+        if len(values) < 3 * N_CLASSES:
             raise DataError(
                 f"{len(values) * _HOP / RATE:.1f} s of training sound are too little for "
                 f"{N_CLASSES} sound classes; set audio.char_encoder=zeros"

@@ -123,6 +123,10 @@ class FaceModel:
     def of_content(cls, content: Mapping[str, Any]) -> FaceModel:
         names = {field.name for field in fields(cls)}
         values = {name: np.asarray(value) for name, value in content.items() if name in names}
+        integers = {"faces": np.int32, "vertices": np.int64, "corresponding": np.int64}
+        for name, value in values.items():
+            if value.dtype.kind in "fiu":  # also of JSON, which knows no sizes
+                values[name] = value.astype(integers.get(name, np.float32))
         for name in ("topology", "sources"):
             values[name] = str(values[name])
         return cls(**values)
@@ -316,8 +320,8 @@ def learn_face_model(
         exp_std=exp_std.astype(np.float32),
         faces=faces.astype(np.int32),
         pncc=pncc_colors(mean).astype(np.float32),
-        vertices=every,
-        corresponding=every,
+        vertices=every.astype(np.int64),
+        corresponding=every.astype(np.int64),
         sources=f"{len(names)} people, {len(chosen)} clips, {len(points)} frames",
     )
 
