@@ -1,6 +1,6 @@
 """HeadGAN on one real clip: what a training of two minutes gives on frames it has not seen.
 
-    python benchmarks/headgan_learning.py face.mp4 [--other=b.mp4] [--steps=800] [key=value ...]
+    python benchmarks/headgan_learning.py face.mp4 [--other=b.mp4] [--steps=700] [key=value ...]
 
 The clip is cropped once; its first four fifths train, its end is generated from the first picture
 of the beginning, with the camera as it is. Rows: generated, warped, the copied picture, and the
@@ -60,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("video", type=Path)
     parser.add_argument("--other", type=Path)
-    parser.add_argument("--steps", type=int, default=800, help="two minutes on one core")
+    parser.add_argument("--steps", type=int, default=700, help="two minutes on one core")
     parser.add_argument("--preset", default="light64")
     parser.add_argument("--output", type=Path, help="where pictures go")
     args, keys = parser.parse_known_args()
