@@ -69,6 +69,7 @@ class HeadGANProcess(PeopleProcess):
     version = 1
     min_frames = 5
     draws_pncc = True  # whether finalize keeps PNCC pictures for training
+    _masks = True  # whether people are segmented; only training needs it
 
     def settings(self) -> dict[str, Any]:
         prep = self.cfg.prep.model_dump()
@@ -79,14 +80,8 @@ class HeadGANProcess(PeopleProcess):
 
     def prepare_clip(self, clip: FaceClip, out: Path) -> None:
         options, track, fps = self.cfg.prep, clip.track, clip.fps
-        start, stop = track.longest_take()
-        stop = min(stop, int(len(clip.wave) * fps / SAMPLE_RATE + 1e-6))  # no picture without sound
-        if stop - start < self.min_frames:
-            raise SkipClip(f"too short: {stop - start} frames of continuous face and sound")
+        start, stop = self.longest_take(clip, options.max_missing)
         valid = track.found[start:stop]
-        missing = 1 - float(valid.mean())
-        if missing > options.max_missing:
-            raise SkipClip(f"face lost: in {missing:.0%} of its longest take")
         found = fill_gaps(track.landmarks[start:stop])
         crop = self._crop(found, track.size)
         factor = options.size / (crop[2] - crop[0])
@@ -133,7 +128,8 @@ class HeadGANProcess(PeopleProcess):
     ) -> None:
         """Crops and, where wanted, person masks, in one pass over the video."""
         masks: list[bytes] = []
-        segmenter = PersonMasks() if self.cfg.prep.mask_source == "selfie" else None
+        wanted = self._masks and self.cfg.prep.mask_source == "selfie"
+        segmenter = PersonMasks() if wanted else None
 
         def crops() -> Iterator[bytes]:
             for number, frame in frames:
@@ -169,11 +165,11 @@ class HeadGANProcess(PeopleProcess):
             heard = load_audio(source, SAMPLE_RATE)[: len(wave)]
             wave[: len(heard)] = heard
         clip = Clip(source.stem, source, source)
-        self.min_frames = 1
+        self.min_frames, self._masks = 1, False
         try:
             self.prepare_clip(FaceClip(clip, info, fps, wave, track), out)
         finally:
-            del self.min_frames
+            del self.min_frames, self._masks
 
     # -- all clips ---------------------------------------------------------------------------------
 

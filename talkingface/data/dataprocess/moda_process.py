@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from talkingface.data.clips import Clip, read_filelist
-from talkingface.data.dataprocess.base import ProcessReport, SkipClip
+from talkingface.data.dataprocess.base import ProcessReport
 from talkingface.data.dataprocess.video import FaceClip, PeopleProcess
 from talkingface.data.face.pose import (
     EYE_DISTANCE,
@@ -66,15 +66,8 @@ class MODAProcess(PeopleProcess):
 
     def prepare_clip(self, clip: FaceClip, out: Path) -> None:
         options, track, fps = self.cfg.prep, clip.track, clip.fps
-        start, stop = track.longest_take()
-        heard = int(len(clip.wave) * fps / SAMPLE_RATE + 1e-6)
-        stop = min(stop, heard)  # no picture without sound
-        if stop - start < self.min_frames:
-            raise SkipClip(f"too short: {stop - start} frames of continuous face and sound")
+        start, stop = self.longest_take(clip, options.max_missing)
         valid = track.found[start:stop]
-        missing = 1 - float(valid.mean())
-        if missing > options.max_missing:
-            raise SkipClip(f"face lost: in {missing:.0%} of its longest take")
         points = fill_gaps(track.landmarks[start:stop])
         crop = face_crop(points, track.size, options.crop_scale)
         factor = SIDE / (crop[2] - crop[0])

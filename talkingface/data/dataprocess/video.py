@@ -120,6 +120,21 @@ class VideoProcess(DataProcess):
         """Frame rate at which a clip is read."""
         return self.cfg.fps
 
+    def longest_take(self, clip: FaceClip, max_missing: float) -> tuple[int, int]:
+        """Start and stop of the longest stretch with the face in view, as far as there is sound.
+
+        Raises:
+            SkipClip: it is too short, or the face is lost in too much of it.
+        """
+        start, stop = clip.track.longest_take()
+        stop = min(stop, int(len(clip.wave) * clip.fps / RATE + 1e-6))
+        if stop - start < self.min_frames:
+            raise SkipClip(f"too short: {stop - start} frames of continuous face and sound")
+        missing = 1 - float(clip.track.found[start:stop].mean())
+        if missing > max_missing:
+            raise SkipClip(f"face lost: in {missing:.0%} of its longest take")
+        return start, stop
+
     def require_usable(self, clip: FaceClip) -> None:
         """What no training can use is skipped; everything else is measured and listed.
 

@@ -65,8 +65,15 @@ class LearntFace:
         """Face model and voice; weights that came without take those of the dataset.
 
         Raises:
-            WeightsError: they were trained with another face model.
+            WeightsError: they were trained with another face model, or there is none.
         """
+        if self.model is None and not process.cfg.filelist("train").is_file():
+            raise WeightsError(
+                "These weights hold no face model (official ones never do), and "
+                f"{process.cfg.dataset} is not prepared, from which one could be learnt: "
+                f"python run_talkingface.py --model={process.cfg.model} --dataset="
+                f"{process.cfg.dataset} --stages=preprocess"
+            )
         model = self.model or process.face_model
         if self._id and model.id != self._id:
             raise WeightsError(
