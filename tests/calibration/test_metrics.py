@@ -96,6 +96,23 @@ def test_psnr_of_a_known_error_is_exact():
     assert psnr(zero, one) == psnr(one, zero) == pytest.approx(20 * math.log10(255))
 
 
+def test_l1_is_the_mean_absolute_difference_of_each_region(monkeypatch):
+    metric = talkingface.create_metric("L1")
+    clip = ClipPair("c", Path("a.mp4"), Path("b.mp4"))
+    clip.n_frames = 2
+    boxes = {"full": (0, 0, 4, 4), "face": (0, 0, 2, 4)}
+    monkeypatch.setattr(metric, "boxes", lambda _clip, _index: boxes)
+    real = np.full((4, 4, 3), 100, np.uint8)
+    made = real.copy()
+    made[:, :2] -= 10
+    metric.start(clip)
+    for index in range(2):
+        metric.update(clip, index, made, real)
+    values = metric.finish(clip)
+    assert values["L1"] == pytest.approx(5) and values["L1_face"] == pytest.approx(10)
+    assert math.isnan(values["L1_mouth"]) and metric.reasons["L1_mouth"]
+
+
 def test_equal_pictures_have_psnr_100_and_ssim_1():
     assert psnr(ASTRONAUT, ASTRONAUT) == PSNR_CAP == 100.0
     assert ssim(ASTRONAUT, ASTRONAUT) == 1

@@ -56,7 +56,8 @@ from talkingface.evaluator.metrics.mouth_area import overlap, polygon_areas
 from talkingface.evaluator.metrics.pose_stats import angle_distance
 from talkingface.evaluator.report import console_table
 
-POINT_METRICS = ["LMD", "LMD_v", "FLMD", "FLMD_v", "MA", "jitter", "blink", "pose", "BeatAlign"]
+POINT_METRICS = ["LMD", "LMD_v", "FLMD", "FLMD_v", "MA", "jitter", "blink", "pose", "BeatAlign",
+                 "expression"]  # fmt: skip
 
 
 def score(
@@ -166,7 +167,7 @@ def test_comparisons_need_a_face_in_both_videos(name):
 
 @pytest.mark.parametrize("name", POINT_METRICS)
 def test_a_few_missing_frames_are_left_out_and_noted(name, clicks):
-    face = head(nodding())
+    face = talking(60) if name == "expression" else head(nodding())  # a rigid face says nothing
     lost = face.copy()
     lost[10:20] = np.nan
     values, _, notes = score(name, lost, face, sound=clicks)
@@ -551,6 +552,47 @@ def test_the_angle_error_needs_faces_in_both_videos():
 
 
 # -- BeatAlign -------------------------------------------------------------------------------------
+
+
+# -- expression ------------------------------------------------------------------------------------
+
+
+def talking(frames: int = 40, size: float = 4.0) -> np.ndarray:
+    """A nodding head whose lower lip goes down and up."""
+    opened = size * (1 + np.sin(np.arange(frames)))
+    angles = nodding(frames)
+    rigid = head(np.zeros((frames, 3)))
+    rigid[:, LIPS_INNER[5], 1] += opened
+    turns = Rotation.from_euler("xyz", angles[:, [1, 0, 2]], degrees=True).as_matrix()
+    return (rigid - 300) @ turns + 300
+
+
+def test_the_expression_error_counts_what_pose_place_and_size_leave():
+    real = talking()
+    moved = 1.7 * real @ Rotation.from_euler("z", 20, degrees=True).as_matrix() + 40
+    assert score("expression", moved, real)[0]["expression_error"] == pytest.approx(0, abs=1e-4)
+
+
+def test_a_face_that_stays_at_the_mean_is_one_deviation_away():
+    real = talking()
+    turns = Rotation.from_euler("xyz", nodding(40)[:, [1, 0, 2]], degrees=True).as_matrix()
+    mean = 4.0 * (1 + np.sin(np.arange(40))).mean()
+    flat = head(np.zeros((40, 3)))
+    flat[:, LIPS_INNER[5], 1] += mean
+    still = (flat - 300) @ turns + 300
+    assert score("expression", still, real)[0]["expression_error"] == pytest.approx(1, abs=0.01)
+    # An opening that is wrong all the time counts, unless only changes are compared.
+    flat[:, LIPS_INNER[5], 1] += 5.0
+    wrong = (flat - 300) @ turns + 300
+    assert score("expression", wrong, real)[0]["expression_error"] > 1.5
+    centred = score("expression", wrong, real, centre=True)[0]
+    assert centred["expression_error"] == pytest.approx(1, abs=0.01)
+
+
+def test_a_real_face_without_any_expression_gives_no_error_and_says_why():
+    face = head(nodding())
+    values, reasons, _ = score("expression", face, face)
+    assert math.isnan(values["expression_error"]) and "does not move" in reasons["expression_error"]
 
 
 def test_beat_align_is_a_bell_around_the_nearest_beat():

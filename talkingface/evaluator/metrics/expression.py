@@ -8,7 +8,13 @@ import numpy as np
 
 from talkingface.data.face.pose import procrustes
 from talkingface.data.face.topology import N_MESH, STABLE
-from talkingface.evaluator.metrics.landmark_distance import Faces, LandmarkMetric
+from talkingface.evaluator.metrics.landmark_distance import (
+    Faces,
+    LandmarkMetric,
+    eye_distance,
+)
+
+_STILL = 1e-4  # of the eye distance: a face that moves less does not move at all
 
 
 class ExpressionError(LandmarkMetric):
@@ -34,7 +40,8 @@ class ExpressionError(LandmarkMetric):
         if self.params["centre"]:
             own, wanted = own - own.mean(axis=0), wanted - base
         error = math.sqrt(np.square(own - wanted).sum(axis=-1).mean())
-        return {"expression_error": error / moves if moves > 0 else math.nan}
+        still = moves < _STILL * eye_distance(real)
+        return {"expression_error": math.nan if still else error / moves}
 
 
 def _aligned(points: np.ndarray, base: np.ndarray, stable: list[int]) -> np.ndarray:
