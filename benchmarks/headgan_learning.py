@@ -120,6 +120,10 @@ def measure(
     pictures = [rows["copied"], real, rows["warped"], rows["generated"]]
     if other is not None:
         write_pieces(other, root / "other")
+        # Another person's camera says nothing here: only its turns and expressions are taken.
+        cfg = load_config("HeadGAN", "HDTF", preset=preset,
+                          overrides={**settings, "infer.camera": "adapt"})  # fmt: skip
+        pipeline = build_pipeline(cfg, model, torch.device("cpu"))
         pipeline.driver = root / "other" / "end.mp4"
         rows["other driver"] = np.stack(list(pipeline.generate(source, wave)))
         count = min(count, len(rows["other driver"]))

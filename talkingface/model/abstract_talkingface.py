@@ -153,6 +153,13 @@ class AbstractTalkingFace(nn.Module):
         What is kept belongs into :meth:`other_parameter`: a resumed run does not call this.
         """
 
+    def require_same(self, data: Any) -> None:
+        """Check, when a run is resumed, that the training split still gives what was learnt.
+
+        Raises:
+            TalkingFaceError: going on would mix two sets of units.
+        """
+
     def forward_train(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Forward pass that all phases of a step share."""
         return {}

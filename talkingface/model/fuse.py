@@ -29,6 +29,8 @@ def optimize_for_inference(net: nn.Module) -> nn.Module:
     Returns:
         A copy of the same class on the same device, without gradients.
     """
+    for module, name in _spectral_norms(net):  # of the last training step; copies need leaves
+        setattr(module, name, getattr(module, name).detach())
     fast = copy.deepcopy(net).eval().requires_grad_(False)
     _fold_spectral_norms(fast)
     _fold_batch_norms(fast)
@@ -41,11 +43,18 @@ def optimize_for_inference(net: nn.Module) -> nn.Module:
 
 def _fold_spectral_norms(net: nn.Module) -> None:
     """Write the weights that the hooks would compute at every call."""
-    for module in net.modules():
-        for hook in module._forward_pre_hooks.values():
-            if isinstance(hook, SpectralNorm):
-                remove_spectral_norm(module, hook.name)
-                break
+    for module, name in _spectral_norms(net):
+        remove_spectral_norm(module, name)
+
+
+def _spectral_norms(net: nn.Module) -> list[tuple[nn.Module, str]]:
+    """Modules with a spectral norm, and the name of its weight."""
+    return [
+        (module, hook.name)
+        for module in net.modules()
+        for hook in module._forward_pre_hooks.values()
+        if isinstance(hook, SpectralNorm)
+    ]
 
 
 def _fold_batch_norms(module: nn.Module) -> None:

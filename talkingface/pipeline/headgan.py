@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_STILL_MODES = ("frontalize", "edit_expression", "edit_pose")  # need no driver and no voice
+_ONE_POSE = ("frontalize", "edit_pose")  # their history is the current pose (spec 11)
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,9 @@ class HeadGANPipeline(Pipeline):
             log.warning("%s has no sound; the voice is silence", seen.name)
         prepared = self.prepare(seen)
         if is_image(seen) or len(prepared) == 1:
-            seconds = self.cfg.infer.edit.seconds if mode.startswith("edit") else 1.0
+            edit = self.cfg.infer.edit
+            last = max((key[0] for key in edit.keyframes), default=0.0)
+            seconds = max(edit.seconds, last) if mode.startswith("edit") else 1.0
             return np.zeros(round(seconds * SAMPLE_RATE), np.float32)
         return prepared.wave()
 
@@ -208,7 +210,8 @@ class HeadGANPipeline(Pipeline):
         reference = own.part([identity.reference])
         camera = options.camera
         if camera == "auto":
-            camera = "adapt" if mode == "cross" else "raw"
+            foreign = mode == "cross" or baseline == "other_driver"
+            camera = "adapt" if foreign else "raw"
         if camera != "raw":
             one = own if len(own) > 1 and options.camera_std else reference
             moving = adapted(moving, one, translation=camera == "adapt", std=options.camera_std)
@@ -267,7 +270,7 @@ class HeadGANPipeline(Pipeline):
             yield from (still for _ in range(count))
             return
         geometry = self.motion(identity, wave, count, baseline)
-        drawn = self.draw(identity, geometry, self.vectors(wave, count))
+        drawn = self.draw(identity, geometry, self.vectors(identity, wave, count))
         if baseline == "warped":
             yield from (one.warped for one in drawn)
         elif self.cfg.infer.side_by_side and baseline is None:
@@ -282,13 +285,17 @@ class HeadGANPipeline(Pipeline):
         for number in _pingpong(len(moving), count):
             yield self._sized(moving.pictures[int(number)])
 
-    def vectors(self, wave: np.ndarray, count: int) -> np.ndarray | None:
+    def vectors(self, identity: HeadSource, wave: np.ndarray, count: int) -> np.ndarray | None:
         """(count,A) voice vectors in the network's units; None where it hears nothing."""
+        options = self.cfg.infer
         if not self.cfg.model_params.use_audio:
             return None
-        features = self.voice.features(wave, self.cfg.fps, count)
-        vectors = torch.from_numpy(self.voice.vectors(*features))
-        return self.model.learnt.scaled(vectors).numpy()
+        if options.mode == "frontalize":  # official: nothing is said
+            wave = np.zeros_like(wave)
+        speaker = self.prepare(self._driver) if options.mode == "cross" else identity
+        clip = self.store.clip_of(speaker.path)
+        stored = self.voice.stored(clip.id) if clip else None
+        return self.model.learnt.heard(self.voice, wave, self.cfg.fps, count, stored)
 
     def _picture(self, identity: HeadSource) -> np.ndarray:
         return self._sized(identity.pictures[identity.reference])
@@ -321,6 +328,7 @@ class HeadGANPipeline(Pipeline):
             DataError: the drawn face is not in the picture.
         """
         window = identity.points.size
+        still = self.cfg.infer.mode in _ONE_POSE
         own = next(self.pncc_pictures(identity.geometry.part([identity.reference]), window))
         require_coverage(own)
         reference = self._batch([own]), self._signed([self._picture(identity)])
@@ -334,6 +342,7 @@ class HeadGANPipeline(Pipeline):
         for number, pncc in enumerate(self.pncc_pictures(geometry, window)):
             if number == 0:
                 require_coverage(pncc)
+            if number == 0 or still:
                 history.extend([pncc] * (k - 1))
             history.append(pncc)
             stacks.append(np.concatenate(list(history), axis=2))

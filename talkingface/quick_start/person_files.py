@@ -163,16 +163,7 @@ def _convert_headgan(source: Path, root: Path, name: str, config: Mapping[str, A
         log.warning("%d clip(s) are left out:\n  %s", len(faults), "\n  ".join(faults[:5]))
     if not any(lists.values()):
         raise StageError(f"no clip below {source} could be converted")
-    held = lists["test"]
-    if not lists["train"] or not held:  # a tree with one half only
-        every = lists["train"] or held
-        people = sorted({headgan.person_of(Path(n).name) for n in every})
-        apart = set(people[-max(1, len(people) // 10) :])
-        held = [n for n in every if headgan.person_of(Path(n).name) in apart]
-        if len(people) == 1:
-            held = every[-max(1, len(every) // 10) :]
-        lists["train"] = [n for n in every if n not in held] or held
-    for split, listed in {"train": lists["train"], "val": held, "test": held}.items():
+    for split, listed in _official_lists(lists["train"], lists["test"]).items():
         write_filelist(root / "filelist" / f"{split}.txt", listed)
     log.info("%d clips of HeadGAN's tree converted into %s", len(clips) - len(faults), shown(home))
     _describe(name, root, "clips, converted from HeadGAN's released preparation; no videos")
@@ -180,6 +171,33 @@ def _convert_headgan(source: Path, root: Path, name: str, config: Mapping[str, A
         "train it:  python run_talkingface.py --model=HeadGAN --dataset=%s --stages=train", name
     )
     return 0
+
+
+def _official_lists(train: list[str], test: list[str]) -> dict[str, list[str]]:
+    """The tree's own halves; a tenth of the training people is put apart for validation, and for
+    the test where the tree has no test half. With too few people clips are, and it is said."""
+
+    def person(name: str) -> str:
+        return headgan.person_of(Path(name).name)
+
+    def apart(names: list[str]) -> tuple[list[str], list[str]]:
+        people = sorted({person(name) for name in names})
+        chosen = set(people[-max(1, len(people) // 10) :])
+        held = [name for name in names if person(name) in chosen]
+        if len(people) == 1:
+            log.warning("all clips show one person; the last ones are held out")
+            held = names[-max(1, len(names) // 10) :]
+        rest = [name for name in names if name not in held]
+        if not rest:
+            log.warning("there is one clip: it is trained on and tested, which proves nothing")
+        return rest or held, held
+
+    if not train:
+        train, test = test, []
+    if not test:
+        train, test = apart(train)
+    train, val = apart(train)
+    return {"train": train, "val": val, "test": test}
 
 
 def _source_of(clip_id: str) -> str:

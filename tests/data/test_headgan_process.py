@@ -83,9 +83,7 @@ def test_the_face_model_knows_the_training_clips_only(process):
 def test_pictures_drawn_before_and_drawn_now_are_the_same(root, data):
     fresh = HeadGANDataset(settings(root, **{"data.cache_pncc": False}), "train")
     for clip in fresh.clips:
-        clip.vertices, clip.drawn = fresh.process.face_model.placed(
-            fresh.process.geometry(clip.id)
-        ), None  # fmt: skip
+        clip.geometry, clip.drawn = fresh.process.geometry(clip.id), None
     for frame in (0, 7):
         one = data.pncc(data.clips[0], frame)
         assert np.array_equal(one, fresh.pncc(fresh.clips[0], frame))
@@ -294,7 +292,7 @@ def test_the_official_tree_becomes_a_dataset_that_pairs_by_name(tmp_path):
         overrides={"root": str(tmp_path / "dataset" / "official"), "data.chunk": 4},
     )
     seen = set()
-    for split in ("train", "val"):
+    for split in ("train", "val", "test"):
         data = HeadGANDataset(cfg, split)
         for position in range(data.epoch_length(0)):
             item = data[position]
@@ -326,3 +324,67 @@ def test_lists_of_one_clip_are_enough(root, tmp_path):
     report = HeadGANProcess(cfg).run(show_progress=False)
     assert report.of("ok") == [clips[0].id]
     assert HeadGANProcess(cfg).face_model.n_id == 0
+
+
+def test_a_clip_without_sound_still_shows_how_a_face_moves(root, talking_clip, tmp_path):
+    """Its voice is the mean of the training; Audio2Exp, which would learn from it, leaves it."""
+    from talkingface.data.dataset.audio2exp_dataset import Audio2ExpDataset
+    from talkingface.data.media.reader import read_frames
+    from talkingface.data.media.writer import VideoWriter
+
+    clips = tmp_path / "clips"
+    shutil.copytree(root / "data", clips)
+    mute = clips / "mute.mp4"
+    with VideoWriter(mute, 25) as writer:
+        for frame in read_frames(talking_clip, fps=25):
+            writer.write(frame)
+    known = [clip.id for clip in discover_clips(clips, settings(root).clips, quiet=True)]
+    for split in ("train", "val", "test"):
+        write_filelist(tmp_path / "filelist" / f"{split}.txt", known)
+    cfg = settings(tmp_path, data_root=str(clips))
+    report = HeadGANProcess(cfg).run(show_progress=False)
+    assert "mute" in report.of("ok") and "no sound" in report.markers["mute"]["warnings"][0]
+    speech = load_config(
+        "Audio2Exp",
+        "Synthetic",
+        preset="tiny",
+        overrides={"root": str(tmp_path), "data_root": str(clips), "device": "cpu"},
+    )
+    data = Audio2ExpDataset(speech, "train")
+    assert "mute" in data.unusable and all(clip.id != "mute" for clip in data.clips)
+
+
+def test_a_resumed_run_refuses_training_clips_that_give_another_face_model(model, root, process):
+    from talkingface.errors import StageError
+
+    model.learnt.require_same(process)
+    other = HeadGANProcess(settings(root, **{"geometry.n_exp": 5}))
+    with pytest.raises(StageError, match="start a new run"):
+        model.learnt.require_same(other)
+
+
+def test_the_end_of_a_sound_is_the_end_of_the_pictures(model, root):
+    """Silence that is put behind a sound must not be heard in its last frames."""
+    name = HeadGANProcess(settings(root)).training_clips[0]
+    process = HeadGANProcess(settings(root))
+    wave, stored = process.wave(name), process.voice.read(process.homes(name)[0])
+    count = len(stored)
+    longer = np.pad(wave[: round(count * 640)], (0, 8000))
+    heard = model.learnt.heard(model.learnt.voice, longer, 25, count)
+    wanted = model.learnt.scaled(torch.from_numpy(stored)).numpy()
+    assert np.abs(heard - wanted).max() < 1e-3
+
+
+def test_nothing_to_hear_is_the_mean_of_the_training(model):
+    heard = model.learnt.heard(model.learnt.voice, np.zeros(16000, np.float32), 25, 10)
+    assert np.allclose(heard, np.array(model.learnt.mean, np.float32))
+
+
+def test_a_network_just_trained_can_be_made_fast(model, data):
+    from talkingface.model.fuse import optimize_for_inference
+
+    net = build_model(model.cfg).network.train()
+    item = {key: torch.from_numpy(np.array(value))[None] for key, value in data[0].items()}
+    keys = ("pncc", "ref_pncc", "ref_image", "audio")
+    net(*(item[key] for key in keys)).image.sum().backward()
+    assert optimize_for_inference(net) is not net

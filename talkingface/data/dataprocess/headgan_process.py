@@ -53,6 +53,7 @@ from talkingface.data.media.probe import probe
 from talkingface.data.npz import read_npz, save_npz
 from talkingface.errors import DataError
 from talkingface.utils.env import import_cv2
+from talkingface.utils.locks import file_lock
 from talkingface.utils.logs import progress
 from talkingface.utils.paths import resolve
 
@@ -69,6 +70,7 @@ class HeadGANProcess(PeopleProcess):
     version = 1
     min_frames = 5
     draws_pncc = True  # whether finalize keeps PNCC pictures for training
+    needs_sound = False  # a silent clip still shows how a face moves
     _masks = True  # whether people are segmented; only training needs it
 
     def settings(self) -> dict[str, Any]:
@@ -188,13 +190,18 @@ class HeadGANProcess(PeopleProcess):
         for name in self._bar(missing, "geometry"):
             self._fit(name, model)
         voice = self.voice
-        missing = [n for n in names if not voice.path(self.homes(n)[0]).is_file()]
+        missing = [n for n in names if not voice.is_current(self.homes(n)[0], n)]
         for name in self._bar(missing, "voice features"):
             self._hear(name, voice)
         if self.draws_pncc and self.cfg.data.cache_pncc:
             missing = [n for n in names if not self._pncc_path(n, model).is_file()]
             for name in self._bar(missing, "PNCC pictures"):
                 self._draw(name, model)
+
+    def ensure_locked(self, names: Iterable[str]) -> None:
+        """:meth:`ensure`, by one process at a time."""
+        with file_lock(self._lock_path):
+            self.ensure(names)
 
     def _bar(self, names: list[str], what: str) -> Iterable[str]:
         if not names:
@@ -277,10 +284,8 @@ class HeadGANProcess(PeopleProcess):
 
     def _hear(self, name: str, voice: Voice) -> None:
         points = self.points(name)
-        folder = self.cfg.audio.char_folder
-        stored = resolve(folder) / f"{name}.npy" if folder else None
-        home = self.homes(name)[0]
-        voice.save(home, voice.features(self.wave(name), points.fps, len(points), stored))
+        made = voice.features(self.wave(name), points.fps, len(points), voice.stored(name))
+        voice.save(self.homes(name)[0], made)
 
     def _draw(self, name: str, model: FaceModel) -> None:
         placed = model.placed(self.geometry(name))

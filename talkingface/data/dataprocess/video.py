@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from talkingface.data.media.probe import MediaInfo, probe
 from talkingface.data.media.reader import read_frames
 from talkingface.data.media.writer import write_image
 from talkingface.data.quality import RATE, measure
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -68,6 +71,7 @@ class VideoProcess(DataProcess):
     """
 
     min_frames = 2
+    needs_sound = True  # whether clips without sound are of no use
 
     def settings(self) -> dict[str, Any]:
         cfg = self.cfg
@@ -108,12 +112,18 @@ class VideoProcess(DataProcess):
         info = probe(clip.path)
         if not info.has_video:
             raise SkipClip("no picture: the file has no video stream")
-        if clip.audio == clip.path and not info.has_audio:
+        silent = clip.audio == clip.path and not info.has_audio
+        if silent and self.needs_sound:
             raise SkipClip(
                 "no sound: the file has no audio track (a .wav of the same name would serve)"
             )
-        wave, fps = load_audio(clip.audio, rate=RATE), self.clip_fps(info)
+        fps = self.clip_fps(info)
         track = track_face(clip.path, fps=fps, options=self.cfg.face)
+        if silent:
+            log.warning("%s has no sound; its voice is silence", clip.path)
+            wave = np.zeros(round((len(track) + 1) / fps * RATE), np.float32)
+        else:
+            wave = load_audio(clip.audio, rate=RATE)
         return FaceClip(clip, info, fps, wave, track)
 
     def clip_fps(self, info: MediaInfo) -> float:
@@ -146,7 +156,7 @@ class VideoProcess(DataProcess):
             raise SkipClip(f"face lost: found in {track.found_ratio:.0%} of the frames")
         if seconds < self.cfg.min_seconds or track.found.sum() < self.min_frames:
             raise SkipClip(f"too short: {len(track)} frames, {seconds:.2f} s")
-        if not np.any(clip.wave):
+        if self.needs_sound and not np.any(clip.wave):
             raise SkipClip("silent: the sound track is all zeros")
 
 

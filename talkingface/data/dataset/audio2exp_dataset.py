@@ -54,9 +54,13 @@ class Audio2ExpDataset(TalkingFaceDataset):
                     if self.process.is_official(n)}  # fmt: skip
         self.unusable |= official
         names = [name for name in names if name not in official]
+        silent = {n: "silent: there is nothing to hear" for n in names
+                  if not self.process.wave(n).any()}  # fmt: skip
+        self.unusable |= silent
+        names = [name for name in names if name not in silent]
         if not names:
             return []
-        self.process.ensure(names)
+        self.process.ensure_locked(names)
         self.clips = [self._load(name) for name in names]
         index = []
         for number, clip in enumerate(self.clips):

@@ -14,6 +14,7 @@ from talkingface.data.dataset.base import TalkingFaceDataset
 from talkingface.data.face.topology import LIPS_INNER
 from talkingface.data.headgan.camera import reference_frames
 from talkingface.data.headgan.convert import PNCC, REFERENCE_PNCC, REFERENCES
+from talkingface.data.headgan.face_model import Geometry
 from talkingface.data.headgan.files import OFFICIAL
 from talkingface.data.headgan.voice import voice_size
 from talkingface.data.media.pictures import PictureReader, signed
@@ -37,7 +38,7 @@ class HeadClip:
         mouth: (T,2) middle of the lips, px.
         valid: (T,) frames in which the face was found.
         references: numbers of the reference frames.
-        vertices: (T,V,3) px, where the PNCC is drawn anew; else ``drawn`` holds it.
+        geometry: where the PNCC is drawn anew; else ``drawn`` holds it.
         reference_pictures: pictures and PNCC that are references in the place of own frames.
     """
 
@@ -52,7 +53,7 @@ class HeadClip:
     valid: np.ndarray
     references: np.ndarray
     drawn: PictureReader | None = None
-    vertices: np.ndarray | None = None
+    geometry: Geometry | None = None
     reference_pictures: tuple[PictureReader, PictureReader] | None = None
 
 
@@ -86,7 +87,7 @@ def load_clip(process: HeadGANProcess, name: str, *, voice: bool = True) -> Head
         valid=points.valid,
         references=seen[chosen],
         drawn=drawn,
-        vertices=None if drawn else process.face_model.placed(geometry),
+        geometry=None if drawn else geometry,
     )
 
 
@@ -145,7 +146,7 @@ class HeadGANDataset(TalkingFaceDataset):
 
     def build_index(self) -> list[tuple[int, int, int]]:
         names, self.unusable = self.process.select(read_filelist(self.cfg.filelist(self.split)))
-        self.process.ensure(names)  # an earlier run may have had another face model
+        self.process.ensure_locked(names)  # an earlier run may have had another face model
         use_voice = self.cfg.model_params.use_audio or self.cfg.model_params.disc.mouth
         self.clips = [load_clip(self.process, name, voice=use_voice) for name in names]
         history = self.cfg.model_params.n_frames - 1
@@ -201,7 +202,8 @@ class HeadGANDataset(TalkingFaceDataset):
         number, begin, stop = self.index[chunk]
         free = max(0, stop - begin - many)
         start = int(item_rng(self.cfg.seed, "chunk", epoch, chunk).integers(free + 1))
-        return number, min(begin + start + place, stop - 1)
+        # A chunk at the end of a clip may be shorter than what is asked of it.
+        return number, begin + (start + place) % (stop - begin)
 
     # -- items -------------------------------------------------------------------------------------
 
@@ -248,7 +250,11 @@ class HeadGANDataset(TalkingFaceDataset):
         if self.cfg.data.reference == "any":
             return int(rng.choice(np.flatnonzero(clip.valid)))
         if self.cfg.data.reference == "previous":
-            return max(0, frame - frame % self.span - 1)
+            history = self.cfg.model_params.n_frames - 1
+            begin = history + max(0, frame - history) // self.span * self.span
+            before = np.flatnonzero(clip.valid[:begin])
+            if begin > history and len(before):
+                return int(before[-1])
         return int(rng.choice(refs))
 
     def _picture(self, store: PictureReader, number: int) -> np.ndarray:
@@ -268,7 +274,8 @@ class HeadGANDataset(TalkingFaceDataset):
         """(3,S,S) float32 in 0..1; equal whether it was drawn before or is drawn now."""
         if clip.drawn is not None:
             return self._picture(clip.drawn, frame).astype(np.float32) / 255
-        drawn = self.process.pncc(self._model, clip.vertices[frame], clip.window)
+        vertices = self._model.placed(clip.geometry.part([frame]))[0]
+        drawn = self.process.pncc(self._model, vertices, clip.window)
         return drawn.transpose(2, 0, 1).astype(np.float32) / 255
 
     @cached_property

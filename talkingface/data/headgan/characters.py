@@ -25,6 +25,7 @@ CTC_FILE = "wav2vec2_fairseq_base_ls960_asr_ls960.pth"
 _LABELS = "-|ETAONIHSRDLUMWCFGYPBVK'XJQZ"
 _HOP = 160  # samples between two windows of the sound classes
 _MOST_WINDOWS = 60_000  # that sound classes are learnt from
+_MOST_OF_ONE = 3000  # of one sound
 _CHUNK_SECONDS = 20.0  # that the CTC network hears at once
 
 
@@ -65,12 +66,13 @@ class SoundClasses(CharEncoder):
         self, mean: np.ndarray, std: np.ndarray, centres: np.ndarray, width: float
     ) -> None:
         self.mean, self.std, self.centres, self.width = mean, std, centres, float(width)
-        values = [np.asarray(v, np.float32).tobytes() for v in (mean, std, centres)]
+        values = [np.asarray(v, np.float32).tobytes() for v in (mean, std, centres, width)]
         self.id = "kmeans27-" + hashlib.sha256(b"".join(values)).hexdigest()[:8]
 
     def __call__(self, wave: np.ndarray, fps: float, frames: int) -> np.ndarray:
         values = (_windows(wave) - self.mean) / self.std
-        distance = np.square(values[:, None] - self.centres).sum(axis=2)
+        # |x|^2 is the same for all centres; nothing as large as (windows, centres, 26) is made.
+        distance = np.square(self.centres).sum(axis=1) - 2 * values @ self.centres.T
         soft = np.exp(-(distance - distance.min(axis=1, keepdims=True)) / self.width)
         soft = soft / soft.sum(axis=1, keepdims=True)
         return _mean_per_frame(soft, RATE / _HOP, fps, frames)
@@ -87,13 +89,19 @@ class SoundClasses(CharEncoder):
         """
         from scipy.cluster.vq import kmeans2
 
-        values = np.concatenate([np.zeros((0, 26)), *(_windows(wave) for wave in waves)])
+        rng = np.random.default_rng(seed)
+        parts = [np.zeros((0, 26))]
+        for wave in waves:
+            rows = _windows(wave)
+            if len(rows) > _MOST_OF_ONE:
+                rows = rows[np.sort(rng.choice(len(rows), _MOST_OF_ONE, replace=False))]
+            parts.append(rows.astype(np.float32))
+        values = np.concatenate(parts)
         if len(values) < 3 * N_CLASSES:
             raise DataError(
                 f"{len(values) * _HOP / RATE:.1f} s of training sound are too little for "
                 f"{N_CLASSES} sound classes; set audio.char_encoder=zeros"
             )
-        rng = np.random.default_rng(seed)
         if len(values) > _MOST_WINDOWS:
             values = values[rng.choice(len(values), _MOST_WINDOWS, replace=False)]
         mean, std = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-6)
@@ -151,7 +159,8 @@ class CTCCharacters(CharEncoder):
             with torch.device("meta"):
                 network = torchaudio.models.wav2vec2_base(aux_num_out=len(_LABELS))
             network = network.to_empty(device="cpu")
-            load_strict(network, read_weights(self.path), source=str(self.path), network="ctc")
+            state = published_names(read_weights(self.path))
+            load_strict(network, state, source=str(self.path), network="ctc")
             self._network = network.eval()
         return self._network
 
@@ -171,10 +180,10 @@ class CTCCharacters(CharEncoder):
         return np.concatenate(rows)
 
     def __call__(self, wave: np.ndarray, fps: float, frames: int) -> np.ndarray:
-        found = to_27(self.probabilities(wave))
-        rate = len(found) / max(len(wave) / RATE, 1e-9)
+        heard = self.probabilities(wave)
+        found, rate = to_27(heard), len(heard) / max(len(wave) / RATE, 1e-9)
         if self.hold:
-            return held(found, rate, fps, frames)
+            return held(heard, rate, fps, frames)
         time = (np.arange(frames) + 0.5) / fps * rate - 0.5
         at = np.clip(time, 0, len(found) - 1)
         low = at.astype(int)
@@ -187,14 +196,16 @@ class StoredCharacters(CharEncoder):
     """Ready-made (n,27) arrays, e.g. of DeepSpeech, one ``.npy`` per clip.
 
     Args:
-        path: the clip's file.
+        path: the clip's file, or the folder of all.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.id = "deepspeech_file"
+        self.id = f"deepspeech_file-{path}"
 
     def __call__(self, wave: np.ndarray, fps: float, frames: int) -> np.ndarray:
+        if not np.any(wave):
+            return np.eye(N_CLASSES, dtype=np.float32)[np.full(frames, OTHER)]
         try:
             values = np.load(self.path)
         except (OSError, ValueError) as error:
@@ -216,17 +227,42 @@ def to_27(probabilities: np.ndarray) -> np.ndarray:
     return found
 
 
-def held(found: np.ndarray, rate: float, fps: float, frames: int) -> np.ndarray:
-    """One-hot (frames,27): each letter from where it is first heard until the next one begins."""
-    best = found.argmax(axis=1)
+def held(probabilities: np.ndarray, rate: float, fps: float, frames: int) -> np.ndarray:
+    """One-hot (frames,27): each character from where it is first heard until the next one begins.
+
+    The blank (column 0) says nothing; the border of words and the apostrophe are characters, too.
+
+    Args:
+        probabilities: (n,29) of the CTC labels.
+        rate: rows per second.
+    """
+    best = probabilities.argmax(axis=1)
+    classes = to_27(np.eye(len(_LABELS))).argmax(axis=1)
     state = np.full(len(best), OTHER)
     current = OTHER
-    for step, letter in enumerate(best):
-        if letter != OTHER:
-            current = letter
+    for step, label in enumerate(best):
+        if label:
+            current = classes[label]
         state[step] = current
     at = np.minimum((np.arange(frames) / fps * rate).astype(int), len(state) - 1)
     return np.eye(N_CLASSES, dtype=np.float32)[state[at]]
+
+
+def published_names(state: dict[str, Any]) -> dict[str, Any]:
+    """The published file's state as torchaudio's network has it.
+
+    The file keeps three outputs of fairseq that are never used (rows 1 to 3, which torchaudio's
+    pipeline drops), and older names of a weight norm.
+    """
+    old = {"weight_g": "parametrizations.weight.original0",
+           "weight_v": "parametrizations.weight.original1"}  # fmt: skip
+    result = {}
+    for key, value in state.items():
+        head, _, name = key.rpartition(".")
+        if head == "aux" and len(value) == len(_LABELS) + 3:
+            value = value[[0, *range(4, len(value))]]
+        result[f"{head}.{old[name]}" if name in old else key] = value
+    return result
 
 
 def _windows(wave: np.ndarray) -> np.ndarray:

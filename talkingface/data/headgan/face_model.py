@@ -109,7 +109,7 @@ class FaceModel:
     def id(self) -> str:
         """Hash of everything that pictures depend on."""
         digest = hashlib.sha256(str(VERSION).encode())
-        for name in ("mean", "id_basis", "exp_basis", "exp_std", "faces", "pncc"):
+        for name in (f.name for f in fields(self) if f.name not in ("topology", "sources")):
             digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
         return digest.hexdigest()[:16]
 

@@ -54,7 +54,7 @@ def plain_encoder(kind: str, options: VoiceSection, weights_dir: str) -> CharEnc
     if kind in ("wav2vec2_ctc", "wav2vec2_ctc_hold"):
         return CTCCharacters(ctc_path(options, weights_dir), hold=kind.endswith("hold"))
     if kind == "deepspeech_file":
-        return StoredCharacters(Path("a clip"))
+        return StoredCharacters(resolve(options.char_folder))
     raise ValueError(kind)
 
 
@@ -86,16 +86,31 @@ class Voice:
         low = lowlevel_features(wave, RATE, fps, frames, legacy_hop=self.options.legacy_hop)
         encoder = self.encoder
         if isinstance(encoder, StoredCharacters):
-            if stored is None:
+            if stored is None and np.any(wave):
                 raise DataError(
                     "audio.char_encoder=deepspeech_file has characters for clips of the dataset "
                     "only; train with kmeans27 or wav2vec2_ctc to use other sounds"
                 )
-            encoder = StoredCharacters(stored)
+            encoder = StoredCharacters(stored or encoder.path)
         return low, encoder(wave, fps, frames)
 
     def path(self, folder: Path) -> Path:
         return folder / f"voice_{self.id}.npz"
+
+    def stored(self, clip_id: str) -> Path | None:
+        """Ready-made characters of a clip, for ``deepspeech_file``."""
+        folder = self.options.char_folder
+        return resolve(folder) / f"{clip_id}.npy" if folder else None
+
+    def is_current(self, folder: Path, clip_id: str) -> bool:
+        """Whether the features of a clip are there and no older than its ready-made characters."""
+        own, given = self.path(folder), self.stored(clip_id)
+        if not own.is_file():
+            return False
+        newer = given is not None and given.is_file() and (
+            given.stat().st_mtime_ns > own.stat().st_mtime_ns
+        )  # fmt: skip
+        return not newer
 
     def save(self, folder: Path, features: tuple[np.ndarray, np.ndarray]) -> None:
         save_npz(self.path(folder), dict(zip(("low", "char"), features, strict=True)))

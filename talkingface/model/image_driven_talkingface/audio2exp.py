@@ -17,7 +17,7 @@ from talkingface.data.face.topology import (
     LIPS,
 )
 from talkingface.data.headgan.voice import voice_size
-from talkingface.errors import WeightsError
+from talkingface.errors import DataError, WeightsError
 from talkingface.model.abstract_talkingface import AbstractTalkingFace
 from talkingface.model.image_driven_talkingface.headgan_learnt import LearntFace
 
@@ -85,11 +85,19 @@ class Audio2Exp(AbstractTalkingFace):
     def learn_from(self, data: Any) -> None:
         voices = [clip.voice for clip in data.clips]
         self.learnt.learn_from(data.process, voices)
+        if self.learnt.model.n_exp != self.n_exp:
+            raise DataError(
+                f"the face model has {self.learnt.model.n_exp} expressions, but geometry.n_exp is "
+                f"{self.n_exp}: set --geometry.n_exp={self.learnt.model.n_exp}"
+            )
         every = np.concatenate(voices)
         std = np.maximum(every.std(axis=0), 1e-3)
         scale = float(self.learnt.model.exp_std[0])
         self.units = (every.mean(axis=0).tolist(), std.tolist(), scale)
         self.ridge = self._fit_ridge(data.clips)
+
+    def require_same(self, data: Any) -> None:
+        self.learnt.require_same(data.process)
 
     def other_parameter(self) -> dict[str, Any]:
         return {**self.learnt.state(), "units": self.units, "ridge": self.ridge}
@@ -132,7 +140,8 @@ class Audio2Exp(AbstractTalkingFace):
     def forward_train(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         mean, std, _ = self._units()
         voice = batch["audio"]
-        made = self.regressor((voice - voice.new_tensor(mean)) / voice.new_tensor(std))
+        scaled = (voice - voice.new_tensor(mean)) / voice.new_tensor(std)
+        made = self.regressor(scaled.clamp(-5, 5))
         return {"expression": made}
 
     def _lips(self, like: Tensor) -> Tensor:
@@ -201,6 +210,11 @@ class Audio2Exp(AbstractTalkingFace):
                 "Audio2Exp and HeadGAN were trained with different face models. Train both on the "
                 "same training list and geometry settings: --recipe=headgan does."
             )
+        if self.cfg.fps != fps:
+            raise WeightsError(f"Audio2Exp was trained at {self.cfg.fps:g} frames/s, not {fps:g}.")
+        wave = wave[: round(count * 16000 / fps)]
+        if not np.any(wave):
+            return np.zeros((count, self.n_exp))
         return self.expressions(voice.vectors(*voice.features(wave, fps, count)))
 
     def measure_clip(

@@ -104,6 +104,9 @@ class HeadGAN(AbstractTalkingFace):
     def learn_from(self, data: Any) -> None:
         self.learnt.learn_from(data.process, [clip.voice for clip in data.clips])
 
+    def require_same(self, data: Any) -> None:
+        self.learnt.require_same(data.process)
+
     def other_parameter(self) -> dict[str, Any]:
         return self.learnt.state()
 
@@ -156,7 +159,9 @@ class HeadGAN(AbstractTalkingFace):
         if "mask_union" in interaction and self.cfg.model_params.use_flow:
             losses["mask"] = F.l1_loss(made["mask"], interaction["mask_union"])
             total = total + weights.mask_wt * losses["mask"]
-        for name, judge, fake, truth in self._judges(interaction, made["image"]):
+        # A changing opponent says nothing of how good a checkpoint is.
+        judges = [] if valid else self._judges(interaction, made["image"])
+        for name, judge, fake, truth in judges:
             on_fake = judge(fake)
             with torch.no_grad():
                 on_real = judge(truth)

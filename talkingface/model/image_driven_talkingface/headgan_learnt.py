@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,88 +14,160 @@ from torch import Tensor
 
 from talkingface.data.headgan.face_model import FaceModel
 from talkingface.data.headgan.voice import Voice, restored
-from talkingface.errors import WeightsError
+from talkingface.errors import StageError, WeightsError
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
 
+log = logging.getLogger(__name__)
+
+_FARTHEST = 5.0  # standard deviations; beyond lies what training never heard, such as pure zeros
+
 
 class LearntFace:
-    """Face model and voice that a model was trained with: they travel in its checkpoint."""
+    """Face model and voice that a model was trained with: they travel in its checkpoint.
+
+    Attributes:
+        model: None where weights came without, or were trained on the official tree.
+        mean, std: of the training clips' voice vectors.
+        official: trained on the official tree, whose drawings and voice nobody can make here.
+    """
 
     def __init__(self, cfg: Config) -> None:
         self.cfg = cfg
         self.model: FaceModel | None = None
-        self.voice: Voice | None = None
-        self.voice_units: tuple[list[float], list[float]] | None = None
-        self._id = ""
+        self.mean: list[float] | None = None
+        self.std: list[float] | None = None
+        self.official = False
+        self._characters = ""
+        self._classes: dict[str, Any] = {}
 
     def learn_from(self, process: Any, vectors: list[np.ndarray]) -> None:
         """Take them from a preparation.
 
         Args:
-            vectors: voice vectors of the training clips, for their units.
+            vectors: voice vectors of the training clips.
         """
-        if process.training_clips:
-            self.model, self.voice = process.face_model, process.voice
-        if self.cfg.audio.normalize == "zscore" and vectors:
-            every = np.concatenate(vectors)
-            std = np.maximum(every.std(axis=0), 1e-3)
-            self.voice_units = every.mean(axis=0).tolist(), std.tolist()
+        self.official = not process.training_clips
+        if not self.official:
+            self.model = process.face_model
+            encoder = process.voice.encoder
+            self._characters, self._classes = encoder.id, encoder.content()
+        every = np.concatenate(vectors).astype(np.float64)
+        self.mean = every.mean(axis=0).tolist()
+        self.std = np.maximum(every.std(axis=0), 1e-3).tolist()
+
+    def require_same(self, process: Any) -> None:
+        """Raises StageError: the training clips have another face model or voice by now."""
+        own = self.model.id if self.model else "", self._characters
+        if self.official or not process.training_clips:
+            return
+        now = process.face_model.id, process.voice.encoder.id
+        if own != now:
+            raise StageError(
+                f"This run was trained with the face model {own[0]} and the characters {own[1]}, "
+                f"but the training clips now give {now[0]} and {now[1]}: clips were added, lost or "
+                "prepared anew. Restore them, or start a new run (without --resume)."
+            )
 
     def state(self) -> dict[str, Any]:
         """For :meth:`AbstractTalkingFace.other_parameter`."""
-        state: dict[str, Any] = {"voice_units": self.voice_units}
+        state: dict[str, Any] = {
+            "voice_mean": self.mean,
+            "voice_std": self.std,
+            "official_tree": self.official,
+            "characters": self._characters,
+            "sound_classes": _tensors(self._classes),
+        }
         if self.model is not None:
-            state["face_model_id"] = self.model.id
             state["face_model"] = _tensors(self.model.content())
-        if self.voice is not None:
-            state["characters"] = self.voice.encoder.id.split("-")[0]
-            state["sound_classes"] = _tensors(self.voice.encoder.content())
         return state
 
     def load(self, values: Mapping[str, Any]) -> None:
-        self.voice_units = values.get("voice_units")
-        self._id = values.get("face_model_id", "")
+        self.mean, self.std = values.get("voice_mean"), values.get("voice_std")
+        self.official = bool(values.get("official_tree"))
+        self._characters = values.get("characters") or ""
+        self._classes = _arrays(values.get("sound_classes") or {})
+        self.__dict__.pop("voice", None)
         if values.get("face_model"):
             self.model = FaceModel.of_content(_arrays(values["face_model"]))
-        if values.get("sound_classes") is not None and values.get("characters"):
-            options, folder = self.cfg.audio, self.cfg.weights_dir
-            content = _arrays(values["sound_classes"])
-            self.voice = restored(options, folder, values["characters"], content)
+
+    @cached_property
+    def voice(self) -> Voice | None:
+        """The voice of the training; None where weights came without.
+
+        Raises:
+            WeightsError: its character network is not there, or is another file.
+        """
+        kind = self._characters.split("-")[0]
+        if not kind:
+            return None
+        voice = restored(self.cfg.audio, self.cfg.weights_dir, kind, self._classes)
+        if kind.startswith("wav2vec2") and voice.encoder.id != self._characters:
+            raise WeightsError(
+                f"These weights were trained with the characters of {self._characters}, but the "
+                f"file at hand gives {voice.encoder.id}."
+            )
+        return voice
 
     def or_of(self, process: Any) -> tuple[FaceModel, Voice]:
         """Face model and voice; weights that came without take those of the dataset.
 
         Raises:
-            WeightsError: they were trained with another face model, or there is none.
+            WeightsError: there are none that would suit.
         """
-        if self.model is None and not process.cfg.filelist("train").is_file():
+        if self.official:
+            raise WeightsError(
+                "These weights were trained on the official tree, whose drawings (LSFM) and voice "
+                "(DeepSpeech) cannot be made here, so they generate no videos. Train on clips."
+            )
+        if self.model is not None:
+            return self.model, self.voice or process.voice
+        if not process.cfg.filelist("train").is_file():
             raise WeightsError(
                 "These weights hold no face model (official ones never do), and "
                 f"{process.cfg.dataset} is not prepared, from which one could be learnt: "
                 f"python run_talkingface.py --model={process.cfg.model} --dataset="
                 f"{process.cfg.dataset} --stages=preprocess"
             )
-        model = self.model or process.face_model
-        if self._id and model.id != self._id:
-            raise WeightsError(
-                f"These weights were trained with the face model {self._id}, which only the .ckpt "
-                f"of their run holds; the one of {self.cfg.dataset} is {model.id}."
-            )
-        return model, self.voice or process.voice
+        log.warning(
+            "these weights hold no face model; faces are drawn with that of %s and the voice is "
+            "%s, neither of which they were trained with: expect poor pictures",
+            process.cfg.dataset,
+            process.voice.encoder.id,
+        )
+        return process.face_model, process.voice
+
+    # -- vectors -----------------------------------------------------------------------------------
 
     def scaled(self, vectors: Tensor) -> Tensor:
         """Voice vectors in the units that the network was trained with."""
-        if self.voice_units is None:
+        if self.cfg.audio.normalize == "none" or self.mean is None:
             return vectors
-        mean, std = (vectors.new_tensor(values) for values in self.voice_units)
-        return (vectors - mean) / std
+        mean, std = (vectors.new_tensor(values) for values in (self.mean, self.std))
+        return ((vectors - mean) / std).clamp(-_FARTHEST, _FARTHEST)
+
+    def heard(
+        self, voice: Voice, wave: np.ndarray, fps: float, count: int, stored: Path | None = None
+    ) -> np.ndarray:
+        """(count,A) vectors of a sound (N,), 16 kHz mono, in the network's units.
+
+        Nothing at all to hear is the mean of the training: digital silence lies far from
+        everything that was trained on.
+        """
+        wave = wave[: round(count * 16000 / fps)]  # training sounds end with their pictures
+        if not np.any(wave) and self.mean is not None:
+            vectors = np.tile(np.array(self.mean, np.float32), (count, 1))
+        else:
+            vectors = voice.vectors(*voice.features(wave, fps, count, stored))
+        return self.scaled(torch.from_numpy(vectors)).numpy()
 
 
 def _tensors(content: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: torch.from_numpy(np.array(v)) if isinstance(v, np.ndarray) else v
-            for k, v in content.items()}  # fmt: skip
+    return {
+        k: torch.from_numpy(np.array(v)) if isinstance(v, np.ndarray) else v
+        for k, v in content.items()
+    }
 
 
 def _arrays(content: Mapping[str, Any]) -> dict[str, Any]:
