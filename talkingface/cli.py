@@ -48,6 +48,8 @@ Own videos
 Generate
   --infer --model=<Model> --audio=a.wav --source=face.mp4|face.png [--checkpoint=PATH|RUN]
           [--output=out.mp4]  --audio may be a folder or a .txt list
+  --infer --model=HeadGAN --source=me.jpg --driver=other.mp4
+                              another video moves the face; docs/headgan.md has more
   --live --model=live_speech_portraits --audio=a.wav|microphone --source=<person>
                               the same while the sound is spoken, with a bounded delay
 Files of a person (Live Speech Portraits)

@@ -59,6 +59,8 @@ class Pipeline(ABC):
     sources_by_name: bool = False
     # Whether the model draws random numbers; then generate() takes a ``seed`` too.
     stochastic: bool = False
+    # Options of --infer that show what the model does.
+    usage: str = "--audio=speech.wav --source=face.mp4"
     # Whether it also generates without a given sound; then there is own_sound().
     audio_optional: bool = False
     # Video whose face moves that of the source, for pipelines that can use one.

@@ -88,6 +88,7 @@ class HeadGANPipeline(Pipeline):
 
     baselines = ("copy_reference", "warped", "other_driver")
     audio_optional = True
+    usage = "--source=me.jpg --driver=other.mp4"
 
     def __init__(self, cfg: Config, model: AbstractTalkingFace, device: torch.device) -> None:
         super().__init__(cfg, model, device)

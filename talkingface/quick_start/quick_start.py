@@ -462,9 +462,10 @@ def _finish(cfg: Config, run: RunDir, result: RunResult) -> None:
     if cfg.model_entry.target("pipeline") and result.checkpoint:
         log.info(
             "try it:      python run_talkingface.py --infer --model=%s --checkpoint=%s "
-            "--audio=speech.wav --source=face.mp4 --output=out.mp4",
+            "%s --output=out.mp4",
             cfg.model,
             shown(result.checkpoint),
+            cfg.registry.resolve(cfg.model_entry, "pipeline").usage,
         )
     log.info("go on:       add --resume=auto (and a larger --epochs or --max_steps)")
 

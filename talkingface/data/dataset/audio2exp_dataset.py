@@ -41,7 +41,7 @@ class Audio2ExpDataset(TalkingFaceDataset):
     batch_spec = {
         "audio": "B T A float32; voice vectors, raw",
         "expression": "B T E float32; coefficients without the clip's mean",
-        "valid": "B T bool; frames in which the face was found",
+        "valid": "B T float32 [0,1]; 1 in frames in which the face was found",
     }
 
     def __init__(self, cfg: Config, split: str) -> None:
@@ -102,5 +102,5 @@ class Audio2ExpDataset(TalkingFaceDataset):
         return {
             "audio": filled(clip.voice),
             "expression": filled(clip.expression),
-            "valid": filled(clip.valid),
+            "valid": filled(clip.valid).astype(np.float32),
         }
