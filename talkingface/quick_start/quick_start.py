@@ -269,6 +269,9 @@ def train(cfg: Config, runtime: Runtime, run: RunDir, resume_from: Path | None) 
     attach_frozen(cfg, model, resumed)
     if resumed is None:
         model.learn_from(train_set)
+    else:
+        model.load_other_parameter(resumed["other_parameter"])
+        model.require_same(train_set)
     if runtime.is_zero:
         counts = ", ".join(f"{name} {n:,}" for name, n in model.count_parameters().items())
         log.info("parameters: %s", counts)
@@ -288,7 +291,6 @@ def train(cfg: Config, runtime: Runtime, run: RunDir, resume_from: Path | None) 
     if resume_from is not None:
         same_run = resume_from.parent == run.checkpoints
         trainer.resume_checkpoint(resume_from, same_run=same_run)
-        model.require_same(train_set)
         if same_run and runtime.is_zero:  # what a kill in the middle of a write left
             for path in filter(is_temporary, run.checkpoints.iterdir()):
                 path.unlink(missing_ok=True)

@@ -537,3 +537,19 @@ def test_named_expressions_move_what_they_say(model):
 
 def test_networks_tell_their_depth():
     assert nets.levels_of(256, 64) == 2 and nets.levels_of(128, 16) == 3
+
+
+def test_epochs_that_grow_count_their_steps_and_resume_inside():
+    from torch.utils.data import DataLoader
+
+    from talkingface.data.dataset.base import ResumableSampler
+    from talkingface.trainer.trainer import epoch_batches
+
+    sampler = ResumableSampler(lambda epoch: 4 * 2**epoch, seed=1, shuffle=True)
+    loader = DataLoader(range(64), batch_size=4, sampler=sampler, drop_last=True)
+    sampler.set_position(1, 4)
+    assert epoch_batches(loader, 4) == [1, 2, 4, 8]
+    assert (sampler.epoch, sampler.start) == (1, 4)  # as it was
+    rest = list(sampler)
+    sampler.set_position(1)
+    assert list(sampler)[4:] == rest and len(rest) == 4
