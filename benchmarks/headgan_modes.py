@@ -105,7 +105,8 @@ def main() -> None:
         "turned by 15": {"infer.mode": "edit_pose", "infer.edit.yaw": 15.0},
         "mouth opened": {"infer.mode": "edit_expression", "infer.edit.expression": {"jaw_open": 2}},
     }
-    lines = [[] for _ in sources]
+    lines: list[list[np.ndarray]] = [[] for _ in sources]
+    away: list[list[np.ndarray]] = []
     for title, keys in edits.items():
         pipeline = pipeline_of(args.run, **keys)
         found = []
@@ -118,13 +119,15 @@ def main() -> None:
             if title == "frontalized":
                 made, _ = fitted(pipeline, own, frames)
                 if made is not None:
-                    now, before = (
-                        np.abs(angles(g.rotation)).mean(axis=0).round(1).tolist()
-                        for g in (made, own.geometry)
-                    )
+                    pair = [np.abs(angles(g.rotation)).mean(axis=0) for g in (made, own.geometry)]
+                    away.append(pair)
+                    now, before = (one.round(1).tolist() for one in pair)
                     print(f"  {source.stem}: yaw, pitch, roll {now}, before {before}")
             lines[number].append(frames[0])
         report(title, found)
+        if title == "frontalized" and away:
+            now, before = np.array(away).mean(axis=0).round(1).tolist()
+            print(f"  mean over {len(away)}: yaw, pitch, roll {now}, before {before}")
     if args.output:
         from talkingface.data.media.writer import write_image
 
