@@ -7,7 +7,6 @@ import re
 
 import pytest
 import torch
-from conftest import SMALL, run_command
 from torch import Tensor
 from torch.utils.data import default_collate
 from trainkit import SMALL_HYPERLIPS, changed, snapshot
@@ -34,6 +33,7 @@ class Case:
     def __init__(self, name: str, project, **more) -> None:
         overrides = {
             "device": "cpu",
+            "process_workers": 1,
             "root": str(project / "dataset" / "Synthetic-tiny"),
             **SMALLER.get(name, {}),
             **more,
@@ -41,6 +41,8 @@ class Case:
         self.cfg = load_config(name, "Synthetic", preset="tiny", overrides=overrides)
         torch.manual_seed(0)
         self.initial = build_model(self.cfg)
+        process = self.cfg.registry.resolve(self.cfg.model_entry, "dataprocess")
+        process(self.cfg).run(show_progress=False)
         dataset = self.cfg.registry.resolve(self.cfg.model_entry, "dataset")
         self.data = dataset(self.cfg, "train")
         self.initial.learn_from(self.data)
@@ -72,10 +74,6 @@ def case(request: pytest.FixtureRequest, tiny_synthetic, tiny_base, tiny_apc) ->
     more = {"weights.base": str(tiny_base)} if request.param == "HyperLipsHR" else {}
     if request.param in ("Audio2Feature", "Audio2Headpose"):
         more = {"weights.apc": str(tiny_apc)}
-    args = [f"--model={request.param}", "--dataset=Synthetic", "--stages=preprocess", *SMALL]
-    args += [f"--{key}={value}" for key, value in more.items()]
-    done = run_command(args, tiny_synthetic, timeout=300)  # nothing to do for what is prepared
-    assert done.returncode == 0, done.stderr
     return Case(request.param, tiny_synthetic, **more)
 
 

@@ -174,3 +174,20 @@ def test_the_recipe_of_moda_runs_from_a_foreign_folder_and_speaks(tmp_path, tone
     assert np.array_equal(np.stack(list(read_frames(video))), seen["calm"])
     done = run_command([*command, "--fps=30"], elsewhere, env=env, timeout=300)
     assert done.returncode == 2 and "--fps=25" in done.stderr
+
+
+def test_the_recipe_of_headgan_gives_pictures_that_a_voice_can_drive(tmp_path, tone_wav):
+    args = ["--recipe=headgan", "--dataset=Synthetic", "--device=cpu", "--eval_clips=1"]
+    done = run_command([*args, "--n_preview=0", *SMALL], tmp_path, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    speech = checkpoint(tmp_path, "Audio2Exp", "Synthetic")["other_parameter"]
+    pictures = checkpoint(tmp_path, "HeadGAN", "Synthetic")["other_parameter"]
+    assert torch.equal(speech["face_model"]["exp_basis"], pictures["face_model"]["exp_basis"])
+    clip = sorted((tmp_path / "dataset/Synthetic-tiny/data").rglob("*.mp4"))[0]
+    target = tmp_path / "spoken.mp4"
+    spoken = [f"--audio={tone_wav}", f"--source={clip}", f"--output={target}"]
+    done = run_command(["--infer", "--model=HeadGAN", *spoken], tmp_path, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    frames = list(read_frames(target, fps=25))
+    assert len(frames) == 50 and frames[0].shape == (64, 64, 3)
+    assert any(not np.array_equal(frames[0], frame) for frame in frames[1:])
