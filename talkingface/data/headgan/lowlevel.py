@@ -66,7 +66,7 @@ def lowlevel_features(
         begin = np.round(np.arange(count) * rate / fps)
         starts = np.ceil(begin / step - 1e-9).astype(int)
     starts = starts[starts < len(short)]
-    rows = _pooled(short, starts, WINDOW_FRAMES * _STEPS)
+    rows = _pooled(short, starts, round(round(WINDOW_FRAMES * rate / fps) / step))
     if frames is not None:
         rows = rows[np.minimum(np.arange(frames), len(rows) - 1)]
     return rows.astype(np.float32)
