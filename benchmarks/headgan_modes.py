@@ -131,9 +131,10 @@ def main() -> None:
     if args.output:
         from talkingface.data.media.writer import write_image
 
-        whole = [
-            np.concatenate([row, *line], axis=1) for row, line in zip(sheet, lines, strict=True)
-        ]
+        pairs = zip(sheet, lines, strict=True)
+        whole = [np.concatenate([row, *line], axis=1) for row, line in pairs]
+        wide = max(row.shape[1] for row in whole)  # sources that are drivers have fewer pictures
+        whole = [np.pad(row, ((0, 0), (0, wide - row.shape[1]), (0, 0))) for row in whole]
         write_image(args.output, np.concatenate(whole))
 
 

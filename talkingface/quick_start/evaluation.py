@@ -45,7 +45,7 @@ ROW_TITLES = {
     "shuffled_audio": "shuffled audio",
     "first_stage": "first stage enlarged",
     "warped": "warped reference",
-    "other_driver": "another clip's motion",
+    "other_driver": "driven by another clip",
 }
 
 # What a pipeline may put in place of its model, and how it is described.
