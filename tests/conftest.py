@@ -205,6 +205,10 @@ def one_command(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Fin
             root = roots[0 if plain else 1]
             size = ["--preset=tiny"] if plain else SMALL
             args = [f"--model={model}", "--dataset=Synthetic", *size, "--device=cpu"]
+            if model == "HyperLipsHR":
+                args.append(
+                    f"--weights.base={get('HyperLipsBase').saved / 'checkpoints/best.ckpt'}"
+                )
             start = time.perf_counter()
             done = run_command(args, root, timeout=600)
             seconds = time.perf_counter() - start

@@ -63,6 +63,7 @@ def test_mapping(reference, case):
     check(reference, case, net(values["feat"], values["subject"]))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_mapping_with_its_own_sound_encoder(reference):
     pytest.importorskip("transformers")

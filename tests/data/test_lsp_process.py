@@ -288,6 +288,7 @@ def test_face_items_show_the_same_instant_in_lines_and_picture(process, clips):
     assert 0 < item["weight_mask"].mean() < 0.3
 
 
+@pytest.mark.slow
 def test_a_converted_training_tree_is_a_dataset_to_train_on(person, tmp_path):
     convert_person(person.folder, tmp_path / "official")
     tree = tmp_path / "official" / "training" / "one"

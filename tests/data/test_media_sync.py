@@ -230,7 +230,9 @@ def check_sampled(path: Path, clip: Plan, fps: int, heard: np.ndarray) -> None:
 OURS = {23.976: 16000, 25: 44100, 29.97: 16000, 30: 8000, 50: 16000}
 
 
-@pytest.mark.parametrize("fps", sorted(OURS))
+@pytest.mark.parametrize(
+    "fps", [pytest.param(f, marks=pytest.mark.slow) if f in (23.976, 50) else f for f in OURS]
+)
 def test_clips_of_our_writer(tmp_path, fps):
     clip = plan(fps)
     path = write_ours(tmp_path / "ours.mp4", clip, fps, OURS[fps])

@@ -336,6 +336,7 @@ def test_converted_pieces_of_a_recording_stay_together(tmp_path):
     assert read_filelist(tmp_path / "filelist/test.txt") == ["alone"]
 
 
+@pytest.mark.slow
 def test_a_converted_tree_is_a_dataset_to_train_on(tmp_path, process, names):
     tree = tmp_path / "hdtf processed"
     for number, name in enumerate(names[:3]):

@@ -333,6 +333,7 @@ def test_a_dead_clip_gives_up_what_an_earlier_version_of_it_gave(tmp_path, monke
 # -- bad datasets and what is said -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_mostly_bad_dataset_ends_with_status_3_reasons_and_a_report(
     tmp_path, session_root, clips, run_cli
 ):

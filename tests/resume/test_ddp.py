@@ -119,6 +119,7 @@ def test_the_evaluation_runs_once(run):
     assert [path.parent.name for path in metrics] == [run.folders[0].name]
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_and_the_run_goes_on(tmp_path):
     process = start(tmp_path, RELAUNCHED, "--epochs=40", "--save_minutes=0.0001", delay=0.1)
     deadline = time.monotonic() + 60

@@ -246,6 +246,7 @@ def videos(tiny_synthetic: Path) -> list[Path]:
     return sorted((tiny_synthetic / "dataset/Synthetic-tiny/data").rglob("*.mp4"))
 
 
+@pytest.mark.slow
 def test_a_model_speaks_for_a_folder_of_real_videos_too(place, videos, tmp_path):
     real = folder_with(tmp_path / "my faces é", {"x y": videos[0]})
     folder = place.benchmark("cross", datasets=f"Synthetic,{real}", config={"eval_clips": 1})
@@ -255,6 +256,7 @@ def test_a_model_speaks_for_a_folder_of_real_videos_too(place, videos, tmp_path)
     assert set(content["cost"]) == {"HyperLipsBase (Synthetic)", "HyperLipsBase (my faces é)"}
 
 
+@pytest.mark.slow
 def test_a_replaced_clip_is_generated_and_scored_again(place, videos, tmp_path):
     real = folder_with(tmp_path / "real", {"x": videos[0]})
     options = {"datasets": str(real), "config": {"baselines": ["real", "shuffled_audio"]}}
@@ -265,6 +267,7 @@ def test_a_replaced_clip_is_generated_and_scored_again(place, videos, tmp_path):
     assert second == fresh and second != first
 
 
+@pytest.mark.slow
 def test_settings_of_generation_reach_every_row(place, finished, tmp_path):
     folder = tmp_path / "coarse"
     shutil.copytree(finished, folder)

@@ -161,6 +161,7 @@ def test_the_result_of_the_run_is_the_models_row(finished):
     assert summary["test_result"] == finished.result.test_result
 
 
+@pytest.mark.slow
 def test_evaluating_again_gives_the_same_bytes_and_no_new_lines(finished):
     before = {n: (finished.results / n).read_bytes() for n in ("metrics.json", "metrics.csv")}
     shutil.rmtree(finished.results)

@@ -218,7 +218,11 @@ def values_of(result, case: str, metric: str) -> tuple[dict[str, float], RowResu
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("metric", VIDEO_METRICS)
+@pytest.mark.parametrize(
+    "metric",
+    # The libraries of BeatAlign take a quarter of a minute to start.
+    [pytest.param(m, marks=pytest.mark.slow) if m == "BeatAlign" else m for m in VIDEO_METRICS],
+)
 def test_bad_input_gives_values_or_reasons(result, metric, case):
     values, row = values_of(result, case, metric)
     assert values
