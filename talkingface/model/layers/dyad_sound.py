@@ -1,0 +1,95 @@
+"""What the audio2photoreal models hear: tokens of two-channel sound (its spec, section 2).
+
+Front ends are frozen. They are parts of the networks, so that official files load by name.
+"""
+
+from __future__ import annotations
+
+import torch
+import torchaudio
+from torch import Tensor, nn
+
+from talkingface.model.layers.wav2vec1 import RATE, VQWav2Vec
+
+ROWS = 4  # of the log-mel spectrogram per frame
+
+
+class LogMelTokens(nn.Module):
+    """One token per video frame: four rows of a log-mel spectrogram. No weights (ours).
+
+    Args:
+        rate: samples per second.
+        fps: frames per second; ``rate / fps`` is a whole multiple of 4.
+        bands: of the mel scale, 50 Hz to 8 kHz.
+    """
+
+    filters: Tensor
+    window: Tensor
+
+    def __init__(self, rate: int, fps: float, bands: int) -> None:
+        super().__init__()
+        self.hop = round(rate / fps / ROWS)
+        self.size = 2 ** round(rate * 0.04 - 1).bit_length()
+        filters = torchaudio.functional.melscale_fbanks(
+            self.size // 2 + 1, 50.0, min(8000.0, rate / 2), bands, rate, norm="slaney"
+        )
+        window = torch.hann_window(self.size)
+        self.register_buffer("filters", filters, persistent=False)
+        self.register_buffer("window", window / window.square().sum().sqrt(), persistent=False)
+        self.width = ROWS * bands
+
+    def forward(self, wave: Tensor) -> Tensor:
+        """(B,S) -> (B,T,4 * bands), roughly in -3..3 for speech with standard deviation 1."""
+        found = torch.stft(
+            wave, self.size, self.hop, window=self.window, pad_mode="constant", return_complex=True
+        )
+        mel = (found.abs().square().transpose(1, 2) @ self.filters)[:, : wave.shape[1] // self.hop]
+        frames = mel.shape[1] // ROWS
+        return (torch.log(mel[:, : frames * ROWS] + 1e-4) / 3 + 1.5).reshape(
+            len(wave), frames, self.width
+        )
+
+
+class DyadSound(nn.Module):
+    """Base of networks that hear both persons; holds ``audio_model`` under its official name.
+
+    Args:
+        frontend: ``vqwav2vec`` (official) or ``logmel``.
+        rate, fps: of the sound and of the motion.
+    """
+
+    def __init__(
+        self,
+        frontend: str,
+        rate: int = 48_000,
+        fps: float = 30.0,
+        bands: int = 80,
+        log_compression: bool = False,
+    ) -> None:
+        super().__init__()
+        self.frontend, self.rate, self.fps = frontend, rate, fps
+        if frontend == "vqwav2vec":
+            self.audio_model: nn.Module = VQWav2Vec(log_compression)
+            self.audio_resampler = torchaudio.transforms.Resample(rate, RATE)
+            self.sound_width = 2 * 512
+        else:
+            self.audio_model = LogMelTokens(rate, fps, bands)
+            self.sound_width = 2 * self.audio_model.width
+        self.audio_model.requires_grad_(False)
+
+    @torch.no_grad()
+    def hear(self, wave: Tensor) -> Tensor:
+        """(B,S,2) normalised samples -> (B,L,A) features of both channels; frozen."""
+        return torch.cat([self._channel(wave[..., i]) for i in range(2)], dim=-1)
+
+    def _channel(self, wave: Tensor) -> Tensor:
+        if self.frontend == "vqwav2vec":
+            wave = self.audio_resampler(wave)
+        return self.audio_model(wave)
+
+    def token_count(self, frames: int) -> int:
+        """Tokens of so many frames of sound."""
+        if self.frontend == "logmel":
+            return frames
+        samples = -(-round(frames * self.rate / self.fps) * RATE // self.rate)
+        return self.audio_model.feature_extractor.token_count(samples)
