@@ -32,7 +32,9 @@ META_KEYS = {
     "recipe": ("name", "summary", "stages", "aliases"),
     "metric": ("name", "summary", "reference", "class", "outputs", "needs", "params", "aliases"),
 }  # fmt: skip
-ROLES = ("model", "config", "dataset", "dataprocess", "trainer", "pipeline", "source")
+# test_dataset: what a model that only joins trained parts is tested on.
+ROLES = ("model", "config", "dataset", "test_dataset", "dataprocess", "trainer", "pipeline",
+         "source")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -129,8 +131,11 @@ class Registry:
         )
 
     def supports(self, model: Entry, dataset: Entry) -> bool:
-        """Whether a model's YAML lists the dataset; ``datasets: any`` accepts all with video."""
+        """Whether a model's YAML lists the dataset; ``datasets: any`` accepts those with video,
+        ``all`` those of motion too."""
         supported = model.meta.get("datasets", "any")
+        if supported == "all":
+            return True
         if supported == "any":
             return dataset.meta.get("kind", "video") == "video"
         return fold(dataset.name) in {fold(item) for item in supported}

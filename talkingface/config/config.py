@@ -63,6 +63,7 @@ _NOT_IN_HASH = {
     "metric_decimal_place",
     "loss_decimal_place",
     "infer",
+    "sampler",
     "stopping_step",
     "eval_step",
     "valid_batches",

@@ -67,7 +67,9 @@ class OptimSection(Section):
     """How networks are optimised."""
 
     betas: tuple[float, float] = Field((0.9, 0.999), description="Adam's two decay rates.")
-    scheduler: Literal["none", "cosine", "linear", "step", "plateau", "epochs"] = Field(
+    scheduler: Literal[
+        "none", "cosine", "linear", "step", "milestones", "plateau", "epochs"
+    ] = Field(
         "none",
         description="Learning-rate schedule. cosine and linear fall to zero at the end of the run; "
         "plateau watches valid_metric; epochs stays for constant_epochs and then falls by equal "
@@ -82,7 +84,12 @@ class OptimSection(Section):
     )
     warmup_steps: int = Field(0, ge=0, description="Steps of linear warm-up from zero.")
     step_size: int = Field(10, ge=1, description="scheduler=step: epochs between two decays.")
-    gamma: float = Field(0.5, gt=0, le=1, description="scheduler=step/plateau: factor of a decay.")
+    milestones: list[Annotated[int, Field(ge=1)]] = Field(
+        default_factory=list, description="scheduler=milestones: optimizer steps of the decays."
+    )
+    gamma: float = Field(
+        0.5, gt=0, le=1, description="scheduler=step/milestones/plateau: factor of a decay."
+    )
     patience: int = Field(3, ge=0, description="scheduler=plateau: validations without progress.")
     accumulate: int = Field(1, ge=1, description="Batches whose gradients are added per step.")
     clip_grad: float | None = Field(

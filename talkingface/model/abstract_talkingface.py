@@ -187,6 +187,30 @@ class AbstractTalkingFace(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} measures no clips")
 
+    def generate_motions(self, clip: Any, donor: Any) -> dict[str, dict[str, Any]]:
+        """Motions for a whole test clip, for models of motion that are judged as distributions.
+
+        Args:
+            clip, donor: as in :meth:`measure_clip`.
+
+        Returns:
+            Part of the motion (``face``, ``pose``...) -> row -> (N,T,C) float array in the units of
+            the data, NaN where a frame does not count; N samples of one sound. There is a row of
+            the model's name and one called ``real``. An empty result: the model has none, and
+            :meth:`measure_clip` is asked instead.
+        """
+        return {}
+
+    def measure_motions(
+        self, clip: Any, motions: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, dict[str, float]]:
+        """As :meth:`measure_clip`, of what :meth:`generate_motions` gave."""
+        return {row: {} for rows in motions.values() for row in rows}
+
+    def test_facts(self) -> dict[str, str]:
+        """What a reader of test results must know, e.g. that real key poses were followed."""
+        return {}
+
     @torch.no_grad()
     def predict(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
         """Outputs for one batch, without files and without gradients."""

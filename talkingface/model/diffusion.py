@@ -13,32 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from talkingface.errors import ConfigError
+from talkingface.model.sampling_steps import STEPS, checked_steps
 from talkingface.utils.env import require
-
-STEPS = 1000  # of the whole chain
-
-
-def step_counts(steps: int = STEPS) -> list[int]:
-    """Numbers of sampling steps that divide the chain: others would visit uneven steps."""
-    return [n for n in range(1, steps + 1) if steps % n == 0]
-
-
-def check_steps(count: int, steps: int = STEPS, key: str = "sampler.steps") -> int:
-    """The count itself.
-
-    Raises:
-        ConfigError: it does not divide the chain.
-    """
-    valid = step_counts(steps)
-    if count not in valid:
-        nearest = min(valid, key=lambda n: abs(n - count))
-        raise ConfigError(
-            f"{key}={count}: {steps} is no multiple of it, and uneven steps are not offered. Take "
-            f"{nearest}, or another of {', '.join(map(str, valid))}."
-        )
-    return count
-
 
 class Diffusion:
     """Cosine schedule (Nichol and Dhariwal 2021) over 1000 steps."""
@@ -86,7 +62,7 @@ class Diffusion:
             steps: a divisor of 1000.
             progress: called after each step.
         """
-        check_steps(steps)
+        checked_steps(steps)
         scheduler = self.scheduler()
         scheduler.set_timesteps(steps)
         x = made = noise

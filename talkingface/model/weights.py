@@ -18,6 +18,8 @@ from talkingface.errors import WeightsError
 from talkingface.model.abstract_talkingface import AbstractTalkingFace
 
 CHECKPOINT_FORMAT = "talkingface.ckpt/1"
+# Where files keep their tensors: most, A2P's guide and lips, A2P's VQ, fairseq.
+_HOLDERS = ("state_dict", "model_state_dict", "net", "model")
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def extract_state_dict(
 ) -> dict[str, Tensor]:
     """The tensors of one network out of a checkpoint of ours or of an official file.
 
-    Accepts a bare state_dict, one below the key ``state_dict``, names that start with ``module.``
+    Accepts a bare state_dict, one below the key ``state_dict`` or a similar one, names that start with ``module.``
     (saved from DataParallel), and our own checkpoints, whose names start with the network.
     """
     if content.get("format") == CHECKPOINT_FORMAT:
@@ -121,7 +123,8 @@ def extract_state_dict(
             return dict(averaged[network])
         state = content["state_dict"]
     else:
-        state = content.get("state_dict", content)
+        inner = (content[key] for key in _HOLDERS if isinstance(content.get(key), Mapping))
+        state = next(inner, content)
     if not isinstance(state, Mapping):
         raise WeightsError("the file holds no state_dict")
     state = {key: value for key, value in state.items() if isinstance(value, Tensor)}

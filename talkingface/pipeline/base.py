@@ -63,6 +63,8 @@ class Pipeline(ABC):
     usage: str = "--audio=speech.wav --source=face.mp4"
     # Whether it also generates without a given sound; then there is own_sound().
     audio_optional: bool = False
+    # Whether it also generates without a source; prepare() is then given None.
+    source_optional: bool = False
     # Video whose face moves that of the source, for pipelines that can use one.
     driver: Path | None = None
     # Whether the source's preparation shows a bar: as the rendering that asks for it.
@@ -117,7 +119,7 @@ class Pipeline(ABC):
 
     def render(
         self,
-        source: Path,
+        source: Path | None,
         audio: Path | np.ndarray,
         output: Path,
         *,
@@ -140,7 +142,7 @@ class Pipeline(ABC):
         started = time.monotonic()
         wave = load_audio(audio, SAMPLE_RATE) if isinstance(audio, (str, Path)) else audio
         self.show_progress = show_progress
-        identity = self.prepare(Path(source))
+        identity = self.prepare(None if source is None else Path(source))
         heard = wave
         if frames is not None:
             missing = frames / self.cfg.fps + TAIL_SECONDS - len(wave) / SAMPLE_RATE

@@ -252,13 +252,29 @@ class HeadGANPipeline(Pipeline):
     def _spoken(self, identity: HeadSource, wave: np.ndarray, count: int) -> Geometry:
         """Expressions from a voice, on the head of the source; see ``Audio2Exp``."""
         speaker = self.model.frozen["audio2exp"]
+        return self._expressed(identity, speaker.speak(wave, self.cfg.fps, count, self.face))
+
+    def _expressed(self, identity: HeadSource, expression: np.ndarray) -> Geometry:
+        """Deviations (T,n_exp) from the person's mean expression, on the head of the source."""
         own = identity.geometry
-        expression = speaker.speak(wave, self.cfg.fps, count, self.face)
         if len(own) > 1:
             expression = expression + own.expression.mean(axis=0)
         camera = own if len(own) > 1 else own.part([identity.reference])
-        frames = _pingpong(len(camera), count)
+        frames = _pingpong(len(camera), len(expression))
         return replace(camera.part(frames), expression=expression)
+
+    def express(
+        self, identity: HeadSource, expression: np.ndarray, wave: np.ndarray
+    ) -> Iterator[np.ndarray]:
+        """Pictures (S,S,3) uint8 of given expressions on the head of a source.
+
+        Args:
+            expression: (T,n_exp) deviations from the person's mean expression.
+            wave: mono 16 kHz samples, for the network's voice vector.
+        """
+        moving = self._expressed(identity, expression)
+        drawn = self.draw(identity, moving, self.vectors(identity, wave, len(expression)))
+        yield from (one.image for one in drawn)
 
     # -- pictures ----------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from talkingface.data.media.writer import VideoWriter
 from talkingface.errors import EnvironmentProblem, StageError, TalkingFaceError
 from talkingface.evaluator.clip import ClipPair
 from talkingface.evaluator.evaluator import Evaluator, RowResult, aggregate
+from talkingface.quick_start.motions import PooledMotions
 from talkingface.evaluator.report import (
     append_leaderboard,
     console_table,
@@ -396,16 +397,29 @@ def evaluate_motion(
     clips = list(data.whole_clips())[: cfg.eval_clips]
     model.eval()  # the losses were taken by a trainer, which leaves networks as in training
     rows: dict[str, RowResult] = {}
+    pooled = PooledMotions(cfg)
     bar = progress(clips, unit="clip", desc="evaluation", show=cfg.show_progress, leave=False)
     for number, clip in enumerate(bar):
         other = clips[(number + max(1, len(clips) // 2)) % len(clips)]
-        for title, values in model.measure_clip(clip, other).items():
+        motions = model.generate_motions(clip, other)
+        if motions:
+            measured = model.measure_motions(clip, motions)
+            pooled.add(clip, motions)
+        else:
+            measured = model.measure_clip(clip, other)
+        for title, values in measured.items():
             row = rows.setdefault(title, RowResult(title))
             row.values[clip.id], row.notes[clip.id] = values, []
             for key in model.clip_outputs:
                 if not np.isfinite(values.get(key, np.nan)):
                     row.reasons[clip.id, key] = "not defined for this row"
-    outputs = {key: dict(spec) for key, spec in model.clip_outputs.items()}
+    # What no clip of the data has is left out, e.g. the lip opening of codes without a face model.
+    outputs = {
+        key: dict(spec)
+        for key, spec in model.clip_outputs.items()
+        if any(key in values for row in rows.values() for values in row.values.values())
+    }
+    outputs.update(pooled.score(rows))
     table = aggregate(list(rows.values()), outputs)
     header = {
         "model": cfg.model,
@@ -414,7 +428,13 @@ def evaluate_motion(
         "config_hash": cfg.hash[:12],
         "preset": cfg.preset or "",
     }
-    facts = {"split": "test", "clips": [clip.id for clip in clips], "losses": losses}
+    facts = {
+        "split": "test",
+        "clips": [clip.id for clip in clips],
+        "losses": losses,
+        "not_applicable": pooled.not_applicable,
+        **model.test_facts(),
+    }
     write_metrics(run.results, list(rows.values()), table, outputs, {**header, **facts})
     append_leaderboard(resolve(cfg.results_dir) / "leaderboard.csv", header, table)
     log.info(
@@ -425,6 +445,11 @@ def evaluate_motion(
     )
     for key, spec in outputs.items():
         log.info("  %s: %s", key, spec["unit"])
+    for name, reason in pooled.not_applicable.items():
+        log.info("  %s: not applicable: %s", name, reason)
+    for key, value in model.test_facts().items():
+        log.info("  %s: %s", key, value)
+    pooled.write(run.results, clips)
     return {**losses, **{key: item["mean"] for key, item in table[cfg.model].items()}}
 
 

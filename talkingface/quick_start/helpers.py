@@ -43,6 +43,12 @@ def build_pipeline(
     """The generator of videos, None for models that make none."""
     if not cfg.model_entry.target("pipeline"):
         return None
+    attach_generators(cfg, model)
+    return cfg.registry.resolve(cfg.model_entry, "pipeline")(cfg, model, device)
+
+
+def attach_generators(cfg: Config, model: AbstractTalkingFace) -> None:
+    """Load the helpers that a model generates with: those that its weights were trained with."""
     for name, helper in model.frozen_networks().items():
         if helper.generates and name not in model.frozen:
             path = _trained_with(cfg, model, name, helper)
@@ -50,7 +56,6 @@ def build_pipeline(
             source = {"path": str(path), "sha256": sha256_of(path)}
             model.attach_frozen(name, network, source, settings)
             log.info("%s: weights of %s", helper.why, shown(path))
-    return cfg.registry.resolve(cfg.model_entry, "pipeline")(cfg, model, device)
 
 
 def _trained_with(

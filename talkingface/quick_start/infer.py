@@ -28,13 +28,14 @@ def infer_command(
 ) -> int:
     """Run ``--infer``; see the help text for its options. Returns the exit status."""
     kind = _pipeline_class(options, config, config_files)
-    for key in ("audio", "source"):
-        if not options.get(key) and not (key == "audio" and kind and kind.audio_optional):
+    free = {"audio": kind and kind.audio_optional, "source": kind and kind.source_optional}
+    for key, optional in free.items():
+        if not options.get(key) and not optional:
             raise ConfigError(f"--infer needs --{key}=<file>")
     if options.get("driver") and not (kind and kind.audio_optional):
         raise ConfigError("--driver is for models whose faces a video drives, e.g. HeadGAN")
-    source = Path(options["source"]).expanduser()
-    if not source.exists() and not (kind and kind.sources_by_name):
+    source = Path(options["source"]).expanduser() if options.get("source") else None
+    if source and not source.exists() and not (kind and kind.sources_by_name):
         _existing(str(source), "source")
     driver = _existing(options["driver"], "driver") if options.get("driver") else None
     sounds: list[Path | None] = [None]
@@ -130,12 +131,13 @@ def list_sounds(path: Path) -> list[Path]:
 
 def plan_outputs(
     sounds: list[Path | None],
-    source: Path,
+    source: Path | None,
     output: str | None,
     cfg: Config,
     driver: Path | None = None,
 ) -> list[tuple[Path | None, Path]]:
     """Sound and target of each video. With many sounds ``--output`` is a folder."""
+    start = source.stem if source else cfg.model
     default = resolve(cfg.results_dir) / cfg.model / "infer"
     if len(sounds) == 1 and output and Path(output).suffix:
         return [(sounds[0], Path(output).expanduser())]
@@ -144,12 +146,12 @@ def plan_outputs(
         raise ConfigError(f"--output={output} must be a folder: there are {len(sounds)} sounds")
     if sounds == [None]:
         name = driver.stem if driver else cfg.infer.mode
-        return [(None, folder / f"{source.stem}_{name}.mp4")]
+        return [(None, folder / f"{start}_{name}.mp4")]
     plan: dict[Path, Path] = {}
     for sound in sounds:  # sounds that share a name keep their suffix in it
-        target = folder / f"{source.stem}_{sound.stem}.mp4"
+        target = folder / f"{start}_{sound.stem}.mp4"
         if target in plan:
-            target = folder / f"{source.stem}_{sound.name.replace('.', '_')}.mp4"
+            target = folder / f"{start}_{sound.name.replace('.', '_')}.mp4"
         plan[target] = sound
     return [(sound, target) for target, sound in plan.items()]
 

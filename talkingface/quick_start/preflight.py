@@ -9,7 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from talkingface.data.clips import SPLITS, discover_clips, no_clips_message
+from talkingface.data.clips import SPLITS
 from talkingface.errors import (
     ConfigError,
     DataError,
@@ -123,8 +123,10 @@ def _data(cfg: Config, stages: Collection[str]) -> list[TalkingFaceError]:
         return found  # the dataset makes its own files
     lists = {split: cfg.filelist(split) for split in SPLITS}
     if "preprocess" in stages:
-        if not discover_clips(cfg.data_dir, cfg.clips, quiet=True):
-            found.append(StageError(no_clips_message(cfg)))
+        if cfg.model_entry.target("dataprocess"):
+            process = cfg.registry.resolve(cfg.model_entry, "dataprocess")(cfg)
+            if not process.raw_clips():
+                found.append(StageError(process.explain_nothing()))
     else:
         needed = {"train": ("train", "val"), "evaluate": ("test",)}
         for split in dict.fromkeys(s for stage in stages for s in needed.get(stage, ())):

@@ -421,6 +421,7 @@ def evaluate(cfg: Config, runtime: Runtime, run: RunDir, checkpoint: Path) -> di
     )
     from talkingface.quick_start.helpers import (
         as_trained,
+        attach_generators,
         build_model,
         build_pipeline,
         load_model_weights,
@@ -433,14 +434,20 @@ def evaluate(cfg: Config, runtime: Runtime, run: RunDir, checkpoint: Path) -> di
     model = build_model(cfg)
     load_model_weights(model, checkpoint, cfg.trust_checkpoint)
     model.eval()
-    pipeline = build_pipeline(cfg, model, runtime.device)
+    joined = cfg.model_entry.target("test_dataset")
+    pipeline = None if joined else build_pipeline(cfg, model, runtime.device)
     if pipeline is not None and cfg.metrics:
         return evaluate_videos(cfg, pipeline, run)
     from talkingface.data.dataset.base import build_loader
     from talkingface.trainer.trainer import Trainer
 
-    data = cfg.registry.resolve(cfg.model_entry, "dataset")(as_trained(cfg, model), "test")
-    model.to(runtime.device)
+    attach_generators(cfg, model)
+    for part in (model, *model.frozen.values()):
+        part.to(runtime.device)
+    role = "test_dataset" if joined else "dataset"
+    data = cfg.registry.resolve(cfg.model_entry, role)(as_trained(cfg, model), "test")
+    if joined:
+        return evaluate_motion(cfg, model, data, run, {})
     loader = build_loader(data, cfg, train=False)
     losses = Trainer(cfg, model, runtime)
     if not model.clip_outputs:

@@ -73,6 +73,8 @@ class Schedule:
             falling = self.epochs - options.constant_epochs
             late = max(0, epoch + 1 - options.constant_epochs)
             return max(0.0, 1 - late / max(falling + (not options.zero_last), 1))
+        if options.scheduler == "milestones":
+            return options.gamma ** sum(step >= at for at in options.milestones)
         if options.scheduler == "step":
             return options.gamma ** (step // self.steps_per_epoch // options.step_size)
         return self.plateau_factor

@@ -215,11 +215,23 @@ class DataProcess(ABC):
         Called on every run, by one process at a time; do only what is not yet done.
         """
 
+    def raw_clips(self) -> list[Clip]:
+        """What lies in the data folder, to be prepared."""
+        return discover_clips(self.cfg.data_dir, self.cfg.clips, quiet=True)
+
+    def explain_nothing(self) -> str:
+        """What to do when there is nothing in the data folder."""
+        return no_clips_message(self.cfg)
+
+    def write_lists(self, clips: list[Clip]) -> None:
+        """Divide usable clips into the three lists, where there are none."""
+        ensure_filelists(self.cfg, clips)
+
     def discover(self) -> list[Clip]:
         """Clips of the three lists, or all clips when there are no lists yet."""
         clips = discover_clips(self.cfg.data_dir, self.cfg.clips)
         if not clips:
-            raise StageError(no_clips_message(self.cfg))
+            raise StageError(self.explain_nothing())
         lists = [self.cfg.filelist(split) for split in SPLITS]
         if any(path.exists() for path in lists) and not all(path.exists() for path in lists):
             with file_lock(self._lock_path):  # another run may be writing them right now
@@ -414,7 +426,7 @@ class DataProcess(ABC):
             good = set(report.of("ok")) - report.dropped
             clips = join_equal_sounds(clips, report.markers)
             with file_lock(self._lock_path):  # another run may be writing them right now
-                ensure_filelists(self.cfg, [clip for clip in clips if clip.id in good])
+                self.write_lists([clip for clip in clips if clip.id in good])
         with file_lock(self._lock_path):
             self.finalize(report)
         return report

@@ -73,6 +73,38 @@ def load_audio(path: str | Path, rate: int = 16000, *, timeline: bool = True) ->
     return samples
 
 
+def resampled(wave: np.ndarray, source: int, target: int) -> np.ndarray:
+    """Samples (N,) or (N,channels) at another rate; the quality of :func:`load_audio`."""
+    if source == target:
+        return wave
+    soxr = require("soxr", why="Resampling audio")
+    return soxr.resample(wave, source, target, quality="HQ").astype(np.float32)
+
+
+def load_dyad(path: str | Path, rate: int) -> np.ndarray:
+    """(N,2) samples of a conversation: this person, the partner.
+
+    A file with one channel, or with two that are nearly equal (one voice in stereo), or one that
+    libsndfile cannot read, has no partner: that channel is silence.
+
+    Raises:
+        DataError: as :func:`load_audio`.
+    """
+    soundfile = require("soundfile", why="Two-channel sound")
+    try:
+        wave, source = soundfile.read(str(path), dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError):
+        wave, source = np.zeros((0, 1), np.float32), rate
+    if wave.shape[1] == 2 and np.isfinite(wave).all():
+        spread = wave.std(axis=0)
+        alike = min(spread) > 0 and np.corrcoef(wave.T)[0, 1] > 0.9
+        if not alike:
+            return resampled(wave, source, rate)
+        logger.info("%s: both channels hold one voice; the partner is silent", path)
+    own = load_audio(path, rate)
+    return np.stack([own, np.zeros_like(own)], axis=1)
+
+
 def _resampler(source: int, target: int) -> Any:
     if source == target:
         return lambda block, last: block
@@ -173,7 +205,18 @@ def save_wav(path: str | Path, samples: np.ndarray, rate: int) -> None:
         EnvironmentProblem: disk full, read-only folder.
     """
     samples = np.asarray(samples)
-    if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
+    if samples.ndim != 1:
+        raise DataError(
+            f"Sound for {path} has type {samples.dtype} and shape {samples.shape}; "
+            "float samples of shape (N,) are needed."
+        )
+    save_stereo(path, samples[:, None], rate)
+
+
+def save_stereo(path: str | Path, samples: np.ndarray, rate: int) -> None:
+    """As :func:`save_wav`, for (N,channels)."""
+    samples = np.asarray(samples)
+    if samples.ndim != 2 or not np.issubdtype(samples.dtype, np.floating):
         raise DataError(
             f"Sound for {path} has type {samples.dtype} and shape {samples.shape}; "
             "float samples of shape (N,) are needed."
@@ -183,7 +226,7 @@ def save_wav(path: str | Path, samples: np.ndarray, rate: int) -> None:
     # 32768 is the scale of reading; the largest positive value is one step below full scale.
     pcm = np.clip(np.round(samples * 32768.0), -32768, 32767).astype("<i2")
     with atomic(path) as temporary, wave.open(str(temporary), "wb") as file:
-        file.setnchannels(1)
+        file.setnchannels(samples.shape[1])
         file.setsampwidth(2)
         file.setframerate(int(rate))
         file.writeframes(pcm.tobytes())

@@ -1,0 +1,1 @@
+"""Motion of conversations: files, statistics, and a learnable synthetic set."""

@@ -1,0 +1,305 @@
+"""Files of a scene in the layout of audio2photoreal (its spec, section 1), and their units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from talkingface.data.clips import Clip
+from talkingface.data.npz import read_npz, save_npz
+from talkingface.errors import DataError
+from talkingface.utils.env import require
+
+SAMPLE_RATE = 48_000
+POSE, FACE = "_body_pose.npy", "_face_expression.npy"
+SOUND, MISSING = "_audio.wav", "_missing_face_frames.npy"
+LIPS = "_lip_vertices.npy"  # ours: the released data has none
+STATS = "data_stats.pth"
+POSE_SIZE, FACE_SIZE = 104, 256
+LEAST_STD = 1e-4
+
+
+@dataclass(frozen=True)
+class SceneFiles:
+    """Where the parts of a scene lie.
+
+    Attributes:
+        pose: (T,104), None for videos, which show no body.
+        face: (T,C) codes.
+        missing: (n,) frames whose code is invalid.
+        sound: wav with two channels: this person, the partner.
+        lips: (T,V,3) lip points, None where there are none.
+    """
+
+    id: str
+    pose: Path | None
+    face: Path
+    missing: Path
+    sound: Path
+    lips: Path | None = None
+
+    @classmethod
+    def of_folder(cls, folder: Path, name: str) -> SceneFiles:
+        """A scene of the released layout."""
+        lips = folder / f"{name}{LIPS}"
+        paths = (folder / f"{name}{end}" for end in (POSE, FACE, MISSING, SOUND))
+        return cls(name, *paths, lips if lips.is_file() else None)
+
+
+def find_scenes(folder: Path) -> list[Clip]:
+    """Scenes of a folder by their body poses, sorted; a clip's id is the scene's name."""
+    found = []
+    for path in sorted(folder.glob(f"*{POSE}")):
+        name = path.name.removesuffix(POSE)
+        found.append(Clip(name, path, folder / f"{name}{SOUND}", folder.name, name))
+    return found
+
+
+def load_array(path: Path, width: tuple[int, ...] | None = None) -> np.ndarray:
+    """A numeric array (T,...), mapped into memory where that is possible.
+
+    Args:
+        width: wanted shape behind the first axis; None: any.
+
+    Raises:
+        DataError: missing, damaged, of another shape, or of objects.
+    """
+    if not path.is_file():
+        raise DataError(f"{path.name} is missing in {path.parent}")
+    try:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    if width is not None and values.shape[1:] != width:
+        wanted = ", ".join(map(str, width))
+        raise DataError(f"{path.name} has the shape {values.shape}; (T, {wanted}) is needed")
+    if values.dtype.kind not in "fiu":
+        raise DataError(f"{path.name} holds {values.dtype}, no numbers")
+    return values
+
+
+def missing_frames(path: Path, count: int) -> np.ndarray:
+    """(T,) bool, True in frames without a valid face code.
+
+    Raises:
+        DataError: no whole numbers, or beyond the scene.
+    """
+    listed = np.asarray(load_array(path)).reshape(-1)
+    numbers = listed.astype(np.int64)  # an empty list may have been saved as floats
+    if not np.array_equal(numbers, listed):
+        raise DataError(f"{path.name} holds numbers that are no frames")
+    if len(numbers) and not (numbers.min() >= 0 and numbers.max() < count):
+        raise DataError(f"{path.name} names frame {numbers.max()} of {count}")
+    result = np.zeros(count, bool)
+    result[numbers] = True
+    return result
+
+
+def sound_facts(path: Path) -> tuple[int, int, int]:
+    """Sample rate, channels and samples of a wav file.
+
+    Raises:
+        DataError: missing or unreadable.
+    """
+    soundfile = require("soundfile", why="Two-channel sound")
+    if not path.is_file():
+        raise DataError(f"{path.name} is missing in {path.parent}")
+    try:
+        info = soundfile.info(str(path))
+    except soundfile.LibsndfileError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    return info.samplerate, info.channels, info.frames
+
+
+def read_sound(path: Path, start: int, count: int) -> np.ndarray:
+    """(count,2) float32 samples from ``start`` on; only these are read."""
+    soundfile = require("soundfile", why="Two-channel sound")
+    try:
+        with soundfile.SoundFile(str(path)) as file:
+            file.seek(start)
+            return file.read(count, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def check_sound(path: Path, frames: int, fps: float) -> None:
+    """Raises DataError: not 48 kHz, two channels and exactly the length of the motion."""
+    rate, channels, samples = sound_facts(path)
+    wanted = round(frames * SAMPLE_RATE / fps)
+    if rate != SAMPLE_RATE:
+        raise DataError(f"{path.name} has {rate} samples per second; {SAMPLE_RATE} are needed")
+    if channels != 2:
+        raise DataError(
+            f"{path.name} has {channels} channel(s); 2 are needed, this person and the partner"
+        )
+    if samples != wanted:
+        raise DataError(
+            f"{path.name} has {samples} samples, but {frames} frames need {wanted} "
+            f"({SAMPLE_RATE / fps:g} per frame)"
+        )
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Units of motion and sound: mean and standard deviation over the training scenes.
+
+    ``audio_std_flat`` is one number for both channels; ``lips_std`` one for all points.
+    """
+
+    code_mean: np.ndarray
+    code_std: np.ndarray
+    audio_mean: np.ndarray
+    audio_std_flat: np.ndarray
+    pose_mean: np.ndarray | None = None
+    pose_std: np.ndarray | None = None
+    lips_mean: np.ndarray | None = None
+    lips_std: np.ndarray | None = None
+
+    def content(self) -> dict[str, np.ndarray]:
+        """What there is, by official name."""
+        made = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {key: value for key, value in made.items() if value is not None}
+
+    @classmethod
+    def of_content(cls, content: Mapping[str, Any]) -> Stats:
+        """Unknown keys are left; released files hold several.
+
+        Raises:
+            KeyError: a needed one is not there.
+        """
+        names = [field.name for field in fields(cls)]
+        values = {n: np.asarray(content[n], np.float32) for n in names if n in content}
+        for name in values.keys() - {"lips_mean"}:
+            values[name] = values[name].reshape(-1)
+        lacking = {"code_mean", "code_std", "audio_mean", "audio_std_flat"} - values.keys()
+        if lacking:
+            raise KeyError(f"it lacks {', '.join(sorted(lacking))}")
+        return cls(**values)
+
+    def save(self, path: Path) -> None:
+        save_npz(path, self.content())
+
+    @classmethod
+    def read(cls, path: Path) -> Stats:
+        """``.npz`` of ours, or the released ``data_stats.pth``, without running code in it.
+
+        Raises:
+            DataError: missing, damaged or incomplete.
+        """
+        if path.suffix != ".npz":
+            return cls._read_released(path)
+        try:
+            return cls.of_content(read_npz(path))
+        except KeyError as error:
+            raise DataError(f"{path}: {error.args[0]}") from error
+
+    @classmethod
+    def _read_released(cls, path: Path) -> Stats:
+        import pickle
+
+        import torch
+
+        # The file is a pickled dictionary of numpy arrays; nothing else is let in.
+        try:
+            from numpy._core.multiarray import _reconstruct, scalar
+        except ImportError:  # numpy 1
+            from numpy.core.multiarray import _reconstruct, scalar
+        known = [_reconstruct, scalar, np.ndarray, np.dtype]
+        known += [type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "u1")]
+        # Files of numpy 1 name its functions by their old place.
+        known += [(f, f"numpy.core.multiarray.{f.__name__}") for f in (_reconstruct, scalar)]
+        try:
+            with torch.serialization.safe_globals(known):
+                content = torch.load(path, map_location="cpu", weights_only=True)
+            return cls.of_content(content)
+        except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+            raise DataError(f"{path} cannot be read: {error}") from error
+        except KeyError as error:
+            raise DataError(f"{path}: {error.args[0]}") from error
+
+    def sound(self, samples: np.ndarray) -> np.ndarray:
+        """(S,2) samples -> standard deviation about 1."""
+        return ((samples - self.audio_mean) / self.audio_std_flat).astype(np.float32)
+
+    def natural_sound(self, sound: np.ndarray) -> np.ndarray:
+        """What :meth:`sound` was given."""
+        return (sound * self.audio_std_flat + self.audio_mean).astype(np.float32)
+
+    def units(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of ``face``, ``pose`` or ``lips``.
+
+        Raises:
+            DataError: there are none.
+        """
+        names = {"face": "code", "pose": "pose", "lips": "lips"}
+        mean = getattr(self, f"{names[kind]}_mean")
+        std = getattr(self, f"{names[kind]}_std")
+        if mean is None or std is None:
+            raise DataError(f"there are no statistics of the {kind}: the data has none")
+        return mean, np.maximum(std, LEAST_STD)
+
+
+class Moments:
+    """Mean and standard deviation of rows that come in parts."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sum: Any = 0.0
+        self.squares: Any = 0.0
+
+    def add(self, rows: np.ndarray) -> None:
+        rows = np.asarray(rows, np.float64)
+        self.count += len(rows)
+        self.sum = self.sum + rows.sum(axis=0)
+        self.squares = self.squares + np.square(rows).sum(axis=0)
+
+    def result(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation per column, the latter at least 1e-4."""
+        mean = self.sum / max(self.count, 1)
+        variance = np.maximum(self.squares / max(self.count, 1) - mean**2, 0)
+        return mean.astype(np.float32), np.maximum(np.sqrt(variance), LEAST_STD).astype(np.float32)
+
+
+def wrapped(pose: np.ndarray) -> np.ndarray:
+    """Poses with the root's yaw (column 3) in 0..2 pi, as the released loader has it for two of the
+    four persons; their statistics were made after it."""
+    pose = np.array(pose, np.float32)
+    pose[:, 3] = np.mod(pose[:, 3], 2 * np.pi)
+    return pose
+
+
+def learn_stats(scenes: Iterable[SceneFiles], wrap: bool = False) -> Stats:
+    """Statistics of training scenes; only valid faces count.
+
+    Args:
+        wrap: see :func:`wrapped`.
+    """
+    face, pose, sound, lips = Moments(), Moments(), Moments(), Moments()
+    for scene in scenes:
+        codes = load_array(scene.face)
+        valid = ~missing_frames(scene.missing, len(codes))
+        face.add(codes[valid])
+        if scene.pose is not None:
+            own = np.asarray(load_array(scene.pose))
+            pose.add(wrapped(own) if wrap else own)
+        if scene.lips is not None:
+            lips.add(load_array(scene.lips)[valid])
+        _, _, samples = sound_facts(scene.sound)
+        for start in range(0, samples, 60 * SAMPLE_RATE):
+            sound.add(read_sound(scene.sound, start, 60 * SAMPLE_RATE))
+    audio_mean, audio_std = sound.result()
+    made = Stats(
+        *face.result(), audio_mean, np.sqrt(np.mean(audio_std**2, keepdims=True), dtype=np.float32)
+    )
+    if pose.count:
+        mean, std = pose.result()
+        made = replace(made, pose_mean=mean, pose_std=std)
+    if lips.count:
+        mean, std = lips.result()
+        flat = np.sqrt(np.mean(std**2)).reshape(1).astype(np.float32)
+        made = replace(made, lips_mean=mean, lips_std=flat)
+    return made

@@ -1,0 +1,104 @@
+"""Generated motions as files: ours without pickle, and the layout of audio2photoreal's sampler
+(its spec, section 9) for exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from talkingface.data.npz import read_npz, save_npz
+from talkingface.errors import DataError
+from talkingface.utils.paths import atomic
+
+
+@dataclass
+class MotionResults:
+    """Motions of one kind for N sounds, R of each, in the units of the data.
+
+    Attributes:
+        motions: per sound (R,T,C); lengths may differ.
+        real: per sound (T,C), empty where nothing is known.
+        sounds: per sound (S,2) samples in -1..1.
+        keys: per sound (R,K,C) key poses that were followed.
+        facts: ``fps``, ``sample_rate``, ``scene``, ``start``, seed, sampler...
+    """
+
+    motions: Sequence[np.ndarray]
+    real: Sequence[np.ndarray] = ()
+    sounds: Sequence[np.ndarray] = ()
+    keys: Sequence[np.ndarray] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def _stacked(self, arrays: Sequence[np.ndarray], axis: int) -> np.ndarray:
+        """One array; shorter ones are filled up with zeros along ``axis``."""
+        longest = max(a.shape[axis] for a in arrays)
+        filled = []
+        for values in arrays:
+            room = [(0, 0)] * values.ndim
+            room[axis] = (0, longest - values.shape[axis])
+            filled.append(np.pad(np.nan_to_num(values), room))
+        return np.stack(filled).astype(np.float32)
+
+    def save(self, path: Path) -> None:
+        """``.npz``: motions (R,N,T,C), gt (N,T,C), keyframes (R,N,K,C), lengths (N,), facts."""
+        content: dict[str, Any] = {
+            "motions": self._stacked(self.motions, 1).swapaxes(0, 1),
+            "lengths": np.array([m.shape[1] for m in self.motions]),
+            **self.facts,
+        }
+        if len(self.real):
+            content["gt"] = self._stacked(self.real, 0)
+        if len(self.keys):
+            content["keyframes"] = self._stacked(self.keys, 1).swapaxes(0, 1)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_npz(path, content)
+
+    def save_original(self, path: Path) -> None:
+        """``results.npy``: a pickled dictionary, as the original sampler writes and reads it.
+
+        Its entries run over the repetitions first: index r * N + i.
+        """
+        repeats = len(self.motions[0])
+        motions = self._stacked(self.motions, 1)  # N,R,T,C
+
+        def official(values: np.ndarray) -> np.ndarray:
+            """(N,R,T,C) -> (R*N,C,1,T)."""
+            flat = values.swapaxes(0, 1).reshape(-1, *values.shape[2:])
+            return flat.transpose(0, 2, 1)[:, :, None]
+
+        def repeated(values: np.ndarray) -> np.ndarray:
+            return np.concatenate([values] * repeats)
+
+        lengths = np.array([m.shape[1] for m in self.motions])
+        content: dict[str, Any] = {"motions": official(motions), "lengths": repeated(lengths)}
+        real = self._stacked(self.real, 0) if len(self.real) else np.full_like(motions[:, 0], 0)
+        content["gt"] = repeated(real.transpose(0, 2, 1)[:, :, None])
+        if len(self.sounds):
+            content["audio"] = repeated(self._stacked(self.sounds, 0))
+        if len(self.keys):
+            keys = self._stacked(self.keys, 1)
+            content["keyframes"] = keys.swapaxes(0, 1).reshape(-1, *keys.shape[2:])
+        else:
+            content["keyframes"] = content["gt"][:, :, 0].transpose(0, 2, 1)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(path) as temporary, open(temporary, "wb") as file:
+            np.save(file, np.array(content, dtype=object), allow_pickle=True)
+
+
+def read_results(path: Path) -> dict[str, np.ndarray]:
+    """Content of a ``.npz`` of ours, or of a ``results.npy`` **that you trust**: the original layout
+    is a pickle, which can run code when it is opened.
+
+    Raises:
+        DataError: missing or damaged.
+    """
+    if path.suffix == ".npz":
+        return read_npz(path)
+    try:
+        return np.load(path, allow_pickle=True).item()
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error

@@ -1,0 +1,208 @@
+"""A2P: the trained parts of audio2photoreal as one model of face and body."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from talkingface.model.abstract_talkingface import AbstractTalkingFace, FrozenNetwork
+from talkingface.model.audio_driven_talkingface.a2p_common import marked, other_sound
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from talkingface.config.config import Config
+    from talkingface.data.a2p.files import Stats
+    from talkingface.data.dataset.a2p_dataset import MotionClip
+
+# What the authors' files were trained with; their front ends lie in the files.
+_HEARD: dict[str, Any] = {"audio": {"frontend": "vqwav2vec", "weights": "random"}}
+_OFFICIAL: dict[str, dict[str, Any]] = {
+    "face": {
+        **_HEARD,
+        "lips": {"frontend": "wav2vec", "n_vertices": 338},
+        "model_params": {"legacy_positions": True},
+    },
+    "pose": {**_HEARD, "model_params": {"legacy_positions": True}},
+    "guide": {**_HEARD, "model_params": {"legacy_positions": True, "pad_audio": False}},
+}
+_MODELS = {"face": "A2PFace", "pose": "A2PPose", "guide": "A2PGuide"}
+_WHY = {"face": "the face", "pose": "the body", "guide": "the key poses"}
+
+
+class A2P(AbstractTalkingFace):
+    """Nothing of its own to train: a run joins trained parts and tests the whole.
+
+    Faces come from A2PFace; bodies from A2PGuide, whose key poses A2PPose connects. Datasets of
+    videos show no body, and have a face only.
+    """
+
+    clip_outputs: ClassVar[dict[str, dict[str, str]]] = {
+        f"{part} {key}": spec
+        for part in ("face", "pose")
+        for key, spec in {
+            "error": {"direction": "down", "unit": "root mean square, standard deviations"},
+            "best_error": {"direction": "down", "unit": "error of the nearest of the samples"},
+        }.items()
+    }
+
+    def frozen_networks(self) -> dict[str, FrozenNetwork]:
+        weights = self.cfg.weights
+        of_motion = self.cfg.dataset_entry.meta.get("kind") == "motion"
+        parts: dict[str, FrozenNetwork] = {}
+        for name in _MODELS if of_motion else ("face",):
+            if getattr(weights, name) is None:
+                continue
+            parts[name] = FrozenNetwork(
+                None,
+                getattr(weights, name),
+                files=(f"A2P/{self.cfg.dataset}_{name}.pt",),
+                model=_MODELS[name],
+                why=_WHY[name],
+                required=True,
+                generates=True,
+                agree=("fps",),
+                whole=_OFFICIAL[name],
+            )
+        if "guide" in parts and weights.vq is not None:
+            parts["vq"] = FrozenNetwork(
+                None,
+                weights.vq,
+                files=(f"A2P/{self.cfg.dataset}_vq.pth",),
+                model="A2PGuideVQ",
+                why="the tokens of key poses",
+                required=True,
+                generates=True,
+                agree=("fps", "data.guide_step"),
+                follows=("guide",),
+                whole={},
+            )
+        if weights.renderer is not None:
+            parts["renderer"] = FrozenNetwork(
+                None,
+                weights.renderer,
+                model="HeadGAN",
+                why="pictures of a head",
+                required=True,
+                generates=True,
+                whole={},
+            )
+        return parts
+
+    # -- generation --------------------------------------------------------------------------------
+
+    @property
+    def has_body(self) -> bool:
+        return "pose" in self.frozen
+
+    def key_poses(
+        self, sound: np.ndarray, frames: int, samples: int, seed: int, stats: Stats | None = None
+    ) -> np.ndarray:
+        """(samples,K,C) key poses of a sound, in the units of the data."""
+        guide, vq = self.frozen["guide"], self.frozen["vq"]
+        guide.attach_frozen("vq", vq.network)
+        tokens = guide.tokens(
+            sound, frames, samples=samples, seed=seed, top_p=self.cfg.sampler.top_p
+        )
+        return vq.natural(vq.network.decode(tokens).cpu().numpy(), stats)
+
+    def generate(
+        self,
+        sound: np.ndarray,
+        frames: int,
+        *,
+        samples: int = 1,
+        seed: int = 0,
+        stats: Stats | None = None,
+        real_keys: np.ndarray | None = None,
+        progress: Callable[[], None] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Motions of a sound of any length, in the units of the data.
+
+        Args:
+            sound: (S,2) standardised.
+            stats: units of the data, for official weights, which come without.
+            real_keys: (K,C) key poses in the units of the data, for ``guide_source: gt``.
+
+        Returns:
+            ``face`` (samples,T,C), and with a body ``pose`` and ``pose_keys`` (samples,K,C).
+        """
+        options, made = self.cfg.sampler, {}
+        more = {"samples": samples, "seed": seed, "steps": options.steps, "progress": progress}
+        if "face" in self.frozen:
+            face = self.frozen["face"]
+            codes = face.sample(sound, frames, guidance=options.face_guidance, **more)
+            made["face"] = face.natural(codes, stats)
+        if self.has_body:
+            pose = self.frozen["pose"]
+            if real_keys is not None:
+                keys = np.repeat(real_keys[None], samples, axis=0)
+            else:
+                keys = self.key_poses(sound, frames, samples, seed, stats)
+            mean, std = pose.known_stats(stats).units("pose")
+            poses = pose.sample(
+                sound, frames, guide=(keys - mean) / std, guidance=options.pose_guidance, **more
+            )
+            made["pose"], made["pose_keys"] = pose.natural(poses, stats), keys
+        return made
+
+    def lips(self, sound: np.ndarray, frames: int) -> np.ndarray | None:
+        """(T,V,3) lip points that the face followed, where its network hears lips."""
+        face = self.frozen.get("face")
+        if face is None or not hasattr(face.network, "lip_model"):
+            return None
+        return face.heard_lips(sound)[:frames]
+
+    # -- tests -------------------------------------------------------------------------------------
+
+    def test_facts(self) -> dict[str, str]:
+        if not self.has_body:
+            return {}
+        source = self.cfg.sampler.guide_source
+        said = {"model": "model: key poses by A2PGuide", "gt": "gt: the real key poses of the test"}
+        return {"guide_source": said[source]}
+
+    def generate_motions(
+        self, clip: MotionClip, donor: MotionClip
+    ) -> dict[str, dict[str, np.ndarray]]:
+        stats, frames = clip.stats, len(clip)
+        keys = None
+        if self.has_body and self.cfg.sampler.guide_source == "gt":
+            step = self.frozen["pose"].cfg.data.guide_step
+            mean, std = stats.units("pose")
+            keys = clip.motions["pose"][::step] * std + mean
+        own = self.generate(
+            clip.sound, frames, samples=self.cfg.sampler.samples, stats=stats, real_keys=keys
+        )
+        wrong = self.generate(other_sound(clip, donor), frames, stats=stats, real_keys=keys)
+        result: dict[str, dict[str, np.ndarray]] = {}
+        for part, made in own.items():
+            if part.endswith("_keys"):
+                result[part] = {self.cfg.model: made}
+                continue
+            mean, std = stats.units(part)
+            still = np.zeros_like(clip.motions[part])[None]
+            rows = {
+                self.cfg.model: made,
+                "shuffled audio": wrong[part],
+                "mean motion": still * std + mean,
+                "real": clip.motions[part][None] * std + mean,
+            }
+            valid = clip.valid if part == "face" else np.ones(frames, bool)
+            result[part] = {row: marked(values, valid) for row, values in rows.items()}
+        return result
+
+    def measure_motions(
+        self, clip: MotionClip, motions: Mapping[str, Mapping[str, np.ndarray]]
+    ) -> dict[str, dict[str, float]]:
+        result: dict[str, dict[str, float]] = {}
+        for part, rows in motions.items():
+            if part.endswith("_keys"):
+                continue
+            for row, values in rows.items():
+                found = self.frozen[part].compare(values, rows["real"][0], clip)
+                named = {f"{part} {key}": found[key] for key in ("error", "best_error")}
+                result.setdefault(row, {}).update(named)
+        return result
