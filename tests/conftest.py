@@ -24,6 +24,14 @@ if str(REPOSITORY) not in sys.path:  # plain "pytest" in a checkout that is not 
 # The smallest Synthetic set that every stage accepts: one clip for val, one for test.
 SMALL = ["--preset=tiny", "--synthetic.clips=4", "--synthetic.seconds=2"]
 
+# Parts of A2P, which the run of A2P itself trains one after the other.
+A2P_PARTS = ("A2PLip", "A2PFace", "A2PPose", "A2PGuideVQ", "A2PGuide")
+
+
+def dataset_for(model: str) -> str:
+    """The dataset that the tests of a model use: one that is made on the spot."""
+    return "SyntheticDyad" if model.startswith("A2P") else "Synthetic"
+
 
 def run_command(
     args: Sequence[str],
@@ -203,8 +211,9 @@ def one_command(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Fin
         if model not in runs:
             plain = model == "HyperLipsBase"
             root = roots[0 if plain else 1]
-            size = ["--preset=tiny"] if plain else SMALL
-            args = [f"--model={model}", "--dataset=Synthetic", *size, "--device=cpu"]
+            dataset = dataset_for(model)
+            size = ["--preset=tiny"] if plain or dataset != "Synthetic" else SMALL
+            args = [f"--model={model}", f"--dataset={dataset}", *size, "--device=cpu"]
             if model == "HyperLipsHR":
                 args.append(
                     f"--weights.base={get('HyperLipsBase').saved / 'checkpoints/best.ckpt'}"
@@ -212,9 +221,9 @@ def one_command(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Fin
             start = time.perf_counter()
             done = run_command(args, root, timeout=600)
             seconds = time.perf_counter() - start
-            name = root / "saved" / model / "Synthetic" / "latest.txt"
+            name = root / "saved" / model / dataset / "latest.txt"
             run_id = name.read_text("utf-8").strip() if name.exists() else "no run"
-            place = Path(model) / "Synthetic" / run_id
+            place = Path(model) / dataset / run_id
             runs[model] = FinishedRun(
                 done, seconds, root, root / "saved" / place, root / "results" / place
             )
