@@ -153,6 +153,11 @@ def _model(
             f"--models: '{what}' is neither a trained model, nor a run, nor a folder of videos. "
             f"{error}"
         ) from error
+    if cfg.model_entry.target("test_dataset"):
+        raise ConfigError(
+            f"{cfg.model} generates motion; --benchmark compares videos. Its motion is compared by "
+            f"--model={cfg.model} --dataset=... --stages=evaluate (metric FD)"
+        )
     if not cfg.model_entry.target("pipeline"):
         raise ConfigError(f"--models: {cfg.model} generates no videos")
     trained = f"trained on {cfg.dataset}" if checkpoint.suffix == ".ckpt" else "given weights"

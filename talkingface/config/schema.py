@@ -39,6 +39,7 @@ def _comma_list(value: Any) -> Any:
 
 NameList = Annotated[list[str], BeforeValidator(_comma_list)]
 PathList = Annotated[list[str], BeforeValidator(_as_list)]
+Schedule = Literal["none", "cosine", "linear", "step", "milestones", "plateau", "epochs"]
 AutoInt = Literal["auto"] | Annotated[int, Field(ge=0)]
 
 
@@ -67,13 +68,11 @@ class OptimSection(Section):
     """How networks are optimised."""
 
     betas: tuple[float, float] = Field((0.9, 0.999), description="Adam's two decay rates.")
-    scheduler: Literal[
-        "none", "cosine", "linear", "step", "milestones", "plateau", "epochs"
-    ] = Field(
+    scheduler: Schedule = Field(
         "none",
         description="Learning-rate schedule. cosine and linear fall to zero at the end of the run; "
-        "plateau watches valid_metric; epochs stays for constant_epochs and then falls by equal "
-        "steps, one per epoch.",
+        "milestones decays at given steps; plateau watches valid_metric; epochs stays for "
+        "constant_epochs and then falls by equal steps, one per epoch.",
     )
     constant_epochs: int = Field(
         0, ge=0, description="scheduler=epochs: epochs at the full rate; the others fall."

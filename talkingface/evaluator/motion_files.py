@@ -90,8 +90,8 @@ class MotionResults:
 
 
 def read_results(path: Path) -> dict[str, np.ndarray]:
-    """Content of a ``.npz`` of ours, or of a ``results.npy`` **that you trust**: the original layout
-    is a pickle, which can run code when it is opened.
+    """Content of a ``.npz`` of ours, or of a ``results.npy`` **that you trust**: the original
+    layout is a pickle, which can run code when it is opened.
 
     Raises:
         DataError: missing or damaged.

@@ -1,5 +1,7 @@
-"""Pictures and videos of motions, on the CPU: heat maps, curves, lips, skeleton. Previews of motion,
-not of a person."""
+"""Pictures and videos of motions, on the CPU: heat maps, curves, lips, skeleton.
+
+Previews of motion, not of a person.
+"""
 
 from __future__ import annotations
 
@@ -201,13 +203,17 @@ def write_preview(
     sound: np.ndarray,
     rate: int,
     fps: float,
+    *,
+    video: bool = True,
     **options: Any,
 ) -> None:
-    """``path.png`` and ``path.mp4`` (cursor and sound) of :func:`curves`."""
+    """``path.png`` and, with ``video``, ``path.mp4`` (cursor and sound) of :func:`curves`."""
     picture, columns = curves(made, sound, fps, **options)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_image(path.with_suffix(".png"), picture)
-    write_video(path.with_suffix(".mp4"), with_cursor(picture, columns, len(made)), sound, rate, fps)
+    write_image(path.with_name(f"{path.name}.png"), picture)
+    if video:
+        frames = with_cursor(picture, columns, len(made))
+        write_video(path.with_name(f"{path.name}.mp4"), frames, sound, rate, fps)
 
 
 def write_video(

@@ -16,6 +16,7 @@ from torch import Tensor
 from talkingface.model.sampling_steps import STEPS, checked_steps
 from talkingface.utils.env import require
 
+
 class Diffusion:
     """Cosine schedule (Nichol and Dhariwal 2021) over 1000 steps."""
 

@@ -20,7 +20,7 @@ def checked_steps(count: int) -> int:
     if count not in valid:
         nearest = min(valid, key=lambda n: abs(n - count))
         raise ValueError(
-            f"{count} does not divide {STEPS}, and uneven steps are not offered; take {nearest}, or "
-            f"another of {', '.join(map(str, valid))}"
+            f"{count} does not divide {STEPS}, and uneven steps are not offered; take {nearest}, "
+            f"or another of {', '.join(map(str, valid))}"
         )
     return count

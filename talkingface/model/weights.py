@@ -114,8 +114,9 @@ def extract_state_dict(
 ) -> dict[str, Tensor]:
     """The tensors of one network out of a checkpoint of ours or of an official file.
 
-    Accepts a bare state_dict, one below the key ``state_dict`` or a similar one, names that start with ``module.``
-    (saved from DataParallel), and our own checkpoints, whose names start with the network.
+    Accepts a bare state_dict, one below the key ``state_dict`` or a similar one, names that start
+    with ``module.`` (saved from DataParallel), and our own checkpoints, whose names start with the
+    network.
     """
     if content.get("format") == CHECKPOINT_FORMAT:
         averaged = content.get("ema_state_dict")

@@ -30,7 +30,7 @@ from talkingface.evaluator.motion_preview import (
 from talkingface.pipeline.base import SAMPLE_RATE, Pipeline, Rendered
 from talkingface.pipeline.headgan import HeadGANPipeline
 from talkingface.utils.logs import progress
-from talkingface.utils.paths import resolve, shown
+from talkingface.utils.paths import resolve
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -100,8 +100,8 @@ class A2PPipeline(Pipeline):
         frames = int(len(sound) * self.cfg.fps / RATE)
         if frames < _LEAST:
             raise DataError(
-                f"the sound lasts {len(sound) / RATE:.2f} s; at least {_LEAST / self.cfg.fps:.1f} s "
-                "are needed"
+                f"the sound lasts {len(sound) / RATE:.2f} s; at least {_LEAST / self.cfg.fps:.1f} "
+                "s are needed"
             )
         stats = self._stats()
         heard = self.standardised(sound, stats, seed or 0)
@@ -143,13 +143,43 @@ class A2PPipeline(Pipeline):
         motions = self.motions(sound, seed=seed, show_progress=self.show_progress)
         yield from self.pictures(identity, motions, sound)
 
+    def _view(self, identity: Any) -> str:
+        """``infer.view`` resolved; what it needs is checked before anything is sampled.
+
+        Raises:
+            ConfigError: something is missing.
+        """
+        view = self.cfg.infer.view
+        if view == "auto":
+            view = "curves" if identity is None else "head"
+        if view == "head":
+            if identity is None or self.renderer is None:
+                raise ConfigError("infer.view=head needs --source and --weights.renderer")
+            self._faces()
+            if self.renderer.face.topology != TOPOLOGY:
+                raise ConfigError(
+                    f"a HeadGAN with the face model {self.renderer.face.topology} cannot show "
+                    "codes of landmarks"
+                )
+        if view == "skeleton":
+            if self.cfg.infer.skeleton is None or "pose" not in self.model.frozen:
+                raise ConfigError(
+                    "infer.view=skeleton needs a body (A2PPose) and infer.skeleton, the authors' "
+                    "static_assets.pt; without it the curves of the pose show the motion"
+                )
+            Skeleton.read(resolve(self.cfg.infer.skeleton))
+        face = self.model.frozen.get("face")
+        if view == "lips" and (
+            face is None or (face.faces is None and not hasattr(face.network, "lip_model"))
+        ):
+            raise ConfigError("infer.view=lips needs a face that was trained with lip_cond=a2plip")
+        return view
+
     def pictures(
         self, identity: Any, motions: dict[str, np.ndarray], sound: np.ndarray
     ) -> Iterator[np.ndarray]:
         """Frames of the view that ``infer.view`` asks for."""
-        view = self.cfg.infer.view
-        if view == "auto":
-            view = "curves" if identity is None else "head"
+        view = self._view(identity)
         first = "face" if "face" in motions else "pose"
         frames = len(motions[first])
         if view == "head":
@@ -187,13 +217,7 @@ class A2PPipeline(Pipeline):
         self, identity: Any, motions: dict[str, np.ndarray], sound: np.ndarray
     ) -> Iterator[np.ndarray]:
         """The codes on the head of the source: carried over to the renderer's face model."""
-        if identity is None or self.renderer is None:
-            raise ConfigError("infer.view=head needs --source and --weights.renderer")
         own, theirs = self._faces(), self.renderer.face
-        if theirs.topology != TOPOLOGY:
-            raise ConfigError(
-                f"a HeadGAN with the face model {theirs.topology} cannot show codes of landmarks"
-            )
         # Both bases stand upright at the same size; orthonormal columns make this least squares.
         carried = motions["face"] @ (theirs.exp_basis.T @ own.exp_basis).T
         fps = self.renderer.cfg.fps
@@ -204,11 +228,7 @@ class A2PPipeline(Pipeline):
         yield from self.renderer.express(identity, even, wave)
 
     def _lips(self, motions: dict[str, np.ndarray], sound: np.ndarray) -> np.ndarray:
-        """(T,V,3) lip points: of the codes where they are landmarks, else those that were heard.
-
-        Raises:
-            ConfigError: there are none.
-        """
+        """(T,V,3) lip points: of the codes where they are landmarks, else those that were heard."""
         face = self.model.frozen.get("face")
         if face is not None and face.faces is not None:
             from talkingface.data.face.topology import LIPS
@@ -216,19 +236,10 @@ class A2PPipeline(Pipeline):
             model = self._faces()
             return model.mean[list(LIPS)] + Faces(model).lips(motions["face"])
         heard = self.standardised(sound, self._stats())
-        found = self.model.lips(heard, len(motions.get("face", ())))
-        if found is None:
-            raise ConfigError("infer.view=lips needs a face that was trained with lip_cond=a2plip")
-        return found
+        return self.model.lips(heard, len(motions["face"]))
 
     def _bones(self, motions: dict[str, np.ndarray]) -> Iterator[np.ndarray]:
-        path = self.cfg.infer.skeleton
-        if path is None or "pose" not in motions:
-            raise ConfigError(
-                "infer.view=skeleton needs a body (A2PPose) and infer.skeleton, the authors' "
-                "static_assets.pt; without it the curves of the pose show the motion"
-            )
-        skeleton = Skeleton.read(resolve(path))
+        skeleton = Skeleton.read(resolve(self.cfg.infer.skeleton))
         yield from bones(skeleton.joints(motions["pose"]), skeleton.parents)
 
     def render(
@@ -250,9 +261,10 @@ class A2PPipeline(Pipeline):
             own = resampled(audio, SAMPLE_RATE, RATE)
             sound = np.stack([own, np.zeros_like(own)], axis=1)
         identity = self.prepare(source)
+        view = self._view(identity)
         motions = self.motions(sound, seed=seed, show_progress=show_progress)
         output.parent.mkdir(parents=True, exist_ok=True)
-        self._write(output, motions, sound, seed or 0)
+        self._write(output, motions, sound, seed or 0, "face" if view == "curves" else "")
         fps = self._shown_fps(identity)
         count = [0]
 
@@ -266,9 +278,18 @@ class A2PPipeline(Pipeline):
         return Rendered(output, count[0], count[0] / fps, time.monotonic() - started)
 
     def _write(
-        self, output: Path, motions: dict[str, np.ndarray], sound: np.ndarray, seed: int
+        self,
+        output: Path,
+        motions: dict[str, np.ndarray],
+        sound: np.ndarray,
+        seed: int,
+        shown: str,
     ) -> None:
-        """Motions in both layouts, and their curves."""
+        """Motions in both layouts, and their curves.
+
+        Args:
+            shown: part whose curves are the video itself.
+        """
         keys = motions.get("pose_keys")
         for part in ("face", "pose"):
             if part not in motions:
@@ -288,6 +309,6 @@ class A2PPipeline(Pipeline):
             results.save_original(stem.with_name(f"{stem.name}_{part}_results.npy"))
             write_preview(
                 stem.with_name(f"{stem.name}_{part}"), motions[part], sound, RATE, self.cfg.fps,
-                keys=own, key_step=self._key_step(), kind=part,
+                keys=own, key_step=self._key_step(), kind=part, video=part != shown,
             )  # fmt: skip
-        log.info("motions and curves: %s", shown(output.with_suffix("")) + "_*")
+        log.info("motions and curves: %s_*", output.with_suffix(""))

@@ -21,7 +21,6 @@ from talkingface.data.media.writer import VideoWriter
 from talkingface.errors import EnvironmentProblem, StageError, TalkingFaceError
 from talkingface.evaluator.clip import ClipPair
 from talkingface.evaluator.evaluator import Evaluator, RowResult, aggregate
-from talkingface.quick_start.motions import PooledMotions
 from talkingface.evaluator.report import (
     append_leaderboard,
     console_table,
@@ -29,6 +28,7 @@ from talkingface.evaluator.report import (
     write_metrics,
 )
 from talkingface.pipeline.base import SAMPLE_RATE, Pipeline, Rendered
+from talkingface.quick_start.motions import PooledMotions
 from talkingface.quick_start.previews import write_preview
 from talkingface.quick_start.run_dir import RunDir
 from talkingface.utils.logs import progress

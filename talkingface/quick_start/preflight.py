@@ -148,8 +148,13 @@ def _metrics(cfg: Config) -> list[TalkingFaceError]:
     from talkingface.evaluator.base_metric import build_metric, require_weights
 
     named = cfg.chosen("metrics")
+    entry = cfg.model_entry
+    motion = bool(entry.target("test_dataset")) or not entry.target("pipeline")
     found = []
     for name in cfg.metrics:
+        needs = cfg.registry.entry("metric", name).meta.get("needs") or ()
+        if motion and "motion" not in needs:
+            continue  # reported as not applicable
         try:
             metric = build_metric(cfg.registry, name, cfg.metric_params.get(name), cfg)
             if named:

@@ -7,9 +7,9 @@ import re
 
 import pytest
 import torch
+from conftest import dataset_for
 from torch import Tensor
 from torch.utils.data import default_collate
-from conftest import dataset_for
 from trainkit import SMALL_HYPERLIPS, changed, snapshot
 
 import talkingface

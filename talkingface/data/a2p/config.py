@@ -33,6 +33,4 @@ class DyadSection(Section):
 class DyadConfig(MotionDatasetConfig):
     """Keys of SyntheticDyad."""
 
-    dyad: DyadSection = Field(
-        default_factory=DyadSection, description="What is made on first use."
-    )
+    dyad: DyadSection = Field(default_factory=DyadSection, description="What is made on first use.")

@@ -1,9 +1,9 @@
 """Conversations made here, in exactly the layout of the released data; clearly not real.
 
-Channel 0 is a harmonic voice with a random rhythm of syllables, channel 1 another one that speaks in
-its pauses. Face codes and poses are fixed linear maps of what the voice does (loudness, its change,
-its colour), of what the partner's voice does, and of slow walks that no sound tells. Forty lip
-points follow loudness and colour.
+Channel 0 is a harmonic voice with a random rhythm of syllables, channel 1 another one that speaks
+in its pauses. Face codes and poses are fixed linear maps of what the voice does (loudness, its
+change, its colour), of what the partner's voice does, and of slow walks that no sound tells. Forty
+lip points follow loudness and colour.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Preparation for audio2photoreal: scenes of the released layout are checked and used where they lie;
-ordinary videos become scenes of the same layout (A2P spec 1 and 14).
+"""Preparation for audio2photoreal: scenes of the released layout are checked and used where they
+lie; ordinary videos become scenes of the same layout (A2P spec 1 and 14).
 
-The codes of a video are the expression coefficients of a landmark face model that is learnt from the
-training clips. Layout: ``preprocessed_data/A2P/<clip>/scene.json`` or, for videos, ``points.npz``,
-``audio.wav`` and, when the face model is known, ``codes_<model>/{face,missing,lips}.npy``; beside the
-clips ``face_model_<key>.npz`` and ``data_stats_<key>.npz``.
+The codes of a video are the expression coefficients of a landmark face model that is learnt from
+the training clips. Layout: ``preprocessed_data/A2P/<clip>/scene.json`` or, for videos,
+``points.npz``, ``audio.wav`` and, when the face model is known,
+``codes_<model>/{face,missing,lips}.npy``; beside the clips ``face_model_<key>.npz`` and
+``data_stats_<key>.npz``.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class A2PProcess(PeopleProcess):
 
     @cached_property
     def source(self) -> Path:
-        """Folder of the scenes: the data folder, or the dataset's own where it was unpacked there."""
+        """Folder of the scenes: the data folder, or the dataset's own if it was unpacked there."""
         folder = self.cfg.data_dir
         if not find_scenes(folder) and find_scenes(self.cfg.dataset_root):
             return self.cfg.dataset_root

@@ -13,7 +13,6 @@ from talkingface.model.audio_driven_talkingface.a2p_common import marked, other_
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from talkingface.config.config import Config
     from talkingface.data.a2p.files import Stats
     from talkingface.data.dataset.a2p_dataset import MotionClip
 

@@ -172,8 +172,8 @@ class DenoiserSection(Section):
     )
     legacy_positions: bool = Field(
         False,
-        description="Positions count tokens instead of frames, so that motion and sound of a moment "
-        "have different ones; official weights need it.",
+        description="Positions count tokens instead of frames, so that motion and sound of a "
+        "moment have different ones; official weights need it.",
     )
 
 
@@ -191,9 +191,7 @@ class DiffusionLoss(Section):
 class SamplerSection(Section):
     """How motion is sampled."""
 
-    steps: int = Field(
-        100, ge=1, le=1000, description="DDIM steps (ddim100); a divisor of 1000."
-    )
+    steps: int = Field(100, ge=1, le=1000, description="DDIM steps (ddim100); a divisor of 1000.")
     guidance: float = Field(
         2.0, ge=0, description="Classifier-free guidance; 1: none (official: 10 face, 2 pose)."
     )
@@ -269,7 +267,9 @@ class A2PGuideVQConfig(A2PBase):
 class GuideSection(Section):
     """The guide transformer."""
 
-    width: int = Field(64, ge=8, multiple_of=2, description="Width (official script default 8 is a trap).")
+    width: int = Field(
+        64, ge=8, multiple_of=2, description="Width (official script default 8 is a trap)."
+    )
     layers: int = Field(6, ge=1, description="Decoder layers.")
     heads: int = Field(4, ge=1, description="Attention heads.")
     ff: int = Field(1024, ge=8, description="Width of the feed-forward layers.")
@@ -319,7 +319,7 @@ class A2PParts(Section):
     vq: str | None = Field("auto", description="A2PGuideVQ, alike.")
     renderer: str | None = Field(
         None,
-        description="HeadGAN that shows the codes of videos: auto, a path, or a run id; null: none.",
+        description="HeadGAN that shows codes of videos: auto, a path, or a run id; null: none.",
     )
 
 
@@ -358,8 +358,8 @@ class A2PInfer(Section):
     )
     demo_normalisation: bool = Field(
         False,
-        description="Scale a sound by its maximum, as the authors' demo, instead of to the loudness "
-        "of the training data.",
+        description="Scale a sound by its maximum, as the authors' demo, instead of to the "
+        "loudness of the training data.",
     )
 
 

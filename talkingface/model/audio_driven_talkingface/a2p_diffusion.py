@@ -29,7 +29,6 @@ from talkingface.model.layers.windows import map_windows
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
-    from talkingface.data.a2p.files import Stats
     from talkingface.data.dataset.a2p_dataset import MotionClip
 
 _GRID = (100, 300, 500, 700, 900)  # steps of the validation, so that it can be compared
@@ -243,9 +242,7 @@ class MotionDiffusion(A2PModel):
         rows = motions[self.kind]
         return {row: self.compare(values, rows["real"][0], clip) for row, values in rows.items()}
 
-    def compare(
-        self, made: np.ndarray, real: np.ndarray, clip: MotionClip
-    ) -> dict[str, float]:
+    def compare(self, made: np.ndarray, real: np.ndarray, clip: MotionClip) -> dict[str, float]:
         """Measures of (N,T,C) motions, of the first sample where they are of one."""
         mean, std = self.known_stats(clip.stats).units(self.kind)
         good = np.isfinite(real).all(axis=1)
@@ -305,9 +302,7 @@ class A2PFace(MotionDiffusion):
             return points
         return points * stats.lips_std + stats.lips_mean.reshape(points.shape[1:])
 
-    def compare(
-        self, made: np.ndarray, real: np.ndarray, clip: MotionClip
-    ) -> dict[str, float]:
+    def compare(self, made: np.ndarray, real: np.ndarray, clip: MotionClip) -> dict[str, float]:
         result = super().compare(made, real, clip)
         if self.faces is None:
             return result

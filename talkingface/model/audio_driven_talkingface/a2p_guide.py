@@ -1,4 +1,4 @@
-"""A2PGuideVQ and A2PGuide: key poses as tokens, and tokens from sound (audio2photoreal spec 6, 7)."""
+"""A2PGuideVQ and A2PGuide: key poses as tokens, tokens from sound (audio2photoreal spec 6, 7)."""
 
 from __future__ import annotations
 
@@ -61,6 +61,7 @@ class A2PGuideVQ(A2PModel):
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg)
         self.codec = codec(cfg)
+        self.__dict__["_tested"] = []  # codes of tested clips
 
     @torch.no_grad()
     def learn_from(self, data: Any) -> None:
@@ -112,6 +113,7 @@ class A2PGuideVQ(A2PModel):
     def measure_clip(self, clip: MotionClip, donor: MotionClip) -> dict[str, dict[str, float]]:
         keys = clip.motions["pose"][:: self.cfg.data.guide_step]
         device = next(self.parameters()).device
+        self._tested.append(self.codes_of(clip))
         made = self.predict({"keyframes": torch.from_numpy(keys)[None].to(device)})["poses"][0]
         rows = {
             self.cfg.model: made.cpu().numpy(),
@@ -128,12 +130,22 @@ class A2PGuideVQ(A2PModel):
         return result
 
     @torch.no_grad()
-    def used_codes(self, keys: list[np.ndarray]) -> list[float]:
-        """Share of the codes of each stage that occur among key poses [(K,C)], standardised."""
-        device = next(self.parameters()).device
-        codes = [self.codec.encode(torch.from_numpy(k)[None].to(device))[0].cpu() for k in keys]
-        joined = torch.cat(codes)
-        return [len(joined[:, i].unique()) / self.cfg.vq.codes for i in range(joined.shape[1])]
+    def codes_of(self, clip: MotionClip) -> Tensor:
+        """(T,depth) codes of the key poses at every offset of a clip."""
+        step, device = self.cfg.data.guide_step, next(self.parameters()).device
+        found = []
+        for offset in range(min(step, len(clip))):
+            keys = torch.from_numpy(clip.motions["pose"][offset::step])[None]
+            found.append(self.codec.encode(keys.to(device))[0].cpu())
+        return torch.cat(found)
+
+    def test_facts(self) -> dict[str, str]:
+        if not self._tested:
+            return {}
+        every, count = torch.cat(self._tested), self.cfg.vq.codes
+        used = [len(every[:, depth].unique()) / count for depth in range(every.shape[1])]
+        shares = ", ".join(f"{share:.0%}" for share in used)
+        return {"codes_used": f"{shares} of the {count} codes of each stage, in {len(every)} poses"}
 
 
 def _perplexity(codes: Tensor, count: int) -> Tensor:

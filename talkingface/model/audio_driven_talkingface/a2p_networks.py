@@ -226,7 +226,9 @@ class FiLMTransformer(DyadSound):
         if guide is not None and not self.legacy_positions:
             at = torch.arange(guide.shape[1], device=tokens.device) * self.guide_step
         memory = [
-            Memory(layer.keys(tokens, where), guide if guide is None else layer.guide_keys(guide, at))
+            Memory(
+                layer.keys(tokens, where), guide if guide is None else layer.guide_keys(guide, at)
+            )
             for layer in self.seqTransDecoder.stack
         ]
         return Condition(pooled, memory, frames)
@@ -239,7 +241,7 @@ class FiLMTransformer(DyadSound):
     # -- decoder -----------------------------------------------------------------------------------
 
     def denoise(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """(B,T,C) noisy motion and (B,) steps of the whole chain, 0..999 -> (B,T,C) clean motion."""
+        """(B,T,C) noisy motion and (B,) steps of the whole chain, 0..999 -> (B,T,C) clean."""
         hidden = self.time_mlp(t)
         film = self.to_time_cond(hidden) + condition.pooled
         tokens = self.norm_cond(self.to_time_tokens(hidden).unflatten(-1, (2, -1)))
@@ -272,7 +274,5 @@ class FiLMTransformer(DyadSound):
         keep_guide: Tensor | None = None,
     ) -> Tensor:
         """All at once, as in training: (B,T,C) noisy motion, (B,) steps, (B,S,2) sound."""
-        made = self.condition(
-            self.hear(wave), x.shape[1], self.lips(wave), guide, keep, keep_guide
-        )
+        made = self.condition(self.hear(wave), x.shape[1], self.lips(wave), guide, keep, keep_guide)
         return self.denoise(x, t, made)

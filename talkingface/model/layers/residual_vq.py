@@ -12,7 +12,7 @@ class Codebook(nn.Module):
     """``codes`` vectors that follow the mean of what is mapped to them.
 
     Args:
-        threshold: a code whose averaged count falls below it starts anew from a vector of the batch.
+        threshold: a code whose averaged count falls below it starts anew from a batch's vector.
         legacy_expiry: as the released code, where such a code falls back to its old place at once.
     """
 
