@@ -33,15 +33,17 @@ class MotionResults:
     keys: Sequence[np.ndarray] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
 
-    def _stacked(self, arrays: Sequence[np.ndarray], axis: int) -> np.ndarray:
-        """One array; shorter ones are filled up with zeros along ``axis``."""
-        longest = max(a.shape[axis] for a in arrays)
-        filled = []
-        for values in arrays:
-            room = [(0, 0)] * values.ndim
-            room[axis] = (0, longest - values.shape[axis])
-            filled.append(np.pad(np.nan_to_num(values), room))
-        return np.stack(filled).astype(np.float32)
+    def _stacked(self, arrays: Sequence[np.ndarray], axis: int, repeats: int = 1) -> np.ndarray:
+        """One array (repeats * N,...); shorter ones are filled up with zeros along ``axis``."""
+        shape = list(arrays[0].shape)
+        shape[axis] = max(a.shape[axis] for a in arrays)
+        made = np.zeros((repeats * len(arrays), *shape), np.float32)
+        for number, values in enumerate(arrays):
+            place = (number, *(slice(0, n) for n in values.shape))
+            made[place] = values
+        for repeat in range(1, repeats):
+            made[repeat * len(arrays) : (repeat + 1) * len(arrays)] = made[: len(arrays)]
+        return made
 
     def save(self, path: Path) -> None:
         """``.npz``: motions (R,N,T,C), gt (N,T,C), keyframes (R,N,K,C), lengths (N,), facts."""
@@ -78,7 +80,7 @@ class MotionResults:
         real = self._stacked(self.real, 0) if len(self.real) else np.full_like(motions[:, 0], 0)
         content["gt"] = repeated(real.transpose(0, 2, 1)[:, :, None])
         if len(self.sounds):
-            content["audio"] = repeated(self._stacked(self.sounds, 0))
+            content["audio"] = self._stacked(self.sounds, 0, repeats)
         if len(self.keys):
             keys = self._stacked(self.keys, 1)
             content["keyframes"] = keys.swapaxes(0, 1).reshape(-1, *keys.shape[2:])

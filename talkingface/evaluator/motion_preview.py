@@ -76,10 +76,13 @@ def curves(
         axis.set_ylabel("root place")
         axis.legend(fontsize=6, ncol=3, loc="upper right")
         axis = next(panels)
-        axis.plot(time, np.unwrap(np.nan_to_num(made[:, 3:6]), axis=0), lw=1)
+        turns = np.unwrap(np.nan_to_num(made[:, 3:6]), axis=0)
+        axis.plot(time, turns, lw=1)
         if keys is not None:
-            at = np.arange(len(keys)) * key_step / fps
-            axis.plot(at, keys[:, 3:6], "k.", ms=4)
+            at = np.arange(len(keys)) * key_step
+            near = turns[np.minimum(at, len(turns) - 1)]  # the same turn, not one more
+            dots = keys[:, 3:6] + 2 * np.pi * np.round((near - keys[:, 3:6]) / (2 * np.pi))
+            axis.plot(at / fps, dots, "k.", ms=4)
         axis.set_ylabel("root turn, rad")
         axis = next(panels)
         for values, name in ((made, "generated"), (real, "real")):

@@ -117,6 +117,12 @@ class AbstractTalkingFace(nn.Module):
         """Names of an official file -> names of the main network."""
         return dict(state)
 
+    @classmethod
+    def settings_of(cls, state: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Keys of the configuration that an official file's names tell, e.g. a number of layers;
+        asked where a joined model takes the file as a part."""
+        return {}
+
     def state_hint(self, state: Mapping[str, Tensor]) -> str:
         """What would make a state_dict fit that does not, if that can be told from its names."""
         return ""

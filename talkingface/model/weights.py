@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import pickle
 import re
@@ -60,7 +61,8 @@ def read_weights(path: str | Path, *, trust: str | None = None) -> dict[str, Any
 
     Args:
         path: ``.ckpt``, ``.pth``, ``.pt``, ``.pkl``, ``.model`` or ``.safetensors``.
-        trust: SHA-256 of a file that is opened although it holds pickled objects.
+        trust: SHA-256 of a file that is opened although it holds pickled objects; several are
+            separated by commas.
 
     Raises:
         WeightsError: missing, a Git LFS pointer, damaged, or holding objects and not trusted.
@@ -83,9 +85,11 @@ def read_weights(path: str | Path, *, trust: str | None = None) -> dict[str, Any
         except SafetensorError as error:
             raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from error
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # fairseq keeps its options in a namespace, which holds values and runs nothing.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if trust and sha256_of(path) == trust.lower():
+        if trust and sha256_of(path) in trust.lower().replace(",", " ").split():
             return torch.load(path, map_location="cpu", weights_only=False)  # hash was checked
         pickled = head.startswith((b"PK", b"\x80"))  # zip archive, or pickle protocol 2 and later
         if not pickled or not ("Unsupported" in str(error) or "GLOBAL" in str(error)):

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LEAST = 30  # frames
+_FLOOR = 0.001  # standard deviation of the silence of an absent partner
 
 
 class A2PPipeline(Pipeline):
@@ -58,6 +59,10 @@ class A2PPipeline(Pipeline):
         for part in self.model.frozen.values():
             part.to(device)
         self.renderer: HeadGANPipeline | None = None
+        if cfg.sampling.guide_source == "gt":
+            raise ConfigError(
+                "sampling.guide_source=gt is for test scenes; a sound has no key poses"
+            )
         if "renderer" in self.model.frozen:
             head: Any = self.model.frozen["renderer"]
             self.renderer = HeadGANPipeline(head.cfg, head, device)
@@ -81,13 +86,19 @@ class A2PPipeline(Pipeline):
     def standardised(self, sound: np.ndarray, stats: Stats, seed: int = 0) -> np.ndarray:
         """(S,2) samples -> as loud as the training data."""
         if self.cfg.infer.demo_normalisation:
-            noise = np.random.default_rng(seed).normal(0, 0.001, len(sound))
+            noise = np.random.default_rng(seed).normal(0, _FLOOR, len(sound))
             own = sound[:, 0] / max(float(sound[:, 0].max()), 1e-9)
             return stats.sound(np.stack([own, noise], axis=1))
         loud = float(np.sqrt(sound.var(axis=0).mean()))
         if loud < 1e-6:
             raise DataError("the sound is silence: there is nothing to move to")
-        return ((sound - sound.mean(axis=0)) / loud).astype(np.float32)
+        heard = (sound - sound.mean(axis=0)) / loud
+        face = self.model.frozen.get("face")
+        if not sound[:, 1].any() and (face is None or face.faces is None):
+            # Recordings of two persons are never digital silence (the authors' demo adds the same).
+            noise = np.random.default_rng(seed).normal(0, _FLOOR, len(sound))
+            heard[:, 1] = noise / float(stats.audio_std_flat[0])
+        return heard.astype(np.float32)
 
     def motions(
         self, sound: np.ndarray, *, seed: int | None = None, show_progress: str | bool = False
@@ -256,7 +267,7 @@ class A2PPipeline(Pipeline):
         """As of the base, but both channels of a recording of two persons are heard."""
         started = time.monotonic()
         if isinstance(audio, (str, Path)):
-            sound = load_dyad(audio, RATE)
+            sound = load_dyad(audio, RATE, self.cfg.infer.channels)
         else:
             own = resampled(audio, SAMPLE_RATE, RATE)
             sound = np.stack([own, np.zeros_like(own)], axis=1)

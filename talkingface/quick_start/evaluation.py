@@ -449,7 +449,7 @@ def evaluate_motion(
         log.info("  %s: not applicable: %s", name, reason)
     for key, value in model.test_facts().items():
         log.info("  %s: %s", key, value)
-    pooled.write(run.results, clips)
+    pooled.write(run.results, clips, model.test_facts())
     return {**losses, **{key: item["mean"] for key, item in table[cfg.model].items()}}
 
 

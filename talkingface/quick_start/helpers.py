@@ -339,7 +339,10 @@ def _frozen_network(
                 f"{path} was exported by a run, but the run's config.yaml, which tells its "
                 "settings, does not lie beside it. Take it along, or name the .ckpt of the run."
             )
-        own = load_config(helper.model, cfg.dataset, overrides={**helper.whole, "resume": False})
+        part = cfg.registry.resolve(cfg.registry.entry("model", helper.model), "model")
+        state = extract_state_dict(read_weights(path, trust=cfg.trust_checkpoint), (), "")
+        settings = {**flatten(helper.whole), **part.settings_of(state), "resume": False}
+        own = load_config(helper.model, cfg.dataset, overrides=settings)
         _require_agreement(cfg, name, helper, path, flatten(own.to_dict()))
         judge = build_model(own)
         load_model_weights(judge, path, cfg.trust_checkpoint)

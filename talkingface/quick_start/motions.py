@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from talkingface.data.media.audio import save_stereo
 from talkingface.evaluator.base_metric import build_metric
 from talkingface.evaluator.evaluator import RowResult
 from talkingface.evaluator.motion_files import MotionResults
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REAL = "real"
+
+
+def _masked(made: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """(N,T,C) with NaN where the real motion (T,C) has some."""
+    return np.where(np.isnan(real).any(axis=1)[:, None], np.nan, made)
 
 
 class PooledMotions:
@@ -61,7 +68,7 @@ class PooledMotions:
                 outputs.update({f"{head}{k}": dict(spec) for k, spec in metric.outputs.items()})
                 real = [values[0] for values in motions[REAL]]
                 for row, made in motions.items():
-                    result = metric.score(made, real)
+                    result = metric.score(list(map(_masked, made, real)), real)
                     for key, value in result.items():
                         name, target = f"{head}{key}", rows[row]
                         target.pooled[name] = value
@@ -70,40 +77,66 @@ class PooledMotions:
                             target.reasons["", name] = metric.reasons.get(key, "undefined")
         return outputs
 
-    def write(self, folder: Path, clips: list[Any]) -> None:
-        """``<part>.npz``, ``<part>_results.npy`` (original layout) and previews of the model."""
+    def _sampling(self) -> dict[str, Any]:
+        """How the motions were sampled."""
+        for key in ("sampler", "sampling"):
+            if key in self.cfg:
+                return self.cfg[key].model_dump()
+        return {}
+
+    def write(self, folder: Path, clips: list[Any], facts: Mapping[str, str]) -> None:
+        """``<part>.npz``, ``<part>_results.npy`` (original layout), previews of the model and their
+        sounds.
+
+        Args:
+            facts: what a reader must know, kept in the files.
+        """
         if not self.clips:
             return
         first = clips[0]
         sounds = [clip.stats.natural_sound(clip.sound) for clip in clips]
+        rate = round(len(first.sound) / len(first) * first.fps)
+        for clip, sound in list(zip(clips, sounds, strict=True))[: self.cfg.n_preview]:
+            path = folder / "previews" / f"{clip.id.replace('@', '_')}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_stereo(path, sound, rate)
         for part, motions in self.parts.items():
             if REAL not in motions:
                 continue
             made = motions[self.cfg.model]
             keys = (self.parts.get(f"{part}_keys") or {}).get(self.cfg.model, [])
             real = [values[0] for values in motions[REAL]]
+            # In files a missing face is the mean face, as in training.
+            filled = [
+                np.where(np.isnan(motion), clip.stats.units(part)[0].reshape(-1), motion)
+                for motion, clip in zip(real, clips, strict=True)
+            ]
             results = MotionResults(
                 made,
-                real,
+                filled,
                 sounds,
                 keys,
                 {
                     "fps": first.fps,
-                    "sample_rate": round(len(first.sound) / len(first) * first.fps),
+                    "sample_rate": rate,
                     "scene": np.array([clip.scene for clip in clips]),
                     "start": np.array([clip.start for clip in clips]),
+                    "valid": np.array([float(clip.valid.mean()) for clip in clips]),
                     "model": self.cfg.model,
-                    "seed": 0,
+                    "seed": self.cfg.seed,
+                    "sampling": json.dumps(self._sampling()),
+                    **facts,
                 },
             )
             results.save(folder / f"{part}.npz")
-            results.save_original(folder / f"{part}_results.npy")
+            if self._sampling().get("results_npy", True):
+                results.save_original(folder / f"{part}_results.npy")
             for number, clip in enumerate(clips[: self.cfg.n_preview]):
                 write_preview(
                     folder / "previews" / f"{clip.id.replace('@', '_')}_{part}",
                     made[number][0],
                     sounds[number],
-                    results.facts["sample_rate"],
+                    rate,
                     clip.fps,
                     real=real[number],
                     keys=keys[number][0] if keys else None,

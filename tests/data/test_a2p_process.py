@@ -364,6 +364,7 @@ def test_two_voices_are_kept_apart_and_one_in_stereo_is_one(tmp_path):
     two = rng.normal(0, 0.1, (4800, 2)).astype(np.float32)
     save_stereo(tmp_path / "two.wav", two, 48000)
     np.testing.assert_allclose(load_dyad(tmp_path / "two.wav", 48000), two, atol=1e-4)
+    assert not load_dyad(tmp_path / "two.wav", 48000, "mono")[:, 1].any()
     assert load_dyad(tmp_path / "two.wav", 16000).shape == (1600, 2)
     save_stereo(tmp_path / "one.wav", np.repeat(two[:, :1], 2, axis=1), 48000)
     save_wav(tmp_path / "mono.wav", two[:, 0], 48000)

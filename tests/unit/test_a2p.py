@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -101,7 +101,7 @@ def test_step_counts_that_do_not_divide_are_refused_with_a_way_out():
     with pytest.raises(ConfigError, match=r"sampler\.steps.*143 does not divide 1000.*take 125"):
         load_config("A2PFace", "SyntheticDyad", overrides={"sampler.steps": 143})
     with pytest.raises(ConfigError, match="333 does not divide"):
-        load_config("A2P", "SyntheticDyad", overrides={"sampler.steps": 333})
+        load_config("A2P", "SyntheticDyad", overrides={"sampling.steps": 333})
 
 
 @torch.no_grad()
@@ -194,6 +194,27 @@ def test_lips_of_long_sounds_are_heard_in_blocks():
 
 def used(book: Codebook, vectors: torch.Tensor) -> int:
     return len(book.codes(vectors).unique())
+
+
+@pytest.mark.parametrize(("codes", "batch"), [(256, 20), (64, 64)])
+def test_small_batches_do_not_wear_the_codes_out(codes, batch):
+    """In a batch with fewer vectors than codes every code is rarely used, and none is dead."""
+    torch.manual_seed(0)
+    data = torch.randn(4000, 8)
+    book = Codebook(8, codes, 0.99, 2.0)
+    book.start(data, 10)
+
+    def error() -> float:
+        return float((data - book.embed[book.codes(data)]).square().mean())
+
+    before, replaced = error(), 0
+    for _ in range(500):
+        kept = book.embed.clone()
+        part = data[torch.randint(len(data), (batch,))]
+        book.follow(part, book.codes(part))
+        replaced += int(((book.embed - kept).norm(dim=1) > 0.5).sum())
+    assert error() < 1.05 * before
+    assert replaced / 500 < 0.02 * codes
 
 
 def dead_book(legacy: bool) -> tuple[Codebook, torch.Tensor]:
@@ -320,8 +341,8 @@ def test_key_poses_keep_their_places_in_long_motions():
     keys = np.arange(14, dtype=np.float32)[None, :, None].repeat(104, axis=2)
     made = model.sample(speech(137), 137, guide=keys)
     assert made.shape == (1, 137, 104)
-    assert [row[0] for row in starts] == [0, 3, 6, 9]
-    assert starts[-1] == [9, 10, 11, 12, 13, 0]  # behind the sound there are none
+    assert [row[0] for row in starts] == [0, 3, 6, 8]  # the last one is full of sound
+    assert starts[-1] == [8, 9, 10, 11, 12, 13]
 
 
 def test_guides_of_long_sounds_go_on_from_the_window_before():
@@ -386,6 +407,36 @@ def test_a_guide_with_other_audio_layers_names_the_key():
         load_into(model, official(other.guide))
 
 
+def test_the_layers_of_a_foreign_guide_are_told_by_its_names():
+    from talkingface.model.audio_driven_talkingface.a2p_guide import A2PGuide
+
+    state = {f"pre_audio.{n}.weight": torch.zeros(1) for n in (0, 51, 54)}
+    assert A2PGuide.settings_of(state) == {"model_params.num_audio_layers": 3}
+    assert A2PGuide.settings_of({}) == {}
+
+
+def test_parts_that_do_not_belong_together_are_refused_with_the_keys():
+    over = {"weights.guide": None}
+    cfg = load_config("A2P", "SyntheticDyad", preset="tiny", overrides=over)
+    with pytest.raises(ConfigError, match=r"weights\.guide and weights\.vq"):
+        build_model(cfg).frozen_networks()
+    gt = load_config(
+        "A2P", "SyntheticDyad", preset="tiny", overrides={**over, "sampling.guide_source": "gt"}
+    )
+    assert set(build_model(gt).frozen_networks()) == {"face", "pose"}
+    none = {"weights.face": None, "weights.pose": None}
+    cfg = load_config("A2P", "SyntheticDyad", preset="tiny", overrides=none)
+    with pytest.raises(ConfigError, match="nothing is left to generate"):
+        build_model(cfg).frozen_networks()
+    video = load_config("A2P", "Synthetic", preset="tiny")
+    assert set(build_model(video).frozen_networks()) == {"face"}
+
+
+def test_no_lips_means_no_lip_network():
+    cfg = load_config("A2PFace", "PXB184", preset="tiny", overrides={"weights.lips": None})
+    assert cfg.lip_cond == "none" and not build_model(cfg).frozen_networks()
+
+
 def test_weights_without_units_say_what_is_missing():
     with pytest.raises(WeightsError, match=r"data_stats\.pth"):
         tiny("A2PFace").natural(np.zeros((1, 4, 256)))
@@ -412,13 +463,13 @@ def test_a_codec_selects_by_reconstruction():
     assert losses["loss"] is losses["reconstruction"] and "perplexity" in losses
 
 
-def test_front_end_weights_of_another_compression_are_refused(tmp_path, monkeypatch):
+def test_front_end_weights_of_another_compression_are_refused(tmp_path):
     from talkingface.model.audio_driven_talkingface import a2p_common as common
 
     network = DyadSound("vqwav2vec")
     state = {k: torch.zeros_like(v) for k, v in network.audio_model.state_dict().items()}
-    content = {"model": state, "args": SimpleNamespace(log_compression=True)}
-    monkeypatch.setattr(common, "read_weights", lambda *a, **k: content)
+    content = {"model": state}
+    torch.save(content | {"args": Namespace(log_compression=True)}, tmp_path / "vq.pt")
     cfg = load_config(
         "A2PPose", "SyntheticDyad", preset="tiny",
         overrides={"audio.frontend": "vqwav2vec", "audio.weights": "random"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from conftest import dataset_for
 
 from talkingface.config.config import iter_fields, load_config
 from talkingface.errors import ConfigError
@@ -41,7 +42,7 @@ def test_an_old_name_sets_the_new_key_and_says_so_once(old, expected):
 
 @pytest.mark.parametrize("model", get_registry().names("model"))
 def test_every_old_name_points_to_a_key_that_exists(model):
-    cfg = load_config(model, "Synthetic")
+    cfg = load_config(model, dataset_for(model))
     known = {name for name, _ in iter_fields(cfg.schema)}
     for old, new in cfg.schema.aliases.items():
         assert new in known or new.startswith("metric_params."), old

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from conftest import dataset_for
 
 from talkingface.config.config import iter_fields, load_config
 from talkingface.config.reference import explain_key, print_config
@@ -198,7 +199,7 @@ def test_every_supported_pair_and_preset_is_valid_without_editing_a_file(model, 
 
 @pytest.mark.parametrize("model", get_registry().names("model"))
 def test_every_key_is_described(model):
-    cfg = load_config(model, "Synthetic")
+    cfg = load_config(model, dataset_for(model))
     bare = [key for key, info in iter_fields(cfg.schema) if not info.description]
     assert bare == []
 

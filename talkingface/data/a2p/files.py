@@ -210,7 +210,7 @@ class Stats:
         except ImportError:  # numpy 1
             from numpy.core.multiarray import _reconstruct, scalar
         known = [_reconstruct, scalar, np.ndarray, np.dtype]
-        known += [type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "u1")]
+        known += [type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u1", "?")]
         # Files of numpy 1 name its functions by their old place.
         known += [(f, f"numpy.core.multiarray.{f.__name__}") for f in (_reconstruct, scalar)]
         try:

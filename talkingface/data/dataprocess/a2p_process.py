@@ -46,7 +46,7 @@ from talkingface.data.media.audio import load_audio, save_stereo
 from talkingface.errors import DataError, StageError
 from talkingface.utils.locks import file_lock
 from talkingface.utils.logs import progress
-from talkingface.utils.paths import atomic, shown, write_json
+from talkingface.utils.paths import atomic, resolve, shown, write_json
 
 log = logging.getLogger(__name__)
 
@@ -282,8 +282,12 @@ class A2PProcess(PeopleProcess):
         name = self.cfg.partner if self.of_motion else None
         if name is None:
             raise StageError(f"data.flip_person: {self.cfg.dataset} names no partner")
-        own = load_config(self.cfg.model, name, overrides={"fps": self.cfg.fps})
-        return A2PProcess(own)
+        over: dict[str, Any] = {"fps": self.cfg.fps}
+        # Folders that were given lie beside those of the partner.
+        for key in ("root", "data_root", "preprocessed_root"):
+            if self.cfg[key]:
+                over[key] = str(resolve(self.cfg[key]).parent / name)
+        return A2PProcess(load_config(self.cfg.model, name, overrides=over))
 
     @property
     def wraps(self) -> bool:

@@ -174,6 +174,14 @@ class A2PMotionDataset(TalkingFaceDataset):
             item["audio"] = _filled(self.sound(number, start, stop), self.length * self.frame)
         return {key: item[key] for key in self.batch_spec}
 
+    def key_poses(self) -> Iterator[np.ndarray]:
+        """(K,C) key poses of every scene at every offset: each pose once."""
+        step = self.cfg.data.guide_step
+        for number, missing in enumerate(self.missing):
+            poses = self.motion(number, "pose", 0, len(missing))
+            for offset in range(min(step, len(poses))):
+                yield poses[offset::step]
+
     # -- whole pieces, for tests -------------------------------------------------------------------
 
     def whole_clips(self) -> Iterator[MotionClip]:

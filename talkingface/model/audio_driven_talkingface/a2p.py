@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from talkingface.errors import ConfigError
 from talkingface.model.abstract_talkingface import AbstractTalkingFace, FrozenNetwork
-from talkingface.model.audio_driven_talkingface.a2p_common import marked, other_sound
+from talkingface.model.audio_driven_talkingface.a2p_common import (
+    clip_seed,
+    other_sound,
+    real_motion,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,10 +55,25 @@ class A2P(AbstractTalkingFace):
     def frozen_networks(self) -> dict[str, FrozenNetwork]:
         weights = self.cfg.weights
         of_motion = self.cfg.dataset_entry.meta.get("kind") == "motion"
+        wanted = [name for name in _MODELS if getattr(weights, name) is not None]
+        if not of_motion:
+            wanted = [name for name in wanted if name == "face"]
+        if not {"face", "pose"} & set(wanted):
+            raise ConfigError(
+                "weights.face and weights.pose are null: nothing is left to generate"
+                + ("" if of_motion else f"; {self.cfg.dataset} shows no body")
+            )
+        guided = "pose" in wanted and self.cfg.sampling.guide_source == "model"
+        if guided and ("guide" not in wanted or weights.vq is None):
+            raise ConfigError(
+                "the body follows key poses: weights.guide and weights.vq must name networks. "
+                "weights.pose=null leaves the body out; sampling.guide_source=gt follows the real "
+                "key poses of test scenes."
+            )
+        if not guided:
+            wanted = [name for name in wanted if name != "guide"]
         parts: dict[str, FrozenNetwork] = {}
-        for name in _MODELS if of_motion else ("face",):
-            if getattr(weights, name) is None:
-                continue
+        for name in wanted:
             parts[name] = FrozenNetwork(
                 None,
                 getattr(weights, name),
@@ -62,10 +82,10 @@ class A2P(AbstractTalkingFace):
                 why=_WHY[name],
                 required=True,
                 generates=True,
-                agree=("fps",),
+                agree=("fps",) if name == "face" else ("fps", "data.guide_step"),
                 whole=_OFFICIAL[name],
             )
-        if "guide" in parts and weights.vq is not None:
+        if guided:
             parts["vq"] = FrozenNetwork(
                 None,
                 weights.vq,
@@ -103,7 +123,7 @@ class A2P(AbstractTalkingFace):
         guide, vq = self.frozen["guide"], self.frozen["vq"]
         guide.attach_frozen("vq", vq.network)
         tokens = guide.tokens(
-            sound, frames, samples=samples, seed=seed, top_p=self.cfg.sampler.top_p
+            sound, frames, samples=samples, seed=seed, top_p=self.cfg.sampling.top_p
         )
         return vq.natural(vq.network.decode(tokens).cpu().numpy(), stats)
 
@@ -128,7 +148,7 @@ class A2P(AbstractTalkingFace):
         Returns:
             ``face`` (samples,T,C), and with a body ``pose`` and ``pose_keys`` (samples,K,C).
         """
-        options, made = self.cfg.sampler, {}
+        options, made = self.cfg.sampling, {}
         more = {"samples": samples, "seed": seed, "steps": options.steps, "progress": progress}
         if "face" in self.frozen:
             face = self.frozen["face"]
@@ -159,7 +179,8 @@ class A2P(AbstractTalkingFace):
     def test_facts(self) -> dict[str, str]:
         if not self.has_body:
             return {}
-        source = self.cfg.sampler.guide_source
+        # Its own name for the source of the key poses is part of every result.
+        source = self.cfg.sampling.guide_source
         said = {"model": "model: key poses by A2PGuide", "gt": "gt: the real key poses of the test"}
         return {"guide_source": said[source]}
 
@@ -168,29 +189,27 @@ class A2P(AbstractTalkingFace):
     ) -> dict[str, dict[str, np.ndarray]]:
         stats, frames = clip.stats, len(clip)
         keys = None
-        if self.has_body and self.cfg.sampler.guide_source == "gt":
+        if self.has_body and self.cfg.sampling.guide_source == "gt":
             step = self.frozen["pose"].cfg.data.guide_step
-            mean, std = stats.units("pose")
-            keys = clip.motions["pose"][::step] * std + mean
-        own = self.generate(
-            clip.sound, frames, samples=self.cfg.sampler.samples, stats=stats, real_keys=keys
-        )
-        wrong = self.generate(other_sound(clip, donor), frames, stats=stats, real_keys=keys)
+            keys = real_motion(clip, "pose")[0, ::step]
+        more = {
+            "samples": self.cfg.sampling.samples, "seed": clip_seed(clip, self.cfg.seed),
+            "stats": stats, "real_keys": keys,
+        }  # fmt: skip
+        own = self.generate(clip.sound, frames, **more)
+        wrong = self.generate(other_sound(clip, donor), frames, **more)
         result: dict[str, dict[str, np.ndarray]] = {}
         for part, made in own.items():
             if part.endswith("_keys"):
                 result[part] = {self.cfg.model: made}
                 continue
-            mean, std = stats.units(part)
-            still = np.zeros_like(clip.motions[part])[None]
-            rows = {
+            real = real_motion(clip, part)
+            result[part] = {
                 self.cfg.model: made,
                 "shuffled audio": wrong[part],
-                "mean motion": still * std + mean,
-                "real": clip.motions[part][None] * std + mean,
+                "mean motion": np.broadcast_to(stats.units(part)[0], real.shape),
+                "real": real,
             }
-            valid = clip.valid if part == "face" else np.ones(frames, bool)
-            result[part] = {row: marked(values, valid) for row, values in rows.items()}
         return result
 
     def measure_motions(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
+import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from talkingface.data.a2p.files import FACE_SIZE, POSE_SIZE, SAMPLE_RATE, Stats
-from talkingface.errors import WeightsError
+from talkingface.errors import ConfigError, WeightsError
 from talkingface.model.abstract_talkingface import AbstractTalkingFace
 from talkingface.model.audio_driven_talkingface.a2plip_networks import LipRegressor
 from talkingface.model.layers.wav2vec1 import UNUSED
@@ -47,7 +49,7 @@ def channels_of(cfg: Config, kind: str, given: int | None) -> int:
 
 def lip_network(cfg: Config) -> LipRegressor:
     """The lip regressor of a configuration."""
-    sizes = cfg.lips.model_dump()
+    sizes = cfg.lips.model_dump(exclude={"weights"})
     return LipRegressor(**sizes, rate=SAMPLE_RATE, fps=cfg.fps)
 
 
@@ -95,6 +97,19 @@ class A2PModel(AbstractTalkingFace):
             self.faces = data.process.faces.model.content()
         load_hearing(self.network, self.cfg)
 
+    def require_same(self, data: Any) -> None:
+        stored, now = self.stats, data.stats
+        equal = stored is not None and all(
+            key in stored.content() and np.array_equal(stored.content()[key], value)
+            for key, value in now.content().items()
+        )
+        if not equal:
+            raise ConfigError(
+                f"The data of {self.cfg.dataset} has other units (mean and standard deviation) "
+                "than when this run began: its training list or its scenes changed. Restore them, "
+                "or start a new run."
+            )
+
     def other_parameter(self) -> dict[str, Any]:
         made: dict[str, Any] = {"stats": None, "faces": None}
         if self.stats is not None:
@@ -141,24 +156,45 @@ def load_hearing(network: nn.Module, cfg: Config) -> None:
     """Weights of the frozen front end, from fairseq's file, for a new training."""
     if "audio" not in cfg or cfg.audio.frontend != "vqwav2vec":
         return
-    if cfg.audio.weights in (None, "random"):
-        log.warning("audio.weights=%s: the sound is heard by an untrained network", "random")
-        return
-    path = resolve(cfg.audio.weights)
-    content = read_weights(path, trust=cfg.trust_checkpoint)
-    state = extract_state_dict(content, (), "")
-    state = {k: v for k, v in state.items() if not k.startswith(UNUSED)}
-    load_strict(
-        network.audio_model, state, source=str(path), network="vq-wav2vec",
+    wanted = {"activation": "gelu", "log_compression": cfg.audio.log_compression}
+    load_fairseq(
+        network.audio_model, cfg.audio.weights, "audio", wanted, cfg.trust_checkpoint,
         optional=("feature_aggregator.",),
     )  # fmt: skip
-    args = content.get("args")
-    stored = getattr(args, "log_compression", None)
-    if stored is not None and bool(stored) != cfg.audio.log_compression:
-        raise WeightsError(
-            f"{path} was trained with log_compression={bool(stored)}: set "
-            f"--audio.log_compression={str(bool(stored)).lower()}"
-        )
+
+
+def load_fairseq(
+    network: nn.Module,
+    weights: str | None,
+    section: str,
+    wanted: Mapping[str, Any],
+    trust: str | None,
+    optional: tuple[str, ...] = (),
+) -> None:
+    """Weights of a front end out of fairseq's file, whose settings are compared.
+
+    Args:
+        section: of the configuration that names the file.
+        wanted: settings that the weights do not show.
+
+    Raises:
+        WeightsError: another network, or trained with other settings.
+    """
+    if weights in (None, "random"):
+        log.warning("%s.weights=random: the sound is heard by an untrained network", section)
+        return
+    path = resolve(weights)
+    content = read_weights(path, trust=trust)
+    state = extract_state_dict(content, (), "")
+    state = {k: v for k, v in state.items() if not k.startswith(UNUSED)}
+    load_strict(network, state, source=str(path), network="front end", optional=optional)
+    stored = vars(content.get("args") or argparse.Namespace())
+    for key, value in wanted.items():
+        if key in stored and stored[key] != value:
+            raise WeightsError(
+                f"{path} was trained with {key}={stored[key]}, not {value}: set "
+                f"--{section}.{key}={str(stored[key]).lower()} if there is such a key"
+            )
 
 
 def other_sound(clip: MotionClip, donor: MotionClip) -> np.ndarray:
@@ -168,11 +204,18 @@ def other_sound(clip: MotionClip, donor: MotionClip) -> np.ndarray:
     return np.resize(donor.sound, clip.sound.shape)
 
 
-def marked(motion: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """(N,T,C) with NaN in frames that do not count."""
-    motion = np.array(motion, np.float32)
-    motion[:, ~valid] = np.nan
-    return motion
+def real_motion(clip: MotionClip, kind: str) -> np.ndarray:
+    """(1,T,C) in the units of the data, with NaN in frames without a valid face."""
+    mean, std = clip.stats.units(kind)
+    motion = clip.motions[kind] * std + mean.reshape(-1)
+    if kind == "face":
+        motion[~clip.valid] = np.nan
+    return motion[None]
+
+
+def clip_seed(clip: MotionClip, seed: int) -> int:
+    """A seed of its own for each clip: equal noise everywhere would lower the diversity."""
+    return zlib.crc32(f"{seed} {clip.id}".encode())
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -96,6 +96,11 @@ class LipSection(Section):
     encoders: int = Field(2, ge=0, description="Encoder layers.")
     decoders: int = Field(4, ge=1, description="Decoder layers.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout.")
+    weights: str | None = Field(
+        None,
+        description="wav2vec: fairseq's file of wav2vec large for training A2PLip, or the word "
+        "random (untrained). Weights of A2PLip and A2PFace hold their own.",
+    )
     block: int = Field(120, ge=1, le=300, description="Frames that are seen together.")
     bands: int = Field(80, ge=8, le=256, description="logmel: bands.")
     log_compression: bool = Field(True, description="wav2vec: log(|x| + 1) of its features.")
@@ -135,14 +140,8 @@ class Heard(A2PBase):
     def missing(cls, cfg: Any) -> list[str]:
         if "audio" not in cfg or cfg.audio.frontend != "vqwav2vec":
             return []
-        given = cfg.audio.weights
-        if given == "random" or (given and resolve(given).is_file()):
-            return []
-        return [
-            f"audio.frontend=vqwav2vec needs audio.weights: {given or 'none is given'}"
-            f"{' does not exist' if given else ''}. Fetch vq-wav2vec.pt of fairseq's first wav2vec "
-            "models (nothing is downloaded by itself), or take --audio.frontend=logmel"
-        ]
+        key = "audio.frontend=vqwav2vec"
+        return _missing_file(key, "audio.weights", cfg.audio.weights, "vq-wav2vec")
 
 
 class LipLoss(Section):
@@ -156,6 +155,24 @@ class A2PLipConfig(A2PBase):
 
     lips: LipSection = Field(default_factory=LipSection, description="Network.")
     loss: LipLoss = Field(default_factory=LipLoss, description="Objective.")
+
+    @classmethod
+    def missing(cls, cfg: Any) -> list[str]:
+        if cfg.lips.frontend != "wav2vec":
+            return []
+        return _missing_file(
+            "lips.frontend=wav2vec", "lips.weights", cfg.lips.weights, "wav2vec_large"
+        )
+
+
+def _missing_file(key: str, weights: str, given: str | None, name: str) -> list[str]:
+    if given == "random" or (given and resolve(given).is_file()):
+        return []
+    return [
+        f"{key} needs {weights}: {given or 'none is given'}{' does not exist' if given else ''}. "
+        f"Fetch {name}.pt of fairseq's first wav2vec models (nothing is downloaded by itself), or "
+        f"take --{key.split('=')[0]}=logmel"
+    ]
 
 
 class DenoiserSection(Section):
@@ -199,6 +216,11 @@ class SamplerSection(Section):
     overlap: int = Field(
         60, ge=0, description="Frames over which windows of a long sound are cross-faded."
     )
+    results_npy: bool = Field(
+        True,
+        description="Tests also write results.npy in the original layout: about 1.4 GB for a whole "
+        "released test set, since it repeats the sound per sample.",
+    )
 
     @field_validator("steps")
     @classmethod
@@ -209,7 +231,9 @@ class SamplerSection(Section):
 class FaceWeights(Section):
     """Networks that were trained before."""
 
-    lips: str = Field("auto", description="A2PLip: auto, a path, or a run id.")
+    lips: str | None = Field(
+        "auto", description="A2PLip: auto, a path, or a run id; null: as lip_cond=none."
+    )
 
 
 class A2PFaceConfig(Heard):
@@ -223,6 +247,12 @@ class A2PFaceConfig(Heard):
     loss: DiffusionLoss = Field(default_factory=DiffusionLoss, description="Objective.")
     sampler: SamplerSection = Field(default_factory=SamplerSection, description="Sampling.")
     weights: FaceWeights = Field(default_factory=FaceWeights, description="Helpers.")
+
+    @model_validator(mode="after")
+    def _without_lips(self) -> A2PFaceConfig:
+        if self.weights.lips is None:
+            self.lip_cond = "none"
+        return self
 
 
 class A2PPoseConfig(Heard):
@@ -336,6 +366,7 @@ class A2PSampling(Section):
         "the pose stage alone can do; it is noted in the results.",
     )
     samples: int = Field(3, ge=1, le=20, description="Motions per sound in the evaluation.")
+    results_npy: bool = Field(True, description="As sampler.results_npy of the parts.")
 
     @field_validator("steps")
     @classmethod
@@ -353,6 +384,11 @@ class A2PInfer(Section):
         "(needs infer.skeleton); head: the source's face by HeadGAN (needs --source and "
         "weights.renderer). auto: head where a source is given, else curves.",
     )
+    channels: Literal["auto", "mono", "dyad"] = Field(
+        "auto",
+        description="Two channels of a sound are this person and the partner (dyad), or one voice "
+        "(mono). auto: one voice where they are nearly equal.",
+    )
     skeleton: str | None = Field(
         None, description="The authors' static_assets.pt; nothing of it is shipped."
     )
@@ -367,5 +403,5 @@ class A2PConfig(A2PBase):
     """Keys of A2P, the joined model; a trained part knows its own settings."""
 
     weights: A2PParts = Field(default_factory=A2PParts, description="Parts.")
-    sampler: A2PSampling = Field(default_factory=A2PSampling, description="Sampling.")
+    sampling: A2PSampling = Field(default_factory=A2PSampling, description="Sampling.")
     infer: A2PInfer = Field(default_factory=A2PInfer, description="Generation.")

@@ -16,11 +16,12 @@ from talkingface.model.audio_driven_talkingface.a2p_common import (
     LIP_KEYS,
     A2PModel,
     channels_of,
+    clip_seed,
     hearing_of,
     lip_network,
-    marked,
     masked_mean,
     other_sound,
+    real_motion,
     sound_tensor,
 )
 from talkingface.model.audio_driven_talkingface.a2p_networks import FiLMTransformer
@@ -150,7 +151,7 @@ class MotionDiffusion(A2PModel):
         # Windows begin at key poses, so that those keep their places.
         overlap = min(options.overlap, window // 2)
         stride = max(step, (window - overlap) // step * step)
-        count = window + math.ceil(max(0, frames - window) / stride) * stride
+        count = max(window, math.ceil(frames / step) * step)
         device = next(network.parameters()).device
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(count, samples, network.channels, generator=generator)
@@ -207,34 +208,43 @@ class MotionDiffusion(A2PModel):
             made.append(self.sample(sound, frames, guide=guide)[0])
         return {"motion": torch.from_numpy(np.stack(made))}
 
+    def test_facts(self) -> dict[str, str]:
+        if not self.cfg.data.flip_person:
+            return {}
+        return {"flip_person": "the real motion is that of the partner, another person"}
+
     # -- measures ----------------------------------------------------------------------------------
 
-    def _guide_of(self, clip: MotionClip, samples: int) -> np.ndarray | None:
+    def _guide_of(self, clip: MotionClip) -> np.ndarray | None:
+        """(K,C) key poses that tests follow, in the units of the data."""
         return None
 
     def generate_motions(
         self, clip: MotionClip, donor: MotionClip
     ) -> dict[str, dict[str, np.ndarray]]:
-        real = clip.motions[self.kind]
-        count = self.cfg.sampler.samples
+        real, mean = real_motion(clip, self.kind), clip.stats.units(self.kind)[0].reshape(-1)
+        # As many samples in each row: a Frechet distance falls with the number of frames.
+        count, seed = self.cfg.sampler.samples, clip_seed(clip, self.cfg.seed)
+        keys = self._guide_of(clip)
 
-        def made(sound: np.ndarray, samples: int) -> np.ndarray:
-            guide = self._guide_of(clip, samples)
-            return self.sample(sound, len(clip), samples=samples, guide=guide)
+        def made(sound: np.ndarray) -> np.ndarray:
+            guide = None
+            if keys is not None:
+                centre, std = self.known_stats(clip.stats).units(self.kind)
+                guide = np.repeat(((keys - centre) / std)[None], count, axis=0)
+            motion = self.sample(sound, len(clip), samples=count, seed=seed, guide=guide)
+            return self.natural(motion, clip.stats)
 
         rows = {
-            self.cfg.model: made(clip.sound, count),
-            "shuffled audio": made(other_sound(clip, donor), 1),
-            "mean motion": np.zeros_like(real)[None],
-            "real": real[None],
+            self.cfg.model: made(clip.sound),
+            "shuffled audio": made(other_sound(clip, donor)),
+            "mean motion": np.broadcast_to(mean, real.shape),
+            "real": real,
         }
-        valid = clip.valid if self.kind == "face" else np.ones(len(clip), bool)
-        return {
-            self.kind: {
-                name: marked(self.natural(values, clip.stats), valid)
-                for name, values in rows.items()
-            }
-        }
+        result = {self.kind: rows}
+        if keys is not None:
+            result[f"{self.kind}_keys"] = {self.cfg.model: np.repeat(keys[None], count, axis=0)}
+        return result
 
     def measure_motions(
         self, clip: MotionClip, motions: Mapping[str, Mapping[str, np.ndarray]]
@@ -336,9 +346,9 @@ class A2PPose(MotionDiffusion):
     def _build(self) -> FiLMTransformer:
         return self._network(guide_step=self.cfg.data.guide_step)
 
-    def _guide_of(self, clip: MotionClip, samples: int) -> np.ndarray:
-        keys = clip.motions["pose"][:: self.cfg.data.guide_step]
-        return np.repeat(keys[None], samples, axis=0)
+    def _guide_of(self, clip: MotionClip) -> np.ndarray:
+        return real_motion(clip, "pose")[0, :: self.cfg.data.guide_step]
 
     def test_facts(self) -> dict[str, str]:
-        return {"guide_source": "gt: the real key poses of the test scenes were followed"}
+        said = {"guide_source": "gt: the real key poses of the test scenes were followed"}
+        return {**super().test_facts(), **said}

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from talkingface.config.config import Config
     from talkingface.data.dataset.a2p_dataset import MotionClip
 
+_SMOOTHING = 0.1  # of the unigram's counts
 _STARTS_FROM = 16  # vectors per code that the k-means sees, at most
 VQ_KEYS = ("fps", "data.guide_step")
 
@@ -189,12 +190,15 @@ class A2PGuide(A2PModel):
         )
         self.unigram: Tensor | None = None  # (depth, codes) log probabilities
 
-    def state_hint(self, state: Mapping[str, Tensor]) -> str:
+    @classmethod
+    def settings_of(cls, state: Mapping[str, Tensor]) -> dict[str, Any]:
         places = [int(m[1]) for k in state if (m := re.match(r"pre_audio\.(\d+)\.", k))]
-        if not places:
-            return ""
-        count = max(places) // 18
-        if count == self.cfg.model_params.num_audio_layers:
+        # Six convolutions per stack, each of three modules; the released code does not store it.
+        return {"model_params.num_audio_layers": max(places) // 18} if places else {}
+
+    def state_hint(self, state: Mapping[str, Tensor]) -> str:
+        count = self.settings_of(state).get("model_params.num_audio_layers")
+        if count in (None, self.cfg.model_params.num_audio_layers):
             return ""
         return f"Its names look like model_params.num_audio_layers={count}."
 
@@ -218,11 +222,10 @@ class A2PGuide(A2PModel):
 
     def learn_from(self, data: Any) -> None:
         super().learn_from(data)
-        counts = torch.ones(self.cfg.vq.depth, self.cfg.vq.codes)  # add-one smoothing
-        for number in range(len(data)):
-            item = data[0, number]
-            keys = torch.from_numpy(item["keyframes"])[None]
-            codes = self.tokenizer.encode(keys)[0][item["key_valid"] > 0]
+        # Every pose of the training scenes once: a baseline of few poses would be too weak.
+        counts = torch.full((self.cfg.vq.depth, self.cfg.vq.codes), _SMOOTHING)
+        for keys in data.key_poses():
+            codes = self.tokenizer.encode(torch.from_numpy(keys)[None])[0]
             for depth in range(counts.shape[0]):
                 counts[depth] += torch.bincount(codes[:, depth], minlength=counts.shape[1])
         self.unigram = (counts / counts.sum(dim=1, keepdim=True)).log()
@@ -336,13 +339,15 @@ class A2PGuide(A2PModel):
             poses = self.tokenizer.decode(self.tokens(sound, len(clip), top_p=0.0))
             return _of_tokens(logits, wanted, poses[:, : keys.shape[1]], keys)
 
-        chance = self.unigram.to(device).repeat(keys.shape[1], 1)[None]
-        usual = chance.argmax(dim=-1).view_as(codes)
-        return {
+        rows = {
             self.cfg.model: heard(clip.sound),
             "shuffled audio": heard(other_sound(clip, donor)),
-            "unigram": _of_tokens(chance, wanted, self.tokenizer.decode(usual), keys),
         }
+        if self.unigram is not None:  # official weights come without
+            chance = self.unigram.to(device).repeat(keys.shape[1], 1)[None]
+            usual = chance.argmax(dim=-1).view_as(codes)
+            rows["unigram"] = _of_tokens(chance, wanted, self.tokenizer.decode(usual), keys)
+        return rows
 
 
 def _of_tokens(logits: Tensor, wanted: Tensor, poses: Tensor, keys: Tensor) -> dict[str, float]:

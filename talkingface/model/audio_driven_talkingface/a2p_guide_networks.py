@@ -180,7 +180,7 @@ class GuideTransformer(DyadSound):
         return own, torch.div(own, self.depth, rounding_mode="floor") * self.guide_step
 
     def logits(self, tokens: Tensor, condition: tuple[Tensor, list[Memory]]) -> Tensor:
-        """(B,N) tokens that begin with the start token ``codes`` -> (B,N,codes) of the next ones."""
+        """(B,N) tokens, the first of which is ``codes``, -> (B,N,codes) logits of the next ones."""
         film, memory = condition
         own, cross = self._places(0, tokens.shape[1], tokens.device)
         x = self.token_embedding(tokens)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from talkingface.model.layers.dyad_sound import DyadSound
+from talkingface.model.layers.dyad_sound import DyadSound, full_precision
 from talkingface.model.layers.film_decoder import (
     FiLMDecoder,
     Memory,
@@ -159,7 +159,10 @@ class FiLMTransformer(DyadSound):
     @torch.no_grad()
     def lips(self, wave: Tensor) -> Tensor | None:
         """(B,T,V,3) of the own voice (B,S,2), where the network has a lip model."""
-        return self.lip_model(wave[..., 0]) if hasattr(self, "lip_model") else None
+        if not hasattr(self, "lip_model"):
+            return None
+        with full_precision(wave):
+            return self.lip_model(wave[..., 0].float())
 
     def condition(
         self,

@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from talkingface.errors import ConfigError
 from talkingface.model.audio_driven_talkingface.a2p_common import (
     A2PModel,
     lip_network,
+    load_fairseq,
     masked_mean,
     other_sound,
     sound_tensor,
@@ -36,6 +38,24 @@ class A2PLip(A2PModel):
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg)
         self.regressor = lip_network(cfg)
+
+    def learn_from(self, data: Any) -> None:
+        super().learn_from(data)
+        options, found = self.cfg.lips, data.stats.units("lips")[0].size // 3
+        if found != options.n_vertices:
+            raise ConfigError(
+                f"lips.n_vertices={options.n_vertices}, but the lips of {self.cfg.dataset} have "
+                f"{found} points: set --lips.n_vertices={found}"
+            )
+        if options.frontend == "wav2vec":
+            wanted = {
+                "activation": "relu", "log_compression": options.log_compression,
+                "residual_scale": 0.5, "agg_zero_pad": False,
+            }  # fmt: skip
+            load_fairseq(
+                self.regressor.audio_encoder.wav2vec_model, options.weights, "lips", wanted,
+                self.cfg.trust_checkpoint,
+            )  # fmt: skip
 
     def calculate_loss(
         self,

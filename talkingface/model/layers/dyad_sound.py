@@ -50,6 +50,11 @@ class LogMelTokens(nn.Module):
         )
 
 
+def full_precision(like: Tensor) -> torch.autocast:
+    """No autocast: spectra and norms of a sound overflow in half precision."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
 class DyadSound(nn.Module):
     """Base of networks that hear both persons; holds ``audio_model`` under its official name.
 
@@ -80,7 +85,8 @@ class DyadSound(nn.Module):
     @torch.no_grad()
     def hear(self, wave: Tensor) -> Tensor:
         """(B,S,2) normalised samples -> (B,L,A) features of both channels; frozen."""
-        return torch.cat([self._channel(wave[..., i]) for i in range(2)], dim=-1)
+        with full_precision(wave):
+            return torch.cat([self._channel(wave[..., i].float()) for i in range(2)], dim=-1)
 
     def _channel(self, wave: Tensor) -> Tensor:
         if self.frontend == "vqwav2vec":

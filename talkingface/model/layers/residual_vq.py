@@ -7,12 +7,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+_LEAST_SHARE = 0.05  # of the even share of a code
+
 
 class Codebook(nn.Module):
     """``codes`` vectors that follow the mean of what is mapped to them.
 
     Args:
-        threshold: a code whose averaged count falls below it starts anew from a batch's vector.
+        threshold: a code whose averaged count per batch falls below it starts anew from a vector of
+            the batch, but not one that gets a twentieth of its even share: in small batches all
+            counts are small.
         legacy_expiry: as the released code, where such a code falls back to its old place at once.
     """
 
@@ -76,15 +80,18 @@ class Codebook(nn.Module):
         total = self.cluster_size.sum()
         smooth = (self.cluster_size + 1e-5) / (total + 1e-5 * len(counts)) * total
         self.embed.copy_(self.embed_avg / smooth[:, None].clamp(min=1e-12))
-        dead = self.cluster_size < self.threshold
+        least = min(self.threshold, _LEAST_SHARE * float(counts.sum()) / len(counts))
+        dead = self.cluster_size < least
         if self.legacy_expiry or not dead.any():
             return
         fresh = vectors[torch.randint(len(vectors), (int(dead.sum()),)).to(vectors.device)]
         if dist.is_available() and dist.is_initialized():
             dist.broadcast(fresh, 0)
         self.embed[dead] = fresh
-        self.cluster_size[dead] = self.threshold
-        self.embed_avg[dead] = fresh * self.threshold
+        # As if it had its even share: it has time to be used before it is judged again.
+        share = float(counts.sum()) / len(counts)
+        self.cluster_size[dead] = share
+        self.embed_avg[dead] = fresh * share
 
 
 class _Stage(nn.Module):
