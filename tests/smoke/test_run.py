@@ -157,6 +157,45 @@ def test_a_finished_run_speaks_with_any_voice(run, model, tone_wav, talking_clip
     assert 1.85 <= seconds <= 2  # Wav2Lip's windows end about 0.1 s before the sound
 
 
+def test_a_finished_conversation_model_gives_motion_for_any_voice(one_command, tone_wav, tmp_path):
+    """Files in both layouts, curves, and a video with sound; the whole test split alike."""
+    import numpy as np
+    from conftest import run_command
+
+    from talkingface.data.media.probe import probe
+    from talkingface.evaluator.motion_files import read_results
+
+    run = one_command("A2P")
+    assert run.process.returncode == 0, run.process.stderr[-3000:]
+    metrics = json.loads((run.results / "metrics.json").read_text("utf-8"))
+    assert list(metrics["rows"]) == ["A2P", "shuffled audio", "mean motion", "real"]
+    assert metrics["guide_source"].startswith("model")
+    for part, width in (("face", 256), ("pose", 104)):
+        with np.load(run.results / f"{part}.npz") as own:
+            assert own["motions"].shape == (2, 4, 60, width)
+            assert np.isfinite(own["motions"]).all() and (own["motions"][0] != 0).any()
+        official = read_results(run.results / f"{part}_results.npy")
+        assert official["motions"].shape == (8, width, 1, 60)
+        assert official["audio"].shape == (8, 96000, 2)
+    assert official["keyframes"].shape == (8, 6, 104)
+    assert len(list((run.results / "previews").glob("*_pose.mp4"))) == 3
+
+    target = tmp_path / "out 出.mp4"
+    asked = [
+        "--infer", "--model=A2P", f"--audio={tone_wav}", f"--output={target}", "--device=cpu",
+        "--infer.view=lips",
+    ]  # fmt: skip
+    done = run_command(asked, run.root)
+    assert done.returncode == 0, done.stderr
+    info = probe(target)
+    assert info.has_audio and info.duration == pytest.approx(2, abs=0.1)
+    for part in ("face", "pose"):
+        for end in (".npz", "_results.npy", ".png", ".mp4"):
+            assert (tmp_path / f"out 出_{part}{end}").is_file()
+    short = run_command([*asked[:-1], "--infer.view=head"], run.root)
+    assert short.returncode == 2 and "--source" in short.stderr and "Traceback" not in short.stderr
+
+
 @pytest.mark.slow
 def test_two_first_runs_at_the_same_time_do_not_disturb_each_other(tmp_path):
     pytest.importorskip("mediapipe")

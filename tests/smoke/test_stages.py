@@ -191,3 +191,53 @@ def test_the_recipe_of_headgan_gives_pictures_that_a_voice_can_drive(tmp_path, t
     frames = list(read_frames(target, fps=25))
     assert len(frames) == 50 and frames[0].shape == (64, 64, 3)
     assert any(not np.array_equal(frames[0], frame) for frame in frames[1:])
+
+
+def test_the_released_layout_without_lips_trains_and_is_killed_and_goes_on(tmp_path):
+    """A person's folder as it is published: no lip points, statistics beside the scenes."""
+    from talkingface.config.config import load_config
+    from talkingface.data.a2p.files import SceneFiles, learn_stats
+
+    cfg = load_config(
+        "A2PFace", "SyntheticDyad", preset="tiny", overrides={"root": str(tmp_path / "made")}
+    )
+    cfg.registry.resolve(cfg.dataset_entry, "source").from_config(cfg).ensure(show_progress=False)
+    folder = tmp_path / "dataset/PXB184/data"
+    folder.parent.mkdir(parents=True)
+    (tmp_path / "made/data").rename(folder)
+    for path in folder.glob("*_lip_vertices.npy"):
+        path.unlink()
+    stats = learn_stats([SceneFiles.of_folder(folder, "scene01")], wrap=True).content()
+    torch.save({**stats, "full_mean": np.zeros(3)}, folder / "data_stats.pth")
+    command = ["--recipe=a2p", "--dataset=PXB184", "--preset=tiny", "--device=cpu"]
+    refused = run_command(command, tmp_path, timeout=300)
+    assert refused.returncode == 3 and "--lip=null" in refused.stderr
+    done = run_command([*command, "--lip=null"], tmp_path, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "lip (A2PLip): given, left out" in done.stdout + done.stderr
+    again = run_command([*command, "--lip=null"], tmp_path, timeout=300)
+    assert again.returncode == 0 and again.stdout.count(": done,") == 5
+
+
+def test_a_conversation_model_resumes_exactly(tmp_path):
+    """Noise, dropped conditions and codebooks go on as if nothing had happened."""
+    for model, steps in (("A2PFace", 12), ("A2PGuideVQ", 12)):
+        base = [f"--model={model}", "--dataset=SyntheticDyad", "--preset=tiny", "--device=cpu"]
+        base += ["--stages=preprocess,train", "--epochs=100", "--num_workers=0"]
+        if model == "A2PFace":
+            base.append("--lip_cond=none")
+        for name, commands in {
+            "whole": [[f"--max_steps={steps}"]],
+            "parts": [["--max_steps=5"], [f"--max_steps={steps}", "--resume=auto"]],
+        }.items():
+            for more in commands:
+                done = run_command(
+                    [*base, f"--checkpoint_dir={name}", *more], tmp_path, timeout=300
+                )
+                assert done.returncode == 0, done.stderr[-3000:]
+        found = []
+        for name in ("whole", "parts"):
+            (path,) = tmp_path.glob(f"{name}/{model}/SyntheticDyad/*/checkpoints/last.ckpt")
+            found.append(torch.load(path, weights_only=True))
+        assert found[0]["global_step"] == steps
+        assert differences(*found) == []
