@@ -238,6 +238,8 @@ def test_a_conversation_model_resumes_exactly(tmp_path):
         found = []
         for name in ("whole", "parts"):
             (path,) = tmp_path.glob(f"{name}/{model}/SyntheticDyad/*/checkpoints/last.ckpt")
-            found.append(torch.load(path, weights_only=True))
+            state = torch.load(path, weights_only=True)
+            del state["config"], state["progress"]["seconds"]
+            found.append(state)
         assert found[0]["global_step"] == steps
         assert differences(*found) == []
