@@ -10,8 +10,6 @@ the training clips. Layout: ``preprocessed_data/A2P/<clip>/scene.json`` or, for 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -35,16 +33,15 @@ from talkingface.data.a2p.files import (
     load_array,
     missing_frames,
 )
-from talkingface.data.clips import Clip, read_filelist, write_filelist
+from talkingface.data.clips import Clip, write_filelist
 from talkingface.data.dataprocess.base import ProcessReport, SkipClip
-from talkingface.data.dataprocess.video import FaceClip, PeopleProcess
+from talkingface.data.dataprocess.video import FaceClip, LearningProcess
 from talkingface.data.face.series import fill_gaps
 from talkingface.data.face.topology import LIPS
 from talkingface.data.headgan.face_model import FaceModel, learn_face_model
 from talkingface.data.headgan.files import POINTS, Points
 from talkingface.data.media.audio import load_audio, save_stereo
 from talkingface.errors import DataError, StageError
-from talkingface.utils.locks import file_lock
 from talkingface.utils.logs import progress
 from talkingface.utils.paths import atomic, resolve, shown, write_json
 
@@ -72,7 +69,7 @@ class Faces:
         return np.einsum("tc,vdc->tvd", codes, basis).astype(np.float32)
 
 
-class A2PProcess(PeopleProcess):
+class A2PProcess(LearningProcess):
     """Scenes and their units."""
 
     id = "A2P"
@@ -212,11 +209,6 @@ class A2PProcess(PeopleProcess):
         for name in progress(missing, unit="clip", desc="codes", show=self.cfg.show_progress):
             self._encode(name, faces)
 
-    def ensure_locked(self, names: Iterable[str]) -> None:
-        """:meth:`ensure`, by one process at a time."""
-        with file_lock(self._lock_path):
-            self.ensure(names)
-
     def _encode(self, name: str, faces: Faces) -> None:
         points = Points.read(self.homes(name)[0] / POINTS)
         seen = points.landmarks[points.valid]
@@ -233,22 +225,11 @@ class A2PProcess(PeopleProcess):
                 np.save(file, values)
 
     @cached_property
-    def training_clips(self) -> list[str]:
-        """Usable clips of the training list, on which everything that is learnt rests."""
-        names, _ = self.select(read_filelist(self.cfg.filelist("train")))
-        return names
-
-    def _key(self, *more: Any) -> str:
-        own = [[n, (self.read_marker(n) or {})["fingerprint"]] for n in self.training_clips]
-        state = json.dumps([_VERSION, own, *more], sort_keys=True, default=str)
-        return hashlib.sha256(state.encode()).hexdigest()[:10]
-
-    @cached_property
     def faces(self) -> Faces:
         """The face model of a dataset of videos, learnt on first use."""
         options = self.cfg.codes
         people = {name: self.person_of(name) for name in self.training_clips}
-        path = self.folder / f"face_model_{self._key(options.model_dump(), people)}.npz"
+        path = self.folder / f"face_model_{self.learnt_key(options.model_dump(), people)}.npz"
         if not path.is_file():
             clips = {}
             for name in self.training_clips:
@@ -301,7 +282,7 @@ class A2PProcess(PeopleProcess):
         if self.of_motion and released.is_file():
             return Stats.read(released)
         more = [self.wraps, None if self.of_motion else self.faces.model.id]
-        path = self.folder / f"data_stats_{self._key(*more)}.npz"
+        path = self.folder / f"data_stats_{self.learnt_key(*more)}.npz"
         if not path.is_file():
             self.ensure(self.training_clips)
             names = progress(

@@ -8,8 +8,6 @@ the clips ``face_model_<settings>.npz`` and ``sounds_<settings>.npz``.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -18,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from talkingface.data.clips import Clip, read_filelist
+from talkingface.data.clips import Clip
 from talkingface.data.dataprocess.base import IMPORTED, ProcessReport, SkipClip
-from talkingface.data.dataprocess.video import FaceClip, PeopleProcess
+from talkingface.data.dataprocess.video import FaceClip, LearningProcess
 from talkingface.data.face.series import fill_gaps
 from talkingface.data.face.topology import N_MESH
 from talkingface.data.face.tracking import track_face
@@ -53,17 +51,15 @@ from talkingface.data.media.probe import probe
 from talkingface.data.npz import read_npz, save_npz
 from talkingface.errors import DataError
 from talkingface.utils.env import import_cv2
-from talkingface.utils.locks import file_lock
 from talkingface.utils.logs import progress
 from talkingface.utils.paths import resolve
 
 log = logging.getLogger(__name__)
 
 LEAST_COVERAGE = 0.03  # of the crop by the PNCC; below, something is wrong (spec 17)
-_GEOMETRY_VERSION = 1
 
 
-class HeadGANProcess(PeopleProcess):
+class HeadGANProcess(LearningProcess):
     """Writes the files of clips and what is learnt from the training clips."""
 
     id = "HeadGAN"
@@ -198,11 +194,6 @@ class HeadGANProcess(PeopleProcess):
             for name in self._bar(missing, "PNCC pictures"):
                 self._draw(name, model)
 
-    def ensure_locked(self, names: Iterable[str]) -> None:
-        """:meth:`ensure`, by one process at a time."""
-        with file_lock(self._lock_path):
-            self.ensure(names)
-
     def _bar(self, names: list[str], what: str) -> Iterable[str]:
         if not names:
             return ()
@@ -211,15 +202,8 @@ class HeadGANProcess(PeopleProcess):
 
     @cached_property
     def training_clips(self) -> list[str]:
-        """Usable clips of the training list, on which everything that is learnt rests."""
-        names, _ = self.select(read_filelist(self.cfg.filelist("train")))
-        return [name for name in names if not self.is_official(name)]
-
-    def _key(self, *more: Any) -> str:
-        """Names files that are learnt from the training clips."""
-        own = [[n, (self.read_marker(n) or {})["fingerprint"]] for n in self.training_clips]
-        state = json.dumps([_GEOMETRY_VERSION, own, *more], sort_keys=True, default=str)
-        return hashlib.sha256(state.encode()).hexdigest()[:10]
+        """Those with a video; clips of the official tree have no geometry."""
+        return [name for name in self.usable_training_clips() if not self.is_official(name)]
 
     @cached_property
     def face_model(self) -> FaceModel:
@@ -242,7 +226,7 @@ class HeadGANProcess(PeopleProcess):
             include={"n_id", "n_exp", "frames_per_clip", "close_eyes", "close_mouth"}
         )
         people = {name: self.person_of(name) for name in self.training_clips}
-        path = self.folder / f"face_model_{self._key(chosen, people)}.npz"
+        path = self.folder / f"face_model_{self.learnt_key(chosen, people)}.npz"
         if path.is_file():
             return FaceModel.read(path)
         clips = {}
@@ -263,7 +247,7 @@ class HeadGANProcess(PeopleProcess):
         kind = encoder_kind(options, self.cfg.weights_dir)
         if kind != "kmeans27":
             return Voice(options, plain_encoder(kind, options, self.cfg.weights_dir))
-        path = self.folder / f"sounds_{self._key(self.cfg.seed)}.npz"
+        path = self.folder / f"sounds_{self.learnt_key(self.cfg.seed)}.npz"
         if not path.is_file():
             waves = (self.wave(name) for name in self._bar(self.training_clips, "sound classes"))
             SoundClasses.learn(waves, self.cfg.seed).save(path)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from talkingface.data.clips import Clip, discover_clips
+from talkingface.data.clips import Clip, discover_clips, read_filelist
 from talkingface.data.dataprocess.base import DataProcess, SkipClip
 from talkingface.data.dataprocess.sheet import contact_sheet, picture, sheet_frames
 from talkingface.data.face.tracking import FaceTrack, track_face
@@ -22,6 +23,7 @@ from talkingface.data.media.probe import MediaInfo, probe
 from talkingface.data.media.reader import read_frames
 from talkingface.data.media.writer import write_image
 from talkingface.data.quality import RATE, measure
+from talkingface.utils.locks import file_lock
 
 log = logging.getLogger(__name__)
 
@@ -178,3 +180,40 @@ class PeopleProcess(VideoProcess):
 
     def process_clip(self, clip: Clip, out: Path) -> dict[str, Any]:
         return {**super().process_clip(clip, out), "person": self.person_of(clip.id)}
+
+
+class LearningProcess(PeopleProcess):
+    """Learns something from all training clips, once they are prepared.
+
+    Sub-classes write :meth:`ensure`, which makes what rests on that and is not there yet.
+
+    Class attributes:
+        learnt_version: raise it when what is learnt changes.
+    """
+
+    learnt_version: ClassVar[int] = 1
+
+    def usable_training_clips(self) -> list[str]:
+        """Of the training list."""
+        names, _ = self.select(read_filelist(self.cfg.filelist("train")))
+        return names
+
+    @cached_property
+    def training_clips(self) -> list[str]:
+        """Clips on which everything that is learnt rests."""
+        return self.usable_training_clips()
+
+    def learnt_key(self, *more: Any) -> str:
+        """Names files that are learnt from the training clips."""
+        own = [[n, (self.read_marker(n) or {})["fingerprint"]] for n in self.training_clips]
+        state = json.dumps([self.learnt_version, own, *more], sort_keys=True, default=str)
+        return hashlib.sha256(state.encode()).hexdigest()[:10]
+
+    @abstractmethod
+    def ensure(self, names: Iterable[str]) -> None:
+        """What these clips have only when the training clips are known."""
+
+    def ensure_locked(self, names: Iterable[str]) -> None:
+        """:meth:`ensure`, by one process at a time."""
+        with file_lock(self._lock_path):
+            self.ensure(names)
