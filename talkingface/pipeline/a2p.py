@@ -14,7 +14,7 @@ import torch
 from talkingface.data.a2p.files import SAMPLE_RATE as RATE
 from talkingface.data.a2p.files import Stats
 from talkingface.data.a2p.skeleton import Skeleton
-from talkingface.data.dataprocess.a2p_process import A2PProcess, Faces
+from talkingface.data.dataprocess.a2p_process import A2PProcess
 from talkingface.data.headgan.face_model import TOPOLOGY, FaceModel
 from talkingface.data.media.audio import load_dyad, resampled
 from talkingface.errors import ConfigError, DataError, TalkingFaceError, WeightsError
@@ -245,7 +245,7 @@ class A2PPipeline(Pipeline):
             from talkingface.data.face.topology import LIPS
 
             model = self._faces()
-            return model.mean[list(LIPS)] + Faces(model).lips(motions["face"])
+            return model.mean[list(LIPS)] + model.lips(motions["face"])
         heard = self.standardised(sound, self._stats())
         return self.model.lips(heard, len(motions["face"]))
 

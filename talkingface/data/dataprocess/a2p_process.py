@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,6 @@ from talkingface.data.clips import Clip, write_filelist
 from talkingface.data.dataprocess.base import ProcessReport, SkipClip
 from talkingface.data.dataprocess.video import FaceClip, LearningProcess
 from talkingface.data.face.series import fill_gaps
-from talkingface.data.face.topology import LIPS
 from talkingface.data.headgan.face_model import FaceModel, learn_face_model
 from talkingface.data.headgan.files import POINTS, Points
 from talkingface.data.media.audio import load_audio, save_stereo
@@ -51,22 +49,6 @@ SOUND = "audio.wav"
 _VERSION = 1
 _HELD = {"val": 2, "test": 4}  # last scenes (official split)
 _MAX_MISSING = 0.1
-
-
-@dataclass(frozen=True)
-class Faces:
-    """What turns codes of videos back into faces.
-
-    Attributes:
-        model: landmark face model; a code is a vector of its expression coefficients.
-    """
-
-    model: FaceModel
-
-    def lips(self, codes: np.ndarray) -> np.ndarray:
-        """(T,C) codes -> (T,40,3) movement of the lip points; 1 is the size of the face."""
-        basis = self.model.exp_basis.reshape(-1, 3, self.model.n_exp)[list(LIPS)]
-        return np.einsum("tc,vdc->tvd", codes, basis).astype(np.float32)
 
 
 class A2PProcess(LearningProcess):
@@ -209,11 +191,11 @@ class A2PProcess(LearningProcess):
         for name in progress(missing, unit="clip", desc="codes", show=self.cfg.show_progress):
             self._encode(name, faces)
 
-    def _encode(self, name: str, faces: Faces) -> None:
+    def _encode(self, name: str, faces: FaceModel) -> None:
         points = Points.read(self.homes(name)[0] / POINTS)
         seen = points.landmarks[points.valid]
         rows = np.linspace(0, len(seen) - 1, min(len(seen), 200)).astype(int)
-        codes = faces.model.fit(points.landmarks, faces.model.neutral_of(seen[rows])).expression
+        codes = faces.fit(points.landmarks, faces.neutral_of(seen[rows])).expression
         # What a person looks like at rest is not told by any sound.
         codes = (codes - codes[points.valid].mean(axis=0)).astype(np.float32)
         files = self.scene_files(name)
@@ -225,7 +207,7 @@ class A2PProcess(LearningProcess):
                 np.save(file, values)
 
     @cached_property
-    def faces(self) -> Faces:
+    def faces(self) -> FaceModel:
         """The face model of a dataset of videos, learnt on first use."""
         options = self.cfg.codes
         people = {name: self.person_of(name) for name in self.training_clips}
@@ -240,7 +222,7 @@ class A2PProcess(LearningProcess):
             )
             model.save(path)
             log.info("face codes learnt from %s", model.sources)
-        return Faces(FaceModel.read(path))
+        return FaceModel.read(path)
 
     # -- what datasets read ------------------------------------------------------------------------
 
@@ -249,7 +231,7 @@ class A2PProcess(LearningProcess):
         if self.of_motion:
             return SceneFiles.of_folder(self.source, name)
         home = self.homes(name)[0]
-        codes = home / f"codes_{self.faces.model.id}"
+        codes = home / f"codes_{self.faces.id}"
         return SceneFiles(
             name, None, codes / "face.npy", codes / "missing.npy", home / SOUND, codes / "lips.npy"
         )
@@ -281,7 +263,7 @@ class A2PProcess(LearningProcess):
         released = self.source / STATS
         if self.of_motion and released.is_file():
             return Stats.read(released)
-        more = [self.wraps, None if self.of_motion else self.faces.model.id]
+        more = [self.wraps, None if self.of_motion else self.faces.id]
         path = self.folder / f"data_stats_{self.learnt_key(*more)}.npz"
         if not path.is_file():
             self.ensure(self.training_clips)

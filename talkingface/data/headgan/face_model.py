@@ -153,6 +153,11 @@ class FaceModel:
         offsets = expression @ self.exp_basis.T
         return neutral + offsets.reshape(len(expression), *self.mean.shape)
 
+    def lips(self, expression: np.ndarray) -> np.ndarray:
+        """(T,n_exp) -> (T,40,3) movement of the lip points from the rest (MediaPipe topology)."""
+        basis = self.exp_basis.reshape(-1, 3, self.n_exp)[list(LIPS)]
+        return np.einsum("tc,vdc->tvd", expression, basis).astype(np.float32)
+
     def placed(self, geometry: Geometry) -> np.ndarray:
         """(T,V,3) vertices in pixels."""
         shapes = self.shape(geometry.neutral, geometry.expression)

@@ -94,7 +94,7 @@ class A2PModel(AbstractTalkingFace):
     def learn_from(self, data: Any) -> None:
         self.stats = data.stats
         if not data.process.of_motion:
-            self.faces = data.process.faces.model.content()
+            self.faces = data.process.faces.content()
         load_hearing(self.network, self.cfg)
 
     def require_same(self, data: Any) -> None:

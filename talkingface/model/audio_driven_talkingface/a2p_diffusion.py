@@ -10,7 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from talkingface.data.face.topology import INNER_LIP_BOTTOM, INNER_LIP_TOP
+from talkingface.data.face.topology import (
+    INNER_LIP_BOTTOM,
+    INNER_LIP_TOP,
+    LIPS,
+    MOUTH_CORNERS,
+)
+from talkingface.data.headgan.face_model import FaceModel
 from talkingface.model.abstract_talkingface import FrozenNetwork
 from talkingface.model.audio_driven_talkingface.a2p_common import (
     LIP_KEYS,
@@ -33,6 +39,8 @@ if TYPE_CHECKING:
     from talkingface.data.dataset.a2p_dataset import MotionClip
 
 _GRID = (100, 300, 500, 700, 900)  # steps of the validation, so that it can be compared
+_ABOVE, _BELOW = LIPS.index(INNER_LIP_TOP), LIPS.index(INNER_LIP_BOTTOM)
+_LEFT, _RIGHT = (LIPS.index(corner) for corner in MOUTH_CORNERS)
 _OFFICIAL_LIPS = "iter-0200000.pt"
 
 
@@ -273,7 +281,9 @@ class A2PFace(MotionDiffusion):
     clip_outputs: ClassVar[dict[str, dict[str, str]]] = {
         **MotionDiffusion.clip_outputs,
         "opening_r": {"direction": "up", "unit": "correlation of the lip opening (videos)"},
-        "opening_error": {"direction": "down", "unit": "% of the face's size (videos)"},
+        "opening_error": {"direction": "down", "unit": "height of the gap, % of the face's size"},
+        "width_error": {"direction": "down", "unit": "width of the mouth, % of the face's size"},
+        "lip_error": {"direction": "down", "unit": "distance of a lip point, % of the face's size"},
     }
 
     def _build(self) -> FiLMTransformer:
@@ -316,23 +326,18 @@ class A2PFace(MotionDiffusion):
         result = super().compare(made, real, clip)
         if self.faces is None:
             return result
-        gaps = [opening(self.faces, values[clip.valid]) for values in (made[0], real)]
+        model = FaceModel.of_content(self.faces)
+        lips = [model.lips(values[clip.valid]) for values in (made[0], real)]
+        gaps = [points[:, _BELOW, 1] - points[:, _ABOVE, 1] for points in lips]
         moves = min(gap.std() for gap in gaps) > 1e-6
         result["opening_error"] = float(100 * np.abs(gaps[0] - gaps[1]).mean())
+        spans = [points[:, _RIGHT, 0] - points[:, _LEFT, 0] for points in lips]
+        result["width_error"] = float(100 * np.abs(spans[0] - spans[1]).mean())
+        apart = np.linalg.norm(lips[0] - lips[1], axis=-1)
+        result["lip_error"] = float(100 * apart.mean())
         # The mean motion has no correlation with anything.
         result["opening_r"] = float(np.corrcoef(*gaps)[0, 1]) if moves else 0.0
         return result
-
-
-def opening(faces: Mapping[str, Any], codes: np.ndarray) -> np.ndarray:
-    """(T,) height of the gap between the inner lips, beside that at rest; 1 is the face's size.
-
-    Args:
-        faces: content of the face model behind the codes.
-        codes: (T,C).
-    """
-    basis = faces["exp_basis"].reshape(-1, 3, faces["exp_basis"].shape[-1])
-    return codes @ (basis[INNER_LIP_BOTTOM, 1] - basis[INNER_LIP_TOP, 1])
 
 
 class A2PPose(MotionDiffusion):
