@@ -187,7 +187,7 @@ def test_a_small_conversation_model_hears_who_speaks(tmp_path: Path):
     import json
 
     args = [
-        "--recipe=a2p", "--dataset=SyntheticDyad", "--preset=cpu", "--dyad.scenes=16",
+        "--recipe=a2p", "--dataset=SyntheticDyad", "--preset=cpu", "--dyad.scenes=96",
         "--dyad.seconds=10", "--lip.max_steps=400", "--face.max_steps=600", "--vq.max_steps=1500",
         "--guide.max_steps=500", "--pose.max_steps=300", "--n_preview=0",
     ]  # fmt: skip

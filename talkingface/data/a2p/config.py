@@ -23,9 +23,9 @@ class MotionDatasetConfig(DatasetConfig):
 class DyadSection(Section):
     """How many conversations are made, and how."""
 
-    scenes: int = Field(24, ge=_LEAST, description="Usable scenes; the last four test.")
+    scenes: int = Field(96, ge=_LEAST, description="Usable scenes; the last four test.")
     seconds: float = Field(
-        15.0, ge=1, le=120, description="Length of a scene; scenes differ by up to a half."
+        10.0, ge=1, le=120, description="Length of a scene; scenes differ by up to a half."
     )
     seed: int = Field(2024, ge=0, description="Decides the content.")
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 FPS = 30
 N_LIPS = 40
-_VERSION = 2
+_VERSION = 3
 _FINE = SAMPLE_RATE // FPS // 8  # samples per step of the slow curves
 
 
@@ -101,7 +101,8 @@ class DyadSource:
         code = latent.T @ maps["face"] + maps["face_mean"]
         code += rng.normal(size=code.shape) * maps["face_noise"]
         rhythm = _smooth(loud, 12)
-        moved = np.stack([2 * rhythm, 1.5 * heard, loud, *_walks(3, frames, 60, rng)])
+        walks = [0.6 * walk for walk in _walks(3, frames, 60, rng)]
+        moved = np.stack([5 * rhythm, 4 * heard, 1.5 * loud, *walks])
         pose = moved.T @ maps["pose"] + maps["pose_mean"]
         pose[:, :3] += (0.8, -11.0, -27.0)
         pose += rng.normal(size=pose.shape) * 0.01
