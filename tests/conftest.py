@@ -24,8 +24,13 @@ if str(REPOSITORY) not in sys.path:  # plain "pytest" in a checkout that is not 
 # The smallest Synthetic set that every stage accepts: one clip for val, one for test.
 SMALL = ["--preset=tiny", "--synthetic.clips=4", "--synthetic.seconds=2"]
 
-# Parts of A2P, which the run of A2P itself trains one after the other.
-A2P_PARTS = ("A2PLip", "A2PFace", "A2PPose", "A2PGuideVQ", "A2PGuide")
+# Parts of joined models, whose own runs train them one after the other; the parts' own commands
+# take minutes together and are slow tests.
+PARTS = (
+    *("APC", "Audio2Feature", "Audio2Headpose", "Feature2Face"),
+    *("MODA", "MODAFaCo", "MODARenderer"),
+    *("A2PLip", "A2PFace", "A2PPose", "A2PGuideVQ", "A2PGuide"),
+)
 
 
 def dataset_for(model: str) -> str:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import A2P_PARTS, SCRIPT, SMALL, dataset_for
+from conftest import PARTS, SCRIPT, SMALL, dataset_for
 
 from talkingface.quick_start.evaluation import ROW_TITLES
 from talkingface.registry import Registry
@@ -24,8 +24,8 @@ WITH_VIDEO = [name for name in GENERATORS if name != "A2P"]
 
 
 def chosen(names: list[str]) -> list:
-    """The parts of A2P train in the run of A2P; their own commands take minutes together."""
-    return [pytest.param(n, marks=pytest.mark.slow) if n in A2P_PARTS else n for n in names]
+    """Parts of joined models are trained in the runs of those."""
+    return [pytest.param(n, marks=pytest.mark.slow) if n in PARTS else n for n in names]
 
 
 every_model = pytest.mark.parametrize("model", chosen(MODELS))
