@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import dataset_for
 
 import talkingface
 from talkingface.config.config import iter_fields, load_config
@@ -113,7 +114,7 @@ def test_links_to_files_lead_somewhere():
 def test_every_key_of_every_yaml_has_a_meaning():
     registry = get_registry()
     for model in registry.names("model"):
-        cfg = load_config(model, "Synthetic")
+        cfg = load_config(model, dataset_for(model))
         for name, field in iter_fields(cfg.schema):
             assert field.description, f"{model}: {name} has no description"
 
