@@ -165,3 +165,45 @@ def test_guide(reference, network, case):
         "uncond": net.logits(tokens, net.condition(features, 30, none)),
     }
     check(reference, case, made)
+
+
+@pytest.mark.slow
+def test_files_in_their_places_give_motion(reference, tmp_path):
+    """Parts of a person as they are published, unused heads and all, by one command; the guide with
+    three audio layers is recognised by its names."""
+    import numpy as np
+    from conftest import run_command
+
+    from talkingface.config.config import load_config
+    from talkingface.data.a2p.files import SceneFiles, learn_stats
+
+    parts = tmp_path / "checkpoints/A2P"
+    parts.mkdir(parents=True)
+    for name in ("face", "pose"):
+        torch.save(reference.state_dict(name, extra=True), parts / f"PXB184_{name}.pt")
+    guide = {"iteration": 5, "model_state_dict": reference.state_dict("guide3", extra=True)}
+    torch.save(guide, parts / "PXB184_guide.pt")
+    torch.save({"net": reference.state_dict("guide_vq")}, parts / "PXB184_vq.pth")
+    cfg = load_config(
+        "A2PFace", "SyntheticDyad", preset="tiny", overrides={"root": str(tmp_path / "made")}
+    )
+    cfg.registry.resolve(cfg.dataset_entry, "source").from_config(cfg).ensure(show_progress=False)
+    folder = tmp_path / "dataset/PXB184/data"
+    folder.parent.mkdir(parents=True)
+    (tmp_path / "made/data").rename(folder)
+    stats = learn_stats([SceneFiles.of_folder(folder, "scene01")], wrap=True).content()
+    torch.save({**stats, "full_mean": np.zeros(3)}, folder / "data_stats.pth")
+    done = run_command(
+        [
+            "--infer", "--model=A2P", "--dataset=PXB184", "--sampling.steps=4", "--device=cpu",
+            f"--audio={folder / 'scene07_audio.wav'}", f"--output={tmp_path / 'out.mp4'}",
+        ],
+        tmp_path,
+        timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "277 tensors" in done.stdout + done.stderr
+    for part, width in (("face", 256), ("pose", 104)):
+        with np.load(tmp_path / f"out_{part}.npz") as made:
+            assert made["motions"].shape[2:] == (made["lengths"][0], width)
+            assert np.isfinite(made["motions"]).all()
