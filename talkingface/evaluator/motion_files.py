@@ -77,7 +77,9 @@ class MotionResults:
 
         lengths = np.array([m.shape[1] for m in self.motions])
         content: dict[str, Any] = {"motions": official(motions), "lengths": repeated(lengths)}
-        real = self._stacked(self.real, 0) if len(self.real) else np.full_like(motions[:, 0], 0)
+        real = (
+            self._stacked(self.real, 0) if len(self.real) else np.full_like(motions[:, 0], np.nan)
+        )
         content["gt"] = repeated(real.transpose(0, 2, 1)[:, :, None])
         if len(self.sounds):
             content["audio"] = self._stacked(self.sounds, 0, repeats)

@@ -213,6 +213,13 @@ class AbstractTalkingFace(nn.Module):
         """As :meth:`measure_clip`, of what :meth:`generate_motions` gave."""
         return {row: {} for rows in motions.values() for row in rows}
 
+    def check_test_data(self, data: Any) -> None:
+        """Refuse test data whose values mean something else than those the model was trained on.
+
+        Raises:
+            TalkingFaceError: numbers would look valid and say nothing.
+        """
+
     def test_facts(self) -> dict[str, str]:
         """What a reader of test results must know, e.g. that real key poses were followed."""
         return {}

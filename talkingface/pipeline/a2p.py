@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Iterator
@@ -308,6 +309,7 @@ class A2PPipeline(Pipeline):
             own = keys if part == "pose" else None
             facts = {
                 "fps": self.cfg.fps, "sample_rate": RATE, "seed": seed, "model": self.cfg.model,
+                "sampling": json.dumps(self.model.sampled_with()),
             }  # fmt: skip
             results = MotionResults(
                 [motions[part][None]],

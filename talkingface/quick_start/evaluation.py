@@ -419,6 +419,7 @@ def evaluate_motion(
         for key, spec in model.clip_outputs.items()
         if any(key in values for row in rows.values() for values in row.values.values())
     }
+    pooled.drop_unused()
     outputs.update(pooled.score(rows))
     table = aggregate(list(rows.values()), outputs)
     header = {

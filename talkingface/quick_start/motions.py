@@ -58,6 +58,13 @@ class PooledMotions:
             for row, values in rows.items():
                 self.parts.setdefault(part, {}).setdefault(row, []).append(values)
 
+    def drop_unused(self) -> None:
+        """Metrics of motions say nothing of a model that gave none."""
+        if not self.parts:
+            reason = f"{self.cfg.model} gives no motions that could be compared as a set"
+            self.not_applicable.update({metric.name: reason for metric in self.metrics})
+            self.metrics = []
+
     def score(self, rows: Mapping[str, RowResult]) -> dict[str, dict[str, Any]]:
         """Pooled values into the rows; the outputs with their descriptions."""
         outputs: dict[str, dict[str, Any]] = {}
@@ -78,7 +85,7 @@ class PooledMotions:
         return outputs
 
     def _sampling(self) -> dict[str, Any]:
-        """How the motions were sampled."""
+        """How the motions were sampled, as configured."""
         for key in ("sampler", "sampling"):
             if key in self.cfg:
                 return self.cfg[key].model_dump()

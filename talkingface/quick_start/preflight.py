@@ -152,10 +152,10 @@ def _metrics(cfg: Config) -> list[TalkingFaceError]:
     motion = bool(entry.target("test_dataset")) or not entry.target("pipeline")
     found = []
     for name in cfg.metrics:
-        needs = cfg.registry.entry("metric", name).meta.get("needs") or ()
-        if motion and "motion" not in needs:
-            continue  # reported as not applicable
         try:
+            needs = cfg.registry.entry("metric", name).meta.get("needs") or ()
+            if motion and "motion" not in needs:
+                continue  # reported as not applicable
             metric = build_metric(cfg.registry, name, cfg.metric_params.get(name), cfg)
             if named:
                 require_weights([metric])

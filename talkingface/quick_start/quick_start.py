@@ -446,6 +446,7 @@ def evaluate(cfg: Config, runtime: Runtime, run: RunDir, checkpoint: Path) -> di
         part.to(runtime.device)
     role = "test_dataset" if joined else "dataset"
     data = cfg.registry.resolve(cfg.model_entry, role)(as_trained(cfg, model), "test")
+    model.check_test_data(data)
     if joined:
         return evaluate_motion(cfg, model, data, run, {})
     loader = build_loader(data, cfg, train=False)

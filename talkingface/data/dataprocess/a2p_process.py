@@ -128,8 +128,8 @@ class A2PProcess(LearningProcess):
         made = super().fingerprint(clip)
         if self.of_motion:
             files = self.scene_files(clip.id)
-            for path in (files.face, files.missing):
-                if path.is_file():
+            for path in (files.face, files.missing, files.lips):
+                if path is not None and path.is_file():
                     own = path.stat()
                     made["inputs"].append([path.name, own.st_size, int(own.st_mtime)])
         return made
@@ -249,7 +249,13 @@ class A2PProcess(LearningProcess):
         # Folders that were given lie beside those of the partner.
         for key in ("root", "data_root", "preprocessed_root"):
             if self.cfg[key]:
-                over[key] = str(resolve(self.cfg[key]).parent / name)
+                own = resolve(self.cfg[key])
+                if self.cfg.dataset not in own.parts:
+                    raise StageError(
+                        f"data.flip_person: {key}={own} does not name {self.cfg.dataset}, so that "
+                        f"the folder of {name} cannot be told; lay both out as .../<person>/..."
+                    )
+                over[key] = str(Path(*(name if p == self.cfg.dataset else p for p in own.parts)))
         return A2PProcess(load_config(self.cfg.model, name, overrides=over))
 
     @property

@@ -82,7 +82,7 @@ class A2P(AbstractTalkingFace):
                 why=_WHY[name],
                 required=True,
                 generates=True,
-                agree=("fps",) if name == "face" else ("fps", "data.guide_step"),
+                agree=("fps", "codes.n") if name == "face" else ("fps", "data.guide_step"),
                 whole=_OFFICIAL[name],
             )
         if guided:
@@ -121,6 +121,13 @@ class A2P(AbstractTalkingFace):
     ) -> np.ndarray:
         """(samples,K,C) key poses of a sound, in the units of the data."""
         guide, vq = self.frozen["guide"], self.frozen["vq"]
+        sizes = [(part.cfg.vq.codes, part.cfg.vq.depth) for part in (guide, vq)]
+        if sizes[0] != sizes[1] or guide.foreign_weights != vq.foreign_weights:
+            raise ConfigError(
+                "weights.guide and weights.vq do not belong together: a guide speaks the tokens of "
+                f"the A2PGuideVQ that it was trained with ({sizes[0]} and {sizes[1]} codes and "
+                "stages; official files go with official ones)"
+            )
         guide.attach_frozen("vq", vq.network)
         tokens = guide.tokens(
             sound, frames, samples=samples, seed=seed, top_p=self.cfg.sampling.top_p
@@ -177,12 +184,35 @@ class A2P(AbstractTalkingFace):
     # -- tests -------------------------------------------------------------------------------------
 
     def test_facts(self) -> dict[str, str]:
+        facts = {}
+        if self.cfg.data.flip_person:
+            facts["flip_person"] = "the real motion is that of the partner, another person"
         if not self.has_body:
-            return {}
+            return facts
         # Its own name for the source of the key poses is part of every result.
         source = self.cfg.sampling.guide_source
         said = {"model": "model: key poses by A2PGuide", "gt": "gt: the real key poses of the test"}
-        return {"guide_source": said[source]}
+        return {**facts, "guide_source": said[source]}
+
+    def check_test_data(self, data: Any) -> None:
+        for name in ("face", "pose"):
+            if name in self.frozen:
+                self.frozen[name].check_test_data(data)
+
+    def sampled_with(self) -> dict[str, Any]:
+        """Steps and guidance of each part, and the guide's nucleus, as they are used."""
+        own, made = self.cfg.sampling, {}
+        for name in ("face", "pose"):
+            if name in self.frozen:
+                part, given = self.frozen[name].cfg.sampler, getattr(own, f"{name}_guidance")
+                made[name] = {
+                    "steps": own.steps or part.steps,
+                    "guidance": part.guidance if given is None else given,
+                }
+        if "guide" in self.frozen:
+            usual = self.frozen["guide"].cfg.model_params.top_p
+            made["top_p"] = usual if own.top_p is None else own.top_p
+        return {**made, "guide_source": own.guide_source}
 
     def generate_motions(
         self, clip: MotionClip, donor: MotionClip

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from talkingface.data.a2p.files import FACE_SIZE, POSE_SIZE, SAMPLE_RATE, Stats
+from talkingface.data.headgan.face_model import FaceModel
 from talkingface.errors import ConfigError, WeightsError
 from talkingface.model.abstract_talkingface import AbstractTalkingFace
 from talkingface.model.audio_driven_talkingface.a2plip_networks import LipRegressor
@@ -109,6 +110,25 @@ class A2PModel(AbstractTalkingFace):
                 "than when this run began: its training list or its scenes changed. Restore them, "
                 "or start a new run."
             )
+
+    def check_test_data(self, data: Any) -> None:
+        if self.faces is not None and (
+            data.process.of_motion or FaceModel.of_content(self.faces).id != data.process.faces.id
+        ):
+            raise ConfigError(
+                f"{self.cfg.model} was trained on the face codes of another face model than that "
+                f"of {data.cfg.dataset} as it is now: its numbers would mean nothing. Test it on "
+                "the data of its training with the same lists and codes.* keys, or train it again."
+            )
+        if self.stats is not None and self.stats.content().keys() == data.stats.content().keys():
+            pairs = zip(self.stats.content().values(), data.stats.content().values(), strict=True)
+            if any(a.shape != b.shape or not np.allclose(a, b, rtol=1e-3) for a, b in pairs):
+                log.warning("%s was trained in other units than those of the data", self.cfg.model)
+
+    def test_facts(self) -> dict[str, str]:
+        if not self.cfg.data.flip_person:
+            return {}
+        return {"flip_person": "the real motion is that of the partner, another person"}
 
     def other_parameter(self) -> dict[str, Any]:
         made: dict[str, Any] = {"stats": None, "faces": None}

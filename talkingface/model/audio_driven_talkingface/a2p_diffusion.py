@@ -216,11 +216,6 @@ class MotionDiffusion(A2PModel):
             made.append(self.sample(sound, frames, guide=guide)[0])
         return {"motion": torch.from_numpy(np.stack(made))}
 
-    def test_facts(self) -> dict[str, str]:
-        if not self.cfg.data.flip_person:
-            return {}
-        return {"flip_person": "the real motion is that of the partner, another person"}
-
     # -- measures ----------------------------------------------------------------------------------
 
     def _guide_of(self, clip: MotionClip) -> np.ndarray | None:

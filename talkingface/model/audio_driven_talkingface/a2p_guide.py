@@ -77,7 +77,9 @@ class A2PGuideVQ(A2PModel):
                 keys = torch.from_numpy(item["keyframes"])[None]
                 found.append(self.codec.encoder(keys)[0][item["key_valid"] > 0])
             rounds += 1
-        self.codec.quantizer.start(torch.cat(found)[:wanted], self.cfg.vq.kmeans_iters)
+        every = torch.cat(found)
+        some = every[torch.randperm(len(every))[:wanted]]  # of all scenes
+        self.codec.quantizer.start(some, self.cfg.vq.kmeans_iters)
 
     def calculate_loss(
         self,
@@ -142,11 +144,15 @@ class A2PGuideVQ(A2PModel):
 
     def test_facts(self) -> dict[str, str]:
         if not self._tested:
-            return {}
+            return super().test_facts()
         every, count = torch.cat(self._tested), self.cfg.vq.codes
         used = [len(every[:, depth].unique()) / count for depth in range(every.shape[1])]
         shares = ", ".join(f"{share:.0%}" for share in used)
-        return {"codes_used": f"{shares} of the {count} codes of each stage, in {len(every)} poses"}
+        said = super().test_facts()
+        return {
+            **said,
+            "codes_used": f"{shares} of the {count} codes of each stage, in {len(every)} poses",
+        }
 
 
 def _perplexity(codes: Tensor, count: int) -> Tensor:
