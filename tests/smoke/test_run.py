@@ -24,7 +24,7 @@ WITH_VIDEO = [name for name in GENERATORS if name != "A2P"]
 
 
 def chosen(names: list[str]) -> list:
-    """Parts of joined models are trained in the runs of those."""
+    """Parts of joined models are trained in the runs of those; helpers' commands take minutes."""
     return [pytest.param(n, marks=pytest.mark.slow) if n in PARTS else n for n in names]
 
 
