@@ -24,10 +24,10 @@ if str(REPOSITORY) not in sys.path:  # plain "pytest" in a checkout that is not 
 # The smallest Synthetic set that every stage accepts: one clip for val, one for test.
 SMALL = ["--preset=tiny", "--synthetic.clips=4", "--synthetic.seconds=2"]
 
-# Parts of joined models, whose own runs train them one after the other, and helpers of others;
-# their own commands take minutes together and are slow tests.
+# Parts of joined models, whose own runs train them one after the other, and a judge; their own
+# commands take minutes together and are slow tests.
 PARTS = (
-    *("SyncNet", "Audio2Exp"),
+    "SyncNet",
     *("APC", "Audio2Feature", "Audio2Headpose", "Feature2Face"),
     *("MODA", "MODAFaCo", "MODARenderer"),
     *("A2PLip", "A2PFace", "A2PPose", "A2PGuideVQ", "A2PGuide"),
