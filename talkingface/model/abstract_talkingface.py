@@ -201,9 +201,9 @@ class AbstractTalkingFace(nn.Module):
 
         Returns:
             Part of the motion (``face``, ``pose``...) -> row -> (N,T,C) float array in the units of
-            the data, NaN where a frame does not count; N samples of one sound. There is a row of
-            the model's name and one called ``real``. An empty result: the model has none, and
-            :meth:`measure_clip` is asked instead.
+            the data, N samples of one sound. There is a row of the model's name and one called
+            ``real``, with NaN where a frame does not count; a part without it is only kept in the
+            files. An empty result: the model has none, and :meth:`measure_clip` is asked instead.
         """
         return {}
 

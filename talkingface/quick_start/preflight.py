@@ -9,7 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from talkingface.data.clips import SPLITS
+from talkingface.data.clips import SPLITS, discover_clips, no_clips_message
 from talkingface.errors import (
     ConfigError,
     DataError,
@@ -127,6 +127,8 @@ def _data(cfg: Config, stages: Collection[str]) -> list[TalkingFaceError]:
             process = cfg.registry.resolve(cfg.model_entry, "dataprocess")(cfg)
             if not process.raw_clips():
                 found.append(StageError(process.explain_nothing()))
+        elif not discover_clips(cfg.data_dir, cfg.clips, quiet=True):
+            found.append(StageError(no_clips_message(cfg)))
     else:
         needed = {"train": ("train", "val"), "evaluate": ("test",)}
         for split in dict.fromkeys(s for stage in stages for s in needed.get(stage, ())):
