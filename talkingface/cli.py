@@ -15,11 +15,12 @@ from typing import Any
 
 from talkingface.config.loader import parse_value
 from talkingface.errors import ConfigError, Interrupted, TalkingFaceError
+from talkingface.utils.paths import program
 
 HELP = """\
 Train, run and compare audio-driven talking heads.
 
-  python run_talkingface.py --model=<Model> --dataset=<Dataset> [--key=value ...]
+  {program} --model=<Model> --dataset=<Dataset> [--key=value ...]
 
 prepares the data (if needed), trains with validation, and evaluates the best checkpoint on the test
 split. Every key of the configuration can be given as --key=value or --key value; dotted keys reach
@@ -168,6 +169,8 @@ def _store(args: Arguments, key: str, value: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    # Threads of PyTorch that wait in a loop starve each other as soon as another job runs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
     for stream in (sys.stdout, sys.stderr):
@@ -194,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(args: Arguments) -> int:
     if "help" in args.flags:
-        print(HELP, end="")
+        print(HELP.replace("{program}", program()), end="")
         return 0
     if "version" in args.flags:
         from talkingface import __version__
@@ -213,6 +216,10 @@ def _dispatch(args: Arguments) -> int:
             )
     if action == "recipe" and args.config.get("model"):
         raise ConfigError("--recipe names its models itself; leave --model out")
+    if action:
+        from talkingface.utils.env import check_torchvision
+
+        check_torchvision()
     if action == "prepare":
         from talkingface.quick_start.prepare import prepare_videos
 

@@ -20,7 +20,7 @@ from typing import Any
 from talkingface.config.loader import load_yaml
 from talkingface.config.suggest import did_you_mean, fold
 from talkingface.errors import ConfigError, EnvironmentProblem
-from talkingface.utils.paths import PACKAGE_DIR, REPOSITORY, project_root
+from talkingface.utils.paths import SHIPPED, is_repository, project_root
 
 KINDS = ("model", "dataset", "metric", "recipe")
 # Keys of the YAML that describe the entry itself; all others are configuration values.
@@ -87,26 +87,31 @@ class Registry:
         for folder in self.plugins:
             if not folder.is_dir():
                 raise ConfigError(f"plugin_path: the folder {folder} does not exist")
-        roots = [project_root() / "properties", REPOSITORY / "properties"]
-        roots.append(PACKAGE_DIR / "properties")
+        roots = [SHIPPED / "properties"]
+        project = project_root()
+        if not is_repository(project):  # an installed package inside a checkout: the same files
+            roots.insert(0, project / "properties")
         roots += [p / "properties" if (p / "properties").is_dir() else p for p in self.plugins]
         self.roots = list(dict.fromkeys(root for root in roots if root.is_dir()))
+        self.own_datasets = project / "properties" / "dataset" / "local"
         self._entries: dict[str, dict[str, Entry]] = {}
 
     def entries(self, kind: str) -> dict[str, Entry]:
         """Entries of a kind, keyed by canonical name, sorted by name."""
         if kind not in self._entries:
             found: dict[str, Entry] = {}
-            for root in self.roots:
-                for path in sorted((root / kind).rglob("*.yaml")):
-                    entry = _read_entry(kind, path)
-                    clash = found.get(fold(entry.name))
-                    if clash is not None:
-                        raise ConfigError(
-                            f"two files describe the {kind} '{entry.name}': {clash.path}, {path}."
-                            " Rename one of them."
-                        )
-                    found[fold(entry.name)] = entry
+            folders = [root / kind for root in self.roots]
+            folders += [self.own_datasets] if kind == "dataset" else []
+            paths = (path for folder in folders for path in sorted(folder.rglob("*.yaml")))
+            for path in dict.fromkeys(paths):
+                entry = _read_entry(kind, path)
+                clash = found.get(fold(entry.name))
+                if clash is not None:
+                    raise ConfigError(
+                        f"two files describe the {kind} '{entry.name}': {clash.path}, {path}."
+                        " Rename one of them."
+                    )
+                found[fold(entry.name)] = entry
             ordered = sorted(found.values(), key=lambda item: item.name.lower())
             self._entries[kind] = {entry.name: entry for entry in ordered}
         return self._entries[kind]

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the program sets it
 if "PYTEST_XDIST_WORKER" in os.environ:
     # As many test processes as cores: threads of PyTorch would wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -341,7 +341,8 @@ def report(comparisons: list[Comparison]) -> dict[str, Any]:
 
 
 def _quoted(word: str) -> str:
-    return shlex.quote(Path(word).name if word.endswith("run_talkingface.py") else word)
+    own = Path(word).stem in ("run_talkingface", "talkingface")
+    return shlex.quote(Path(word).name if own else word)
 
 
 def _dataset(found: Comparison) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from talkingface.config.schema import DatasetConfig, ModelConfig, OverallConfig,
 from talkingface.config.suggest import did_you_mean, fold
 from talkingface.errors import ConfigError
 from talkingface.registry import Entry, Registry, get_registry
-from talkingface.utils.paths import REPOSITORY, project_root, resolve, shown
+from talkingface.utils.paths import SHIPPED, project_root, resolve, shown
 
 # Keys that do not change what is learned: two runs that differ only here may resume each other.
 _NOT_IN_HASH = {
@@ -198,7 +198,7 @@ class Config(Mapping):
         """Whether the user set a key, beside the files of the toolkit and of a plugin."""
         entries = (self.model_entry.path, self.dataset_entry.path)
         files = ("properties/", *(str(path) for path in entries), *map(shown, entries))
-        files += (shown(REPOSITORY / "properties"), str(REPOSITORY / "properties"))
+        files += (shown(SHIPPED / "properties"), str(SHIPPED / "properties"))
         return not self.provenance.get(key, "properties/").startswith(files)
 
     def __reduce__(self) -> tuple:
@@ -331,7 +331,7 @@ def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _overall_layer(registry: Registry) -> Layer:
-    for folder in (project_root() / "properties", REPOSITORY / "properties"):
+    for folder in (project_root() / "properties", SHIPPED / "properties"):
         path = folder / "overall.yaml"
         if path.exists():
             values, lines = load_yaml(path)

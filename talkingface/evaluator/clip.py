@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from talkingface.data.face.boxes import landmark_box, resize_image
+from talkingface.data.face.boxes import box_overlap, landmark_box, resize_image
 from talkingface.data.face.scan import FaceScan, scan_video
 from talkingface.data.face.topology import LIPS_OUTER
-from talkingface.data.face.tracking import box_overlap, find_persons, lasting, meshes
+from talkingface.data.face.tracking import find_persons, lasting, meshes
 from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import count_frames, read_frames
 from talkingface.errors import DataError

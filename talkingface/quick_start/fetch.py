@@ -14,7 +14,7 @@ from talkingface.config.loader import load_yaml
 from talkingface.config.suggest import did_you_mean
 from talkingface.errors import ConfigError, EnvironmentProblem, WeightsError
 from talkingface.utils.logs import progress, setup_logging
-from talkingface.utils.paths import REPOSITORY, atomic, resolve, shown
+from talkingface.utils.paths import SHIPPED, atomic, resolve, shown
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ _TIMEOUT = 30  # seconds without any answer
 
 def read_manifest() -> dict[str, dict[str, Any]]:
     """What is known of weight files, by their path below ``checkpoints/``."""
-    return load_yaml(REPOSITORY / "checkpoints" / "manifest.yaml")[0]
+    return load_yaml(SHIPPED / "checkpoints" / "manifest.yaml")[0]
 
 
 def fetch(names: str, config: Mapping[str, Any]) -> int:

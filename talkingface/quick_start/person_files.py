@@ -22,7 +22,7 @@ from talkingface.errors import ConfigError, DataError, StageError
 from talkingface.quick_start.prepare import relative_root
 from talkingface.registry import refresh
 from talkingface.utils.logs import progress, setup_logging
-from talkingface.utils.paths import project_root, shown, write_json, write_text
+from talkingface.utils.paths import program, project_root, shown, write_json, write_text
 from talkingface.utils.seeding import item_rng
 
 log = logging.getLogger(__name__)
@@ -128,8 +128,8 @@ def _convert_moda(source: Path, target: Path | None, root: Path, name: str, fps:
         _lists(root, done, source)
         _describe(name, root, "clips, converted from MODA's released preparation; no videos")
         log.info(
-            "train it:  python run_talkingface.py --model=MODA --dataset=%s --fps=%g "
-            "--stages=train,evaluate",
+            "train it:  %s --model=MODA --dataset=%s --fps=%g --stages=train,evaluate",
+            program(),
             name,
             fps,
         )
@@ -168,7 +168,7 @@ def _convert_headgan(source: Path, root: Path, name: str, config: Mapping[str, A
     log.info("%d clips of HeadGAN's tree converted into %s", len(clips) - len(faults), shown(home))
     _describe(name, root, "clips, converted from HeadGAN's released preparation; no videos")
     log.info(
-        "train it:  python run_talkingface.py --model=HeadGAN --dataset=%s --stages=train", name
+        "train it:  %s --model=HeadGAN --dataset=%s --stages=train", program(), name
     )
     return 0
 
@@ -272,6 +272,7 @@ def _register(name: str, root: Path, home: Path, person: files.Person) -> None:
         name, root, f"files of {person.name}, converted from the official training tree; no videos"
     )
     log.info(
-        "train it:  python run_talkingface.py --model=Feature2Face --dataset=%s --stages=train",
+        "train it:  %s --model=Feature2Face --dataset=%s --stages=train",
+        program(),
         name,
     )

@@ -18,6 +18,7 @@ from talkingface.errors import (
     TalkingFaceError,
 )
 from talkingface.quick_start.run_dir import named_weights
+from talkingface.utils.env import BUILT_FOR_TORCH, require
 from talkingface.utils.paths import resolve
 
 if TYPE_CHECKING:
@@ -73,13 +74,11 @@ def _packages(cfg: Config, stages: Collection[str]) -> list[TalkingFaceError]:
             # Landmarks and video files are needed to prepare and to evaluate, not to train.
             if set(stages) <= {"train"} and package in ("mediapipe", "av"):
                 continue
-            if importlib.util.find_spec(package) is None:
-                found.append(
-                    EnvironmentProblem(
-                        f"{entry.name} needs the Python package '{package}': pip install -r "
-                        "requirements.txt"
-                    )
-                )
+            try:
+                if package in BUILT_FOR_TORCH or importlib.util.find_spec(package) is None:
+                    require(package, why=entry.name)
+            except EnvironmentProblem as problem:
+                found.append(problem)
     return found
 
 

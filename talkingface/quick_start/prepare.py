@@ -26,7 +26,7 @@ from talkingface.data.media.writer import VideoWriter
 from talkingface.errors import ConfigError, DataError, StageError, TalkingFaceError
 from talkingface.registry import get_registry, refresh
 from talkingface.utils.logs import progress, setup_logging
-from talkingface.utils.paths import project_root, shown, write_json, write_text
+from talkingface.utils.paths import program, project_root, shown, write_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def prepare_videos(options: Mapping[str, str], config: Mapping[str, Any]) -> int
     cfg = load_config(model, str(name), cli=config)
     process = cfg.registry.resolve(cfg.model_entry, "dataprocess")(cfg)
     log.info("data: %s", process.run(show_progress=cfg.show_progress).describe())
-    log.info("train it:  python run_talkingface.py --model=%s --dataset=%s", cfg.model, name)
+    log.info("train it:  %s --model=%s --dataset=%s", program(), cfg.model, name)
     return 0
 
 

@@ -26,8 +26,9 @@ from talkingface.quick_start.run_dir import (
     run_of_checkpoint,
 )
 from talkingface.trainer.loggers import RunLogger
+from talkingface.utils.env import check_torchvision
 from talkingface.utils.logs import close_handlers, setup_logging
-from talkingface.utils.paths import is_temporary, shown, write_json, write_text
+from talkingface.utils.paths import is_temporary, program, shown, write_json, write_text
 
 if TYPE_CHECKING:
     from talkingface.trainer.runtime import Runtime
@@ -68,6 +69,7 @@ def active_stages(cfg: Config) -> list[str]:
 
 def run_config(cfg: Config, *, dry_run: bool = False, command: Sequence[str] = ()) -> RunResult:
     """Go through the stages of a configuration; see :func:`talkingface.run`."""
+    check_torchvision()
     from talkingface.trainer.runtime import launched_rank
 
     handlers = setup_logging(cfg.log_level if launched_rank() == 0 else "error")
@@ -471,8 +473,8 @@ def _finish(cfg: Config, run: RunDir, result: RunResult) -> None:
     log.info("run folder:  %s", shown(run.root))
     if cfg.model_entry.target("pipeline") and result.checkpoint:
         log.info(
-            "try it:      python run_talkingface.py --infer --model=%s --checkpoint=%s "
-            "%s --output=out.mp4",
+            "try it:      %s --infer --model=%s --checkpoint=%s %s --output=out.mp4",
+            program(),
             cfg.model,
             shown(result.checkpoint),
             cfg.registry.resolve(cfg.model_entry, "pipeline").usage,

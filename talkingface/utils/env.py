@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import re
+from importlib import metadata
 from types import ModuleType
 
 from talkingface.errors import EnvironmentProblem
+from talkingface.utils.paths import REPOSITORY
 
-_CV2_FIX = (
-    "OpenCV could not be loaded because the system library {lib} is missing.\n"
-    "  Debian/Ubuntu:  apt-get install -y libgl1 libglib2.0-0\n"
-    "  Fedora/RHEL:    dnf install -y mesa-libGL glib2\n"
-    "  conda:          conda install -c conda-forge libgl"
+BUILT_FOR_TORCH = ("torchvision", "torchaudio")
+
+_SYSTEM_LIBRARIES = (
+    "{package} could not be loaded because the system library {lib} is missing.\n"
+    "  Debian/Ubuntu:  apt-get install -y libgl1 libglib2.0-0 libegl1 libgles2\n"
+    "  Fedora/RHEL:    dnf install -y mesa-libGL mesa-libEGL mesa-libGLES glib2\n"
+    "  conda:          conda install -c conda-forge libgl libegl libgles"
 )
 
 
@@ -26,27 +31,84 @@ def require(package: str, *, why: str, extra: str | None = None) -> ModuleType:
     Raises:
         EnvironmentProblem: when the package is not installed or cannot be loaded.
     """
+    root = package.split(".")[0]
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
-        root = package.split(".")[0]
-        how = f"pip install -e '.[{extra}]'" if extra else f"pip install {root}"
-        if error.name and error.name.split(".")[0] != root:
-            how = f"pip install {error.name.split('.')[0]}"
+        missing = (error.name or package).split(".")[0]
         raise EnvironmentProblem(
             f"{why} needs the package '{error.name or package}', which is not installed. "
-            f"Install it with: {how}"
+            f"Install it with: {how_to_install(missing, extra if missing == root else None)}"
         ) from error
-    except ImportError as error:
+    except (ImportError, OSError, RuntimeError) as error:
         text = str(error)
-        if "cannot open shared object" in text and root_is_cv(text, package):
-            raise EnvironmentProblem(_CV2_FIX.format(lib=text.split(":")[0])) from error
+        if root in ("cv2", "mediapipe"):
+            explain_missing_library(root, error)
+        if root in BUILT_FOR_TORCH:
+            raise EnvironmentProblem(f"{why} needs {root}: {torch_mismatch(root)}") from error
+        if not isinstance(error, ImportError):
+            raise
         raise EnvironmentProblem(f"{why} needs '{package}', which fails to load: {text}") from error
 
 
-def root_is_cv(text: str, package: str) -> bool:
-    """True when a failed import is about OpenCV's system libraries (libGL, libgthread...)."""
-    return package.split(".")[0] in ("cv2", "mediapipe") or "libGL" in text or "libgthread" in text
+def how_to_install(package: str, extra: str | None = None) -> str:
+    """The command that installs a missing package."""
+    if REPOSITORY is None:
+        return f"pip install {package}"
+    return f"pip install -e '.[{extra}]'" if extra else "pip install -r requirements.txt"
+
+
+def torch_mismatch(package: str) -> str:
+    """Why a package with compiled parts for one version of PyTorch does not load."""
+    found = {name: installed_version(name) for name in (package, "torch")}
+    return (
+        f"{package} {found[package]} was not built for torch {found['torch']}: "
+        f"{how_to_install(f'{package} (the version that fits)')}"
+    )
+
+
+def check_torchvision() -> None:
+    """Explain a torchvision that was built for another torch; nothing is imported.
+
+    Each torchvision names the one torch that it was built for. torchaudio does not (2.11.1 claims
+    any torch from 2.11 on and loads beside few): :func:`require` explains it where it is used.
+
+    Raises:
+        EnvironmentProblem: the installed versions do not fit.
+    """
+    torch = installed_version("torch")
+    for text in _requirements("torchvision"):
+        wanted = re.fullmatch(r"torch ?\(?==([^)]+)\)?", text)
+        if torch and wanted and wanted[1].split("+")[0] != torch.split("+")[0]:
+            raise EnvironmentProblem(torch_mismatch("torchvision"))
+
+
+def installed_version(package: str) -> str | None:
+    """Version of an installed package without importing it."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _requirements(package: str) -> list[str]:
+    try:
+        return metadata.requires(package) or []
+    except metadata.PackageNotFoundError:
+        return []
+
+
+def explain_missing_library(package: str, error: Exception) -> None:
+    """Turn the loader's error about a system library (libGL, libEGL...) into a message.
+
+    Raises:
+        EnvironmentProblem: ``error`` is one; otherwise nothing happens.
+    """
+    library, _, rest = str(error).partition(":")
+    if "cannot open shared object" in rest:
+        title = "OpenCV" if package == "cv2" else "MediaPipe"
+        text = _SYSTEM_LIBRARIES.format(package=title, lib=library)
+        raise EnvironmentProblem(text) from error
 
 
 def import_cv2() -> ModuleType:

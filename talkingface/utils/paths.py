@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,16 +29,37 @@ _EXPLAINED = (
 )
 
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
-REPOSITORY = PACKAGE_DIR.parent
+
+
+def is_repository(folder: Path) -> bool:
+    """Whether a folder is a checkout of the toolkit."""
+    return (folder / "run_talkingface.py").is_file() and (folder / "properties").is_dir()
+
+
+# The checkout that this package lies in; None when it was installed as a wheel.
+REPOSITORY = PACKAGE_DIR.parent if is_repository(PACKAGE_DIR.parent) else None
+# Folder of ``properties`` and ``checkpoints`` as they come with the toolkit; read only.
+SHIPPED = REPOSITORY or PACKAGE_DIR
 
 
 def project_root() -> Path:
-    """Folder that relative paths start from: that of ``run_talkingface.py``.
+    """Folder that relative paths start from, below which data, runs and results are written.
 
+    The repository, or the current folder when the package is installed without one.
     ``TALKINGFACE_ROOT`` moves it, e.g. to keep data and runs on another disk.
     """
     override = os.environ.get("TALKINGFACE_ROOT")
-    return Path(override).expanduser().resolve() if override else REPOSITORY
+    return Path(override).expanduser().resolve() if override else REPOSITORY or Path.cwd()
+
+
+def program() -> str:
+    """How a user starts the toolkit here, for messages with commands."""
+    started = Path(sys.argv[0])
+    if started.name == "__main__.py":
+        return "python -m talkingface"
+    return "python run_talkingface.py" if REPOSITORY and started.stem != "talkingface" else (
+        "talkingface"
+    )
 
 
 def resolve(path: str | Path, root: Path | None = None) -> Path:

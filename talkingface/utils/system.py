@@ -38,6 +38,7 @@ def versions() -> dict[str, str]:
         "scipy",
         "librosa",
         "mediapipe",
+        "torchaudio",
         "opencv-contrib-python",
         "av",
         "lightning-fabric",
@@ -52,6 +53,8 @@ def versions() -> dict[str, str]:
 
 def git_state() -> dict[str, Any]:
     """Commit and dirty flag of the toolkit, empty outside a git checkout."""
+    if REPOSITORY is None:
+        return {}
 
     def ask(*words: str) -> str | None:
         try:

@@ -293,7 +293,7 @@ def test_a_wrong_setting_is_refused(wrong):
 
 def test_the_definition_names_detector_and_alignment():
     text = talkingface.create_metric("LMD", align="none").definition()
-    assert text.startswith("LMD[mediapipe40,static") and "align=none" in text
+    assert text.startswith("LMD[facelandmarker40,static") and "align=none" in text
 
 
 # -- pairs of videos -------------------------------------------------------------------------------

@@ -178,7 +178,7 @@ def test_a_few_missing_frames_are_left_out_and_noted(name, clicks):
 @pytest.mark.parametrize("name", POINT_METRICS)
 def test_the_definition_names_the_detector_and_its_mode(name):
     text = talkingface.create_metric(name).definition()
-    assert text.startswith(f"{name}[mediapipe") and ",static" in text and text.endswith("]")
+    assert text.startswith(f"{name}[facelandmarker") and ",static" in text and text.endswith("]")
 
 
 @pytest.mark.parametrize("name", ["LMD", "LMD_v", "FLMD", "FLMD_v", "MA"])

@@ -371,7 +371,7 @@ def test_a_value_at_the_limit_is_good():
 
 
 def test_an_unsure_offset_is_not_judged():
-    unsure = {**FINE, "av_offset_ms": 300.0, "av_confidence": 0.19}
+    unsure = {**FINE, "av_offset_ms": 300.0, "av_confidence": 0.14}
     assert violations(unsure, LIMITS) == {}
     assert set(violations(unsure, QualitySection(min_av_confidence=0.1))) == {"max_av_offset_ms"}
     assert violations({**unsure, "av_confidence": None}, LIMITS) == {}

@@ -14,6 +14,7 @@ av = pytest.importorskip("av")
 pytest.importorskip("mediapipe")
 pytest.importorskip("skimage")
 
+from talkingface.data.face.mesh import FaceMesher  # noqa: E402
 from talkingface.data.media.audio import load_audio  # noqa: E402
 from talkingface.data.synthetic import articulation, speech  # noqa: E402
 from talkingface.data.synthetic.clip import make_clip  # noqa: E402
@@ -53,20 +54,16 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> SyntheticSource:
 
 @pytest.fixture(scope="module")
 def tracked(dataset: SyntheticSource) -> dict[str, dict]:
-    """Of the clips that hold both identities: truth, description and MediaPipe's mesh."""
-    import mediapipe
-
+    """Of the clips that hold both identities: truth, description and landmarks."""
     out = {}
     for plan in dataset.plans()[:2]:
         base = dataset.root / "data" / plan.name
         pictures = frames_of(Path(f"{base}.mp4"))
-        options = {"max_num_faces": 1, "refine_landmarks": True}
         meshes = []
-        with mediapipe.solutions.face_mesh.FaceMesh(**options) as finder:
+        with FaceMesher(tracking=True) as mesher:
             for picture in pictures:
-                found = finder.process(picture).multi_face_landmarks
-                points = [(p.x, p.y) for p in found[0].landmark] if found else [(np.nan,) * 2] * 478
-                meshes.append(np.array(points) * picture.shape[0])
+                found = mesher(picture)
+                meshes.append(found[0, :, :2] if len(found) else np.full((478, 2), np.nan))
         with np.load(f"{base}.truth.npz") as truth:
             arrays = {key: truth[key] for key in truth.files}
         out[plan.name] = {

@@ -29,21 +29,26 @@ def face() -> np.ndarray:
 
 def as_mediapipe_draws(points: np.ndarray, height: int, width: int) -> np.ndarray:
     """The sketch with MediaPipe's drawing helper and the edges of HyperLips spec 8.4."""
-    mediapipe = pytest.importorskip("mediapipe")
-    from mediapipe.framework.formats import landmark_pb2
+    vision = pytest.importorskip("mediapipe.tasks.python.vision")
+    from mediapipe.tasks.python.components.containers.landmark import NormalizedLandmark
 
-    mesh, drawing = mediapipe.solutions.face_mesh, mediapipe.solutions.drawing_utils
-    oval = set(mesh.FACEMESH_FACE_OVAL)
+    mesh, drawing = vision.FaceLandmarksConnections, vision.drawing_utils
+
+    def pairs(part: str) -> list[tuple[int, int]]:
+        return [(edge.start, edge.end) for edge in getattr(mesh, f"FACE_LANDMARKS_{part}")]
+
+    oval = set(pairs("FACE_OVAL"))
     for arc in ([10, 338, 297, 332, 284, 251, 389], [162, 21, 54, 103, 67, 109, 10]):
         oval -= {edge for a, b in zip(arc, arc[1:], strict=False) for edge in ((a, b), (b, a))}
     nose = [(168, 6), (6, 197), (197, 195), (195, 5), (5, 4), (4, 45), (45, 220), (220, 115),
             (115, 48), (4, 275), (275, 440), (440, 344), (344, 278)]  # fmt: skip
     parts = ("LIPS", "LEFT_EYE", "RIGHT_EYE", "LEFT_EYEBROW", "RIGHT_EYEBROW")
-    edges = [*oval, *nose, *(e for part in parts for e in getattr(mesh, f"FACEMESH_{part}"))]
+    edges = [*oval, *nose, *(e for part in parts for e in pairs(part))]
     assert len(edges) == 125
-    marks = landmark_pb2.NormalizedLandmarkList()
-    for x, y in points[:, :2]:
-        marks.landmark.add(x=x / width, y=y / height)
+    # Shares of the picture in float32, as MediaPipe stores them.
+    shares = (points[:, :2] / (width, height)).astype(np.float32).tolist()
+    marks = [NormalizedLandmark(x=x, y=y) for x, y in shares]
+    edges = [mesh.Connection(start, end) for start, end in edges]
     canvas = np.zeros((height, width, 3), np.uint8)
     white = drawing.DrawingSpec(color=(255, 255, 255), thickness=6)
     drawing.draw_landmarks(canvas, marks, edges, None, white)

@@ -142,7 +142,7 @@ def test_of_equal_depths_the_first_triangle_wins(z):
         vertices = np.concatenate([sheet(z, rng.uniform(0, 24, (3, 2))) for _ in range(2)])
         faces = np.array([[0, 1, 2], [3, 4, 5]])
         for k, (a, b, c) in enumerate(vertices[faces][..., :2]):
-            if np.cross(b - a, c - a) < 0:
+            if np.linalg.det([b - a, c - a]) < 0:
                 faces[k] = faces[k][::-1]
         colors = np.repeat(np.eye(2), 3, axis=0)
         picture = rasterize(vertices, colors, 24, 24, faces=faces, flat=True)
@@ -155,7 +155,7 @@ def test_the_same_triangle_twice_keeps_the_first_color():
     rng = np.random.default_rng(1)
     for _ in range(30):
         corners = rng.uniform(0, 24, (3, 3))
-        if np.cross(corners[1, :2] - corners[0, :2], corners[2, :2] - corners[0, :2]) < 0:
+        if np.linalg.det(corners[1:, :2] - corners[0, :2]) < 0:
             corners = corners[::-1]
         vertices = np.concatenate([corners, corners[[1, 2, 0]]])
         colors = np.repeat(np.eye(2), 3, axis=0)
@@ -274,6 +274,7 @@ def test_colors_stay_with_their_vertices_in_every_pose(face, colors, seed):
     picture = render_pncc(points, colors, 400, 400)
     # Depth as a colour tells which vertices are in front. The pixel under a vertex is up to half a
     # pixel away from it, so only vertices whose surroundings are not seen from the side count.
+    points[:, 2] += 1000  # no vertex has the depth 0 of the background
     depth = rasterize(points, points[:, 2:], 400, 400)[..., 0]
     corners = points[triangles()]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])

@@ -21,6 +21,7 @@ import numpy as np
 from talkingface.data.dataprocess.base import ProcessReport, SkipClip
 from talkingface.data.dataprocess.video import FaceClip, PeopleProcess
 from talkingface.data.face.lifting import SCALE, LiftedFace, lift, resample_motion
+from talkingface.data.face.mesh import TRACKER
 from talkingface.data.face.pose import procrustes
 from talkingface.data.face.series import fill_gaps
 from talkingface.data.face.topology import LSP73, STABLE
@@ -49,7 +50,11 @@ class LSPProcess(PeopleProcess):
 
     def settings(self) -> dict[str, Any]:
         # Without the frame rate: motion is at 60 Hz, pictures at their own rate.
-        common = {"face": self.cfg.face.model_dump(), "min_seconds": self.cfg.min_seconds}
+        common = {
+            "face": self.cfg.face.model_dump(),
+            "min_seconds": self.cfg.min_seconds,
+            "tracker": TRACKER,
+        }
         person = self.cfg.person.model_dump(exclude={"name", "max_seconds"})
         return {**common, "person": person}
 

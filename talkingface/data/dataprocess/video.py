@@ -17,6 +17,7 @@ import numpy as np
 from talkingface.data.clips import Clip, discover_clips, read_filelist
 from talkingface.data.dataprocess.base import DataProcess, SkipClip
 from talkingface.data.dataprocess.sheet import contact_sheet, picture, sheet_frames
+from talkingface.data.face.mesh import TRACKER
 from talkingface.data.face.tracking import FaceTrack, track_face
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.probe import MediaInfo, probe
@@ -81,6 +82,7 @@ class VideoProcess(DataProcess):
             "fps": cfg.fps,
             "face": cfg.face.model_dump(),
             "min_seconds": cfg.min_seconds,
+            "tracker": TRACKER,
         }
 
     @abstractmethod

@@ -91,6 +91,15 @@ def landmark_box(points: np.ndarray, margin: float = 0.0, scale: float = 1.0) ->
     return np.concatenate([centre - half, centre + half])
 
 
+def box_overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two boxes."""
+    common = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    if (common <= 0).any():
+        return 0.0
+    inside = float(common.prod())
+    return inside / float((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - inside)
+
+
 def syncnet_crop(frame: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
     """SyncNet's framing of a face: a square of 2.8 half sides, moved down so that the chin is in.
 

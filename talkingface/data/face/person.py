@@ -13,26 +13,23 @@ from itertools import chain, islice
 
 import numpy as np
 
-from talkingface.data.face.mesh import quiet_stderr
+from talkingface.data.face.mediapipe_tasks import VisionTask
 from talkingface.data.face.series import fill_gaps, runs, smooth_runs
 from talkingface.data.face.topology import CHIN, LSP73, MOUTH_CORNERS
-from talkingface.utils.env import import_cv2, require
+from talkingface.utils.env import import_cv2
 
 PER_SIDE = 9
 _MASK_SIDE = 512  # the model works at 256 px; larger pictures only cost time
 
 
 class PersonSegmenter:
-    """MediaPipe's selfie segmentation (the general model inside the wheel)."""
+    """MediaPipe's selfie segmentation (the general model, square input)."""
 
     def __init__(self) -> None:
-        mediapipe = require("mediapipe", why="Person segmentation")
         self._cv2 = import_cv2()
-        with quiet_stderr():
-            self._model = mediapipe.solutions.selfie_segmentation.SelfieSegmentation(
-                model_selection=0
-            )
-            self._model.process(np.zeros((64, 64, 3), np.uint8))
+        self._task = VisionTask(
+            "ImageSegmenter", "selfie_segmenter.tflite", why="Person segmentation"
+        )
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
         """Confidence that a pixel belongs to a person.
@@ -47,10 +44,11 @@ class PersonSegmenter:
         if scale < 1:
             size = tuple(max(1, round(n * scale)) for n in rgb.shape[1::-1])
             rgb = self._cv2.resize(rgb, size, interpolation=self._cv2.INTER_LINEAR)
-        return self._model.process(np.ascontiguousarray(rgb)).segmentation_mask
+        mask = self._task("segment", rgb).confidence_masks[0]
+        return mask.numpy_view().reshape(rgb.shape[:2]).copy()
 
     def close(self) -> None:
-        self._model.close()
+        self._task.close()
 
     def __enter__(self) -> PersonSegmenter:
         return self
@@ -278,15 +276,13 @@ def _fit_line(distance: np.ndarray, heights: np.ndarray) -> np.ndarray | None:
 
 def _pose_shoulders(rgb: np.ndarray) -> dict[int, np.ndarray]:
     """Shoulder joints inside the picture by MediaPipe Pose: side (0 picture's left) to x, y."""
-    mediapipe = require("mediapipe", why="Shoulders")
     height, width = rgb.shape[:2]
-    with quiet_stderr():
-        # Complexity 1 is the only one inside the wheel; others would be downloaded.
-        with mediapipe.solutions.pose.Pose(static_image_mode=True, model_complexity=1) as model:
-            found = model.process(np.ascontiguousarray(rgb)).pose_landmarks
+    task = VisionTask("PoseLandmarker", "pose_landmarker.task", why="Shoulders")
+    found = task("detect", rgb).pose_landmarks
+    task.close()
     sides = {}
     for side, number in ((0, 12), (1, 11)) if found else ():
-        joint = found.landmark[number]
+        joint = found[0][number]
         if joint.visibility > 0.8 and 0 <= joint.x <= 1 and 0 <= joint.y <= 1:
             sides[side] = np.array([joint.x * width, joint.y * height])
     return sides

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from talkingface.data.face.mesh import FaceMesher
+from talkingface.data.face.mesh import TRACKER, FaceMesher
 from talkingface.data.face.topology import LIPS_OUTER, N_POINTS
 from talkingface.data.media.files import cannot_open
 from talkingface.errors import TalkingFaceError
@@ -24,7 +24,7 @@ from talkingface.utils.paths import atomic, project_root
 
 log = logging.getLogger(__name__)
 
-_CACHE_VERSION = 2
+_CACHE_VERSION = 3
 _PATCH = 128  # side of the face patch on which sharpness and change are measured, in pixels
 _THUMBNAIL = (32, 18)
 # A cut: the thumbnails of two frames differ by this much (of 255) and by this multiple of what was
@@ -185,7 +185,7 @@ def scan_video(
     from talkingface.data.media.reader import is_image, read_frames, read_image
 
     settings = (
-        f"v{_CACHE_VERSION}-fps{fps:g}-track{int(tracking)}-faces{max_faces}-{max_side}"
+        f"v{_CACHE_VERSION}-{TRACKER}-fps{fps:g}-track{int(tracking)}-faces{max_faces}-{max_side}"
         f"-{min_detection:g}"
     )
     name = f"{content_hash(path)}-{settings}.npz"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from talkingface.data.face.boxes import MARGINS, face_boxes, landmark_box
+from talkingface.data.face.boxes import MARGINS, box_overlap, face_boxes, landmark_box
 from talkingface.data.face.pose import flip_depth, procrustes
 from talkingface.data.face.scan import FaceScan, scan_video
 from talkingface.data.face.series import runs
@@ -298,15 +298,6 @@ def _link(scan: FaceScan, fps: float) -> list[_Track]:
             tracks.append(_Track(scan, [member]))
             alive.append(tracks[-1])
     return tracks
-
-
-def box_overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two boxes."""
-    common = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
-    if (common <= 0).any():
-        return 0.0
-    inside = float(common.prod())
-    return inside / float((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - inside)
 
 
 def _same(a: _Track, b: _Track, cuts: np.ndarray) -> bool:

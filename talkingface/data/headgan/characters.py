@@ -16,6 +16,7 @@ import numpy as np
 
 from talkingface.data.npz import read_npz, save_npz
 from talkingface.errors import DataError, WeightsError
+from talkingface.utils.env import require
 
 N_CLASSES = 27
 OTHER = 26  # blank, space, apostrophe, silence
@@ -152,10 +153,10 @@ class CTCCharacters(CharEncoder):
     def network(self) -> Any:
         if self._network is None:
             import torch
-            import torchaudio
 
             from talkingface.model.weights import load_strict, read_weights
 
+            torchaudio = require("torchaudio", why="The character network")
             with torch.device("meta"):
                 network = torchaudio.models.wav2vec2_base(aux_num_out=len(_LABELS))
             network = network.to_empty(device="cpu")
@@ -268,8 +269,8 @@ def published_names(state: dict[str, Any]) -> dict[str, Any]:
 def _windows(wave: np.ndarray) -> np.ndarray:
     """(n,26) MFCCs of 25 ms windows every 10 ms, with their differences."""
     import torch
-    import torchaudio
 
+    torchaudio = require("torchaudio", why="Sound classes")
     samples = np.asarray(wave, np.float32)
     samples = np.pad(samples, (0, max(0, 800 - len(samples))))
     mel = {"n_fft": 512, "win_length": 400, "hop_length": _HOP, "n_mels": 40}

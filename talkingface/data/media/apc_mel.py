@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -75,6 +76,7 @@ def mel_rows(wave: np.ndarray, first: int, count: int, origin: int = 0) -> np.nd
     inside = slice(_WINDOW_OFFSET, _WINDOW_OFFSET + SLICE)
     window = np.hanning(SLICE + 1)[:-1].astype(np.float32)  # periodic
     bank = _filter_bank()
+    floor = math.log(_FLOOR)  # a Python number keeps float32 arrays as they are
     for start in range(0, count, _BLOCK):
         numbers = np.arange(first + start, first + min(count, start + _BLOCK))
         places = row_start(numbers)[:, None] - origin + position[inside]
@@ -82,7 +84,7 @@ def mel_rows(wave: np.ndarray, first: int, count: int, origin: int = 0) -> np.nd
         weighted[:, inside] = padded[np.minimum(places, len(padded) - 1)] * window
         magnitude = np.abs(np.fft.rfft(weighted, axis=1)).astype(np.float32)
         level = np.log(np.maximum(magnitude @ bank, _FLOOR))
-        result[start : start + len(numbers)] = (level - np.log(_FLOOR)) / -np.log(_FLOOR)
+        result[start : start + len(numbers)] = (level - floor) / -floor
     return result
 
 

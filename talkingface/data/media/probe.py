@@ -53,7 +53,7 @@ class MediaInfo:
 
 def turn_of(frame: Any) -> int:
     """Clockwise turn in degrees, a multiple of 90, that shows a decoded frame upright."""
-    return round(frame.rotation / 90) * 90 % 360
+    return round(-frame.rotation / 90) * 90 % 360  # PyAV and FFmpeg count counterclockwise
 
 
 def probe(path: str | Path) -> MediaInfo:

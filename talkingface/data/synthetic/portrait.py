@@ -1,7 +1,7 @@
 """The photograph that is animated, with its face mesh and the triangles that carry the warp.
 
 The photograph is scikit-image's ``astronaut`` (NASA, public domain, inside the wheel); the mesh is
-found by MediaPipe Face Mesh, so that nothing has to be downloaded. All coordinates are pixels of
+found by MediaPipe, so that nothing has to be downloaded. All coordinates are pixels of
 the finished frame: x right, y down, z away from the camera.
 """
 
@@ -12,6 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from talkingface.data.face.mesh import FaceMesher
+from talkingface.data.face.topology import triangles as mesh_triangles
 from talkingface.errors import EnvironmentProblem
 from talkingface.utils.env import import_cv2, require
 
@@ -94,51 +96,24 @@ class Portrait:
 
 
 @lru_cache(maxsize=1)
-def _photo_and_mesh() -> tuple[np.ndarray, np.ndarray, tuple[tuple[int, int], ...]]:
-    """The photograph, its mesh (468, 3) in photo pixels and the mesh's edges."""
+def _photo_and_mesh() -> tuple[np.ndarray, np.ndarray]:
+    """The photograph and its mesh (468, 3) in photo pixels."""
     cv2 = import_cv2()
     photo = require("skimage.data", why="The Synthetic dataset").astronaut()
-    face_mesh = require("mediapipe", why="The Synthetic dataset").solutions.face_mesh
     x0, y0, side, up = 80, 0, 300, 1024  # a square around the head, large for an exact mesh
     crop = cv2.resize(
         photo[y0 : y0 + side, x0 : x0 + side], (up, up), interpolation=cv2.INTER_LANCZOS4
     )
-    with face_mesh.FaceMesh(static_image_mode=True, refine_landmarks=True) as finder:
-        found = finder.process(crop).multi_face_landmarks
-    if not found:
+    with FaceMesher(tracking=False) as mesher:
+        found = mesher(crop)
+    if not len(found):
         raise EnvironmentProblem(
             "MediaPipe finds no face in scikit-image's astronaut portrait; the installed versions "
             "do not fit. Install them with: pip install -r requirements.txt"
         )
-    mesh = np.array([(p.x, p.y, p.z) for p in found[0].landmark[:N_FACE]], np.float64) * side
+    mesh = found[0, :N_FACE].astype(np.float64) * (side / up)
     mesh[:, :2] += (x0, y0)
-    edges = tuple(sorted({(min(e), max(e)) for e in face_mesh.FACEMESH_TESSELATION}))
-    return photo, mesh, edges
-
-
-def _face_triangles(edges: tuple[tuple[int, int], ...], xy: np.ndarray) -> np.ndarray:
-    """Triangles (N, 3) of the tesselation, which MediaPipe gives as edges only.
-
-    Every three mutually joined points are a triangle, except where such a loop has a point inside.
-    """
-    near: dict[int, set[int]] = {}
-    for a, b in edges:
-        near.setdefault(a, set()).add(b)
-        near.setdefault(b, set()).add(a)
-    loops = sorted({tuple(sorted((a, b, c))) for a, b in edges for c in near[a] & near[b]})
-    kept = []
-    for loop in loops:
-        around = set.intersection(*(near[v] for v in loop))  # a point joined to all three corners
-        if not any(_inside(xy[list(loop)], xy[v]) for v in around):
-            kept.append(loop)
-    return np.array(kept)
-
-
-def _inside(corners: np.ndarray, point: np.ndarray) -> bool:
-    d = np.roll(corners, -1, 0) - corners
-    r = point - corners
-    side = d[:, 0] * r[:, 1] - d[:, 1] * r[:, 0]
-    return bool((side > 0).all() or (side < 0).all())
+    return photo, mesh
 
 
 def _surroundings(
@@ -175,7 +150,7 @@ def load_portrait(size: int) -> Portrait:
     """The portrait for frames of ``size`` x ``size`` pixels; cached per process."""
     cv2 = import_cv2()
     spatial = require("scipy.spatial", why="The Synthetic dataset")
-    photo, mesh, edges = _photo_and_mesh()
+    photo, mesh = _photo_and_mesh()
     scale = FACE_SHARE * size / np.linalg.norm(mesh[TOP, :2] - mesh[CHIN, :2])
     offset = np.array(CENTRE) * size - scale * (mesh[TOP, :2] + mesh[CHIN, :2]) / 2
     face = mesh * scale
@@ -192,7 +167,7 @@ def load_portrait(size: int) -> Portrait:
     soft = cv2.GaussianBlur(texture, (0, 0), 0.9 * scale)
     texture = cv2.addWeighted(texture, 1.5, soft, -0.5, 0)  # make up for the enlargement
 
-    face_tri = _face_triangles(edges, face[:, :2])
+    face_tri = mesh_triangles()
     face_tri = face_tri[np.argsort(-face[face_tri][:, :, 2].mean(1), kind="stable")]
     height = float(np.linalg.norm(face[TOP, :2] - face[CHIN, :2]))
     centre = (face[TOP, :2] + face[CHIN, :2]) / 2

@@ -70,7 +70,7 @@ class LandmarkMetric(Metric):
     """
 
     uses_frames = False
-    detector = "mediapipe478"
+    detector = "facelandmarker478"
     both = True
     empty = "too few consecutive frames with a face"
 
@@ -168,7 +168,7 @@ class LMD(LandmarkMetric):
 
     @property
     def detector(self) -> str:
-        return f"mediapipe{len(self.indices)}"
+        return f"facelandmarker{len(self.indices)}"
 
     def values(self, faces: Faces) -> dict[str, float]:
         if self.params["reduce"] not in ("mean", "sum"):

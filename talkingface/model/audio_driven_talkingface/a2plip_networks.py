@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 
 import torch
-import torchaudio
 from torch import Tensor, nn
 
 from talkingface.model.layers.attention import Attention
 from talkingface.model.layers.dyad_sound import LogMelTokens
 from talkingface.model.layers.wav2vec1 import RATE, Wav2VecLarge, padded_front
+from talkingface.utils.env import require
 
 _TABLE = 1024  # positions of the official table
 _LEAD = 320  # zeros in front of the sound, so that 4 s give 400 tokens
@@ -124,7 +124,8 @@ class OfficialLipEncoder(nn.Module):
     def __init__(self, rate: int, log_compression: bool = True) -> None:
         super().__init__()
         self.wav2vec_model = Wav2VecLarge(log_compression).requires_grad_(False)
-        self.resampler = torchaudio.transforms.Resample(rate, RATE)
+        transforms = require("torchaudio.transforms", why="The wav2vec front end")
+        self.resampler = transforms.Resample(rate, RATE)
 
     def forward(self, wave: Tensor) -> Tensor:
         """(B,S) -> (B,L,512)."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from talkingface.data.headgan.face_model import FaceModel
 from talkingface.data.headgan.voice import Voice, restored
 from talkingface.errors import StageError, WeightsError
+from talkingface.utils.paths import program
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -127,7 +128,7 @@ class LearntFace:
             raise WeightsError(
                 "These weights hold no face model (official ones never do), and "
                 f"{process.cfg.dataset} is not prepared, from which one could be learnt: "
-                f"python run_talkingface.py --model={process.cfg.model} --dataset="
+                f"{program()} --model={process.cfg.model} --dataset="
                 f"{process.cfg.dataset} --stages=preprocess"
             )
         log.warning(

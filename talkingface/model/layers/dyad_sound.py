@@ -6,10 +6,10 @@ Front ends are frozen. They are parts of the networks, so that official files lo
 from __future__ import annotations
 
 import torch
-import torchaudio
 from torch import Tensor, nn
 
 from talkingface.model.layers.wav2vec1 import RATE, VQWav2Vec
+from talkingface.utils.env import require
 
 ROWS = 4  # of the log-mel spectrogram per frame
 
@@ -30,6 +30,7 @@ class LogMelTokens(nn.Module):
         super().__init__()
         self.hop = round(rate / fps / ROWS)
         self.size = 2 ** round(rate * 0.04 - 1).bit_length()
+        torchaudio = require("torchaudio", why="The log-mel front end of audio2photoreal")
         filters = torchaudio.functional.melscale_fbanks(
             self.size // 2 + 1, 50.0, min(8000.0, rate / 2), bands, rate, norm="slaney"
         )
@@ -75,7 +76,8 @@ class DyadSound(nn.Module):
         self.frontend, self.rate, self.fps = frontend, rate, fps
         if frontend == "vqwav2vec":
             self.audio_model: nn.Module = VQWav2Vec(log_compression)
-            self.audio_resampler = torchaudio.transforms.Resample(rate, RATE)
+            transforms = require("torchaudio.transforms", why="The wav2vec front end")
+            self.audio_resampler = transforms.Resample(rate, RATE)
             self.sound_width = 2 * 512
         else:
             self.audio_model = LogMelTokens(rate, fps, bands)

@@ -1,0 +1,214 @@
+"""MediaPipe's vision tasks (mediapipe 1.x) without log lines, network traffic or errors at exit.
+
+The wheel of mediapipe 1.x holds no models; ours lie in ``models`` beside this file. Its library
+sends usage statistics to play.googleapis.com, once a minute and when a task is closed
+(google-ai-edge/mediapipe issue 6291), and has no switch for it. While a task is open, its HTTP
+client therefore gets a proxy that refuses every connection.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import io
+import os
+import threading
+import weakref
+import zipfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from talkingface.utils.env import explain_missing_library, import_cv2, require
+
+MODELS = Path(__file__).parent / "models"
+# Read by libcurl in this order; port 9 of this machine refuses connections.
+_PROXY_VARIABLES = {"https_proxy": "http://127.0.0.1:9", "no_proxy": "localhost"}
+_LANDMARK = np.dtype(  # MpNormalizedLandmark of the C interface, 40 bytes
+    {
+        "names": ["xyz", "visibility"],
+        "formats": [(np.float32, 3), np.float32],
+        "offsets": [0, 16],
+        "itemsize": 40,
+    }
+)
+
+_lock = threading.RLock()
+_open: weakref.WeakSet[VisionTask] = weakref.WeakSet()
+
+
+class quiet_stderr:
+    """Silence C++ libraries that write to the stderr descriptor while they start."""
+
+    def __enter__(self) -> None:
+        _lock.acquire()  # two threads that swap the descriptor would lose it
+        self._saved = os.dup(2)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        os.close(null)
+
+    def __exit__(self, *_: object) -> None:
+        os.dup2(self._saved, 2)
+        os.close(self._saved)
+        _lock.release()
+
+
+class VisionTask:
+    """A task of ``mediapipe.tasks.vision`` for single pictures.
+
+    It is created at once and closed by :meth:`close`.
+
+    A process that was forked while it was open creates its own on first use.
+
+    Args:
+        name: ``FaceLandmarker``, ``ImageSegmenter`` or ``PoseLandmarker``.
+        model: name of a file in :data:`MODELS`.
+        why: what needs it, for the message when MediaPipe is not installed.
+        options: further fields of the task's options.
+
+    Raises:
+        EnvironmentProblem: MediaPipe is not installed or cannot be loaded.
+    """
+
+    def __init__(self, name: str, model: str, *, why: str, **options: Any) -> None:
+        import_cv2()
+        self._mediapipe = require("mediapipe", why=why)
+        vision = require("mediapipe.tasks.python.vision", why=why)
+        self._kind = getattr(vision, name)
+        self._options = getattr(vision, f"{name}Options")(
+            base_options=require("mediapipe.tasks.python", why=why).BaseOptions(
+                model_asset_buffer=_model(model)
+            ),
+            **options,
+        )
+        self._task: Any = None
+        self._create()
+
+    def _create(self) -> None:
+        with quiet_stderr():
+            _refuse_connections()
+            try:
+                self._task = self._kind.create_from_options(self._options)
+                _open.add(self)
+            except OSError as error:  # the first task loads the library
+                explain_missing_library("mediapipe", error)
+                raise
+            finally:
+                _allow_connections()
+        self._first = True
+
+    def image(self, rgb: np.ndarray) -> Any:
+        """MediaPipe's copy of a picture (H,W,3) uint8."""
+        kind = self._mediapipe.ImageFormat.SRGB
+        return self._mediapipe.Image(image_format=kind, data=np.ascontiguousarray(rgb))
+
+    def __call__(self, method: str, rgb: np.ndarray) -> Any:
+        """Result of the task's method ``detect``, ``segment``... for a picture (H,W,3) uint8."""
+        return self._run(getattr(self._ready(), method), self.image(rgb))
+
+    def landmarks(self, rgb: np.ndarray) -> np.ndarray:
+        """(K,N,3) float32 landmarks of a FaceLandmarker in shares of width, height and width.
+
+        They are read from MediaPipe's C structure; its own conversion to Python objects takes as
+        long as a tenth of the detection.
+        """
+        from mediapipe.tasks.python.vision.face_landmarker import MpFaceLandmarkerResultC
+
+        task, picture = self._ready(), self.image(rgb)
+        found = MpFaceLandmarkerResultC()
+        detect = task._lib.MpFaceLandmarkerDetectImage
+        self._run(detect, task._handle, picture._image_ptr, None, ctypes.byref(found))
+        try:
+            faces = [found.face_landmarks[k] for k in range(found.face_landmarks_count)]
+            return np.array(
+                [
+                    np.frombuffer(
+                        ctypes.string_at(face.landmarks, face.landmarks_count * _LANDMARK.itemsize),
+                        _LANDMARK,
+                    )["xyz"]
+                    for face in faces
+                ]
+            )
+        finally:
+            task._lib.MpFaceLandmarkerCloseResult(ctypes.byref(found))
+
+    def close(self) -> None:
+        """Free threads and memory. Without it, the interpreter prints an exception at its end."""
+        task, self._task = self._task, None
+        if task is not None and self in _open:
+            with quiet_stderr():
+                task.close()
+                _open.discard(self)
+                _allow_connections()
+
+    def _ready(self) -> Any:
+        if self._task is None:
+            self._create()
+        return self._task
+
+    def _run(self, call: Any, *arguments: Any) -> Any:
+        if not self._first:
+            return call(*arguments)
+        with quiet_stderr():  # the threads write start-up lines with the first picture
+            result = call(*arguments)
+        self._first = False
+        return result
+
+
+@lru_cache(maxsize=3)
+def _model(name: str) -> bytes:
+    """Content of a model file; of the face bundle only what finds landmarks.
+
+    The network for blendshapes would be run for every frame, whether they are asked for or not.
+    """
+    content = (MODELS / name).read_bytes()
+    if name != "face_landmarker.task":
+        return content
+    reduced = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as whole, zipfile.ZipFile(reduced, "w") as part:
+        for item in ("face_detector.tflite", "face_landmarks_detector.tflite"):
+            part.writestr(item, whole.read(item))
+    return reduced.getvalue()
+
+
+def _refuse_connections() -> None:
+    """Set the proxy for C libraries only: ``os.environ`` and Python's own requests keep theirs."""
+    for name, value in _PROXY_VARIABLES.items():
+        os.putenv(name, value)
+
+
+def _allow_connections() -> None:
+    if len(_open):
+        return
+    for name in _PROXY_VARIABLES:
+        if name in os.environ:
+            os.putenv(name, os.environ[name])
+        else:
+            os.unsetenv(name)
+
+
+def _abandon() -> None:
+    """Drop the handles of open tasks without closing them.
+
+    In a forked child their threads do not exist, and at the end of the interpreter they take no
+    more work; in both cases closing would hang or print an exception.
+    """
+    for item in list(_open):
+        if item._task is not None:
+            item._task._handle = None
+            item._task = None
+    _open.clear()
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()  # a thread that held it does not exist here
+    _abandon()
+    _allow_connections()
+
+
+atexit.register(_abandon)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
