@@ -138,6 +138,19 @@ def test_a_new_version_of_the_processor_redoes_the_clips(prepared, clips, monkey
     assert not any(process.is_current(clip) for clip in process.discover())
 
 
+def test_clips_of_another_face_tracker_are_refused_and_made_again(prepared, clips, monkeypatch):
+    """Data prepared with the tracker before, e.g. by an earlier version of the toolkit."""
+    process = HyperLipsBaseProcess(config(prepared, clips))
+    names = sorted(process.report_on(process.discover()).of("ok"))
+    assert process.select(names) == (names, {})
+    monkeypatch.setattr("talkingface.data.dataprocess.video.TRACKER", "another")
+    good, refused = process.select(names)
+    assert not good and set(refused) == set(names)
+    assert set(refused.values()) == {"prepared with other settings; run the stage preprocess"}
+    assert prepare(prepared, clips).fresh == len(names)
+    assert process.select(names)[0] == names
+
+
 @pytest.mark.parametrize(
     "damage",
     [

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import PARTS, SCRIPT, SMALL, dataset_for
+from conftest import PARTS, REPOSITORY, SCRIPT, SMALL, dataset_for
 
 from talkingface.quick_start.evaluation import ROW_TITLES
 from talkingface.registry import Registry
@@ -108,6 +108,24 @@ def test_the_stored_configuration_repeats_the_run(run, model):
     assert (cfg.model, cfg.dataset, cfg.preset) == (model, dataset_for(model), "tiny")
     assert cfg.hash == record["config_hash"]
     assert record["provenance"]["device"] == "command line"
+
+
+def test_the_readme_shows_the_table_that_the_first_command_prints(one_command, monkeypatch):
+    """benchmarks/first_command.py writes it; rows, columns and format are those of a run."""
+    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
+    import first_command
+
+    readme = (REPOSITORY / "README.md").read_text("utf-8")
+    between = readme.split(first_command.MARKERS[0])[1].split(first_command.MARKERS[1])[0]
+    shown = [line[4:] for line in between.splitlines() if line.startswith("    ")]
+    printed = first_command.table_of(one_command("HyperLipsBase").process.stdout)
+
+    def form(rows: list[str]) -> list[list[str]]:
+        rows = [re.split(r"\s{2,}", row.strip()) for row in rows]
+        return [[re.sub(r"\d", "0", re.sub(r"^\d+", "0", cell)) for cell in row] for row in rows]
+
+    assert len(shown) == 5 and form(shown) == form(printed)
+    assert re.search(r"this took \d+ s on \d+ CPU cores", between)
 
 
 @every_model
