@@ -114,3 +114,15 @@ def explain_missing_library(package: str, error: Exception) -> None:
 def import_cv2() -> ModuleType:
     """OpenCV, or an :class:`EnvironmentProblem` that names the missing system library."""
     return require("cv2", why="Image reading and drawing")
+
+
+def import_av() -> ModuleType:
+    """PyAV without its log messages.
+
+    Its log callback needs Python's lock, which PyAV holds while it ends decoder threads: a thread
+    that logs then hangs the process. PyAV logs nothing by default, but torchvision up to 0.24
+    switches it on when it is imported.
+    """
+    av = require("av", why="Reading and writing video and audio")
+    av.logging.set_level(None)
+    return av

@@ -403,3 +403,13 @@ def test_encoder_problems_are_explained(tmp_path, monkeypatch):
         with pytest.raises(EnvironmentProblem, match="pip install"):
             out._guard(out._open)
     assert [p.name for p in tmp_path.iterdir()] == ["c.mp4"]
+
+
+def test_a_log_level_set_by_another_package_is_taken_back(tmp_path):
+    """PyAV's log callback can hang a process whose decoder threads end."""
+    import av.logging
+
+    path = vfr_clip(tmp_path / "v.mp4", [0, 40])
+    av.logging.set_level(av.logging.ERROR)
+    next(read_frames(path))
+    assert av.logging.get_level() is None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from talkingface.errors import DataError
-from talkingface.utils.env import require
+from talkingface.utils.env import import_av
 
 
 def exact_fps(fps: float | Fraction) -> Fraction:
@@ -46,7 +46,7 @@ def open_media(path: str | Path) -> Iterator[Any]:
         EnvironmentProblem: when PyAV is missing.
     """
     path = Path(path)
-    av = require("av", why="Reading video and audio")
+    av = import_av()
     try:
         with path.open("rb") as stream:
             head = stream.read(4096)
@@ -112,7 +112,7 @@ def audio_stream(container: Any) -> Any | None:
 
 def decode(container: Any, stream: Any) -> Iterator[Any]:
     """Yield the decoded frames of a stream, and None for what cannot be read or decoded."""
-    av = require("av", why="Reading video and audio")
+    av = import_av()
     try:
         for packet in container.demux(stream):
             try:

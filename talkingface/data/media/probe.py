@@ -8,7 +8,7 @@ from typing import Any
 
 from talkingface.data.media.files import audio_stream, decode, open_media, video_stream
 from talkingface.errors import DataError
-from talkingface.utils.env import require
+from talkingface.utils.env import import_av
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def probe(path: str | Path) -> MediaInfo:
         DataError: the file cannot be opened, or holds neither picture nor sound.
     """
     path = Path(path)
-    av = require("av", why="Reading video and audio")
+    av = import_av()
     with open_media(path) as container:
         video, audio = video_stream(container), audio_stream(container)
         if video is None and audio is None:

@@ -14,7 +14,7 @@ import numpy as np
 from talkingface.data.media.files import decode, exact_fps, open_media, video_stream
 from talkingface.data.media.probe import MediaInfo, probe, turn_of
 from talkingface.errors import DataError
-from talkingface.utils.env import import_cv2, require
+from talkingface.utils.env import import_av, import_cv2
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ def _timed(info: MediaInfo, start: float) -> Iterator[tuple[float, float, Any]]:
 
 def _decode(info: MediaInfo, target: float | None) -> Iterator[tuple[float, float, Any]]:
     """As :func:`_timed`, from the beginning or from the key frame before ``target`` seconds."""
-    av = require("av", why="Reading video")
+    av = import_av()
     nominal = 1 / info.fps if info.fps > 0 else 1 / 25
     count = failed = damaged = 0
     last, length = None, 0.0

@@ -12,7 +12,7 @@ import numpy as np
 
 from talkingface.data.media.files import exact_fps
 from talkingface.errors import DataError, EnvironmentProblem
-from talkingface.utils.env import import_cv2, require
+from talkingface.utils.env import import_av, import_cv2, require
 from talkingface.utils.paths import atomic, write_problem
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov")
@@ -65,7 +65,7 @@ class VideoWriter:
         if self.path.suffix.lower() not in VIDEO_SUFFIXES:
             raise DataError(f"Cannot write {self.path}: use a name that ends in .mp4")
         self.rate = exact_fps(fps)
-        self._av = require("av", why="Writing video")
+        self._av = import_av()
         self._samples, self._audio_rate = _prepare_audio(audio) if audio else (None, 0)
         self._options = {"crf": str(crf), "preset": preset}
         self._threads = threads
