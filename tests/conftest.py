@@ -144,6 +144,12 @@ def hard_cases(shared: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tracker() -> None:
+    """Skip where no face can be found, e.g. on a training machine without MediaPipe."""
+    pytest.importorskip("mediapipe")
+
+
+@pytest.fixture(scope="session")
 def tiny_synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project folder with a small Synthetic set, made and prepared for HyperLipsBase.
 

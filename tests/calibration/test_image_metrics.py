@@ -308,6 +308,7 @@ def photographs(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("tracker")
 def test_parameters_can_be_fitted_and_are_then_called_custom(
     photographs, tmp_path, capsys, monkeypatch
 ):
@@ -880,6 +881,7 @@ def fid(monkeypatch, tmp_path):
     return score_rows
 
 
+@pytest.mark.usefixtures("tracker")
 def test_each_row_has_one_fid_over_all_its_clips(fid, tmp_path):
     rows = fid({"one": {"a": 1, "b": 5}, "two": {"a": 9, "b": 13}})
     outputs = fid.evaluator.outputs
@@ -911,6 +913,7 @@ def test_each_row_has_one_fid_over_all_its_clips(fid, tmp_path):
     assert float(lines[2]["FID"]) == rows[0].pooled["FID"]
 
 
+@pytest.mark.usefixtures("tracker")
 def test_rows_over_different_clips_are_told(fid):
     rows = fid({"one": {"a": 1, "b": 5}, "two": {"a": 9}})
     told = "FID, FID_n: the rows hold different clips (one 2, two 1); do not compare them"
@@ -995,6 +998,7 @@ def all_metrics(official_file, inception_file, tmp_path_factory, shared) -> Eval
 
 
 @pytest.mark.parametrize("case", AWKWARD)
+@pytest.mark.usefixtures("tracker")
 def test_awkward_videos_give_values_or_reasons(all_metrics, tmp_path, case):
     real = write(tmp_path / "r.mp4", AWKWARD[case])
     generated = write(tmp_path / "g.mp4", [blurred(1, f) for f in AWKWARD[case]])

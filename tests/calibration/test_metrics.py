@@ -354,6 +354,7 @@ def test_regions_are_nested_boxes_of_the_real_face(talking_clip):
         assert outer[1] <= inner[1] < inner[3] <= outer[3]
 
 
+@pytest.mark.usefixtures("tracker")
 def test_without_a_face_whole_frames_are_scored_and_the_rest_is_nan_with_a_reason(tmp_path):
     real = video(tmp_path / "r.mp4")
     row = evaluate(real, real, ("PSNR", "LMD"))
@@ -375,6 +376,7 @@ def test_a_region_seen_in_less_than_half_of_the_frames_is_not_scored(talking_cli
     assert "real video in only 40%" in row.reasons["clip", "PSNR_face"]
 
 
+@pytest.mark.usefixtures("tracker")
 def test_another_size_is_resized_to_the_real_one_and_noted(tmp_path):
     real = video(tmp_path / "r.mp4", size=64)
     large = video(tmp_path / "g.mp4", size=128)
@@ -483,6 +485,7 @@ class Broken(Metric):
         return {"Broken": 1.0}
 
 
+@pytest.mark.usefixtures("tracker")
 def test_a_failing_metric_costs_only_its_own_values(tmp_path):
     evaluator = Evaluator(hyperlips_config(), ["PSNR"])
     entry = Entry("metric", "Broken", Path(), {"outputs": {"Broken": {}}}, {}, {})
@@ -502,6 +505,7 @@ def test_an_error_that_nobody_foresaw_while_decoding_is_a_reason(tmp_path, monke
     assert row.reasons["clip", "PSNR"] == "ZeroDivisionError: division by zero"
 
 
+@pytest.mark.usefixtures("tracker")
 def test_scores_do_not_depend_on_the_clips_before(tmp_path):
     pairs = [
         ClipPair(

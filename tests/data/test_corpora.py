@@ -476,6 +476,7 @@ def test_a_corpus_without_video_is_refused_by_models_of_video(dataset, capsys):
     assert able == {"A2P", "A2PFace", "A2PGuide", "A2PGuideVQ", "A2PLip", "A2PPose"}
 
 
+@pytest.mark.usefixtures("tracker")
 def test_an_empty_folder_is_answered_with_origin_and_layout(root, capsys):
     assert main(["--model=HyperLipsBase", "--dataset=RAVDESS", "--stages=preprocess"]) == 3
     err = capsys.readouterr().err

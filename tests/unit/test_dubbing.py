@@ -327,6 +327,7 @@ def test_a_source_at_50_frames_per_second_keeps_its_speed(make, talking_clip, tm
     assert len(pipeline.prepare(path).track) == 20
 
 
+@pytest.mark.usefixtures("tracker")
 def test_a_source_without_a_face_or_picture_is_refused(make, tmp_path, noise_video, tone_wav):
     with pytest.raises(DataError, match="no face found: noise.mp4"):
         make().prepare(noise_video(tmp_path / "noise.mp4", frames=5))
@@ -413,6 +414,7 @@ def test_a_restoration_of_ones_own_and_sharpening_change_the_face_and_nothing_el
     assert bright[2].mean() > plain[2].mean()
 
 
+@pytest.mark.usefixtures("tracker")
 def test_one_of_two_people_is_chosen_by_a_word(make, shared, tmp_path):
     (clip,) = (shared / "hard_cases").glob("two_faces_split_screen.mp4")
     paths = {}

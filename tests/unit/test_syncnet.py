@@ -235,6 +235,7 @@ def test_the_metric_gives_numbers_and_names_its_network(root, talking_clip, offi
     assert again.finish(ClipPair("a", talking_clip, talking_clip))["LSE_D"] != values["LSE_D"]
 
 
+@pytest.mark.usefixtures("tracker")
 def test_a_video_without_a_face_or_sound_has_a_reason(root, tmp_path, noise_video, official_file):
     faceless = noise_video(tmp_path / "noise.mp4")
     metric = lse(root, weights=str(official_file))

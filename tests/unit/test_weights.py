@@ -213,7 +213,7 @@ def test_one_network_of_a_checkpoint_can_be_loaded_by_name(tmp_path):
 def test_a_failed_write_keeps_the_older_checkpoint(tmp_path):
     path = tmp_path / "last.ckpt"
     save_checkpoint(path, {"epoch": 1})
-    with pytest.raises(Exception, match="pickle"):
+    with pytest.raises(Exception, match="pickle|local object"):  # words of Python 3.13
         save_checkpoint(path, {"epoch": 2, "bad": lambda: None})
     assert load_checkpoint(path)["epoch"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
