@@ -60,11 +60,11 @@ def how_to_install(package: str, extra: str | None = None) -> str:
 
 def torch_mismatch(package: str) -> str:
     """Why a package with compiled parts for one version of PyTorch does not load."""
-    found = {name: installed_version(name) for name in (package, "torch")}
-    return (
-        f"{package} {found[package]} was not built for torch {found['torch']}: "
-        f"{how_to_install(f'{package} (the version that fits)')}"
-    )
+    own, torch = installed_version(package), installed_version("torch")
+    remedy = "pip install -r requirements.txt"
+    if REPOSITORY is None:
+        remedy = "install torch, torchvision and torchaudio of one release"
+    return f"{package} {own} was not built for torch {torch}: {remedy}"
 
 
 def check_torchvision() -> None:

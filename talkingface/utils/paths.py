@@ -57,9 +57,9 @@ def program() -> str:
     started = Path(sys.argv[0])
     if started.name == "__main__.py":
         return "python -m talkingface"
-    return "python run_talkingface.py" if REPOSITORY and started.stem != "talkingface" else (
-        "talkingface"
-    )
+    if REPOSITORY is None or started.stem == "talkingface":
+        return "talkingface"
+    return "python run_talkingface.py"
 
 
 def resolve(path: str | Path, root: Path | None = None) -> Path:

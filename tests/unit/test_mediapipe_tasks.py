@@ -122,9 +122,8 @@ def test_usage_statistics_go_to_the_proxy_and_nowhere_else(picture, monkeypatch)
         mesher(picture)
     thread.join()
     server.close()
-    if not received:
-        pytest.skip("this version of MediaPipe sent nothing when a task was closed")
-    assert received[0].startswith("CONNECT play.googleapis.com:443")
+    # Nothing here: the proxy is not used, or this MediaPipe sends nothing and needs no proxy.
+    assert len(received) == 1 and received[0].startswith("CONNECT play.googleapis.com:443")
 
 
 def test_the_proxy_refuses_connections():
