@@ -55,15 +55,48 @@ def test_landmarks_are_those_of_mediapipes_own_interface(picture):
 
 
 def test_a_tracked_video_is_not_smoothed_over_time(picture):
-    """A face that jumps is found at its new place at once."""
-    moved = np.roll(picture, 40, axis=1)
+    """A face that moves a little is found at its new place at once."""
+    moved = np.roll(picture, 4, axis=1)
     with FaceMesher(tracking=True, max_faces=1) as mesher:
         for _ in range(3):
             before = mesher(picture)
         after = mesher(moved)
+        assert mesher._in_step  # it was followed, not searched
     assert len(before) == len(after) == 1
     shift = (after - before)[0, :, 0]
-    assert abs(np.median(shift) - 40) < 3
+    assert abs(np.median(shift) - 4) < 0.3
+
+
+def test_followed_landmarks_agree_with_those_of_single_pictures(picture):
+    with FaceMesher(tracking=True, max_faces=3) as followed, FaceMesher(tracking=False) as single:
+        for shift in range(0, 60, 6):
+            frame = np.roll(picture, shift, axis=1)
+            ours, reference = followed(frame)[0], single(frame)[0]
+            eyes = np.linalg.norm(reference[263, :2] - reference[33, :2])
+            assert np.linalg.norm((ours - reference)[:, :2], axis=1).mean() < 0.03 * eyes
+
+
+def test_a_face_that_enters_is_found_within_25_frames(picture):
+    """While one face is followed the whole picture is searched only now and then."""
+    picture = picture[:300, 70:370]
+    alone = np.hstack([picture, np.zeros_like(picture)])
+    both = np.hstack([picture, picture[:, ::-1]])
+    with FaceMesher(tracking=True, max_faces=3) as mesher:
+        counts = [len(mesher(frame)) for frame in [alone] * 3 + [both] * 27]
+        assert counts == [1] * 25 + [2] * 5
+        counts = [len(mesher(frame)) for frame in [alone] * 3 + [both]]
+        assert counts[:2] == [1, 1]  # one that leaves is missing at once
+
+
+def test_another_face_is_not_taken_for_the_one_that_was_followed(picture):
+    picture = picture[:300, 70:370]
+    left = np.hstack([picture, np.zeros_like(picture)])
+    with FaceMesher(tracking=True, max_faces=3) as mesher:
+        for _ in range(3):
+            mesher(left)
+        for frame in [left[:, ::-1]] * 3:  # without reset(), which a cut would bring
+            (face,) = mesher(frame)
+            assert face[:, 0].min() > 300
 
 
 def test_nothing_is_written_to_the_error_stream():

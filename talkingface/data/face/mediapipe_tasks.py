@@ -34,6 +34,7 @@ _LANDMARK = np.dtype(  # MpNormalizedLandmark of the C interface, 40 bytes
         "itemsize": 40,
     }
 )
+_FRAME_TIME = 10**9  # milliseconds
 
 _lock = threading.RLock()
 _open: weakref.WeakSet[VisionTask] = weakref.WeakSet()
@@ -56,7 +57,7 @@ class quiet_stderr:
 
 
 class VisionTask:
-    """A task of ``mediapipe.tasks.vision`` for single pictures.
+    """A task of ``mediapipe.tasks.vision`` for single pictures or the frames of one video.
 
     It is created at once and closed by :meth:`close`.
 
@@ -66,21 +67,29 @@ class VisionTask:
         name: ``FaceLandmarker``, ``ImageSegmenter`` or ``PoseLandmarker``.
         model: name of a file in :data:`MODELS`.
         why: what needs it, for the message when MediaPipe is not installed.
+        video: each picture is the next frame of a video. MediaPipe then smooths the landmarks over
+            time, which makes lips late; the frames are said to be days apart, so that the smoothing
+            has no effect (a one-euro filter weighs a new value by the time since the last one).
         options: further fields of the task's options.
 
     Raises:
         EnvironmentProblem: MediaPipe is not installed or cannot be loaded.
     """
 
-    def __init__(self, name: str, model: str, *, why: str, **options: Any) -> None:
+    def __init__(
+        self, name: str, model: str, *, why: str, video: bool = False, **options: Any
+    ) -> None:
         import_cv2()
         self._mediapipe = require("mediapipe", why=why)
         vision = require("mediapipe.tasks.python.vision", why=why)
         self._kind = getattr(vision, name)
+        mode = vision.RunningMode.VIDEO if video else vision.RunningMode.IMAGE
+        self._video, self._time = video, 0
         self._options = getattr(vision, f"{name}Options")(
             base_options=require("mediapipe.tasks.python", why=why).BaseOptions(
                 model_asset_buffer=_model(model)
             ),
+            running_mode=mode,
             **options,
         )
         self._task: Any = None
@@ -118,8 +127,13 @@ class VisionTask:
 
         task, picture = self._ready(), self.image(rgb)
         found = MpFaceLandmarkerResultC()
+        arguments = [task._handle, picture._image_ptr, None, ctypes.byref(found)]
         detect = task._lib.MpFaceLandmarkerDetectImage
-        self._run(detect, task._handle, picture._image_ptr, None, ctypes.byref(found))
+        if self._video:
+            self._time += _FRAME_TIME
+            arguments.insert(3, self._time)
+            detect = task._lib.MpFaceLandmarkerDetectForVideo
+        self._run(detect, *arguments)
         try:
             faces = [found.face_landmarks[k] for k in range(found.face_landmarks_count)]
             return np.array(
