@@ -167,9 +167,7 @@ def _convert_headgan(source: Path, root: Path, name: str, config: Mapping[str, A
         write_filelist(root / "filelist" / f"{split}.txt", listed)
     log.info("%d clips of HeadGAN's tree converted into %s", len(clips) - len(faults), shown(home))
     _describe(name, root, "clips, converted from HeadGAN's released preparation; no videos")
-    log.info(
-        "train it:  %s --model=HeadGAN --dataset=%s --stages=train", program(), name
-    )
+    log.info("train it:  %s --model=HeadGAN --dataset=%s --stages=train", program(), name)
     return 0
 
 
