@@ -20,9 +20,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from talkingface.components.models import build_model
 from talkingface.config.config import load_config
 from talkingface.model.diffusion import Diffusion, guided
-from talkingface.quick_start.helpers import build_model
 
 
 def seconds(action: Callable[[], object], device: str, repeats: int = 2) -> float:

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from talkingface.cli import parse_arguments
 from talkingface.config.config import load_config
 from talkingface.data.clips import discover_clips
-from talkingface.data.dataset.hyperlipsbase_dataset import HyperLipsBaseDataset
+from talkingface.data.dataset.hyperlips.hyperlipsbase_dataset import HyperLipsBaseDataset
 from talkingface.data.media.audio import load_audio, save_wav
 from talkingface.data.media.mel import wav2lip_mel
 from talkingface.utils.seeding import item_rng

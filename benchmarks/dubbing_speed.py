@@ -24,15 +24,16 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from talkingface.components.models import build_model
 from talkingface.config.config import load_config
 from talkingface.data.face.scan import scan_frames
 from talkingface.data.face.tracking import follow
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.reader import read_frames
 from talkingface.data.media.writer import VideoWriter
-from talkingface.pipeline.dubbing import DubbingPipeline
-from talkingface.pipeline.dubbing_hr import HyperLipsHRPipeline
-from talkingface.quick_start.helpers import build_model
+from talkingface.model.component import Component
+from talkingface.pipeline.hyperlips.dubbing import DubbingPipeline
+from talkingface.pipeline.hyperlips.dubbing_hr import HyperLipsHRPipeline
 from talkingface.utils.env import import_cv2
 
 FPS = 25
@@ -50,7 +51,9 @@ def official_chain(frame: np.ndarray, device: torch.device) -> dict[str, float]:
     """Medians of three runs of what dominates each official step."""
     from torchvision.models import resnet18, vgg16
 
-    from talkingface.model.audio_driven_talkingface.hyperlips_networks import HyperLipsBaseNet
+    from talkingface.model.audio_driven_talkingface.hyperlips.hyperlips_networks import (
+        HyperLipsBaseNet,
+    )
 
     cv2 = import_cv2()
     height, width = frame.shape[:2]
@@ -144,7 +147,7 @@ def our_chain(
 
 def whole_command(pipeline: DubbingPipeline, video: Path, wave: np.ndarray) -> float:
     """Milliseconds per frame of ``render``, faces not cached."""
-    import talkingface.pipeline.dubbing as dubbing
+    import talkingface.pipeline.hyperlips.dubbing as dubbing
 
     find = dubbing.track_face
     dubbing.track_face = lambda *args, **kwargs: find(*args, **{**kwargs, "cache": False})
@@ -163,7 +166,7 @@ def build(name: str, preset: str | None, size: int, device: torch.device) -> Dub
     model = build_model(cfg).eval()
     if name == "HyperLipsHR":
         base = build_model(load_config("HyperLipsBase", "Synthetic", preset=preset))
-        model.attach_frozen("base", base.network)
+        model.attach_component("base", Component(base.network))
         return HyperLipsHRPipeline(cfg, model, device)
     return DubbingPipeline(cfg, model, device)
 

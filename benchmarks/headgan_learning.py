@@ -28,7 +28,7 @@ PIECES = ("begin", "end")
 def write_pieces(video: Path, folder: Path, size: int = 256) -> None:
     """The crop of a whole clip, its beginning and its end as videos of their own."""
     from talkingface.config.config import load_config
-    from talkingface.data.dataprocess.headgan_process import HeadGANProcess, square
+    from talkingface.data.dataprocess.headgan.headgan_process import HeadGANProcess, square
     from talkingface.data.face.series import fill_gaps
     from talkingface.data.face.tracking import track_face
     from talkingface.data.media.audio import load_audio
@@ -86,8 +86,9 @@ def measure(
     import torch
 
     import talkingface
+    from talkingface.components.models import build_model, load_model_weights
     from talkingface.config.config import load_config
-    from talkingface.quick_start.helpers import build_model, build_pipeline, load_model_weights
+    from talkingface.pipeline.build import build_pipeline
 
     clips = root / "clips"
     write_pieces(video, clips)

@@ -21,11 +21,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from talkingface.components.models import build_model, load_model_weights
+from talkingface.data.dataprocess.headgan.camera import angles, turn_between
+from talkingface.data.face.face_model import Geometry
 from talkingface.data.face.mesh import FaceMesher
 from talkingface.data.face.topology import INNER_LIP_BOTTOM, INNER_LIP_TOP
-from talkingface.data.headgan.camera import angles, turn_between
-from talkingface.data.headgan.face_model import Geometry
-from talkingface.quick_start.helpers import build_model, build_pipeline, load_model_weights
+from talkingface.pipeline.build import build_pipeline
 from talkingface.quick_start.infer import configure
 from talkingface.utils.env import import_cv2
 

@@ -73,11 +73,11 @@ def generator(preset: str, device: str) -> str:
 def geometry(video: Path) -> None:
     """Tracking, fitting and drawing at 256 px."""
     from talkingface.config.config import load_config
-    from talkingface.data.dataprocess.headgan_process import HeadGANProcess, square
+    from talkingface.data.dataprocess.headgan.headgan_process import HeadGANProcess, square
+    from talkingface.data.face.face_model import learn_face_model
     from talkingface.data.face.mesh import FaceMesher
     from talkingface.data.face.series import fill_gaps
     from talkingface.data.face.tracking import track_face
-    from talkingface.data.headgan.face_model import learn_face_model
     from talkingface.data.media.reader import read_frames
 
     cfg = load_config("HeadGAN", "Synthetic")

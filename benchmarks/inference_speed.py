@@ -25,7 +25,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from talkingface.model.audio_driven_talkingface.hyperlips_networks import (
+from talkingface.model.audio_driven_talkingface.hyperlips.hyperlips_networks import (
     HyperLipsBaseNet,
 )
 from talkingface.model.fuse import optimize_for_inference

@@ -20,10 +20,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from talkingface.components.models import build_model, load_model_weights
 from talkingface.evaluator.clip import ClipPair
 from talkingface.evaluator.evaluator import Evaluator, RowResult
+from talkingface.pipeline.build import build_pipeline
 from talkingface.quick_start.evaluation import render_like, shuffled_waves, usable_clips
-from talkingface.quick_start.helpers import build_model, build_pipeline, load_model_weights
 from talkingface.quick_start.infer import configure
 from talkingface.trainer.runtime import choose_device
 from talkingface.utils.logs import progress, setup_logging

@@ -22,11 +22,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from talkingface.components.models import build_model, config_of_checkpoint, load_model_weights
 from talkingface.config.config import load_config
 from talkingface.data.media.apc_mel import SAMPLE_RATE, apc_mel
 from talkingface.data.media.audio import load_audio
-from talkingface.model.audio_driven_talkingface import audio2feature, moda
-from talkingface.quick_start.helpers import build_model, config_of_checkpoint, load_model_weights
+from talkingface.model.audio_driven_talkingface.lsp import audio2feature
+from talkingface.model.audio_driven_talkingface.moda.moda import moda
 
 ROW_RATE = 120.0
 ROWS = tuple(range(-24, 26, 3))  # of mel around a frame's first, 0.4 s
@@ -59,7 +60,7 @@ class MODARun:
         self.fps = fps
 
     def sound(self, dataset, clip) -> Path:
-        return dataset.process.homes(clip.id)[0] / "audio.wav"
+        return dataset.process.output_dirs(clip.id)[0] / "audio.wav"
 
     def real(self, clip) -> np.ndarray:
         return clip.offsets["lips"]

@@ -21,18 +21,18 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from talkingface.data.media.apc_mel import SLICE, apc_mel, frame_count, mel_rows, row_start
-from talkingface.model.audio_driven_talkingface.apc_networks import APCEncoder
-from talkingface.model.audio_driven_talkingface.feature2face_networks import Feature2FaceNet
-from talkingface.model.audio_driven_talkingface.lsp_config import PortraitInfer
-from talkingface.model.audio_driven_talkingface.lsp_motion_networks import (
+from talkingface.model.audio_driven_talkingface.lsp.lsp_config import PortraitInfer
+from talkingface.model.audio_driven_talkingface.lsp.lsp_motion_networks import (
     Audio2FeatureNet,
     Audio2HeadposeNet,
     PoseGenerator,
     look_ahead,
 )
 from talkingface.model.fuse import optimize_for_inference
+from talkingface.model.layers.apc_networks import APCEncoder
+from talkingface.model.layers.feature2face_networks import Feature2FaceNet
 from talkingface.model.layers.manifold import ManifoldProjection
-from talkingface.pipeline.lsp_motion import PersonMotion, SpeechMotion
+from talkingface.pipeline.lsp.lsp_motion import PersonMotion, SpeechMotion
 
 DATABASE = 26_738  # rows of a released person: 223 s
 NAIVE_FRAMES = 30

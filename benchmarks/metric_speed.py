@@ -134,7 +134,7 @@ def compare_tcm(size: int, frame: np.ndarray, before: np.ndarray) -> None:
 def time_lpips(size: int, made: np.ndarray, real: np.ndarray, heads: str) -> None:
     from torchvision.models import alexnet
 
-    from talkingface.model.weights import read_weights
+    from talkingface.utils.weights import read_weights
 
     backbone = alexnet(weights=None).state_dict()
     network = perceptual.load_lpips("alex", backbone, read_weights(heads))

@@ -24,7 +24,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from talkingface.model.audio_driven_talkingface import moda_networks as nets
+from talkingface.model.audio_driven_talkingface.moda.moda import moda_networks as nets
 
 FRAMES = (75, 300, 1200)
 
@@ -87,7 +87,7 @@ def network(device: torch.device) -> None:
 def preparation(video: Path) -> None:
     from talkingface.config.config import load_config
     from talkingface.data.clips import make_clip
-    from talkingface.data.dataprocess.moda_process import MODAProcess
+    from talkingface.data.dataprocess.moda.moda_process import MODAProcess
     from talkingface.data.face import tracking
 
     original = tracking.scan_video

@@ -43,7 +43,10 @@ from talkingface.evaluator.clip import ClipPair
 from talkingface.evaluator.evaluator import Evaluator, RowResult
 from talkingface.evaluator.metrics import niqe
 from talkingface.evaluator.sync_score import crops
-from talkingface.model.audio_driven_talkingface.syncnet_networks import SyncNet, audio_windows
+from talkingface.model.audio_driven_talkingface.syncnet.syncnet_networks import (
+    SyncNet,
+    audio_windows,
+)
 
 METRICS = ["LMD", "LMD_v", "MA", "LSE", "NIQE", "PSNR", "SSIM"]
 SECONDS, SIDE, FPS = 10, 512, 25

@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from talkingface.data.clips import split_clips
-from talkingface.data.dataprocess.syncnet_process import SyncNetProcess
+from talkingface.data.dataprocess.syncnet.syncnet_process import SyncNetProcess
 from talkingface.data.face.boxes import face_boxes
 from talkingface.data.face.series import runs
 from talkingface.data.face.tracking import video_landmarks
@@ -32,7 +32,7 @@ from talkingface.evaluator.sync_score import (
     score,
     sound_features,
 )
-from talkingface.model.audio_driven_talkingface.syncnet_networks import SyncNet
+from talkingface.model.audio_driven_talkingface.syncnet.syncnet_networks import SyncNet
 from talkingface.quick_start.infer import configure
 
 FRAME = 640  # samples at 16 kHz

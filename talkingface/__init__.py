@@ -8,7 +8,8 @@ The public Python interface; importing it loads neither torch nor any model:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 __all__ = [
@@ -43,3 +44,18 @@ def __getattr__(name: str):
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+class _FormerPlaces:
+    """Asked last, when no module of a name exists: says where it is now."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> None:
+        if name.startswith("talkingface."):
+            from talkingface.utils.moved import MOVED
+
+            if name in MOVED:
+                raise ModuleNotFoundError(f"{name} is now {MOVED[name]}", name=name)
+
+
+sys.meta_path.append(_FormerPlaces)

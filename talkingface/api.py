@@ -12,8 +12,8 @@ from talkingface.registry import get_registry
 if TYPE_CHECKING:
     from talkingface.evaluator.base_metric import Metric
     from talkingface.model.abstract_talkingface import AbstractTalkingFace
-    from talkingface.model.weights import LoadReport
     from talkingface.quick_start.quick_start import RunResult
+    from talkingface.utils.weights import LoadReport
 
 
 def run(

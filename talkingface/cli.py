@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from talkingface.config.loader import parse_value
 from talkingface.errors import ConfigError, Interrupted, TalkingFaceError
 from talkingface.utils.paths import program
+from talkingface.utils.yaml_files import parse_value
 
 HELP = """\
 Train, run and compare audio-driven talking heads.

@@ -17,10 +17,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from talkingface.config.loader import load_yaml
-from talkingface.config.suggest import did_you_mean, fold
 from talkingface.errors import ConfigError, EnvironmentProblem
 from talkingface.utils.paths import SHIPPED, is_repository, project_root
+from talkingface.utils.suggest import did_you_mean, fold
+from talkingface.utils.yaml_files import load_yaml
 
 KINDS = ("model", "dataset", "metric", "recipe")
 # Keys of the YAML that describe the entry itself; all others are configuration values.

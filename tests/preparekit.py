@@ -11,7 +11,7 @@ from pathlib import Path
 from talkingface.config.config import Config, load_config
 from talkingface.data.clips import Clip, write_filelist
 from talkingface.data.dataprocess.base import DataProcess, ProcessReport, SkipClip
-from talkingface.data.dataprocess.hyperlipsbase_process import HyperLipsBaseProcess
+from talkingface.data.dataprocess.hyperlips.hyperlipsbase_process import HyperLipsBaseProcess
 
 SCRIPT = Path(__file__).resolve().parents[1] / "run_talkingface.py"
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from talkingface.components.models import build_model
 from talkingface.config.config import Config, load_config
 from talkingface.data.dataset.base import build_loader
-from talkingface.quick_start.helpers import build_model
 from talkingface.trainer.runtime import Runtime
 from talkingface.trainer.trainer import Trainer
 from talkingface.utils.seeding import seed_everything

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from talkingface.components.store import ComponentStore
 from talkingface.data.clips import Clip
 from talkingface.data.media.audio import load_audio
 from talkingface.errors import TalkingFaceError
@@ -67,9 +68,10 @@ def measure_network(pipeline: Pipeline, clip: Clip) -> Cost:
     from torch.utils.flop_counter import FlopCounterMode
 
     model = pipeline.model
-    helpers = [n for n, helper in model.frozen_networks().items() if helper.generates]
     own = [model.network] if model.networks() else []  # some only join others
-    networks = [*own, *(model.frozen[name] for name in helpers if name in model.frozen)]
+    specs = ComponentStore(pipeline.cfg).specs
+    parts = [part.network for name, part in model.components.items() if specs[name].at_inference]
+    networks = [*own, *parts]
     cost = Cost(
         parameters=sum(p.numel() for net in networks for p in net.parameters()),
         device=_device_name(pipeline.device),

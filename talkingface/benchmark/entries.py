@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Entry:
+class Competitor:
     """One part of ``--models``, for one dataset.
 
     Attributes:
@@ -67,7 +67,7 @@ def find_entries(
     dataset: str | None,
     config: Mapping[str, Any],
     config_files: Sequence[str] = (),
-) -> list[Entry]:
+) -> list[Competitor]:
     """Models, runs and folders of videos by name.
 
     Args:
@@ -80,7 +80,7 @@ def find_entries(
         ConfigError: a part names nothing, or two rows would have one title.
     """
     registry = get_registry(config.get("plugin_path"))
-    entries: list[Entry] = []
+    entries: list[Competitor] = []
     for part in parts:
         title, what = titled(part)
         models = {name.lower() for name in registry.names("model")}
@@ -119,12 +119,12 @@ def dataset_name(what: str, config: Mapping[str, Any]) -> str | None:
     return registry.entry("dataset", what).name
 
 
-def _videos(title: str, what: str) -> Entry | None:
+def _videos(title: str, what: str) -> Competitor | None:
     path = Path(what).expanduser()
     if not path.is_dir() or (path / "checkpoints").is_dir():
         return None
     name = title or path.resolve().name
-    return Entry(name, f"videos in {shown(path)}", videos=find_videos("models", what))
+    return Competitor(name, f"videos in {shown(path)}", videos=find_videos("models", what))
 
 
 def _model(
@@ -134,7 +134,7 @@ def _model(
     dataset: str | None,
     config: Mapping[str, Any],
     config_files: Sequence[str],
-) -> Entry:
+) -> Competitor:
     known = {name.lower(): name for name in registry.names("model")}
     named = known.get(what.lower())
     options: dict[str, str] = {} if named else {"checkpoint": what}
@@ -165,7 +165,7 @@ def _model(
     if dataset and checkpoint.suffix == ".ckpt" and cfg.dataset != dataset:
         warnings.append(f"{trained}, not on {dataset}")
     detail = f"{_run_id(checkpoint)}, {trained}"
-    return Entry(title or cfg.model, detail, cfg, checkpoint, warnings=warnings)
+    return Competitor(title or cfg.model, detail, cfg, checkpoint, warnings=warnings)
 
 
 def _run_id(checkpoint: Path) -> str:
@@ -182,7 +182,7 @@ _OF_EVALUATION = {
 
 def find_material(
     part: str,
-    entries: list[Entry],
+    entries: list[Competitor],
     config: Mapping[str, Any],
     config_files: Sequence[str] = (),
 ) -> Material:
@@ -219,7 +219,7 @@ def find_material(
     return Material(title or dataset, cfg, clips, [f"test split of {dataset}"])
 
 
-def seen_in_training(entry: Entry, clips: list[Clip]) -> int:
+def seen_in_training(entry: Competitor, clips: list[Clip]) -> int:
     """How many of the clips, by content, lie in the train split of the entry's run."""
     if entry.cfg is None or entry.checkpoint is None or entry.checkpoint.suffix != ".ckpt":
         return 0
@@ -239,7 +239,7 @@ def seen_in_training(entry: Entry, clips: list[Clip]) -> int:
     return seen
 
 
-def videos_for(entry: Entry, clips: list[Clip]) -> dict[str, Path]:
+def videos_for(entry: Competitor, clips: list[Clip]) -> dict[str, Path]:
     """Videos of a folder by the id of the clip that they belong to; what has none is reported."""
     pairs = pair_videos(entry.title, entry.videos, {clip.id: clip.path for clip in clips})
     return {name: made for name, (made, _) in pairs.items()}

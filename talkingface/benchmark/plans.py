@@ -13,7 +13,7 @@ import numpy as np
 
 from talkingface.benchmark.cost import Cost, measure_network, peak_memory, timed
 from talkingface.benchmark.entries import (
-    Entry,
+    Competitor,
     Material,
     file_state,
     seen_in_training,
@@ -25,7 +25,7 @@ from talkingface.pipeline.base import Pipeline
 from talkingface.quick_start.evaluation import (
     REPLACEMENTS,
     ROW_TITLES,
-    donor,
+    mismatched_clip,
     reencode,
     render_like,
     shuffled_waves,
@@ -39,7 +39,7 @@ Maker = Callable[[Clip, Path], dict[str, Any] | None]
 class Generator:
     """A trained model that is loaded when its first video is made."""
 
-    def __init__(self, entry: Entry, scratch: Path) -> None:
+    def __init__(self, entry: Competitor, scratch: Path) -> None:
         assert entry.cfg and entry.checkpoint
         self.entry, self.cfg, self.checkpoint = entry, entry.cfg, entry.checkpoint
         self.cost: Cost | None = None
@@ -49,11 +49,11 @@ class Generator:
     @cached_property
     def state(self) -> str:
         """Changes when the same source and sound would give another video."""
-        from talkingface.quick_start.helpers import stage_files
+        from talkingface.components.store import ComponentStore
 
         infer = json.dumps(self.cfg.to_dict().get("infer", {}), sort_keys=True, default=str)
         device = choose_device(self.cfg.device).type
-        files = [self.checkpoint, *stage_files(self.cfg, self.checkpoint)]
+        files = [self.checkpoint, *ComponentStore(self.cfg).inference_files(self.checkpoint)]
         return f"{' '.join(map(file_state, files))} {self.cfg.hash} {infer} {device}"
 
     @property
@@ -62,7 +62,8 @@ class Generator:
 
     @cached_property
     def pipeline(self) -> Pipeline:
-        from talkingface.quick_start.helpers import build_model, build_pipeline, load_model_weights
+        from talkingface.components.models import build_model, load_model_weights
+        from talkingface.pipeline.build import build_pipeline
         from talkingface.utils.seeding import seed_everything
 
         seed_everything(self.cfg.seed, self.cfg.reproducibility)
@@ -116,7 +117,7 @@ class Plan:
     reference: Callable[[Clip], Clip] = lambda clip: clip
 
 
-def plan_rows(material: Material, entries: list[Entry], scratch: Path) -> list[Plan]:
+def plan_rows(material: Material, entries: list[Competitor], scratch: Path) -> list[Plan]:
     """Rows in the order of the table: systems, trivial baselines, the real video.
 
     Args:
@@ -158,7 +159,8 @@ def plan_rows(material: Material, entries: list[Entry], scratch: Path) -> list[P
                 "the same with the sound of another clip",
                 lambda clip, path, g=generator: g.render(clip, path, waves[clip.id]()),
                 lambda clip, g=generator: (
-                    f"{g.state} {clip_state(clip)} {clip_state(donor(clips, clips.index(clip)))}"
+                    f"{g.state} {clip_state(clip)} "
+                    f"{clip_state(mismatched_clip(clips, clips.index(clip)))}"
                 ),
                 reference=generator.reference,
             )

@@ -19,7 +19,7 @@ from typing import Any
 from talkingface import __version__
 from talkingface.benchmark.cost import Cost, measure_network
 from talkingface.benchmark.entries import (
-    Entry,
+    Competitor,
     Material,
     dataset_name,
     file_state,
@@ -128,7 +128,11 @@ def _folder(options: Mapping[str, str], config: Mapping[str, Any]) -> Path:
 
 
 def _planned(
-    material: Material, entries: list[Entry], baseline: str | None, named: bool, folder: Path
+    material: Material,
+    entries: list[Competitor],
+    baseline: str | None,
+    named: bool,
+    folder: Path,
 ) -> Comparison:
     """Rows and metrics of a dataset, checked."""
     evaluator = Evaluator(material.cfg)

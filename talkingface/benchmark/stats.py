@@ -68,7 +68,7 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return corrected
 
 
-def badness(value: float, direction: str, real: float) -> float:
+def lower_is_better_score(value: float, direction: str, real: float) -> float:
     """A number that is smaller the better a value is.
 
     Args:
@@ -126,7 +126,9 @@ def _compare(
         direction = "none"
     near = truth if direction == "real" else np.zeros(len(clips))
     bad = {
-        name: np.array([badness(v, direction, t) for v, t in zip(part, near, strict=True)])
+        name: np.array(
+            [lower_is_better_score(v, direction, t) for v, t in zip(part, near, strict=True)]
+        )
         for name, part in values.items()
         if direction != "none" and name != real
     }
@@ -146,7 +148,7 @@ def _compare(
         pooled = {row.name: row for row in rows if math.isfinite(row.pooled.get(key, math.nan))}
         if len({frozenset(row.pooled_clips.get(key, ())) for row in pooled.values()}) == 1:
             ranked = {
-                name: badness(row.pooled[key], direction, math.nan)
+                name: lower_is_better_score(row.pooled[key], direction, math.nan)
                 for name, row in pooled.items()
                 if name != real
             }

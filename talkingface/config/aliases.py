@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from talkingface.config.merge import Layer, merge_into, nest
-from talkingface.config.suggest import fold
 from talkingface.errors import ConfigError
 from talkingface.registry import META_KEYS
+from talkingface.utils.suggest import fold
 
 # Keys of the ancestor that have no successor, and why they are not needed.
 _RETIRED = {

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 
 from talkingface.config.schema import Section
-from talkingface.config.suggest import did_you_mean
 from talkingface.errors import ConfigError
 from talkingface.registry import Registry
+from talkingface.utils.suggest import did_you_mean
 
 
 def validation_message(

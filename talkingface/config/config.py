@@ -14,13 +14,13 @@ from pydantic import BaseModel, Field, ValidationError, create_model
 
 from talkingface.config.aliases import apply_aliases, fold_keys, spelled_out
 from talkingface.config.checks import check_values, title_of, validation_message
-from talkingface.config.loader import load_yaml
 from talkingface.config.merge import Layer, merge_layers, nest
 from talkingface.config.schema import DatasetConfig, ModelConfig, OverallConfig, Section
-from talkingface.config.suggest import did_you_mean, fold
 from talkingface.errors import ConfigError
 from talkingface.registry import Entry, Registry, get_registry
 from talkingface.utils.paths import SHIPPED, project_root, resolve, shown
+from talkingface.utils.suggest import did_you_mean, fold
+from talkingface.utils.yaml_files import load_yaml
 
 # Keys that do not change what is learned: two runs that differ only here may resume each other.
 _NOT_IN_HASH = {

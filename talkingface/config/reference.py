@@ -7,12 +7,13 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from talkingface.config.config import Config, iter_fields, load_config
 from talkingface.config.merge import flatten
-from talkingface.config.suggest import did_you_mean, fold
 from talkingface.errors import ConfigError
+from talkingface.utils.suggest import did_you_mean, fold
 
 
 def type_name(annotation: Any) -> str:
@@ -20,6 +21,8 @@ def type_name(annotation: Any) -> str:
     origin = typing.get_origin(annotation)
     if annotation is type(None):
         return "null"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "section"
     if origin is typing.Literal:
         return "|".join(str(item) for item in typing.get_args(annotation))
     if origin is typing.Annotated:

@@ -20,6 +20,8 @@ from pydantic import (
     field_validator,
 )
 
+from talkingface.config.component_spec import ComponentSpec
+
 
 class Section(BaseModel):
     """A group of keys; unknown ones are refused."""
@@ -266,6 +268,16 @@ class ModelConfig(Section):
     """Base of the keys that a model adds: derive, add sections, name it as ``classes.config``."""
 
     aliases: ClassVar[dict[str, str]] = {}
+
+    @classmethod
+    def components(cls, cfg: Any) -> dict[str, ComponentSpec]:
+        """Trained networks that the model of a configuration needs, by the names of their keys in
+        the section ``weights``.
+
+        Raises:
+            ConfigError: keys contradict each other.
+        """
+        return {}
 
     @classmethod
     def missing(cls, cfg: Any) -> list[str]:

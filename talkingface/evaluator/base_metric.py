@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from talkingface.config.suggest import did_you_mean
 from talkingface.errors import ConfigError, WeightsError
 from talkingface.evaluator.clip import ClipPair
 from talkingface.registry import Entry, Registry
+from talkingface.utils.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -97,7 +97,7 @@ class Metric(ABC):
 
 @lru_cache(maxsize=64)
 def _checksum(path: Path, _stamp: int) -> str:
-    from talkingface.model.weights import sha256_of
+    from talkingface.utils.hashes import sha256_of
 
     return sha256_of(path)[:8]
 

@@ -1,6 +1,6 @@
 """Scores of a SyncNet: features of picture and sound, and the curve of distances over shifts.
 
-Source: joonson/syncnet_python, ``SyncNetInstance.py`` (metrics spec 4.2 to 4.4).
+Source: joonson/syncnet_python, ``SyncNetInstance.py``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 
 from talkingface.data.face.boxes import resize_image, syncnet_crop
 from talkingface.data.media.mfcc import AUDIO_STEPS, WINDOW, syncnet_mfcc
-from talkingface.model.audio_driven_talkingface.syncnet_networks import (
+from talkingface.model.audio_driven_talkingface.syncnet.syncnet_networks import (
     EPSILON,
     SyncNet,
     audio_windows,
@@ -146,13 +146,9 @@ def load_judge(path: Path, trust: str | None = None) -> SyncNet:
     Raises:
         WeightsError: missing, damaged, or another network.
     """
+    from talkingface.components.models import build_model, config_of_checkpoint, load_model_weights
     from talkingface.config.config import load_config
-    from talkingface.model.audio_driven_talkingface.syncnet import SyncNetModel
-    from talkingface.quick_start.helpers import (
-        build_model,
-        config_of_checkpoint,
-        load_model_weights,
-    )
+    from talkingface.model.audio_driven_talkingface.syncnet.syncnet import SyncNetModel
 
     settings = config_of_checkpoint(path, trust)
     if settings is None:

@@ -6,51 +6,16 @@ the trainer moves the batch, the quick start reads weights, the pipeline makes v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from talkingface.model.component import Component
+
 if TYPE_CHECKING:
     from talkingface.config.config import Config
-
-
-@dataclass(frozen=True)
-class FrozenNetwork:
-    """A pretrained helper that judges but is never trained (SyncNet, VGG...).
-
-    Attributes:
-        build: makes the untrained network; None with ``whole``.
-        weights: ``auto`` (official file in ``checkpoints/``, else the newest trained ``model``), a
-            path, or None for off.
-        files: official file names, looked for in ``checkpoints/``.
-        model: toolkit model whose trained runs may serve as well.
-        why: what it is for, shown when it is missing.
-        required: missing weights are an error, not a note.
-        also: further official files that belong to the same network.
-        generates: the pipeline needs it as well, not only the losses.
-        agree: keys that must have the values with which a trained ``model`` was trained.
-        optional: prefixes of names that official files may lack or hold in excess.
-        follows: helpers whose own helper of this name is the one that ``auto`` means: what was
-            trained together stays together.
-        whole: attach the model itself, which knows its units, in place of its main network; these
-            are the settings of ``model`` that official files belong to.
-    """
-
-    build: Callable[[], nn.Module] | None
-    weights: str | None
-    files: tuple[str, ...] = ()
-    model: str | None = None
-    why: str = ""
-    required: bool = False
-    also: tuple[str, ...] = ()
-    generates: bool = False
-    agree: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()
-    follows: tuple[str, ...] = ()
-    whole: Mapping[str, Any] | None = None
 
 
 class AbstractTalkingFace(nn.Module):
@@ -64,7 +29,8 @@ class AbstractTalkingFace(nn.Module):
         plateau: (loss name, low, high, advice): training warns once when the loss stays inside for
             long, e.g. a sync loss at ln 2.
         bgr: True when image channels are in OpenCV's order.
-        clip_outputs: what :meth:`measure_clip` gives: name -> ``direction`` and ``unit``.
+        batch_keys: keys that it reads from batches; the dataset's ``batch_spec`` must have them.
+        clip_outputs: what :meth:`evaluate_clip` gives: name -> ``direction`` and ``unit``.
     """
 
     phases: ClassVar[tuple[str, ...]] = ("main",)
@@ -72,21 +38,20 @@ class AbstractTalkingFace(nn.Module):
     optional_keys: ClassVar[tuple[str, ...]] = ()
     plateau: ClassVar[tuple[str, float, float, str] | None] = None
     bgr: ClassVar[bool] = False
+    batch_keys: ClassVar[tuple[str, ...]] = ()
     clip_outputs: ClassVar[dict[str, dict[str, str]]] = {}
 
     def __init__(self, cfg: Config) -> None:
         super().__init__()
         self.cfg = cfg
-        # Outside nn.Module's bookkeeping: neither in state_dict nor in any optimizer.
-        self.__dict__["frozen"] = {}
-        self.frozen_sources: dict[str, dict[str, str]] = {}
-        self.frozen_settings: dict[str, dict[str, Any]] = {}
-        self.frozen_trained_with: dict[str, dict[str, dict[str, str]]] = {}
-        # Of loaded weights: the helpers they were trained with; True: not trained by the toolkit.
-        self.trained_with: dict[str, dict[str, str]] = {}
-        self.foreign_weights = False
+        # Attached by the component store; not in state_dict, nor in any optimizer.
+        self.components: dict[str, Component] = {}
+        # Of loaded weights: sources of the components that they were trained with, and whether
+        # they are an official file.
+        self.lineage: dict[str, dict[str, str]] = {}
+        self.has_official_weights = False
         # Share of the run's steps that are done, for losses that grow; the trainer sets it.
-        self.share_done = 0.0
+        self.training_progress = 0.0
 
     # -- networks ---------------------------------------------------------------------------------
 
@@ -127,39 +92,29 @@ class AbstractTalkingFace(nn.Module):
         """What would make a state_dict fit that does not, if that can be told from its names."""
         return ""
 
-    # -- frozen helpers ---------------------------------------------------------------------------
+    # -- components -------------------------------------------------------------------------------
 
-    def frozen_networks(self) -> dict[str, FrozenNetwork]:
-        """Helpers that the losses use when their weights exist."""
-        return {}
+    def attach_component(self, name: str, component: Component) -> None:
+        """Take over a trained network that the config class declared."""
+        self.components[name] = component
 
-    def attach_frozen(
-        self,
-        name: str,
-        network: nn.Module,
-        source: dict[str, str] | None = None,
-        settings: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Hand over a loaded helper; it is put in eval mode and keeps no gradients.
+    def component(self, name: str) -> Any:
+        """The network of an attached component, None when there is none."""
+        return self.components[name].network if name in self.components else None
 
-        Args:
-            source: path and SHA-256 of its weights, kept in checkpoints.
-            settings: configuration of the run that trained it; None for official files.
-        """
-        self.frozen[name] = network.eval().requires_grad_(False)
-        self.frozen_settings[name] = dict(settings or {})
-        if source is not None:
-            self.frozen_sources[name] = source
+    def component_sources(self) -> dict[str, dict[str, str]]:
+        """Path and SHA-256 of the attached components, for checkpoints."""
+        return {name: part.source for name, part in self.components.items() if part.source}
 
     # -- training ---------------------------------------------------------------------------------
 
-    def learn_from(self, data: Any) -> None:
+    def fit_statistics(self, data: Any) -> None:
         """Take figures of the training split before a new run starts, e.g. the units of targets.
 
         What is kept belongs into :meth:`other_parameter`: a resumed run does not call this.
         """
 
-    def require_same(self, data: Any) -> None:
+    def check_resume_compatible(self, data: Any) -> None:
         """Check, when a run is resumed, that the training split still gives what was learnt.
 
         Raises:
@@ -180,12 +135,12 @@ class AbstractTalkingFace(nn.Module):
         """Losses of one batch: ``loss`` (weighted total) and its named parts, 0-dim tensors."""
         raise NotImplementedError(f"{type(self).__name__} defines no loss")
 
-    def measure_clip(self, clip: Any, donor: Any) -> dict[str, dict[str, float]]:
+    def evaluate_clip(self, clip: Any, mismatched: Any) -> dict[str, dict[str, float]]:
         """Measures of one whole test clip, for models that generate no video.
 
         Args:
             clip: of the dataset's ``whole_clips()``.
-            donor: another clip, whose sound serves as the wrong one.
+            mismatched: another clip, whose sound serves as the wrong one.
 
         Returns:
             Row (the model's name, ``shuffled audio``, ``mean motion``, ``real``) -> output ->
@@ -193,24 +148,24 @@ class AbstractTalkingFace(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} measures no clips")
 
-    def generate_motions(self, clip: Any, donor: Any) -> dict[str, dict[str, Any]]:
+    def generate_motions(self, clip: Any, mismatched: Any) -> dict[str, dict[str, Any]]:
         """Motions for a whole test clip, for models of motion that are judged as distributions.
 
         Args:
-            clip, donor: as in :meth:`measure_clip`.
+            clip, mismatched: as in :meth:`evaluate_clip`.
 
         Returns:
             Part of the motion (``face``, ``pose``...) -> row -> (N,T,C) float array in the units of
             the data, N samples of one sound. There is a row of the model's name and one called
             ``real``, with NaN where a frame does not count; a part without it is only kept in the
-            files. An empty result: the model has none, and :meth:`measure_clip` is asked instead.
+            files. An empty result: the model has none, and :meth:`evaluate_clip` is asked instead.
         """
         return {}
 
-    def measure_motions(
+    def evaluate_motions(
         self, clip: Any, motions: Mapping[str, Mapping[str, Any]]
     ) -> dict[str, dict[str, float]]:
-        """As :meth:`measure_clip`, of what :meth:`generate_motions` gave."""
+        """As :meth:`evaluate_clip`, of what :meth:`generate_motions` gave."""
         return {row: {} for rows in motions.values() for row in rows}
 
     def check_test_data(self, data: Any) -> None:
@@ -220,7 +175,7 @@ class AbstractTalkingFace(nn.Module):
             TalkingFaceError: numbers would look valid and say nothing.
         """
 
-    def test_facts(self) -> dict[str, str]:
+    def result_notes(self) -> dict[str, str]:
         """What a reader of test results must know, e.g. that real key poses were followed."""
         return {}
 

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -53,6 +53,11 @@ class Pipeline(ABC):
         device: where networks run.
     """
 
+    # Keys of the configuration that it reads, beside those that every run has; those of base
+    # classes count as well.
+    needs_config: tuple[str, ...] = ("fps", "infer.crf")
+    # Attributes that the main network must have.
+    needs_network: tuple[str, ...] = ()
     # Names of replacements for the model that serve as baselines in the evaluation.
     baselines: tuple[str, ...] = ()
     # Whether a source may also be the name of a prepared person.
@@ -164,13 +169,3 @@ class Pipeline(ABC):
                     bar.update()
             written = w.frames_written
         return Rendered(output, written, written / self.cfg.fps, time.monotonic() - started)
-
-    def generate_batch(self, clips: Iterable[Clip], folder: Path) -> dict[str, list[str]]:
-        """Self-driven videos of clips; the ancestor's name and result (``generated_video``,
-        ``real_video``, lists of equal length)."""
-        result: dict[str, list[str]] = {"generated_video": [], "real_video": []}
-        for clip in clips:
-            done = self.render(clip.path, clip.audio, folder / f"{clip.id}.mp4")
-            result["generated_video"].append(str(done.path))
-            result["real_video"].append(str(clip.path))
-        return result

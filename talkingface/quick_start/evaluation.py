@@ -28,6 +28,7 @@ from talkingface.evaluator.report import (
     write_metrics,
 )
 from talkingface.pipeline.base import SAMPLE_RATE, Pipeline, Rendered
+from talkingface.pipeline.build import build_pipeline, build_process
 from talkingface.quick_start.motions import PooledMotions
 from talkingface.quick_start.previews import write_preview
 from talkingface.quick_start.run_dir import RunDir
@@ -67,7 +68,7 @@ def usable_clips(cfg: Config, split: str) -> list[Clip]:
     """Clips of a split that the preparation found usable; all when it was not run."""
     clips = split_clips(cfg, split)
     if cfg.model_entry.target("dataprocess"):
-        process = cfg.registry.resolve(cfg.model_entry, "dataprocess")(cfg)
+        process = build_process(cfg)
         prepared = [clip.id for clip in clips if process.read_marker(clip.id)]
         _, bad = process.select(prepared, any_settings=True)
         if bad:
@@ -91,12 +92,12 @@ def shuffled_waves(clips: list[Clip]) -> dict[str, Callable[[], np.ndarray]]:
         own = load_audio(clips[index].audio, SAMPLE_RATE)
         if len(clips) == 1:
             return np.roll(own, len(own) // 2)
-        return np.resize(load_audio(donor(clips, index).audio, SAMPLE_RATE), len(own))
+        return np.resize(load_audio(mismatched_clip(clips, index).audio, SAMPLE_RATE), len(own))
 
     return {clip.id: (lambda i=index: other(i)) for index, clip in enumerate(clips)}
 
 
-def donor(clips: list[Clip], index: int) -> Clip:
+def mismatched_clip(clips: list[Clip], index: int) -> Clip:
     """Whose sound a clip gets: from half the list away, since neighbours of a corpus often are the
     same sentence in another mood or take."""
     return clips[(index + max(1, len(clips) // 2)) % len(clips)]
@@ -345,7 +346,6 @@ def _score(
 
 def make_scorer(cfg: Config, metric: str, outputs: dict[str, Any], scratch: Path) -> Any:
     """Scores the model on the first validation clips, for a ``valid_metric`` such as PSNR_mouth."""
-    from talkingface.quick_start.helpers import build_pipeline
     from talkingface.trainer.trainer import Scorer
 
     clips = usable_clips(cfg, "val")[: cfg.eval_clips or 4]
@@ -403,10 +403,10 @@ def evaluate_motion(
         other = clips[(number + max(1, len(clips) // 2)) % len(clips)]
         motions = model.generate_motions(clip, other)
         if motions:
-            measured = model.measure_motions(clip, motions)
+            measured = model.evaluate_motions(clip, motions)
             pooled.add(clip, motions)
         else:
-            measured = model.measure_clip(clip, other)
+            measured = model.evaluate_clip(clip, other)
         for title, values in measured.items():
             row = rows.setdefault(title, RowResult(title))
             row.values[clip.id], row.notes[clip.id] = values, []
@@ -434,7 +434,7 @@ def evaluate_motion(
         "clips": [clip.id for clip in clips],
         "losses": losses,
         "not_applicable": pooled.not_applicable,
-        **model.test_facts(),
+        **model.result_notes(),
     }
     write_metrics(run.results, list(rows.values()), table, outputs, {**header, **facts})
     append_leaderboard(resolve(cfg.results_dir) / "leaderboard.csv", header, table)
@@ -448,9 +448,9 @@ def evaluate_motion(
         log.info("  %s: %s", key, spec["unit"])
     for name, reason in pooled.not_applicable.items():
         log.info("  %s: not applicable: %s", name, reason)
-    for key, value in model.test_facts().items():
+    for key, value in model.result_notes().items():
         log.info("  %s: %s", key, value)
-    pooled.write(run.results, clips, model.test_facts())
+    pooled.write(run.results, clips, model.result_notes())
     return {**losses, **{key: item["mean"] for key, item in table[cfg.model].items()}}
 
 

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from talkingface.config.loader import load_yaml
-from talkingface.config.suggest import did_you_mean
 from talkingface.errors import ConfigError, EnvironmentProblem, WeightsError
 from talkingface.utils.logs import progress, setup_logging
 from talkingface.utils.paths import SHIPPED, atomic, resolve, shown
+from talkingface.utils.suggest import did_you_mean
+from talkingface.utils.yaml_files import load_yaml
 
 log = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from talkingface.components.runs import newest_checkpoint
 from talkingface.config.config import Config, load_config
 from talkingface.data.clips import VIDEO_SUFFIXES
 from talkingface.errors import ConfigError, DataError, TalkingFaceError
-from talkingface.quick_start.run_dir import newest_checkpoint
 from talkingface.registry import get_registry
 from talkingface.utils.logs import setup_logging
 from talkingface.utils.paths import project_root, resolve, shown
@@ -46,7 +46,8 @@ def infer_command(
     cfg, checkpoint = configure(options, config, config_files)
     setup_logging(cfg.log_level)
 
-    from talkingface.quick_start.helpers import build_model, build_pipeline, load_model_weights
+    from talkingface.components.models import build_model, load_model_weights
+    from talkingface.pipeline.build import build_pipeline
     from talkingface.trainer.runtime import choose_device
     from talkingface.utils.seeding import seed_everything
 
@@ -188,7 +189,7 @@ def configure(
         ), None
     checkpoint = find_checkpoint(given, saved, name, dataset)
 
-    from talkingface.quick_start.helpers import config_of_checkpoint
+    from talkingface.components.models import config_of_checkpoint
 
     stored = config_of_checkpoint(checkpoint, config.get("trust_checkpoint"))
     if stored is not None:

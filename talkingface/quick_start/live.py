@@ -38,7 +38,8 @@ def live_command(
     Frames are made as the sound comes and written to a video. For each the delay is measured from
     the time at which it is due on the clock of the sound to the time at which it is there.
     """
-    from talkingface.quick_start.helpers import build_model, build_pipeline, load_model_weights
+    from talkingface.components.models import build_model, load_model_weights
+    from talkingface.pipeline.build import build_pipeline
     from talkingface.quick_start.infer import configure
     from talkingface.trainer.runtime import choose_device
     from talkingface.utils.seeding import seed_everything
@@ -87,12 +88,16 @@ def live_command(
 
 def paced(wave: np.ndarray, seconds: float) -> Iterator[np.ndarray]:
     """A sound in chunks, each given when a microphone would have it."""
-    from talkingface.pipeline.lsp_motion import in_chunks
-
     begun = time.monotonic()
     for number, chunk in enumerate(in_chunks(wave, round(seconds * SAMPLE_RATE)), 1):
         time.sleep(max(0.0, begun + number * seconds - time.monotonic()))
         yield chunk
+
+
+def in_chunks(wave: np.ndarray, samples: int) -> Iterator[np.ndarray]:
+    """A sound in pieces of so many samples; the last may be shorter."""
+    for start in range(0, len(wave), samples):
+        yield wave[start : start + samples]
 
 
 def microphone(seconds: float, stop: StopRequest) -> Iterator[np.ndarray]:

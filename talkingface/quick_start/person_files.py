@@ -11,13 +11,13 @@ from typing import Any
 
 from talkingface.data.clips import write_filelist
 from talkingface.data.dataprocess.base import IMPORTED
-from talkingface.data.dataprocess.headgan_process import HeadGANProcess, PersonMasks
-from talkingface.data.dataprocess.lsp_process import LSPProcess
-from talkingface.data.dataprocess.moda_process import MODAProcess
-from talkingface.data.headgan import convert as headgan
-from talkingface.data.lsp import files
-from talkingface.data.lsp.convert import convert_person
-from talkingface.data.moda.convert import convert_clip, is_original, original_clips
+from talkingface.data.dataprocess.headgan import convert as headgan
+from talkingface.data.dataprocess.headgan.headgan_process import HeadGANProcess, PersonMasks
+from talkingface.data.dataprocess.lsp import files
+from talkingface.data.dataprocess.lsp.convert import convert_person
+from talkingface.data.dataprocess.lsp.lsp_process import LSPProcess
+from talkingface.data.dataprocess.moda.convert import convert_clip, is_original, original_clips
+from talkingface.data.dataprocess.moda.moda_process import MODAProcess
 from talkingface.errors import ConfigError, DataError, StageError
 from talkingface.quick_start.prepare import relative_root
 from talkingface.registry import refresh
@@ -65,7 +65,7 @@ def verify_command(options: Mapping[str, str], config: Mapping[str, Any]) -> int
 
 
 def convert_command(options: Mapping[str, str], config: Mapping[str, Any]) -> int:
-    """Convert a person's folder; see :func:`~talkingface.data.lsp.convert.convert_person`."""
+    """Convert a person's folder; see :func:`.convert_person`."""
     setup_logging(str(config.get("log_level", "info")))
     source = _folder(options, "convert")
     name = config.get("dataset")

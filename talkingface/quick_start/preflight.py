@@ -9,6 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from talkingface.components.runs import named_weights
 from talkingface.data.clips import SPLITS, discover_clips, no_clips_message
 from talkingface.errors import (
     ConfigError,
@@ -17,7 +18,6 @@ from talkingface.errors import (
     StageError,
     TalkingFaceError,
 )
-from talkingface.quick_start.run_dir import named_weights
 from talkingface.utils.env import BUILT_FOR_TORCH, require
 from talkingface.utils.paths import resolve
 
@@ -45,6 +45,8 @@ def check(cfg: Config, stages: Collection[str]) -> None:
     """
     problems: list[TalkingFaceError] = []
     problems += _packages(cfg, stages)
+    if not problems:
+        problems += _classes(cfg)
     problems += _folders(cfg, stages)
     problems += _data(cfg, stages)
     problems += _weights(cfg, stages)
@@ -79,6 +81,59 @@ def _packages(cfg: Config, stages: Collection[str]) -> list[TalkingFaceError]:
                     require(package, why=entry.name)
             except EnvironmentProblem as problem:
                 found.append(problem)
+    return found
+
+
+def _classes(cfg: Config) -> list[TalkingFaceError]:
+    """What the classes of a model need from its configuration, network and batches."""
+    entry, found = cfg.model_entry, []
+    for role in ("dataprocess", "dataset", "test_dataset", "pipeline"):
+        if not entry.target(role):
+            continue
+        kind = cfg.registry.resolve(entry, role)
+        keys = {key for base in kind.__mro__ for key in vars(base).get("needs_config", ())}
+        missing = sorted(key for key in keys if key not in cfg)
+        if missing:
+            models = (cfg.registry.entry("model", n) for n in cfg.registry.names("model"))
+            configs = {
+                other.target("config")
+                for other in models
+                if other.target(role) == entry.target(role) and other.target("config")
+            }
+            remedy = f"config: {' or '.join(sorted(configs))}" if configs else "a config class"
+            found.append(
+                ConfigError(
+                    f"{kind.__name__} needs the keys {', '.join(missing)}, which {cfg.model} does "
+                    f"not have. Add {remedy} to the classes in {entry.path}, or set the keys there."
+                )
+            )
+    if found or not entry.target("model"):
+        return found
+    model_cls = cfg.registry.resolve(entry, "model")
+    if entry.target("dataset"):
+        dataset_cls = cfg.registry.resolve(entry, "dataset")
+        absent = [key for key in model_cls.batch_keys if key not in dataset_cls.batch_spec]
+        if absent:
+            found.append(
+                ConfigError(
+                    f"{model_cls.__name__} reads {', '.join(absent)} from batches; those of "
+                    f"{dataset_cls.__name__} hold {', '.join(dataset_cls.batch_spec)}."
+                )
+            )
+    own = not model_cls.__module__.startswith("talkingface.")  # the toolkit's are tested
+    if own and entry.target("pipeline"):
+        from talkingface.components.models import build_model
+
+        pipeline_cls = cfg.registry.resolve(entry, "pipeline")
+        network = build_model(cfg).network if pipeline_cls.needs_network else None
+        lacking = [name for name in pipeline_cls.needs_network if not hasattr(network, name)]
+        if lacking:
+            found.append(
+                ConfigError(
+                    f"{pipeline_cls.__name__} calls {', '.join(lacking)} of the network, which "
+                    f"{type(network).__name__} does not have (docs/extending.md)."
+                )
+            )
     return found
 
 
@@ -123,9 +178,11 @@ def _data(cfg: Config, stages: Collection[str]) -> list[TalkingFaceError]:
     lists = {split: cfg.filelist(split) for split in SPLITS}
     if "preprocess" in stages:
         if cfg.model_entry.target("dataprocess"):
-            process = cfg.registry.resolve(cfg.model_entry, "dataprocess")(cfg)
+            from talkingface.pipeline.build import build_process
+
+            process = build_process(cfg)
             if not process.raw_clips():
-                found.append(StageError(process.explain_nothing()))
+                found.append(StageError(process.no_clips_message()))
         elif not discover_clips(cfg.data_dir, cfg.clips, quiet=True):
             found.append(StageError(no_clips_message(cfg)))
     else:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from talkingface.config.config import load_config
-from talkingface.config.suggest import did_you_mean
 from talkingface.data.clips import VIDEO_SUFFIXES, Clip, make_clip, split_names, write_filelist
 from talkingface.data.face.scan import content_hash
 from talkingface.data.media.audio import load_audio
@@ -27,6 +26,7 @@ from talkingface.errors import ConfigError, DataError, StageError, TalkingFaceEr
 from talkingface.registry import get_registry, refresh
 from talkingface.utils.logs import progress, setup_logging
 from talkingface.utils.paths import program, project_root, shown, write_json, write_text
+from talkingface.utils.suggest import did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,9 @@ def prepare_videos(options: Mapping[str, str], config: Mapping[str, Any]) -> int
     for path, reason in problems.items():
         log.warning("left out: %s: %s", path.name, reason)
     cfg = load_config(model, str(name), cli=config)
-    process = cfg.registry.resolve(cfg.model_entry, "dataprocess")(cfg)
+    from talkingface.pipeline.build import build_process
+
+    process = build_process(cfg)
     log.info("data: %s", process.run(show_progress=cfg.show_progress).describe())
     log.info("train it:  %s --model=%s --dataset=%s", program(), cfg.model, name)
     return 0

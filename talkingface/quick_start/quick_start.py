@@ -13,18 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from talkingface.components.store import ComponentStore
 from talkingface.config.config import Config, load_config
 from talkingface.config.merge import flatten
 from talkingface.errors import ConfigError, StageError
+from talkingface.pipeline.build import build_dataset, build_process
 from talkingface.quick_start import preflight
-from talkingface.quick_start.earlier import require_same_stages, train_earlier_stages
-from talkingface.quick_start.run_dir import (
-    RunDir,
-    find_runs,
-    new_run,
-    open_run,
-    run_of_checkpoint,
-)
+from talkingface.quick_start.prerequisites import require_same_components, train_prerequisites
+from talkingface.quick_start.run_dir import RunDir, find_runs, new_run, open_run, run_of_checkpoint
 from talkingface.trainer.loggers import RunLogger
 from talkingface.utils.env import check_torchvision
 from talkingface.utils.logs import close_handlers, setup_logging
@@ -103,10 +99,10 @@ def _run(
         for note in cfg.notes:
             log.warning("%s", note)
         preflight.check(cfg, stages)
-        train_earlier_stages(cfg, stages, command)
+        train_prerequisites(cfg, stages, command)
     runs = bool({"train", "evaluate"} & set(stages))
     if first and "train" in stages and (going_on := resume_from(cfg)):
-        require_same_stages(cfg, going_on)
+        require_same_components(cfg, going_on)
     if first and "preprocess" in stages:
         preprocess(cfg)
     if not runs:
@@ -162,8 +158,7 @@ def preprocess(cfg: Config) -> None:
         source = cfg.registry.resolve(cfg.dataset_entry, "source")
         source.from_config(cfg).ensure(show_progress=_bars(cfg))
     if cfg.model_entry.target("dataprocess"):
-        process = cfg.registry.resolve(cfg.model_entry, "dataprocess")(cfg)
-        report = process.run(show_progress=cfg.show_progress)
+        report = build_process(cfg).run(show_progress=cfg.show_progress)
         log.info("data: %s", report.describe())
 
 
@@ -244,17 +239,16 @@ def _describe(cfg: Config, run: RunDir, command: Sequence[str], device: Any) -> 
 
 def train(cfg: Config, runtime: Runtime, run: RunDir, resume_from: Path | None) -> float | None:
     """Train and export the best weights; returns the best validation score."""
+    from talkingface.components.models import build_model
     from talkingface.data.dataset.base import build_loader
-    from talkingface.quick_start.helpers import attach_frozen, build_model
-    from talkingface.trainer.checkpoint import load_checkpoint
+    from talkingface.model.weights import load_checkpoint
     from talkingface.trainer.trainer import Trainer
 
     if not cfg.model_entry.target("dataset"):
         _assemble(cfg, run)
         return None
-    dataset_cls = cfg.registry.resolve(cfg.model_entry, "dataset")
-    train_set = dataset_cls(cfg, "train")
-    valid_set = _optional_split(cfg, dataset_cls, "val")
+    train_set = build_dataset(cfg, "train")
+    valid_set = _optional_split(cfg, "val")
     if runtime.is_zero:
         for name, data in (("train", train_set), ("val", valid_set)):
             if data is not None:
@@ -264,16 +258,16 @@ def train(cfg: Config, runtime: Runtime, run: RunDir, resume_from: Path | None) 
     options = {"rank": runtime.rank, "world": runtime.world_size, "pin": pin}
     train_loader = build_loader(train_set, cfg, train=True, **options)
     valid_loader = build_loader(valid_set, cfg, train=False, **options) if valid_set else None
-    _check_batch(dataset_cls, train_set)
+    _check_batch(train_set)
 
     model = build_model(cfg)
     resumed = load_checkpoint(resume_from) if resume_from is not None else None
-    attach_frozen(cfg, model, resumed)
+    ComponentStore(cfg).attach_for_training(model, resumed)
     if resumed is None:
-        model.learn_from(train_set)
+        model.fit_statistics(train_set)
     else:
         model.load_other_parameter(resumed["other_parameter"])
-        model.require_same(train_set)
+        model.check_resume_compatible(train_set)
     if runtime.is_zero:
         counts = ", ".join(f"{name} {n:,}" for name, n in model.count_parameters().items())
         log.info("parameters: %s", counts)
@@ -318,12 +312,12 @@ def train(cfg: Config, runtime: Runtime, run: RunDir, resume_from: Path | None) 
 
 def _assemble(cfg: Config, run: RunDir) -> None:
     """The checkpoint of a model that only joins trained ones: which files it consists of."""
-    from talkingface.quick_start.helpers import attach_frozen, build_model
+    from talkingface.components.models import build_model
     from talkingface.trainer.checkpoint import save_checkpoint
     from talkingface.trainer.runtime import launched_rank
 
     model = build_model(cfg)
-    attach_frozen(cfg, model)
+    ComponentStore(cfg).attach_for_training(model)
     if launched_rank() == 0:
         state = {
             "model_name": cfg.model,
@@ -334,13 +328,13 @@ def _assemble(cfg: Config, run: RunDir) -> None:
             "state_dict": {},
             "ema_state_dict": None,
             "other_parameter": model.other_parameter(),
-            "frozen_weights": dict(model.frozen_sources),
+            "frozen_weights": model.component_sources(),
         }
         save_checkpoint(run.best, state)
-        log.info("%s: joined from %d parts", cfg.model, len(model.frozen_sources))
+        log.info("%s: joined from %d parts", cfg.model, len(model.components))
 
 
-def _optional_split(cfg: Config, dataset_cls: type, split: str) -> Any:
+def _optional_split(cfg: Config, split: str) -> Any:
     """A validation split may be empty: training then goes on without, and says so."""
     from talkingface.data.clips import read_filelist
 
@@ -348,15 +342,15 @@ def _optional_split(cfg: Config, dataset_cls: type, split: str) -> Any:
         log.warning("no validation: the %s split is empty or eval_step is 0", split)
         return None
     try:
-        return dataset_cls(cfg, split)
+        return build_dataset(cfg, split)
     except StageError as error:
         log.warning("no validation: %s", error)
         return None
 
 
-def _check_batch(dataset_cls: type, data: Any) -> None:
+def _check_batch(data: Any) -> None:
     """An item must have the keys that the dataset class promises."""
-    item = data[0]
+    item, dataset_cls = data[0], type(data)
     missing = [key for key in getattr(dataset_cls, "batch_spec", {}) if key not in item]
     if missing:
         raise ConfigError(f"{dataset_cls.__name__}: items lack {missing}, named in its batch_spec")
@@ -366,9 +360,9 @@ def _scorer(cfg: Config, run: RunDir) -> Any:
     name = cfg.valid_metric
     if name == "loss" or name.startswith("loss/"):
         return None
-    from talkingface.config.suggest import did_you_mean
     from talkingface.evaluator.evaluator import Evaluator
     from talkingface.quick_start.evaluation import make_scorer
+    from talkingface.utils.suggest import did_you_mean
 
     outputs = Evaluator(cfg).outputs
     if name not in outputs:
@@ -390,7 +384,7 @@ def _wandb(cfg: Config, run: RunDir) -> Any:
 
 def _export(cfg: Config, run: RunDir, model: Any, outcome: Any) -> None:
     """Weights of the best checkpoint under the official names, for use outside."""
-    from talkingface.quick_start.helpers import load_model_weights
+    from talkingface.components.models import load_model_weights
     from talkingface.trainer.checkpoint import export_weights, plain_values
 
     load_model_weights(model, run.best)
@@ -416,17 +410,12 @@ def _export(cfg: Config, run: RunDir, model: Any, outcome: Any) -> None:
 
 def evaluate(cfg: Config, runtime: Runtime, run: RunDir, checkpoint: Path) -> dict[str, float]:
     """Score a checkpoint on the test split."""
+    from talkingface.components.models import build_model, load_model_weights
+    from talkingface.pipeline.build import build_pipeline
     from talkingface.quick_start.evaluation import (
         evaluate_losses,
         evaluate_motion,
         evaluate_videos,
-    )
-    from talkingface.quick_start.helpers import (
-        as_trained,
-        attach_generators,
-        build_model,
-        build_pipeline,
-        load_model_weights,
     )
     from talkingface.utils.seeding import seed_everything
 
@@ -443,11 +432,12 @@ def evaluate(cfg: Config, runtime: Runtime, run: RunDir, checkpoint: Path) -> di
     from talkingface.data.dataset.base import build_loader
     from talkingface.trainer.trainer import Trainer
 
-    attach_generators(cfg, model)
-    for part in (model, *model.frozen.values()):
-        part.to(runtime.device)
+    store = ComponentStore(cfg)
+    store.attach_for_inference(model)
+    for network in (model, *(part.network for part in model.components.values())):
+        network.to(runtime.device)
     role = "test_dataset" if joined else "dataset"
-    data = cfg.registry.resolve(cfg.model_entry, role)(as_trained(cfg, model), "test")
+    data = build_dataset(store.as_trained(model), "test", role)
     model.check_test_data(data)
     if joined:
         return evaluate_motion(cfg, model, data, run, {})
@@ -484,12 +474,12 @@ def _finish(cfg: Config, run: RunDir, result: RunResult) -> None:
 
 def _earlier_stages(cfg: Config, scratch: Path) -> dict[str, Any]:
     """Settings of a dry run for what a model stands on: the trained ones, else scratch data too."""
-    from talkingface.quick_start.helpers import build_model, find_weights
 
     result = {}
-    for name, helper in build_model(cfg).frozen_networks().items():
-        if helper.required and helper.weights == "auto":
-            found = find_weights(cfg, helper)
+    store = ComponentStore(cfg)
+    for name, spec in store.specs.items():
+        if spec.required and spec.weights == "auto":
+            found = store.find(name)
             if found is None:  # what a base of one step prepares must not stay
                 return {"preprocessed_root": str(scratch / "preprocessed_data")}
             result[f"weights.{name}"] = str(found)

@@ -16,16 +16,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from talkingface.components.runs import named_weights
+from talkingface.components.store import ComponentStore
 from talkingface.config.config import Config, load_config
-from talkingface.config.suggest import did_you_mean
 from talkingface.errors import ConfigError
-from talkingface.model.weights import sha256_of
+from talkingface.model.weights import load_checkpoint
 from talkingface.quick_start import quick_start
-from talkingface.quick_start.earlier import changed_stage
-from talkingface.quick_start.run_dir import named_weights
 from talkingface.registry import Entry, get_registry
+from talkingface.utils.hashes import sha256_of
 from talkingface.utils.logs import setup_logging
 from talkingface.utils.paths import resolve, shown, write_json
+from talkingface.utils.suggest import did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +125,8 @@ def run_recipe(
         else:
             log.info("\n== %s", title)
             going_on = quick_start.resume_from(cfg)
-            if going_on and (reason := changed_stage(cfg, going_on)):
+            reason = going_on and ComponentStore(cfg).change_since(load_checkpoint(going_on))
+            if reason:
                 log.info("a new run, since the earlier one cannot go on: %s", reason)
                 own[stage.name]["resume"] = False
                 cfg = configure(stage, common, own, outputs, config_files)

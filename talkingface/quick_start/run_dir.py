@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from talkingface.components.runs import saved_folder
 from talkingface.utils.paths import explain_os_errors, resolve, write_text
 
 if TYPE_CHECKING:
@@ -35,14 +36,6 @@ class RunDir:
     @property
     def last(self) -> Path:
         return self.checkpoints / "last.ckpt"
-
-
-def saved_folder(cfg: Config) -> Path:
-    """Where runs are saved."""
-    folder = resolve(cfg.checkpoint_dir)
-    if cfg.checkpoint_sub_dir:  # the ancestor wrote it with a leading slash
-        folder = folder / cfg.checkpoint_sub_dir.lstrip("/\\")
-    return folder
 
 
 def _layout(cfg: Config, run_id: str) -> RunDir:
@@ -101,29 +94,3 @@ def run_of_checkpoint(cfg: Config, path: Path) -> RunDir | None:
         return None
     run = _layout(cfg, path.parent.parent.name)
     return run if run.root.resolve() == path.parent.parent.resolve() else None
-
-
-def named_weights(cfg: Config, text: str) -> Path:
-    """The file that a weights key names: a path (see ``Config.weights_path``) or a run id.
-
-    The file need not exist.
-    """
-    path = cfg.weights_path(text)
-    runs = sorted(saved_folder(cfg).glob(f"*/*/{text}/checkpoints/best.ckpt"))
-    return path if path.is_file() or not runs else runs[0]
-
-
-def newest_checkpoint(
-    saved: Path, model: str, dataset: str | None = None, *, finished: bool = False
-) -> Path | None:
-    """Best checkpoint of the newest run of a model, over all datasets or one.
-
-    Args:
-        finished: only of runs that reached their end.
-    """
-    candidates = [
-        path
-        for path in (saved / model).glob(f"{dataset or '*'}/*/checkpoints/best.ckpt")
-        if path.is_file() and (not finished or (path.parents[1] / "summary.json").is_file())
-    ]
-    return max(candidates, key=lambda path: path.stat().st_mtime, default=None)

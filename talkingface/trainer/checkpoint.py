@@ -10,9 +10,7 @@ from typing import Any
 
 import torch
 
-from talkingface.errors import WeightsError
-from talkingface.model.abstract_talkingface import AbstractTalkingFace
-from talkingface.model.weights import CHECKPOINT_FORMAT, load_strict, read_weights
+from talkingface.model.weights import CHECKPOINT_FORMAT
 from talkingface.utils.paths import atomic, write_json
 
 log = logging.getLogger(__name__)
@@ -36,21 +34,6 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
             raise
 
 
-def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of ours.
-
-    Raises:
-        WeightsError: missing, damaged, or a file of another kind.
-    """
-    state = read_weights(path)
-    if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
-        raise WeightsError(
-            f"{path} is no checkpoint of this toolkit ({CHECKPOINT_FORMAT}). Official weights "
-            "can be loaded with talkingface.load_weights, not resumed."
-        )
-    return state
-
-
 def export_weights(folder: Path, state: dict[str, torch.Tensor], info: dict[str, Any]) -> Path:
     """Write ``weights.safetensors`` and ``weights.json`` (what, how good, trained on what)."""
     from safetensors.torch import save
@@ -61,20 +44,6 @@ def export_weights(folder: Path, state: dict[str, torch.Tensor], info: dict[str,
         temporary.write_bytes(data)
     write_json(folder / "weights.json", info)
     return path
-
-
-def restore_networks(model: AbstractTalkingFace, state: Mapping[str, Any], averaged: bool) -> None:
-    """Load a checkpoint's networks into an unwrapped model, strictly.
-
-    Args:
-        averaged: take the EMA weights of the main network when the file has them.
-    """
-    for name, network in model.networks().items():
-        prefix = name + "."
-        own = {k[len(prefix) :]: v for k, v in state["state_dict"].items() if k.startswith(prefix)}
-        if averaged and (state.get("ema_state_dict") or {}).get(name):
-            own = state["ema_state_dict"][name]
-        load_strict(network, own, source="the checkpoint", network=name)
 
 
 def plain_values(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from torch.utils.data import DataLoader
 
 from talkingface.errors import ConfigError, Interrupted, StageError, WeightsError
 from talkingface.model.abstract_talkingface import AbstractTalkingFace
-from talkingface.trainer.checkpoint import load_checkpoint, restore_networks, save_checkpoint
+from talkingface.model.weights import load_checkpoint, restore_networks
+from talkingface.trainer.checkpoint import save_checkpoint
 from talkingface.trainer.loggers import RunLogger
 from talkingface.trainer.meter import LossMeter, PlateauWatch
 from talkingface.trainer.optim import AveragedWeights, Schedule, build_optimizer
@@ -176,8 +177,8 @@ class Trainer:
             wrapped, optimizer = self.runtime.setup(network, optimizer)
             setattr(self.model, name, wrapped)
             self.optimizers[name] = optimizer
-        for helper in self.model.frozen.values():
-            helper.to(self.runtime.device)
+        for component in self.model.components.values():
+            component.network.to(self.runtime.device)
         if self.cfg.optim.ema_decay > 0:
             self.average = AveragedWeights(self._bare(main), self.cfg.optim.ema_decay)
         self.total_steps = max(total_steps, 1)
@@ -353,7 +354,7 @@ class Trainer:
             return False
         batch = self.runtime.to_device(batch)
         self.schedule.apply(self.optimizers, self.base_rates, p.global_step, p.epoch)
-        self.model.share_done = p.global_step / self.total_steps
+        self.model.training_progress = p.global_step / self.total_steps
         everything = [getattr(self.model, name) for name in self.optimizers]
         with self.runtime.no_sync(everything, not boundary):
             shared = self.model.forward_train(batch)
@@ -621,7 +622,7 @@ class Trainer:
             "schedule": self.schedule.state_dict(),
             "scaler": self.runtime.scaler_state(),
             "other_parameter": self.model.other_parameter(),
-            "frozen_weights": dict(self.model.frozen_sources),
+            "frozen_weights": self.model.component_sources(),
             "rng": rng,
             "versions": versions(),
         }

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from talkingface.model.audio_driven_talkingface.a2p_guide_networks import (
+from talkingface.model.audio_driven_talkingface.a2p.a2p_guide_networks import (
     GuideTransformer,
     TemporalVertexCodec,
 )
-from talkingface.model.audio_driven_talkingface.a2p_networks import FiLMTransformer
-from talkingface.model.audio_driven_talkingface.a2plip_networks import LipRegressor
+from talkingface.model.audio_driven_talkingface.a2p.a2p_networks import FiLMTransformer
+from talkingface.model.audio_driven_talkingface.a2p.a2plip_networks import LipRegressor
 from talkingface.model.diffusion import Diffusion, guided
 
 VQ = {"frontend": "vqwav2vec", "legacy_positions": True}
@@ -175,7 +175,7 @@ def test_files_in_their_places_give_motion(reference, tmp_path):
     from conftest import run_command
 
     from talkingface.config.config import load_config
-    from talkingface.data.a2p.files import SceneFiles, learn_stats
+    from talkingface.data.dataprocess.a2p.files import SceneFiles, learn_stats
 
     parts = tmp_path / "checkpoints/A2P"
     parts.mkdir(parents=True)

@@ -66,7 +66,7 @@ def spread(points: np.ndarray, vertices) -> float:
     return float(points[:, list(vertices)].std(axis=0).mean())
 
 
-# -- pose (MODA spec 5.1) --------------------------------------------------------------------------
+# -- pose (official code) --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("pixels", "limit"), [(0.5, 0.07), (1.0, 0.12), (2.0, 0.23)])
@@ -114,7 +114,7 @@ def test_the_template_fits_a_real_head(landmarks):
     assert residual < 0.025 * eyes
 
 
-# -- canonical space (MODA spec 5.2) ---------------------------------------------------------------
+# -- canonical space (official code) ---------------------------------------------------------------
 
 
 def test_the_canonical_space_takes_the_motion_of_the_head_out(landmarks):
@@ -147,7 +147,7 @@ def test_the_default_canonical_face_has_nearly_the_official_size_and_place(landm
     np.testing.assert_allclose(anchor, [256, 232, 128], atol=5)
 
 
-# -- lifting (LSP spec 14.4) -----------------------------------------------------------------------
+# -- lifting (ours) -----------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,7 @@ def test_smoothing_the_lifted_pose_leaves_the_lips_alone(lifted):
     assert np.ptp(opening[1]) > 0.95 * np.ptp(opening[0])
 
 
-# -- PNCC (HeadGAN spec 9.2, 9.3, 9.5) -------------------------------------------------------------
+# -- PNCC (ours) -------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from talkingface.data.headgan.lowlevel import lowlevel_features
+from talkingface.data.dataprocess.headgan.lowlevel import lowlevel_features
 from talkingface.model.fuse import optimize_for_inference
-from talkingface.model.image_driven_talkingface import headgan_networks as nets
+from talkingface.model.image_driven_talkingface.headgan.headgan import headgan_networks as nets
 from talkingface.model.layers.warp import warp
 
 _NETWORKS = {

@@ -12,12 +12,12 @@ from functools import partial
 import pytest
 import torch
 
-from talkingface.model.audio_driven_talkingface.hyperlips_networks import (
+from talkingface.model.audio_driven_talkingface.hyperlips.hyperlips_networks import (
     HyperCtrolDiscriminator,
     HyperLipsBaseNet,
     SyncNetColor,
 )
-from talkingface.model.audio_driven_talkingface.hyperlipshr_networks import (
+from talkingface.model.audio_driven_talkingface.hyperlips.hyperlipshr_networks import (
     HRDecoder,
     HRDecoderDiscQual,
 )

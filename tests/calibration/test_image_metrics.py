@@ -645,7 +645,7 @@ SMALL, WORSE = ASTRONAUT[100:196, 150:260], noisy(25)[100:196, 150:260]
 
 
 def test_lpips_equals_its_definition(lpips_files):
-    from talkingface.model.weights import read_weights
+    from talkingface.utils.weights import read_weights
 
     heads = read_weights(lpips_files["heads"])
     network = perceptual.load_lpips(lpips_files["net"], read_weights(lpips_files["weights"]), heads)
@@ -701,7 +701,7 @@ def test_lpips_files_are_found_in_the_checkpoints_folder(root, lpips_files):
 
 
 def test_a_backbone_or_heads_of_another_network_are_refused(shared, lpips_files):
-    from talkingface.model.weights import read_weights
+    from talkingface.utils.weights import read_weights
 
     other = "vgg" if lpips_files["net"] == "alex" else "alex"
     backbone, heads = (read_weights(lpips_files[key]) for key in ("weights", "heads"))

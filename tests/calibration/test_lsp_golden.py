@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from talkingface.data.lsp import motion
-from talkingface.data.lsp.drawing import draw_feature_map
+from talkingface.data.dataprocess.lsp import motion
+from talkingface.data.dataprocess.lsp.drawing import draw_feature_map
 from talkingface.data.media.apc_mel import apc_mel
-from talkingface.model.audio_driven_talkingface.apc_networks import APCEncoder
-from talkingface.model.audio_driven_talkingface.feature2face_networks import (
-    Feature2FaceDiscriminator,
-    Feature2FaceNet,
-)
-from talkingface.model.audio_driven_talkingface.lsp_motion_networks import (
+from talkingface.model.audio_driven_talkingface.lsp.lsp_motion_networks import (
     Audio2FeatureNet,
     Audio2HeadposeNet,
     PoseGenerator,
     gaussian_nll,
     look_ahead,
+)
+from talkingface.model.layers.apc_networks import APCEncoder
+from talkingface.model.layers.feature2face_networks import (
+    Feature2FaceDiscriminator,
+    Feature2FaceNet,
 )
 from talkingface.model.layers.manifold import ManifoldProjection
 

@@ -1,4 +1,4 @@
-"""Metrics of landmarks, motion and identity against closed forms (metrics spec 3, 7, 10 and 13)."""
+"""Metrics of landmarks, motion and identity against closed forms (official code)."""
 
 from __future__ import annotations
 

@@ -10,11 +10,17 @@ import pytest
 import torch
 
 from talkingface.config.config import load_config
-from talkingface.data.a2p.files import Stats, find_scenes, learn_stats, read_sound, wrapped
-from talkingface.data.a2p.skeleton import Skeleton
 from talkingface.data.clips import read_filelist
-from talkingface.data.dataprocess.a2p_process import A2PProcess
-from talkingface.data.dataset.a2p_dataset import (
+from talkingface.data.dataprocess.a2p.a2p_process import A2PProcess
+from talkingface.data.dataprocess.a2p.files import (
+    Stats,
+    find_scenes,
+    learn_stats,
+    read_sound,
+    wrapped,
+)
+from talkingface.data.dataprocess.a2p.skeleton import Skeleton
+from talkingface.data.dataset.a2p.a2p_dataset import (
     A2PFaceDataset,
     A2PGuideVQDataset,
     A2PLipDataset,
@@ -469,7 +475,7 @@ def test_a_skeleton_follows_the_written_formula(tmp_path):
 
 
 def test_learnt_statistics_of_bodies_and_lips(scenes):
-    from talkingface.data.a2p.files import SceneFiles
+    from talkingface.data.dataprocess.a2p.files import SceneFiles
 
     files = [SceneFiles.of_folder(scenes, name) for name in ("scene01", "scene02")]
     stats = learn_stats(files)

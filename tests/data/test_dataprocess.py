@@ -27,7 +27,7 @@ from preparekit import (
 
 from talkingface.data.clips import read_filelist
 from talkingface.data.dataprocess.base import ProcessReport
-from talkingface.data.dataprocess.hyperlipsbase_process import HyperLipsBaseProcess
+from talkingface.data.dataprocess.hyperlips.hyperlipsbase_process import HyperLipsBaseProcess
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.mel import wav2lip_mel
 from talkingface.data.media.reader import read_frames

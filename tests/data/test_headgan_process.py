@@ -12,22 +12,23 @@ from conftest import run_command
 
 pytest.importorskip("mediapipe")
 
+from talkingface.components.models import build_model
 from talkingface.config.config import load_config
 from talkingface.data.clips import discover_clips, write_filelist
-from talkingface.data.dataprocess.headgan_process import (
+from talkingface.data.dataprocess.headgan.camera import angles
+from talkingface.data.dataprocess.headgan.headgan_process import (
     HeadGANProcess,
     fit,
     require_coverage,
     square,
 )
-from talkingface.data.dataset.headgan_dataset import HeadGANDataset
+from talkingface.data.dataset.headgan.headgan_dataset import HeadGANDataset
+from talkingface.data.face.points import Points
 from talkingface.data.face.topology import CHIN, FOREHEAD, NOSE_TIP
-from talkingface.data.headgan.camera import angles
-from talkingface.data.headgan.files import Points
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.reader import count_frames
 from talkingface.errors import ConfigError, DataError
-from talkingface.quick_start.helpers import build_model, build_pipeline
+from talkingface.pipeline.build import build_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def data(root) -> HeadGANDataset:
 def model(root, data):
     torch.manual_seed(0)
     built = build_model(settings(root)).eval()
-    built.learn_from(data)
+    built.fit_statistics(data)
     return built
 
 
@@ -121,7 +122,7 @@ def test_people_are_where_the_face_is(data):
 
 def test_voice_of_another_size_is_refused(root, data):
     with pytest.raises(DataError, match="voice values per frame|stored voice|run the stage"):
-        clip = data.process.homes(data.clips[0].id)[0]
+        clip = data.process.output_dirs(data.clips[0].id)[0]
         data.process.voice.vectors(np.zeros((3, 84)), np.zeros((3, 26)))
         assert clip
 
@@ -328,7 +329,7 @@ def test_lists_of_one_clip_are_enough(root, tmp_path):
 
 def test_a_clip_without_sound_still_shows_how_a_face_moves(root, talking_clip, tmp_path):
     """Its voice is the mean of the training; Audio2Exp, which would learn from it, leaves it."""
-    from talkingface.data.dataset.audio2exp_dataset import Audio2ExpDataset
+    from talkingface.data.dataset.headgan.audio2exp_dataset import Audio2ExpDataset
     from talkingface.data.media.reader import read_frames
     from talkingface.data.media.writer import VideoWriter
 
@@ -357,17 +358,17 @@ def test_a_clip_without_sound_still_shows_how_a_face_moves(root, talking_clip, t
 def test_a_resumed_run_refuses_training_clips_that_give_another_face_model(model, root, process):
     from talkingface.errors import StageError
 
-    model.learnt.require_same(process)
+    model.learnt.check_resume_compatible(process)
     other = HeadGANProcess(settings(root, **{"geometry.n_exp": 5}))
     with pytest.raises(StageError, match="start a new run"):
-        model.learnt.require_same(other)
+        model.learnt.check_resume_compatible(other)
 
 
 def test_the_end_of_a_sound_is_the_end_of_the_pictures(model, root):
     """Silence that is put behind a sound must not be heard in its last frames."""
     name = HeadGANProcess(settings(root)).training_clips[0]
     process = HeadGANProcess(settings(root))
-    wave, stored = process.wave(name), process.voice.read(process.homes(name)[0])
+    wave, stored = process.wave(name), process.voice.read(process.output_dirs(name)[0])
     count = len(stored)
     longer = np.pad(wave[: round(count * 640)], (0, 8000))
     heard = model.learnt.heard(model.learnt.voice, longer, 25, count)

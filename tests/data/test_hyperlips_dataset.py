@@ -11,9 +11,9 @@ import torch
 from trainkit import hyperlips_config
 
 from talkingface.config.config import load_config
-from talkingface.data.dataprocess.hyperlipsbase_process import HyperLipsBaseProcess
+from talkingface.data.dataprocess.hyperlips.hyperlipsbase_process import HyperLipsBaseProcess
 from talkingface.data.dataset.base import build_loader
-from talkingface.data.dataset.hyperlipsbase_dataset import (
+from talkingface.data.dataset.hyperlips.hyperlipsbase_dataset import (
     HyperLipsBaseDataset,
     SyncExpertDataset,
     valid_starts,

@@ -12,22 +12,18 @@ import torch
 from torch.nn import functional
 from trainkit import differences
 
+from talkingface.components.models import build_model, config_of_checkpoint, load_model_weights
 from talkingface.config.config import Config, load_config
 from talkingface.data.clips import Clip, discover_clips, make_clip, read_filelist
-from talkingface.data.dataprocess.hyperlipshr_process import PARTS, HyperLipsHRProcess
-from talkingface.data.dataset.hyperlipshr_dataset import HyperLipsHRDataset
+from talkingface.data.dataprocess.hyperlips.hyperlipshr_process import PARTS, HyperLipsHRProcess
+from talkingface.data.dataset.hyperlips.hyperlipshr_dataset import HyperLipsHRDataset
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.reader import read_frames, read_image
 from talkingface.data.media.writer import VideoWriter
 from talkingface.errors import ConfigError, WeightsError
-from talkingface.model.weights import sha256_of
-from talkingface.pipeline.dubbing_hr import HyperLipsHRPipeline
-from talkingface.quick_start.helpers import (
-    build_model,
-    build_pipeline,
-    config_of_checkpoint,
-    load_model_weights,
-)
+from talkingface.pipeline.build import build_dataset, build_pipeline, build_process
+from talkingface.pipeline.hyperlips.dubbing_hr import HyperLipsHRPipeline
+from talkingface.utils.hashes import sha256_of
 
 CPU = torch.device("cpu")
 
@@ -36,7 +32,7 @@ CPU = torch.device("cpu")
 def prepared(tiny_synthetic: Path, tiny_base: Path, tmp_path_factory) -> Path:
     """Root of a dataset that is prepared for HyperLipsHR, with the clips of tiny_synthetic."""
     root = tmp_path_factory.mktemp("hr")
-    report = HyperLipsHRProcess(configured(root, tiny_synthetic, tiny_base)).run(workers=1)
+    report = build_process(configured(root, tiny_synthetic, tiny_base)).run(workers=1)
     assert report.of("ok") and not report.of("failed")
     return root
 
@@ -95,7 +91,7 @@ def test_the_folders_of_the_seed_hold_one_file_per_frame_and_part(cfg):
 def test_the_prepared_picture_is_the_one_that_generation_gives_the_decoder(cfg):
     """Training and inference see the same input: picture and sketch, bit by bit."""
     name = read_filelist(cfg.filelist("test"))[0]
-    process = HyperLipsHRProcess(cfg)
+    process = build_process(cfg)
     clip = clip_of(process, name).path
     seen = decoder_inputs(cfg, clip)
     for number in (0, 11, 30):
@@ -121,7 +117,7 @@ def decoder_inputs(cfg: Config, video: Path) -> list[tuple[np.ndarray, np.ndarra
 
 
 def test_another_base_makes_the_prepared_files_stale(cfg, with_, tiny_base, tmp_path):
-    process = HyperLipsHRProcess(cfg)
+    process = build_process(cfg)
     assert process.settings()["base"] == sha256_of(tiny_base)
     content = torch.load(tiny_base, weights_only=True)
     content["global_step"] += 1
@@ -142,7 +138,7 @@ def test_another_base_makes_the_prepared_files_stale(cfg, with_, tiny_base, tmp_
 )
 def test_what_changes_the_prepared_files_makes_them_stale(cfg, with_, settings, stale):
     other = with_(**settings)
-    changed = HyperLipsHRProcess(other).settings_hash() != HyperLipsHRProcess(cfg).settings_hash()
+    changed = build_process(other).settings_hash() != build_process(cfg).settings_hash()
     assert changed == stale
     # A run that would go on with other data is another run.
     assert (other.hash != cfg.hash) or not stale
@@ -151,7 +147,7 @@ def test_what_changes_the_prepared_files_makes_them_stale(cfg, with_, settings, 
 def test_the_base_generates_for_the_preparation_as_it_does_by_default(with_, talking_clip):
     """Settings of the generation do not reach the training data."""
     plain, odd = (
-        HyperLipsHRProcess(with_(**more)).base
+        build_process(with_(**more)).base
         for more in ({}, {"infer.reference": "self", "infer.mel_frame_offset": 3})
     )
     assert odd.cfg.infer == plain.cfg.infer
@@ -164,7 +160,7 @@ def test_the_base_generates_for_the_preparation_as_it_does_by_default(with_, tal
 def test_a_base_of_another_rate_or_framing_is_refused(with_, settings, advice):
     cfg = with_(**settings)
     with pytest.raises(ConfigError, match=advice):
-        _ = HyperLipsHRProcess(cfg).base
+        _ = build_process(cfg).base
     with pytest.raises(ConfigError, match=advice):
         build_pipeline(cfg, build_model(cfg).eval(), CPU)
 
@@ -178,7 +174,7 @@ def test_a_clip_with_gaps_and_a_cut_is_prepared_as_it_is_generated(cfg, talking_
     with VideoWriter(path, 25, audio=(load_audio(talking_clip, 16000), 16000), crf=5) as writer:
         for frame in shown:
             writer.write(np.ascontiguousarray(frame))
-    process = HyperLipsHRProcess(cfg)
+    process = build_process(cfg)
     clip = process.open_clip(make_clip(path))
     assert not clip.track.found[20:23].any() and clip.track.found.sum() > 40
     out = tmp_path / "out"
@@ -197,7 +193,7 @@ def test_a_clip_with_gaps_and_a_cut_is_prepared_as_it_is_generated(cfg, talking_
 
 @pytest.mark.parametrize("size", [128, 256])
 def test_items_are_whole_pictures_and_the_lips_lie_in_their_rectangle(cfg, with_, size):
-    data = HyperLipsHRDataset(cfg, "test")
+    data = build_dataset(cfg, "test")
     data.cfg = with_(model_params__image_size=size)
     item = data.load_item(data.index[0], np.random.default_rng(0))
     frames = cfg.data.frames
@@ -209,7 +205,7 @@ def test_items_are_whole_pictures_and_the_lips_lie_in_their_rectangle(cfg, with_
 
 def test_squares_show_the_same_place_in_input_and_target_and_hold_the_lips(with_):
     cfg = with_(data__patch=48)
-    whole, cut = HyperLipsHRDataset(cfg, "train"), HyperLipsHRDataset(cfg, "train")
+    whole, cut = build_dataset(cfg, "train"), build_dataset(cfg, "train")
     whole.patch = None
     places = set()
     for seed in range(8):
@@ -224,7 +220,7 @@ def test_squares_show_the_same_place_in_input_and_target_and_hold_the_lips(with_
         top, bottom, left, right = part["coords"][0]
         assert bottom > top and right > left
     assert len(places) > 3
-    assert HyperLipsHRDataset(cfg, "test").patch is None
+    assert build_dataset(cfg, "test").patch is None
 
 
 def find(whole: np.ndarray, part: np.ndarray) -> tuple[int, int]:
@@ -293,7 +289,7 @@ def test_a_face_is_missed_in_no_picture_without_saying_so(cfg, prepared, caplog,
 
     monkeypatch.setattr(mesh.FaceMesher, "__call__", lambda self, rgb: np.zeros((0, 478, 3)))
     logging.getLogger("talkingface").propagate = True
-    process = HyperLipsHRProcess(cfg)
+    process = build_process(cfg)
     clip = process.open_clip(clip_of(process, read_filelist(cfg.filelist("test"))[0]))
     out = prepared / "missed"
     out.mkdir()
@@ -310,15 +306,15 @@ def test_generation_uses_the_base_that_the_decoder_was_trained_with(
     with_, tiny_base, tmp_path, caplog
 ):
     model = build_model(with_(weights__base="auto")).eval()
-    model.trained_with = {"base": {"path": str(tiny_base), "sha256": sha256_of(tiny_base)}}
+    model.lineage = {"base": {"path": str(tiny_base), "sha256": sha256_of(tiny_base)}}
     build_pipeline(model.cfg, model, CPU)
     expected = build_model(load_config(overrides=config_of_checkpoint(tiny_base)))
     load_model_weights(expected, tiny_base)
-    assert differences(expected.network.state_dict(), model.frozen["base"].state_dict()) == []
+    assert differences(expected.network.state_dict(), model.component("base").state_dict()) == []
 
     logging.getLogger("talkingface").propagate = True
     model = build_model(model.cfg).eval()
-    model.trained_with = {"base": {"path": str(tmp_path / "gone.ckpt"), "sha256": "0"}}
+    model.lineage = {"base": {"path": str(tmp_path / "gone.ckpt"), "sha256": "0"}}
     with pytest.raises(Exception, match="needs weights"), caplog.at_level(logging.WARNING):
         build_pipeline(model.cfg, model, CPU)
     assert "gone or changed" in caplog.text
@@ -338,11 +334,11 @@ def test_official_weights_generate_with_the_official_base_and_never_with_a_demo(
     torch.save(model.network.state_dict(), own)
     (own.parent / "weights.json").write_text("{}")
     load_model_weights(model, own)  # exported by a run of ours: what lies beside it says so
-    assert not model.foreign_weights
+    assert not model.has_official_weights
     official = tmp_path / "hyperlipshr_mead_128.pth"
     torch.save({"state_dict": model.network.state_dict(), "global_step": 1}, official)
     load_model_weights(model, official)
-    assert model.foreign_weights
+    assert model.has_official_weights
     with pytest.raises(WeightsError, match="official file that belongs to these weights"):
         build_pipeline(cfg, model, CPU)
 
@@ -355,7 +351,7 @@ def test_official_weights_generate_with_the_official_base_and_never_with_a_demo(
 def test_sketches_are_drawn_as_the_weights_saw_them(
     with_, talking_clip, monkeypatch, setting, foreign, thick
 ):
-    from talkingface.pipeline import dubbing_hr
+    from talkingface.pipeline.hyperlips import dubbing_hr
 
     seen = []
 
@@ -366,7 +362,7 @@ def test_sketches_are_drawn_as_the_weights_saw_them(
 
     monkeypatch.setattr(dubbing_hr, "SketchMaker", Maker)
     pipeline = hr_pipeline(with_(data__sketch=setting))
-    pipeline.model.foreign_weights = foreign
+    pipeline.model.has_official_weights = foreign
     wave = load_audio(talking_clip, 16000)[:3200]
     next(pipeline.faces(pipeline.prepare(talking_clip), wave))
     assert seen == [thick]
@@ -389,7 +385,7 @@ def test_the_decoder_learns_to_sharpen_frames_that_it_has_not_seen(cfg, with_):
         made["hyper_img"] = functional.interpolate(small, size=size, mode="trilinear")
         return made
 
-    train, held_out = HyperLipsHRDataset(cfg, "train"), HyperLipsHRDataset(cfg, "train")
+    train, held_out = build_dataset(cfg, "train"), build_dataset(cfg, "train")
     train.index = [replace(e, starts=e.starts[e.starts < 30]) for e in train.index]
     held_out.index = [replace(e, starts=e.starts[e.starts > 35]) for e in held_out.index]
     held_out.patch = None

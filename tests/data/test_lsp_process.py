@@ -13,18 +13,18 @@ from conftest import run_command
 
 from talkingface.config.config import load_config
 from talkingface.data.clips import read_filelist
-from talkingface.data.dataprocess.lsp_motion_process import LSPMotionProcess
-from talkingface.data.dataprocess.lsp_process import LSPProcess, apply_window
-from talkingface.data.dataset.lsp_face_dataset import Feature2FaceDataset, load_face_clip
-from talkingface.data.dataset.lsp_motion_dataset import Audio2FeatureDataset, Audio2HeadposeDataset
-from talkingface.data.lsp import files
-from talkingface.data.lsp.convert import convert_person
-from talkingface.data.lsp.motion import MOUTH25, pose_vectors
-from talkingface.data.lsp.speech import apc_id
-from talkingface.data.lsp.window import Window
+from talkingface.data.dataprocess.lsp import files
+from talkingface.data.dataprocess.lsp.convert import convert_person
+from talkingface.data.dataprocess.lsp.lsp_process import LSPProcess
+from talkingface.data.dataprocess.lsp.motion import MOUTH25, pose_vectors
+from talkingface.data.dataprocess.lsp.person import apply_window
+from talkingface.data.dataprocess.lsp.window import Window
+from talkingface.data.dataset.lsp.lsp_face_dataset import Feature2FaceDataset, load_face_clip
+from talkingface.data.media.apc_features import apc_id
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.pictures import PictureReader, picture_rows
 from talkingface.errors import DataError, StageError
+from talkingface.pipeline.build import build_dataset, build_process
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def process(project) -> LSPProcess:
 def clips(process) -> list[files.ClipFiles]:
     markers = sorted((process.folder / ".status").rglob("*.json"))
     names = [json.loads(path.read_text())["clip"] for path in markers]
-    return [files.ClipFiles(process.homes(name)[0]) for name in names]
+    return [files.ClipFiles(process.output_dirs(name)[0]) for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +219,7 @@ def test_official_trees_there_and_back(person, clips, tmp_path):
 @pytest.fixture(scope="module")
 def motion(project, process, tiny_apc):
     more = {"person.name": "one", "weights.apc": str(tiny_apc)}
-    LSPMotionProcess(config(project, "Audio2Feature", **more)).run(show_progress=False)
+    build_process(config(project, "Audio2Feature", **more)).run(show_progress=False)
     return lambda model, **extra: config(project, model, **{**more, **extra})
 
 
@@ -234,7 +234,7 @@ def test_features_are_named_by_the_network_and_kept(motion, clips, person, tiny_
 
 
 def test_items_hold_the_sound_and_motion_of_the_same_frames(motion, person):
-    data = Audio2FeatureDataset(motion("Audio2Feature"), "train")
+    data = build_dataset(motion("Audio2Feature"), "train")
     entry = data.index[1]
     item, clip = data[1], data.clips[entry[0]]
     files_of = person.clip(clip.id)
@@ -245,7 +245,7 @@ def test_items_hold_the_sound_and_motion_of_the_same_frames(motion, person):
 
 
 def test_a_pose_follows_its_history_and_hears_a_quarter_of_a_second_ahead(motion, person):
-    data = Audio2HeadposeDataset(motion("Audio2Headpose"), "train")
+    data = build_dataset(motion("Audio2Headpose"), "train")
     number = len(data.index) - 1
     clip, start = data.clips[data.index[number][0]], data.index[number][1]
     item, field = data[number], data.field
@@ -271,10 +271,10 @@ def pose_of(person, data):
 def test_clips_too_short_for_an_item_are_named_with_what_is_needed(motion):
     long = motion("Audio2Feature", **{"data.seq_len": 240})
     with pytest.raises(StageError, match=r"120 motion frames \(2.0 s\), but an item needs 240"):
-        Audio2FeatureDataset(long, "train")
+        build_dataset(long, "train")
     strict = motion("Audio2Headpose", **{"data.short_clips": "error", "model_params.layers": 7})
     with pytest.raises(StageError, match="but an item needs 183"):
-        Audio2HeadposeDataset(strict, "train")
+        build_dataset(strict, "train")
 
 
 def test_face_items_show_the_same_instant_in_lines_and_picture(process, clips):
@@ -305,7 +305,7 @@ def test_a_converted_training_tree_is_a_dataset_to_train_on(person, tmp_path):
 
 
 def test_two_set_ups_get_two_windows_and_the_person_the_more_frequent_one(clips, tmp_path):
-    from talkingface.data.lsp.person import _build
+    from talkingface.data.dataprocess.lsp.person import _build
 
     names = []
     for number, clip in enumerate([clips[0], clips[1], clips[2]]):

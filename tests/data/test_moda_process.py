@@ -13,19 +13,9 @@ from torch.utils.data import default_collate
 
 from talkingface.config.config import load_config
 from talkingface.data.clips import read_filelist
-from talkingface.data.dataprocess.moda_process import (
-    MODAMappingProcess,
-    MODAPicturesProcess,
-    MODAProcess,
-    face_crop,
-)
-from talkingface.data.dataset.moda_dataset import MODADataset, spec_augmented, stretched
-from talkingface.data.dataset.moda_renderer_dataset import reference_frames
-from talkingface.data.face.topology import FACE_OVAL, MODA_EYES, MODA_MOUTH
-from talkingface.data.media.audio import load_audio
-from talkingface.data.moda.convert import convert_clip
-from talkingface.data.moda.drawing import draw_condition, mouth_mask
-from talkingface.data.moda.files import (
+from talkingface.data.dataprocess.moda.convert import convert_clip
+from talkingface.data.dataprocess.moda.drawing import draw_condition, mouth_mask
+from talkingface.data.dataprocess.moda.files import (
     FEATURES,
     SOUND,
     TEMPLATE,
@@ -34,8 +24,18 @@ from talkingface.data.moda.files import (
     posed,
     posed_torso,
 )
-from talkingface.data.moda.sound import SoundFeatures
+from talkingface.data.dataprocess.moda.moda_process import (
+    MODAPicturesProcess,
+    MODAProcess,
+    face_crop,
+)
+from talkingface.data.dataprocess.moda.sound import SoundFeatures
+from talkingface.data.dataset.moda.moda_dataset import spec_augmented, stretched
+from talkingface.data.dataset.moda.moda_renderer_dataset import reference_frames
+from talkingface.data.face.topology import FACE_OVAL, MODA_EYES, MODA_MOUTH
+from talkingface.data.media.audio import load_audio
 from talkingface.errors import DataError
+from talkingface.pipeline.build import build_dataset, build_process
 
 
 def config(project: Path, model: str = "MODA", **overrides):
@@ -58,7 +58,7 @@ def project(tiny_synthetic, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def process(project) -> MODAProcess:
-    process = MODAMappingProcess(config(project))
+    process = build_process(config(project))
     process.run(show_progress=False)
     return process
 
@@ -96,7 +96,7 @@ def test_the_torso_is_there_and_lies_where_the_shoulders_are(clip):
 
 
 def test_sound_and_picture_have_the_same_length(process, names, clip):
-    wave = load_audio(process.homes(names[0])[0] / SOUND, 16000)
+    wave = load_audio(process.output_dirs(names[0])[0] / SOUND, 16000)
     assert abs(len(wave) / 16000 - len(clip) / clip.fps) < 0.01
 
 
@@ -140,8 +140,8 @@ def test_offsets_are_those_of_the_template(project, process, names, clip):
 
 
 def test_short_clips_are_filled_up_and_masked(project, process):
-    data = MODADataset(process.cfg, "train")
-    long = MODADataset(config(project, **{"data.window": 300}), "train")
+    data = build_dataset(process.cfg, "train")
+    long = build_dataset(config(project, **{"data.window": 300}), "train")
     assert len(long) == len(long.clips)
     item = long[0]
     count = len(long.clips[0])
@@ -154,7 +154,7 @@ def test_short_clips_are_filled_up_and_masked(project, process):
 
 
 def test_units_are_the_spread_of_the_training_data(process):
-    data = MODADataset(process.cfg, "train")
+    data = build_dataset(process.cfg, "train")
     stats = data.statistics()
     lips = np.concatenate([c.offsets["lips"] for c in data.clips])
     assert stats["lips"] == pytest.approx(float(lips.std()), rel=0.02)
@@ -229,14 +229,14 @@ def test_a_source_is_prepared_again_when_settings_or_the_video_changed(
 ):
     import torch
 
+    from talkingface.components.models import build_model
     from talkingface.data.clips import discover_clips
-    from talkingface.pipeline.moda import MODARendererPipeline
-    from talkingface.quick_start.helpers import build_model
+    from talkingface.pipeline.moda.moda import MODARendererPipeline
 
     cfg = config(project, "MODARenderer")
     pipeline = MODARendererPipeline(cfg, build_model(cfg).eval(), torch.device("cpu"))
     clip = next(c for c in discover_clips(cfg.data_dir, cfg.clips) if c.id == names[0])
-    assert pipeline.prepare(clip.path).folder == process.homes(names[0])[0]
+    assert pipeline.prepare(clip.path).folder == process.output_dirs(names[0])[0]
     changed = {**pipeline.process.fingerprint(clip), "inputs": [["other.mp4", 1, 1]]}
     monkeypatch.setattr(pipeline.process, "fingerprint", lambda _: changed)
     assert ".sources" in str(pipeline.prepare(clip.path).folder)
@@ -267,7 +267,7 @@ def test_damaged_files_are_named(tmp_path, clip):
 @pytest.mark.parametrize("count", [1, 40])
 def test_sound_features_of_an_untrained_wav2vec2(count):
     pytest.importorskip("transformers")
-    from talkingface.data.dataprocess.moda_process import wav2vec2_features
+    from talkingface.data.dataprocess.moda.moda_process import wav2vec2_features
 
     features = wav2vec2_features("random", 1)
     wave = np.random.default_rng(0).normal(size=640 * count).astype(np.float32)
@@ -301,7 +301,7 @@ def original_tree(folder: Path, clip: Features, wave: np.ndarray, shares: bool) 
 
 @pytest.mark.parametrize("shares", [True, False])
 def test_the_released_layout_is_read(tmp_path, process, names, clip, shares):
-    wave = load_audio(process.homes(names[0])[0] / SOUND, 16000)
+    wave = load_audio(process.output_dirs(names[0])[0] / SOUND, 16000)
     original_tree(tmp_path / "a", clip, wave, shares)
     made = convert_clip(tmp_path / "a", tmp_path / "b", 25.0)
     again = Features.read(tmp_path / "b" / FEATURES)
@@ -340,7 +340,7 @@ def test_converted_pieces_of_a_recording_stay_together(tmp_path):
 def test_a_converted_tree_is_a_dataset_to_train_on(tmp_path, process, names):
     tree = tmp_path / "hdtf processed"
     for number, name in enumerate(names[:3]):
-        wave = load_audio(process.homes(name)[0] / SOUND, 16000)
+        wave = load_audio(process.output_dirs(name)[0] / SOUND, 16000)
         original_tree(tree / f"person_{number:03d}", process.features(name), wave, number == 1)
     (tree / "person_002" / "audio.wav").unlink()  # a damaged one must not stop the others
     env = {"TALKINGFACE_ROOT": str(tmp_path)}

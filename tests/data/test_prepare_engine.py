@@ -31,7 +31,7 @@ from preparekit import (
 from talkingface.data.clips import Clip, read_filelist
 from talkingface.data.dataprocess.base import ProcessReport
 from talkingface.data.dataprocess.executors import parse_shard
-from talkingface.data.dataset.hyperlipsbase_dataset import HyperLipsBaseDataset
+from talkingface.data.dataset.hyperlips.hyperlipsbase_dataset import HyperLipsBaseDataset
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.reader import read_frames
 from talkingface.data.media.writer import VideoWriter

@@ -12,7 +12,7 @@ from preparekit import config, count, list_clips, names_as_clips, prepare, stamp
 
 from talkingface.data.clips import Clip
 from talkingface.data.dataprocess.base import ProcessReport
-from talkingface.data.dataprocess.hyperlipsbase_process import HyperLipsBaseProcess
+from talkingface.data.dataprocess.hyperlips.hyperlipsbase_process import HyperLipsBaseProcess
 from talkingface.data.dataprocess.report import write_report
 
 AWKWARD = [

@@ -15,8 +15,8 @@ from scipy.signal import butter, sosfilt
 
 from talkingface.config.schema import QualitySection
 from talkingface.data.clips import read_filelist
-from talkingface.data.dataprocess.hyperlipsbase_process import HyperLipsBaseProcess
-from talkingface.data.dataset.hyperlipsbase_dataset import HyperLipsBaseDataset
+from talkingface.data.dataprocess.hyperlips.hyperlipsbase_process import HyperLipsBaseProcess
+from talkingface.data.dataset.hyperlips.hyperlipsbase_dataset import HyperLipsBaseDataset
 from talkingface.data.face.topology import CHIN, FOREHEAD, NOSE_TIP
 from talkingface.data.face.tracking import track_face
 from talkingface.data.media.audio import load_audio

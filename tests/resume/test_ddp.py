@@ -16,7 +16,7 @@ import torch
 from trainkit import TOY_PLUGIN, differences
 
 from talkingface.data.dataset.base import ResumableSampler
-from talkingface.trainer.checkpoint import load_checkpoint
+from talkingface.model.weights import load_checkpoint
 
 SCRIPT = Path(__file__).resolve().parents[2] / "run_talkingface.py"
 RELAUNCHED = [sys.executable, str(SCRIPT), "--devices=2"]

@@ -17,7 +17,7 @@ import torch
 from trainkit import TOY_PLUGIN, differences, fit, hyperlips_config, toy_config
 
 from talkingface.errors import Interrupted, WeightsError
-from talkingface.trainer.checkpoint import load_checkpoint
+from talkingface.model.weights import load_checkpoint
 from talkingface.trainer.trainer import Trainer
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -88,10 +88,9 @@ def test_moda_fits_two_clips_with_an_untrained_wav2vec2(tiny_synthetic, tmp_path
     import torch
     from torch.utils.data import default_collate
 
+    from talkingface.components.models import build_model
     from talkingface.config.config import load_config
-    from talkingface.data.dataprocess.moda_process import MODAMappingProcess
-    from talkingface.data.dataset.moda_dataset import MODADataset
-    from talkingface.quick_start.helpers import build_model
+    from talkingface.pipeline.build import build_dataset, build_process
 
     cfg = load_config(
         "MODA",
@@ -103,12 +102,12 @@ def test_moda_fits_two_clips_with_an_untrained_wav2vec2(tiny_synthetic, tmp_path
             "data": {"window": 50, "stride": 50},
         },
     )
-    MODAMappingProcess(cfg).run(show_progress=False)
-    data = MODADataset(cfg, "train")
+    build_process(cfg).run(show_progress=False)
+    data = build_dataset(cfg, "train")
     batch = default_collate([data[0], data[1]])
     torch.manual_seed(0)
     model = build_model(cfg).train()
-    model.learn_from(data)
+    model.fit_statistics(data)
     optimizer = torch.optim.Adam(p for p in model.parameters() if p.requires_grad)
     first = model.calculate_loss(batch)
     assert 0.2 < first["head"] / first["lips"] < 5

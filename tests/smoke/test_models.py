@@ -13,8 +13,10 @@ from torch.utils.data import default_collate
 from trainkit import SMALL_HYPERLIPS, changed, snapshot
 
 import talkingface
+from talkingface.components.models import build_model
 from talkingface.config.config import load_config
-from talkingface.quick_start.helpers import build_model
+from talkingface.model.component import Component
+from talkingface.pipeline.build import build_dataset
 from talkingface.registry import get_registry
 
 # Smaller than the tiny presets, so that all of this takes seconds; other models use theirs.
@@ -51,22 +53,21 @@ class Case:
         self.initial = self.build()
         process = self.cfg.registry.resolve(self.cfg.model_entry, "dataprocess")
         process(self.cfg).run(show_progress=False)
-        dataset = self.cfg.registry.resolve(self.cfg.model_entry, "dataset")
-        self.data = dataset(self.cfg, "train")
-        self.initial.learn_from(self.data)
+        self.data = build_dataset(self.cfg, "train")
+        self.initial.fit_statistics(self.data)
         items = [self.data[i % len(self.data)] for i in range(max(self.cfg.batch_size, 2))]
         self.batch = default_collate(items)
 
     def build(self):
-        """A new model, with untrained helpers where it cannot do without."""
+        """A new model, with untrained components where it cannot do without."""
         model = build_model(self.cfg)
         if self.cfg.model == "A2PGuide":
-            helper = model.frozen_networks()["vq"]
+            spec = model.cfg.schema.components(model.cfg)["vq"]
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
-                network = helper.build()
+                network = spec.build()
                 network.quantizer.start(torch.randn(64, self.cfg.vq.width))
-            model.attach_frozen("vq", network)
+            model.attach_component("vq", Component(network))
         return model
 
     @property

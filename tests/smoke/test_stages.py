@@ -196,7 +196,7 @@ def test_the_recipe_of_headgan_gives_pictures_that_a_voice_can_drive(tmp_path, t
 def test_the_released_layout_without_lips_trains_and_is_killed_and_goes_on(tmp_path):
     """A person's folder as it is published: no lip points, statistics beside the scenes."""
     from talkingface.config.config import load_config
-    from talkingface.data.a2p.files import SceneFiles, learn_stats
+    from talkingface.data.dataprocess.a2p.files import SceneFiles, learn_stats
 
     cfg = load_config(
         "A2PFace", "SyntheticDyad", preset="tiny", overrides={"root": str(tmp_path / "made")}

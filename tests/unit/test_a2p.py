@@ -9,20 +9,21 @@ import numpy as np
 import pytest
 import torch
 
+from talkingface.components.models import build_model
 from talkingface.config.config import load_config
 from talkingface.errors import ConfigError, WeightsError
-from talkingface.model.audio_driven_talkingface.a2p_guide_networks import (
+from talkingface.model.audio_driven_talkingface.a2p.a2p_guide_networks import (
     GuideTransformer,
     TemporalVertexCodec,
 )
-from talkingface.model.audio_driven_talkingface.a2p_networks import FiLMTransformer
-from talkingface.model.audio_driven_talkingface.a2plip_networks import LipRegressor
+from talkingface.model.audio_driven_talkingface.a2p.a2p_networks import FiLMTransformer
+from talkingface.model.audio_driven_talkingface.a2p.a2plip_networks import LipRegressor
+from talkingface.model.component import Component
 from talkingface.model.diffusion import Diffusion, guided
 from talkingface.model.layers.dyad_sound import DyadSound, LogMelTokens
 from talkingface.model.layers.residual_vq import Codebook, ResidualVQ, nucleus_sample
 from talkingface.model.sampling_steps import checked_steps, step_counts
 from talkingface.model.weights import load_into
-from talkingface.quick_start.helpers import build_model
 
 HEARD = {"frontend": "logmel", "rate": 48000, "fps": 30, "bands": 8}
 SIZES = {"width": 16, "layers": 2, "heads": 2, "ff": 32, "max_frames": 60}
@@ -304,9 +305,9 @@ def tiny(model: str, **more):
     torch.manual_seed(0)
     made = build_model(cfg).eval()
     if model == "A2PGuide":
-        codec = made.frozen_networks()["vq"].build()
+        codec = made.cfg.schema.components(made.cfg)["vq"].build()
         codec.quantizer.start(torch.randn(200, cfg.vq.width))
-        made.attach_frozen("vq", codec)
+        made.attach_component("vq", Component(codec))
     return made
 
 
@@ -354,7 +355,7 @@ def test_guides_of_long_sounds_go_on_from_the_window_before():
 
 
 def test_missing_frames_and_padding_do_not_count_and_nothing_valid_is_no_error():
-    from talkingface.model.audio_driven_talkingface.a2p_common import masked_mean
+    from talkingface.model.audio_driven_talkingface.a2p.a2p_common import masked_mean
 
     values = torch.tensor([[[1.0], [3.0]], [[5.0], [7.0]]])
     mask = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
@@ -408,7 +409,7 @@ def test_a_guide_with_other_audio_layers_names_the_key():
 
 
 def test_the_layers_of_a_foreign_guide_are_told_by_its_names():
-    from talkingface.model.audio_driven_talkingface.a2p_guide import A2PGuide
+    from talkingface.model.audio_driven_talkingface.a2p.a2p_guide import A2PGuide
 
     state = {f"pre_audio.{n}.weight": torch.zeros(1) for n in (0, 51, 54)}
     assert A2PGuide.settings_of(state) == {"model_params.num_audio_layers": 3}
@@ -419,22 +420,22 @@ def test_parts_that_do_not_belong_together_are_refused_with_the_keys():
     over = {"weights.guide": None}
     cfg = load_config("A2P", "SyntheticDyad", preset="tiny", overrides=over)
     with pytest.raises(ConfigError, match=r"weights\.guide and weights\.vq"):
-        build_model(cfg).frozen_networks()
+        cfg.schema.components(cfg)
     gt = load_config(
         "A2P", "SyntheticDyad", preset="tiny", overrides={**over, "sampling.guide_source": "gt"}
     )
-    assert set(build_model(gt).frozen_networks()) == {"face", "pose"}
+    assert set(gt.schema.components(gt)) == {"face", "pose"}
     none = {"weights.face": None, "weights.pose": None}
     cfg = load_config("A2P", "SyntheticDyad", preset="tiny", overrides=none)
     with pytest.raises(ConfigError, match="nothing is left to generate"):
-        build_model(cfg).frozen_networks()
+        cfg.schema.components(cfg)
     video = load_config("A2P", "Synthetic", preset="tiny")
-    assert set(build_model(video).frozen_networks()) == {"face"}
+    assert set(video.schema.components(video)) == {"face"}
 
 
 def test_no_lips_means_no_lip_network():
     cfg = load_config("A2PFace", "PXB184", preset="tiny", overrides={"weights.lips": None})
-    assert cfg.lip_cond == "none" and not build_model(cfg).frozen_networks()
+    assert cfg.lip_cond == "none" and not cfg.schema.components(cfg)
 
 
 def test_weights_without_units_say_what_is_missing():
@@ -464,7 +465,7 @@ def test_a_codec_selects_by_reconstruction():
 
 
 def test_front_end_weights_of_another_compression_are_refused(tmp_path):
-    from talkingface.model.audio_driven_talkingface import a2p_common as common
+    from talkingface.model.audio_driven_talkingface.a2p.a2p import a2p_common as common
 
     network = DyadSound("vqwav2vec")
     state = {k: torch.zeros_like(v) for k, v in network.audio_model.state_dict().items()}
@@ -485,7 +486,7 @@ def test_front_end_weights_of_another_compression_are_refused(tmp_path):
 
 
 def test_a_front_end_without_weights_is_found_before_anything_slow():
-    from talkingface.model.audio_driven_talkingface.a2p_config import A2PPoseConfig
+    from talkingface.model.audio_driven_talkingface.a2p.a2p_config import A2PPoseConfig
 
     cfg = load_config("A2PPose", "SyntheticDyad", preset="paper")
     (text,) = A2PPoseConfig.missing(cfg)

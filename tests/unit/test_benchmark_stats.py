@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from talkingface.benchmark.stats import (
-    badness,
     bootstrap_interval,
     holm,
+    lower_is_better_score,
     paired_p,
     stars,
     summarize,
@@ -88,7 +88,7 @@ def test_holm_multiplies_by_the_number_of_tests_left_and_never_falls():
     ("direction", "good", "bad"), [("up", 3, 1), ("down", 1, 3), ("zero", -1, 3), ("real", 4, 9)]
 )
 def test_smaller_badness_is_better_in_every_direction(direction, good, bad):
-    assert badness(good, direction, 5.0) < badness(bad, direction, 5.0)
+    assert lower_is_better_score(good, direction, 5.0) < lower_is_better_score(bad, direction, 5.0)
 
 
 def test_differences_are_against_the_baseline_on_the_same_clips():

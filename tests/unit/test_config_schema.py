@@ -7,9 +7,9 @@ from conftest import dataset_for
 
 from talkingface.config.config import iter_fields, load_config
 from talkingface.config.reference import explain_key, print_config
-from talkingface.config.suggest import nearest
 from talkingface.errors import ConfigError
 from talkingface.registry import get_registry
+from talkingface.utils.suggest import nearest
 
 PAIR = ("HyperLipsBase", "Synthetic")
 

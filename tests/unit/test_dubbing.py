@@ -11,6 +11,7 @@ import pytest
 import torch
 from trainkit import hyperlips_config
 
+from talkingface.components.models import build_model
 from talkingface.data.face.boxes import integer_box
 from talkingface.data.face.masks import lower_half_weights
 from talkingface.data.media.audio import load_audio
@@ -18,9 +19,8 @@ from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import count_frames, read_frames
 from talkingface.data.media.writer import VideoWriter, write_image
 from talkingface.errors import ConfigError, DataError
-from talkingface.pipeline import dubbing
-from talkingface.pipeline.dubbing import DubbingPipeline, paste_face
-from talkingface.quick_start.helpers import build_model
+from talkingface.pipeline.hyperlips import dubbing
+from talkingface.pipeline.hyperlips.dubbing import DubbingPipeline, paste_face
 
 FRAMES = 14  # of the short source
 

@@ -167,7 +167,7 @@ def test_points_project_onto_the_detected_pixels_at_any_focal_length(near, ratio
 
 
 def test_projection_is_that_of_a_pinhole_camera(near):
-    """LSP spec 1.3, point by point."""
+    """As in the official code, point by point."""
     face = lift(near.landmarks, SIZE, 1000.0)
     matrix = np.array([[1000, 0, 640], [0, 1000, 360], [0, 0, 1]])
     for t, v in ((0, 1), (7, 61), (39, 477)):
@@ -202,7 +202,7 @@ def test_smoothing_hardly_bends_the_motion(calm):
 
 
 def test_removed_depth_noise_does_not_land_in_the_lips(calm):
-    """LSP spec 14.4, step 6: solving back would put it into the depth of every point."""
+    """Solving back would put it into the depth of every point."""
     face = lift(noisy(calm), SIZE, calm.focal)
     smoothed = face.smoothed(rotation=1, shift=1, depth=3)
     naive = face.to_camera() - smoothed.translation[:, None]
@@ -216,7 +216,7 @@ def test_removed_depth_noise_does_not_land_in_the_lips(calm):
 
 
 def test_smoothed_points_are_lifted_again_as_specified(near):
-    """LSP spec 14.4, step 6, point by point."""
+    """The steps of the solver, point by point."""
     landmarks = noisy(near)
     face = lift(landmarks, SIZE, near.focal)
     smoothed = face.smoothed(rotation=2, shift=2, depth=4)

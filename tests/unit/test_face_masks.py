@@ -9,7 +9,7 @@ import pytest
 from talkingface.data.face.masks import face_mask, mouth_mask, polygon_mask, sketch
 from talkingface.data.face.topology import EYE_LEFT, FACE_OVAL, MOUTH_RING, N_POINTS
 
-# HyperLips spec 8.4: the lip mask's polygon, in this order.
+# The lip mask's polygon of the official code, in this order.
 LIP_POLYGON = [164, 167, 165, 92, 186, 57, 43, 106, 182, 83, 18, 313, 406, 335, 273, 287, 410, 322,
                391, 393]  # fmt: skip
 
@@ -28,7 +28,7 @@ def face() -> np.ndarray:
 
 
 def as_mediapipe_draws(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The sketch with MediaPipe's drawing helper and the edges of HyperLips spec 8.4."""
+    """The sketch with MediaPipe's drawing helper and the edges of the official code."""
     vision = pytest.importorskip("mediapipe.tasks.python.vision")
     from mediapipe.tasks.python.components.containers.landmark import NormalizedLandmark
 

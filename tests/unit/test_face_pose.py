@@ -27,7 +27,7 @@ METHODS = pytest.mark.parametrize("canonical", ["procrustes", "official"])
 
 
 def turn(yaw: float, pitch: float, roll: float) -> np.ndarray:
-    """Rotation that takes this pose out: about x, then y, then z of fixed axes (MODA spec 5.1)."""
+    """Rotation that takes this pose out: about x, then y, then z of fixed axes (official code)."""
     (cy, cp, cr), (sy, sp, sr) = (f(np.radians([yaw, pitch, roll])) for f in (np.cos, np.sin))
     about_x = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
@@ -333,7 +333,7 @@ def test_the_canonical_face_does_not_move(made_up, motion, canonical):
 
 @pytest.mark.parametrize("sigma", [0.0, 1.0])
 def test_the_official_space_is_that_of_the_released_code(photographed, sigma):
-    """MODA spec 5.2, written down step by step, on a real face in motion."""
+    """The official code, written down step by step, on a real face in motion."""
     head = (flip_depth(photographed) - flip_depth(photographed).mean(axis=0)) / 60
     landmarks = nodding(head)
     pose = head_pose(landmarks, sigma=sigma, canonical="official")

@@ -259,7 +259,7 @@ def test_the_open_eyes_are_closed_by_default(face, colors):
 
 
 def test_the_far_cheek_does_not_shine_through_the_mouth(face, colors):
-    """With culling the hole is black at every yaw (HeadGAN spec 9.6)."""
+    """With culling the hole is black at every yaw (ours)."""
     points = turned(face, -40, 0, 0)
     lips = points[list(LIPS_INNER), :2].mean(axis=0).astype(int)
     covered = rasterize(points, colors, 400, 400).sum(axis=2) > 0

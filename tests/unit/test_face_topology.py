@@ -177,7 +177,7 @@ def test_the_mouth_ring_lies_one_step_outside_the_lips():
 
 
 def test_triangles_follow_from_mediapipes_edges(connections):
-    """HeadGAN spec 9.2: all triples of mutual neighbours but two that lie inside others."""
+    """All triples of mutual neighbours but two that lie inside others."""
     edges = undirected(connections("TESSELATION"))
     assert len(edges) == 1322
     near: dict[int, set[int]] = {point: set() for point in range(N_MESH)}
@@ -301,7 +301,7 @@ def test_lsp_points_are_those_of_its_specification(specs):
     assert tuple(map(int, stable[0].split())) == STABLE
 
 
-# The other side of each of the 73 points, from the description of the layout (LSP spec 2).
+# The other side of each of the 73 points, from the description of the layout (official code).
 LSP_MIRROR = (14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0,
               21, 22, 23, 24, 25, 26, 15, 16, 17, 18, 19, 20,
               31, 32, 33, 34, 27, 28, 29, 30,
@@ -360,7 +360,7 @@ def test_contours_of_the_68_points_run_in_order():
 
 
 def test_the_mouth_of_the_68_points_is_that_of_the_metrics():
-    """Metrics spec 3.2: outer contour, then inner contour."""
+    """Outer contour, then inner contour."""
     outer = (61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91)
     inner = (78, 81, 13, 311, 308, 402, 14, 178)
     assert IBUG68[48:] == outer + inner
@@ -382,7 +382,7 @@ def test_moda_groups_are_ordered_as_its_specification_says(connections):
 
 
 def test_the_sketch_has_the_125_edges_of_hyperlips(connections):
-    """HyperLips spec 8.4."""
+    """As in the official code."""
     names = ("LIPS", "LEFT_EYE", "RIGHT_EYE", "LEFT_EYEBROW", "RIGHT_EYEBROW")
     expected = [edge for name in names for edge in connections(name)]
     for line in ("168-6-197-195-5-4", "4-45-220-115-48", "4-275-440-344-278"):

@@ -8,25 +8,26 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from talkingface.config.config import load_config
-from talkingface.data.dataset.headgan_dataset import sequence_length
-from talkingface.data.face.topology import CHIN, FOREHEAD, NOSE_TIP, triangles
-from talkingface.data.headgan import characters, lowlevel
-from talkingface.data.headgan.camera import (
+from talkingface.data.dataprocess.headgan import characters, lowlevel
+from talkingface.data.dataprocess.headgan.camera import (
     adapted,
     angles,
     reference_frames,
     turn_between,
     turned,
 )
-from talkingface.data.headgan.characters import SoundClasses, held, to_27
-from talkingface.data.headgan.edits import direction, expression_offset
-from talkingface.data.headgan.face_model import FaceModel, Geometry, learn_face_model
-from talkingface.data.headgan.licensed import read_licensed
-from talkingface.data.headgan.voice import Voice, voice_size
+from talkingface.data.dataprocess.headgan.characters import SoundClasses, held, to_27
+from talkingface.data.dataprocess.headgan.edits import direction, expression_offset
+from talkingface.data.dataprocess.headgan.licensed import read_licensed
+from talkingface.data.dataprocess.headgan.voice import Voice, voice_size
+from talkingface.data.dataset.headgan.headgan_dataset import sequence_length
+from talkingface.data.face.face_model import FaceModel, Geometry, learn_face_model
+from talkingface.data.face.topology import CHIN, FOREHEAD, NOSE_TIP, triangles
 from talkingface.errors import ConfigError, DataError, WeightsError
-from talkingface.model.image_driven_talkingface import headgan_networks as nets
-from talkingface.model.image_driven_talkingface.headgan import HeadGAN, mouth_crop
-from talkingface.model.image_driven_talkingface.headgan_config import VoiceSection
+from talkingface.model.component import Component
+from talkingface.model.image_driven_talkingface.headgan.headgan import HeadGAN, mouth_crop
+from talkingface.model.image_driven_talkingface.headgan.headgan import headgan_networks as nets
+from talkingface.model.image_driven_talkingface.headgan.headgan_config import VoiceSection
 from talkingface.trainer.optim import Schedule
 
 V = 468
@@ -431,7 +432,7 @@ def test_with_vgg_whole_pictures_have_no_l1_and_vgg_has_weight_10():
         features = torch.nn.Sequential(*[torch.nn.Identity() for _ in range(30)])
 
     model = small()
-    model.attach_frozen("vgg", Flat())
+    model.attach_component("vgg", Component(Flat()))
     assert model.l1_weight == 0
     items, picture = batch(), torch.zeros(2, 3, 64, 64)
     made = {"image": picture, "warped": picture, "mask": torch.ones(2, 1, 64, 64)}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from talkingface.model.audio_driven_talkingface.hyperlips_networks import (
+from talkingface.model.audio_driven_talkingface.hyperlips.hyperlips_networks import (
     HyperCtrolDiscriminator,
     HyperLipsBaseNet,
     SyncNetColor,

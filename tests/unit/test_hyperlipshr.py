@@ -8,12 +8,13 @@ from torch import nn
 from torch.nn import functional
 from trainkit import changed, snapshot
 
+from talkingface.components.models import build_model
 from talkingface.config.config import load_config
 from talkingface.errors import WeightsError
-from talkingface.model.audio_driven_talkingface.hyperlipshr_networks import HRDecoder
+from talkingface.model.audio_driven_talkingface.hyperlips.hyperlipshr_networks import HRDecoder
+from talkingface.model.component import Component
 from talkingface.model.losses.adversarial import relativistic
 from talkingface.model.weights import load_into
-from talkingface.quick_start.helpers import build_model
 
 SMALL = {"model_params.channels": 8, "model_params.disc_channels": 4, "device": "cpu"}
 
@@ -106,10 +107,10 @@ def test_a_step_of_a_phase_changes_its_own_network_only(phase):
         assert (moved == parameters) if name == phase else not moved
 
 
-def test_frozen_helpers_are_no_part_of_the_model_and_keep_their_buffers():
+def test_components_are_no_part_of_the_model_and_keep_their_buffers():
     hr = model()
     helper = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    hr.attach_frozen("base", helper.train())
+    hr.attach_component("base", Component(helper.train()))
     before = snapshot(helper)
     hr.train()
     hr.calculate_loss(batch(), phase="generator")["loss"].backward()

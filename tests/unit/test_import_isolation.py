@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import re
 import subprocess
 import sys
 
@@ -30,6 +32,13 @@ def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_the_floors_of_pyproject_hold(monkeypatch):
+    """Also for imports inside functions, which the tests below would not see."""
+    importlinter = pytest.importorskip("importlinter.cli")
+    monkeypatch.chdir(REPOSITORY)
+    assert importlinter.lint_imports(cache_dir=None) == importlinter.EXIT_STATUS_SUCCESS
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_a_model_imports_no_other_model_and_no_file_reader(model):
     own = module_of(REGISTRY.entry("model", model), "model")
@@ -39,7 +48,7 @@ def test_a_model_imports_no_other_model_and_no_file_reader(model):
         "talkingface.evaluator",
         "talkingface.pipeline",
         "talkingface.quick_start",
-        "talkingface.data.dataprocess",
+        "talkingface.data.dataprocess.base",
         "talkingface.cli",
     ]
     done = python(
@@ -60,7 +69,7 @@ def test_the_data_classes_of_a_model_import_no_model(model, role):
         f"import sys\nimport {module}\n"
         # Families share declarations of keys, which hold no network.
         f"print([m for m in sys.modules if m.startswith({families!r}) and m != {module!r}"
-        " and not m.endswith('_config')])"
+        " and not m.endswith('_config') and not hasattr(sys.modules[m], '__path__')])"
     )
     assert done.stdout.strip() == "[]", done.stderr
 
@@ -131,3 +140,13 @@ def test_an_optional_package_names_its_extra(block_import):
     )
     assert "log_wandb needs the package 'wandb'" in done.stdout
     assert "pip install -e '.[wandb]'" in done.stdout
+
+
+def test_the_former_place_of_a_module_says_where_it_is_now():
+    """Models of users import modules of the toolkit by name."""
+    from talkingface.utils.moved import MOVED
+
+    for old, new in MOVED.items():
+        with pytest.raises(ModuleNotFoundError, match=re.escape(f"{old} is now {new}")):
+            importlib.import_module(old)
+        importlib.import_module(new)

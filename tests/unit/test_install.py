@@ -16,7 +16,7 @@ from conftest import REPOSITORY, run_command
 from packaging.markers import Marker
 
 import talkingface
-from talkingface.config.loader import load_yaml
+from talkingface.utils.yaml_files import load_yaml
 
 LOCKS = ("requirements.txt", "tests/requirements.txt")
 LINE = re.compile(r"([A-Za-z0-9._-]+)==([^ ;]+)(?: ; (.+))?")

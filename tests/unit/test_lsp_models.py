@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from talkingface.components.models import build_model
+from talkingface.components.store import ComponentStore
 from talkingface.config.config import load_config
 from talkingface.errors import ConfigError, WeightsError
-from talkingface.model.audio_driven_talkingface.apc_networks import APCEncoder
-from talkingface.model.audio_driven_talkingface.feature2face_networks import Feature2FaceNet
+from talkingface.model.layers.apc_networks import APCEncoder
+from talkingface.model.layers.feature2face_networks import Feature2FaceNet
 from talkingface.model.weights import load_into
-from talkingface.quick_start.helpers import attach_frozen, build_model
 
 TINY_FACE = {"model_params": {"image_size": 64, "ngf": 4, "ndf": 4}}
 
@@ -75,8 +76,8 @@ def test_too_many_levels_are_refused():
 def test_without_vgg_weights_its_losses_are_left_out():
     cfg = load_config("Feature2Face", "Synthetic", preset="tiny")
     model = build_model(cfg)
-    attach_frozen(cfg, model)
-    assert "vgg" not in model.frozen
+    ComponentStore(cfg).attach_for_training(model)
+    assert "vgg" not in model.components
     batch = {
         "feature_map": torch.zeros(2, 1, 64, 64),
         "cand_image": torch.zeros(2, 12, 64, 64),
@@ -112,11 +113,11 @@ def test_official_files_of_a_person_speak_without_any_run(tmp_path, tone_wav):
     """State dicts with ``module.`` and a person in the official inference layout."""
     from conftest import run_command
 
-    from talkingface.data.lsp import files
-    from talkingface.data.lsp.window import Window
+    from talkingface.data.dataprocess.lsp import files
+    from talkingface.data.dataprocess.lsp.window import Window
     from talkingface.data.media.reader import count_frames
     from talkingface.data.media.writer import write_image
-    from talkingface.model.audio_driven_talkingface.lsp_motion_networks import (
+    from talkingface.model.audio_driven_talkingface.lsp.lsp_motion_networks import (
         Audio2FeatureNet,
         Audio2HeadposeNet,
     )

@@ -8,21 +8,22 @@ import numpy as np
 import pytest
 import torch
 
-from talkingface.data.lsp import motion
-from talkingface.data.lsp.drawing import draw_feature_map
-from talkingface.data.lsp.window import Window
+from talkingface.data.dataprocess.lsp import motion
+from talkingface.data.dataprocess.lsp.drawing import draw_feature_map
+from talkingface.data.dataprocess.lsp.window import Window
 from talkingface.data.media.apc_mel import apc_mel, frame_count, mel_rows, row_start
-from talkingface.model.audio_driven_talkingface.apc_networks import APCEncoder
-from talkingface.model.audio_driven_talkingface.lsp_config import PortraitInfer
-from talkingface.model.audio_driven_talkingface.lsp_motion_networks import (
+from talkingface.model.audio_driven_talkingface.lsp.lsp_config import LSPInfer
+from talkingface.model.audio_driven_talkingface.lsp.lsp_motion_networks import (
     Audio2FeatureNet,
     Audio2HeadposeNet,
     PoseGenerator,
     gaussian_nll,
 )
+from talkingface.model.layers.apc_networks import APCEncoder
 from talkingface.model.layers.manifold import ManifoldProjection
-from talkingface.pipeline.lsp_motion import PersonMotion, SpeechMotion, in_chunks
-from talkingface.pipeline.portrait import LiveSession
+from talkingface.pipeline.lsp.lsp_motion import PersonMotion, SpeechMotion
+from talkingface.pipeline.lsp.portrait import LiveSession
+from talkingface.quick_start.live import in_chunks
 
 RNG = np.random.default_rng(0)
 
@@ -178,9 +179,9 @@ def test_lips_that_cross_are_parted_and_others_left_alone():
 
 def test_wrong_amplifiers_are_refused_with_what_is_possible():
     with pytest.raises(ValueError, match="LowerMore takes 6 factors"):
-        PortraitInfer(motion={"mouth_amp": ["LowerMore", 1, 2]})
+        LSPInfer(motion={"mouth_amp": ["LowerMore", 1, 2]})
     with pytest.raises(ValueError, match="unknown; choose from XY"):
-        PortraitInfer(motion={"mouth_amp": ["Louder", 1]})
+        LSPInfer(motion={"mouth_amp": ["Louder", 1]})
 
 
 def test_pose_vectors_are_centred_and_differ_by_the_velocity():
@@ -263,7 +264,7 @@ def speech() -> SpeechMotion:
         camera=np.array([[700.0, 0, 256], [0, 700, 256], [0, 0, 1]]),
     )
     manifold = ManifoldProjection(torch.rand(40, 8), 5)
-    options = PortraitInfer(motion={"causal": True, "mouth_amp": ["delta", 1.5]})
+    options = LSPInfer(motion={"causal": True, "mouth_amp": ["delta", 1.5]})
     return SpeechMotion(*networks, (18, 15), manifold, person, options, 0.3)
 
 
@@ -306,7 +307,7 @@ def test_no_sound_and_very_short_sound(speech):
 @pytest.mark.parametrize("fps", [25, 30, 60])
 def test_live_pictures_are_those_of_the_whole_sound(speech, fps):
     """The points that are drawn; painting them is the same function."""
-    from talkingface.data.dataset.lsp_face_dataset import at_rate
+    from talkingface.data.dataset.lsp.lsp_face_dataset import at_rate
 
     def painted(person, landmarks, shoulders, baseline):
         return [np.concatenate([a, b]) for a, b in zip(landmarks, shoulders, strict=True)]

@@ -22,7 +22,7 @@ from talkingface.data.media.writer import VideoWriter
 from talkingface.evaluator.clip import ClipPair
 from talkingface.evaluator.evaluator import Evaluator, RowResult
 from talkingface.evaluator.metrics import perceptual
-from talkingface.model.audio_driven_talkingface.syncnet_networks import SyncNet
+from talkingface.model.audio_driven_talkingface.syncnet.syncnet_networks import SyncNet
 from talkingface.model.losses.perceptual import LPIPS_TAPS
 from talkingface.registry import get_registry
 

@@ -6,14 +6,20 @@ import numpy as np
 import pytest
 import torch
 
+from talkingface.components.models import build_model
 from talkingface.config.config import load_config
-from talkingface.data.moda.sound import at_frames, frames_of, normalised, samples_of, with_context
+from talkingface.data.dataprocess.moda.sound import (
+    at_frames,
+    frames_of,
+    normalised,
+    samples_of,
+    with_context,
+)
 from talkingface.errors import ConfigError, WeightsError
-from talkingface.model.audio_driven_talkingface import moda_networks as nets
-from talkingface.model.audio_driven_talkingface.modarenderer_networks import fold
+from talkingface.model.audio_driven_talkingface.moda.moda import moda_networks as nets
+from talkingface.model.audio_driven_talkingface.moda.modarenderer_networks import fold
 from talkingface.model.layers.windows import map_windows, window_starts
 from talkingface.model.weights import load_into
-from talkingface.quick_start.helpers import build_model
 
 
 @pytest.fixture(scope="module")

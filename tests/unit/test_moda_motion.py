@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from talkingface.components.models import build_model
 from talkingface.config.config import load_config
+from talkingface.data.dataprocess.moda.files import Features, Template
 from talkingface.data.face.topology import MODA_EYES, MODA_MOUTH
-from talkingface.data.moda.files import Features, Template
 from talkingface.errors import DataError
-from talkingface.pipeline.moda_motion import PortraitMotion, Speaker
-from talkingface.quick_start.helpers import build_model
+from talkingface.pipeline.moda.moda_motion import PortraitMotion, Speaker
 
 
 def model_of(name: str, **overrides):
@@ -142,7 +142,7 @@ def test_smoothing_makes_the_head_calm_and_leaves_the_lips(source):
 def test_long_motion_comes_in_parts_without_a_seam(source, monkeypatch):
     template, wave = Template.of(source), sound(4)
     whole = motion_of(speaker(), source, template, wave, 100)
-    monkeypatch.setattr("talkingface.pipeline.moda_motion._PART", 33)
+    monkeypatch.setattr("talkingface.pipeline.moda.moda_motion._PART", 33)
     parts = list(speaker().generate(source, template, wave, 100))
     assert [len(part.landmarks) for part in parts] == [33, 33, 33, 1]
     assert np.allclose(PortraitMotion.joined(parts).landmarks, whole.landmarks, atol=1e-3)

@@ -187,3 +187,68 @@ def test_a_plugin_is_trained_and_evaluated_by_the_one_command_and_nothing_else_c
     assert metrics["rows"]["Line"]["loss"] < 0.05  # a line learns a line
     assert (tmp_path / "dataset/Numbers/filelist/train.txt").exists()
     assert repository_state() == before
+
+
+def tinydub(folder: Path, **classes: str | None) -> Path:
+    """A copy of the example plugin with other classes in its YAML; None leaves one out."""
+    import shutil
+
+    shutil.copytree(REPOSITORY / "examples/plugin", folder)
+    path = folder / "properties/model/TinyDub.yaml"
+    lines = []
+    for line in path.read_text("utf-8").splitlines():
+        role = line.strip().partition(":")[0]
+        if classes.get("config", "") is None and role in ("data", "model_params"):
+            continue  # without the class these are no keys
+        if role in classes and line.startswith("  "):
+            if classes[role] is None:
+                continue
+            line = f"  {role}: {classes[role]}"
+        lines.append(line)
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+    return folder
+
+
+def run_tinydub(plugin: Path, root: Path):
+    args = [f"--plugin_path={plugin}", "--model=TinyDub", "--dataset=Synthetic", "--preset=tiny"]
+    root.mkdir()
+    return run_command(args, root)
+
+
+def test_a_reused_class_says_which_keys_are_missing_before_any_work(tmp_path):
+    """Without the config class of the data the run would die after the data had been made."""
+    pytest.importorskip("mediapipe")
+    done = run_tinydub(tinydub(tmp_path / "plugin", config=None), tmp_path / "root")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "HyperLipsBaseDataset needs the keys" in done.stderr
+    assert "data.syncnet_T" in done.stderr
+    assert "hyperlips_config:HyperLipsBaseConfig" in done.stderr
+    assert not (tmp_path / "root" / "dataset").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("def encode_audio", "def audio_code"), "DubbingPipeline calls encode_audio of the"),
+        (("    bgr = True", '    bgr = True\n    batch_keys = ("depth",)'), "reads depth from"),
+    ],
+)
+def test_a_network_or_batch_that_does_not_fit_is_reported_before_any_work(
+    tmp_path, change, message
+):
+    pytest.importorskip("mediapipe")
+    plugin = tinydub(tmp_path / "plugin")
+    code = (plugin / "tinydub.py").read_text("utf-8")
+    assert change[0] in code
+    (plugin / "tinydub.py").write_text(code.replace(*change), "utf-8")
+    done = run_tinydub(plugin, tmp_path / "root")
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "root" / "dataset").exists()
+
+
+@pytest.mark.parametrize("name", get_registry().names("model"))
+def test_the_models_of_the_toolkit_have_what_their_classes_need(name):
+    from talkingface.quick_start.preflight import _classes
+
+    dataset = "SyntheticDyad" if name.startswith("A2P") else "Synthetic"
+    assert _classes(load_config(name, dataset)) == []

@@ -8,16 +8,11 @@ import threading
 
 import pytest
 
+from talkingface.components.runs import newest_checkpoint
 from talkingface.config.config import load_config
 from talkingface.errors import EnvironmentProblem
 from talkingface.quick_start.quick_start import active_stages
-from talkingface.quick_start.run_dir import (
-    find_runs,
-    new_run,
-    newest_checkpoint,
-    open_run,
-    run_of_checkpoint,
-)
+from talkingface.quick_start.run_dir import find_runs, new_run, open_run, run_of_checkpoint
 
 PAIR = ("HyperLipsBase", "Synthetic")
 

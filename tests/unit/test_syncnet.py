@@ -16,8 +16,11 @@ from talkingface.errors import WeightsError
 from talkingface.evaluator import sync_score
 from talkingface.evaluator.base_metric import build_metric
 from talkingface.evaluator.clip import ClipPair
-from talkingface.model.audio_driven_talkingface.syncnet import SyncNetModel, distances
-from talkingface.model.audio_driven_talkingface.syncnet_networks import SyncNet, audio_windows
+from talkingface.model.audio_driven_talkingface.syncnet.syncnet import SyncNetModel, distances
+from talkingface.model.audio_driven_talkingface.syncnet.syncnet_networks import (
+    SyncNet,
+    audio_windows,
+)
 from talkingface.model.weights import load_into
 
 

@@ -11,8 +11,9 @@ from torch import nn
 from trainkit import changed, fit, hyperlips_config, snapshot, toy_config, trainer_of
 
 from talkingface.errors import ConfigError, StageError
-from talkingface.model.audio_driven_talkingface.hyperlips_networks import SyncNetColor
-from talkingface.trainer.checkpoint import load_checkpoint
+from talkingface.model.audio_driven_talkingface.hyperlips.hyperlips_networks import SyncNetColor
+from talkingface.model.component import Component
+from talkingface.model.weights import load_checkpoint
 from talkingface.trainer.optim import AveragedWeights, Schedule
 from talkingface.trainer.trainer import Trainer
 
@@ -79,10 +80,10 @@ def test_a_network_left_out_by_the_settings_is_not_trained():
 def hyperlips_step(tiny_synthetic):
     """States before and after one step of HyperLipsBase with a sync expert."""
     trainer, loader, _ = trainer_of(hyperlips_config(tiny_synthetic))
-    trainer.model.attach_frozen("sync_expert", SyncNetColor(width=0.125))
+    trainer.model.attach_component("sync_expert", Component(SyncNetColor(width=0.125)))
     trainer._setup(len(loader), 100)
     trainer.model.train()
-    networks = {**trainer.model.networks(), "expert": trainer.model.frozen["sync_expert"]}
+    networks = {**trainer.model.networks(), "expert": trainer.model.component("sync_expert")}
     before = {name: snapshot(net) for name, net in networks.items()}
     trainer.train_step(next(iter(loader)))
     return trainer, before, {name: trainer.runtime.unwrap(net) for name, net in networks.items()}

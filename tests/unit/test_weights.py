@@ -12,10 +12,12 @@ from torch import nn
 from trainkit import SMALL_HYPERLIPS, changed, fit, snapshot, toy_config
 
 import talkingface
+from talkingface.components.models import build_model, load_model_weights
 from talkingface.errors import WeightsError
-from talkingface.model.weights import load_strict, read_weights, sha256_of
-from talkingface.quick_start.helpers import build_model, load_model_weights
-from talkingface.trainer.checkpoint import load_checkpoint, save_checkpoint
+from talkingface.model.weights import load_checkpoint
+from talkingface.trainer.checkpoint import save_checkpoint
+from talkingface.utils.hashes import sha256_of
+from talkingface.utils.weights import load_strict, read_weights
 
 
 @pytest.fixture(scope="module")

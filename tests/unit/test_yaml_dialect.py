@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from talkingface.config.loader import key_lines, load_yaml, parse_value, parse_yaml
 from talkingface.errors import ConfigError
+from talkingface.utils.yaml_files import key_lines, load_yaml, parse_value, parse_yaml
 
 SCALARS = {
     "1e-4": 1e-4,

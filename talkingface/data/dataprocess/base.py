@@ -18,9 +18,9 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from talkingface.data.clips import (
     SPLITS,
@@ -34,6 +34,7 @@ from talkingface.data.clips import (
 )
 from talkingface.data.dataprocess.executors import parse_shard, run_jobs
 from talkingface.data.dataprocess.report import SHEETS, write_report
+from talkingface.data.dataprocess.result import ProcessReport, short
 from talkingface.data.quality import violations
 from talkingface.errors import EnvironmentProblem, StageError, TalkingFaceError
 from talkingface.utils.locks import file_lock
@@ -50,76 +51,6 @@ IMPORTED = "imported"  # in place of settings: prepared elsewhere, there is no v
 
 class SkipClip(TalkingFaceError):
     """A clip that is not suitable; the message is the reason, counted in the report."""
-
-
-def _short(reason: str | None) -> str | None:
-    """A reason without its figures, to count equal ones."""
-    return reason and reason.split(":")[0]
-
-
-@dataclass
-class ProcessReport:
-    """What a preparation did.
-
-    Attributes:
-        markers: one record per clip: ``status`` (``ok``, ``skipped`` or ``failed``), ``reason``,
-            and figures such as ``frames`` and ``seconds``.
-        fresh: clips that were processed now and not taken from an earlier run.
-        clips: the clips themselves, by id.
-        flags: per clip the limits of ``quality`` that it breaks, with what was measured.
-        dropped: usable clips that ``quality.drop`` leaves out.
-        pending: clips that other shards have not prepared yet.
-    """
-
-    processor: str
-    folder: Path
-    markers: dict[str, dict[str, Any]] = field(default_factory=dict)
-    fresh: int = 0
-    clips: dict[str, Clip] = field(default_factory=dict)
-    flags: dict[str, dict[str, str]] = field(default_factory=dict)
-    dropped: set[str] = field(default_factory=set)
-    pending: int = 0
-
-    def of(self, status: str) -> list[str]:
-        return [name for name, marker in self.markers.items() if marker["status"] == status]
-
-    def reasons(self) -> Counter:
-        """Unusable clips by reason, without the figures inside the reasons."""
-        bad = (m for m in self.markers.values() if m["status"] != "ok")
-        return Counter(_short(m["reason"]) for m in bad)
-
-    def flag_counts(self) -> Counter:
-        """Usable clips outside each limit of ``quality``."""
-        return Counter(key for broken in self.flags.values() for key in broken)
-
-    def describe(self) -> str:
-        good = [m for m in self.markers.values() if m["status"] == "ok"]
-        text = (
-            f"{len(good)} of {len(self.markers)} clips usable, {sum(m['frames'] for m in good)} "
-            f"frames, {sum(m['seconds'] for m in good):.0f} s ({self.fresh} processed now)"
-        )
-        for reason, count in self.reasons().most_common():
-            names = [n for n, m in self.markers.items() if _short(m.get("reason")) == reason]
-            text += f"\n  not usable, {reason}: {count} ({', '.join(names[:3])}"
-            text += ", ...)" if count > 3 else ")"
-        warned = [name for name, marker in self.markers.items() if marker.get("warnings")]
-        if warned:
-            first = self.markers[warned[0]]["warnings"][0]
-            text += f"\n  with warnings: {len(warned)} ({warned[0]}: {first}"
-            text += "; ...)" if len(warned) > 1 else ")"
-        for key, count in self.flag_counts().most_common():
-            examples = [f"{n}: {b[key]}" for n, b in self.flags.items() if key in b]
-            text += f"\n  outside quality.{key}: {count} ({'; '.join(examples[:2])}"
-            text += "; ...)" if count > 2 else ")"
-        if self.flags:
-            kept = len(self.flags) - len(self.dropped)
-            text += f"\n  {kept} of these are used all the same, {len(self.dropped)} left out "
-            text += "(quality.drop)"
-        if self.pending:
-            text += f"\n  {self.pending} clips are still to be prepared by other shards"
-        else:
-            text += f"\n  report: {shown(self.folder / 'report.html')}"
-        return text
 
 
 @contextmanager
@@ -170,6 +101,25 @@ def join_equal_sounds(clips: list[Clip], markers: dict[str, dict[str, Any]]) -> 
     return [replace(clip, source=merged(clip.source)) for clip in clips]
 
 
+class Components(Protocol):
+    """Trained networks for a preparation or dataset, by their names in the section ``weights``.
+
+    All raise WeightsError when there is no file; the message says how to get one.
+    """
+
+    def path(self, name: str) -> Path:
+        """The weights file."""
+
+    def sha256(self, name: str) -> str:
+        """SHA-256 of the weights file, in hex."""
+
+    def network(self, name: str) -> Any:
+        """The network, in eval mode and without gradients."""
+
+    def pipeline(self, name: str) -> Any:
+        """The generator of videos, for components that are models with one."""
+
+
 class DataProcess(ABC):
     """Turns raw clips into the files that a dataset class reads.
 
@@ -178,14 +128,28 @@ class DataProcess(ABC):
         version: raise it when the output changes; older results are then made again.
         parts: sub-folders that :meth:`process_clip` fills, where a layout wants ``<part>/<clip>``
             instead of one folder per clip.
+        needs_config: keys of the configuration that it reads, beside those that every run has;
+            also those of base classes count. A model that reuses the class must have them.
+        uses_components: it needs trained networks; the runner then gives them.
+
+    Args:
+        cfg: the run's configuration.
+        components: the trained networks of a class with ``uses_components``.
     """
 
     id: ClassVar[str]
     version: ClassVar[int] = 1
     parts: ClassVar[tuple[str, ...]] = ()
+    needs_config: ClassVar[tuple[str, ...]] = ()
+    uses_components: ClassVar[bool] = False
+    components: Components
 
-    def __init__(self, cfg: Config) -> None:
+    def __init__(self, cfg: Config, components: Components | None = None) -> None:
         self.cfg = cfg
+        if self.uses_components:
+            if components is None:
+                raise TypeError(f"{type(self).__name__} needs the argument 'components'")
+            self.components = components
 
     @property
     def folder(self) -> Path:
@@ -219,7 +183,7 @@ class DataProcess(ABC):
         """What lies in the data folder, to be prepared."""
         return discover_clips(self.cfg.data_dir, self.cfg.clips, quiet=True)
 
-    def explain_nothing(self) -> str:
+    def no_clips_message(self) -> str:
         """What to do when there is nothing in the data folder."""
         return no_clips_message(self.cfg)
 
@@ -231,7 +195,7 @@ class DataProcess(ABC):
         """Clips of the three lists, or all clips when there are no lists yet."""
         clips = discover_clips(self.cfg.data_dir, self.cfg.clips)
         if not clips:
-            raise StageError(self.explain_nothing())
+            raise StageError(self.no_clips_message())
         lists = [self.cfg.filelist(split) for split in SPLITS]
         if any(path.exists() for path in lists) and not all(path.exists() for path in lists):
             with file_lock(self._lock_path):  # another run may be writing them right now
@@ -322,7 +286,7 @@ class DataProcess(ABC):
         """Folder of a clip within one of the ``parts``."""
         return self.folder / name / clip_id
 
-    def homes(self, clip_id: str) -> list[Path]:
+    def output_dirs(self, clip_id: str) -> list[Path]:
         """All folders of a prepared clip."""
         return [self.part(name, clip_id) for name in self.parts] or [self.folder / clip_id]
 
@@ -346,7 +310,7 @@ class DataProcess(ABC):
         if marker is None or marker["fingerprint"] != self.fingerprint(clip):
             return False
         if marker["status"] == "ok":
-            return all(home.is_dir() for home in self.homes(clip.id))
+            return all(home.is_dir() for home in self.output_dirs(clip.id))
         return marker["status"] == "skipped"
 
     def process_one(self, clip: Clip) -> dict[str, Any]:
@@ -369,7 +333,7 @@ class DataProcess(ABC):
                     marker.update(status="ok", **self.process_clip(clip, temporary))
                 # The marker comes last: a kill between the moves leaves a clip that is redone.
                 made = [temporary / name for name in self.parts] or [temporary]
-                for part, home in zip(made, self.homes(clip.id), strict=True):
+                for part, home in zip(made, self.output_dirs(clip.id), strict=True):
                     if home.exists():
                         shutil.rmtree(home)
                     home.parent.mkdir(parents=True, exist_ok=True)
@@ -387,7 +351,7 @@ class DataProcess(ABC):
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
             if marker["status"] != "ok":
-                for home in self.homes(clip.id):
+                for home in self.output_dirs(clip.id):
                     shutil.rmtree(home, ignore_errors=True)
         if warnings:
             marker["warnings"] = warnings
@@ -410,7 +374,7 @@ class DataProcess(ABC):
         mine = clips[number - 1 :: count]
         todo = [clip for clip in mine if not self.is_current(clip)]
         if todo:
-            with self._turn(number, count):
+            with self._acquire_lock(number, count):
                 todo = [clip for clip in todo if not self.is_current(clip)]
                 if todo:
                     self._process(todo, workers, show_progress)
@@ -432,7 +396,7 @@ class DataProcess(ABC):
         return report
 
     @contextmanager
-    def _turn(self, number: int, count: int) -> Iterator[None]:
+    def _acquire_lock(self, number: int, count: int) -> Iterator[None]:
         """Shards of one job array run side by side; everything else takes turns."""
         if count == 1:
             with file_lock(self._lock_path):
@@ -454,11 +418,11 @@ class DataProcess(ABC):
         bar = progress(total=len(todo), unit="clip", desc="preparing", show=show_progress)
         start, frames, reasons = time.perf_counter(), 0, Counter()
         with bar:
-            jobs = run_jobs(self.process_one, todo, self.cfg, workers, lost=self._lost)
+            jobs = run_jobs(self.process_one, todo, self.cfg, workers, lost=self._mark_crashed)
             for number, marker in enumerate(jobs, 1):
                 frames += marker["frames"]
                 if marker["status"] != "ok":
-                    reasons[_short(marker["reason"])] += 1
+                    reasons[short(marker["reason"])] += 1
                 bar.update()
                 rate = frames / max(time.perf_counter() - start, 1e-6)
                 text = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common(3))
@@ -468,9 +432,9 @@ class DataProcess(ABC):
                 if bar.disable and number % 100 == 0:
                     log.info("prepared %d of %d clips, %s", number, len(todo), state)
 
-    def _lost(self, clip: Clip) -> dict[str, Any]:
+    def _mark_crashed(self, clip: Clip) -> dict[str, Any]:
         """Marker of a clip whose worker process died, e.g. for lack of memory."""
-        for left in (*self.homes(clip.id), *_unfinished(self._workplace(clip.id))):
+        for left in (*self.output_dirs(clip.id), *_unfinished(self._workplace(clip.id))):
             shutil.rmtree(left, ignore_errors=True)
         marker = {
             "clip": clip.id,

@@ -64,7 +64,7 @@ def run_jobs(
         yield from _run_local(function, items, count, lost)
         return
     plugins = [str(folder) for folder in cfg.registry.plugins]
-    work = delayed(partial(_work_far, str(project_root()), plugins, pickle.dumps(function)))
+    work = delayed(partial(_run_remote, str(project_root()), plugins, pickle.dumps(function)))
     connect = {"dask": _dask_cluster, "ray": _ray_cluster}[cfg.executor]
     with connect(cfg.executor_address) as workers:
         log.info("preparing %d clips on %s with %d worker(s)", len(items), cfg.executor, workers)
@@ -80,7 +80,7 @@ def run_jobs(
 
 
 def _answers(pool: Any, jobs: Iterator[Any], cfg: Config) -> Iterator[tuple[int, Any]]:
-    """What :func:`_work_far` gave; its errors are raised here."""
+    """What :func:`_run_remote` gave; its errors are raised here."""
     try:
         for number, result in pool(jobs):
             if isinstance(result, Exception):
@@ -151,7 +151,7 @@ def _numbered(
 _kept = threading.local()  # the child process of each thread of a cluster's worker
 
 
-def _work_far(
+def _run_remote(
     root: str, plugins: list[str], function: bytes, number: int, item: Any
 ) -> tuple[int, Any]:
     """One clip on a worker of a cluster, in a child process of its own.
@@ -191,7 +191,7 @@ def _in_child(root: str, plugins: list[str], function: bytes, item: Any) -> dict
     return _numbered(pickle.loads(function), 0, item, False)[1]
 
 
-def _knock(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """Find out at once whether somebody listens at ``[scheme://]host:port``; ray tries for minutes.
 
     Raises:
@@ -214,7 +214,7 @@ def _dask_cluster(address: str | None) -> Iterator[int]:
             "(start one with 'dask scheduler' and 'dask worker')"
         )
     try:
-        _knock(address)
+        _check_reachable(address)
         client = distributed.Client(address, timeout=_TIMEOUT, set_as_default=True)
     except (OSError, ValueError, distributed.TimeoutError) as error:
         raise EnvironmentProblem(f"No dask cluster answers at {address}: {error}") from error
@@ -235,7 +235,7 @@ def _ray_cluster(address: str | None) -> Iterator[int]:
     if own:
         try:
             if address not in ("auto", "local"):
-                _knock(address)
+                _check_reachable(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, ValueError, RuntimeError) as error:
             raise EnvironmentProblem(

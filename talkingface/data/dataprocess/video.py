@@ -134,7 +134,7 @@ class VideoProcess(DataProcess):
         """Frame rate at which a clip is read."""
         return self.cfg.fps
 
-    def longest_take(self, clip: FaceClip, max_missing: float) -> tuple[int, int]:
+    def longest_take(self, clip: FaceClip, max_missing: float, min_frames: int) -> tuple[int, int]:
         """Start and stop of the longest stretch with the face in view, as far as there is sound.
 
         Raises:
@@ -142,7 +142,7 @@ class VideoProcess(DataProcess):
         """
         start, stop = clip.track.longest_take()
         stop = min(stop, int(len(clip.wave) * clip.fps / RATE + 1e-6))
-        if stop - start < self.min_frames:
+        if stop - start < min_frames:
             raise SkipClip(f"too short: {stop - start} frames of continuous face and sound")
         missing = 1 - float(clip.track.found[start:stop].mean())
         if missing > max_missing:
@@ -164,8 +164,10 @@ class VideoProcess(DataProcess):
             raise SkipClip("silent: the sound track is all zeros")
 
 
-class PeopleProcess(VideoProcess):
+class SpeakerProcess(VideoProcess):
     """Knows whom each clip shows; configurations have ``person.name``."""
+
+    needs_config = ("person.name",)
 
     @cached_property
     def people(self) -> dict[str, str]:
@@ -184,7 +186,7 @@ class PeopleProcess(VideoProcess):
         return {**super().process_clip(clip, out), "person": self.person_of(clip.id)}
 
 
-class LearningProcess(PeopleProcess):
+class DatasetStatisticsProcess(SpeakerProcess):
     """Learns something from all training clips, once they are prepared.
 
     Sub-classes write :meth:`ensure`, which makes what rests on that and is not there yet.

@@ -39,6 +39,10 @@ class TalkingFaceDataset(Dataset, ABC):
     """
 
     batch_spec: ClassVar[dict[str, str]] = {}
+    # Keys of the configuration that it reads, beside those that every run has.
+    needs_config: ClassVar[tuple[str, ...]] = ()
+    # The runner gives a third argument, ``components``, as to a preparation.
+    uses_components: ClassVar[bool] = False
 
     def __init__(self, cfg: Config, split: str) -> None:
         self.cfg = cfg

@@ -103,7 +103,7 @@ def box_overlap(a: np.ndarray, b: np.ndarray) -> float:
 def syncnet_crop(frame: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
     """SyncNet's framing of a face: a square of 2.8 half sides, moved down so that the chin is in.
 
-    Source: ``run_pipeline.py`` of joonson/syncnet_python with crop_scale 0.4 (metrics spec 4.4);
+    Source: ``run_pipeline.py`` of joonson/syncnet_python with crop_scale 0.4;
     what lies outside the picture has its grey of 110.
 
     Args:

@@ -1,7 +1,7 @@
 """From MediaPipe's weak-perspective mesh to a head that moves in front of a real camera.
 
 The result projects exactly onto the detected pixels at any focal length. Plain PnP does not: its
-error only falls with longer focal lengths, and it turns faces away from the middle (LSP spec 14.3).
+error only falls with longer focal lengths, and it turns faces away from the middle (ours).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from talkingface.data.face.series import smooth_runs
 from talkingface.data.face.topology import CHIN, FOREHEAD, STABLE
 
 SCALE = 90.0  # camera units ("mm") per object unit, which is the distance of the outer eye corners
-FOCAL_RATIO = 1.2  # default focal length / longer side of the frame (LSP spec 14.5)
+FOCAL_RATIO = 1.2  # default focal length / longer side of the frame (ours)
 _ROUNDS = 3  # of each of the two alternations; the residual no longer changes after that
 
 
@@ -60,7 +60,7 @@ class LiftedFace:
         """Smooth the pose over time; the points are lifted again, so the projection stays exact.
 
         The removed depth noise does not land in the points, as it would by solving back
-        (LSP spec 14.4, step 6).
+        This choice is ours.
 
         Args:
             rotation, shift, depth: standard deviations in frames for the rotation, for x and y,
@@ -107,7 +107,7 @@ _PER_FRAME = ("rotation", "translation", "points")
 
 
 def lift(landmarks: np.ndarray, size: tuple[int, int], focal: float | None = None) -> LiftedFace:
-    """Solve for the camera-space pose and shape of a clip (LSP spec 14.4).
+    """Solve for the camera-space pose and shape of a clip (ours).
 
     Args:
         landmarks: (T,478,3) MediaPipe points in pixels of the frame, NaN where no face was found.
@@ -172,7 +172,7 @@ def _oriented(shape: np.ndarray) -> np.ndarray:
 
 
 def resample_motion(values: np.ndarray, fps: float, target_fps: float) -> np.ndarray:
-    """Motion at another rate by PCHIP: no stair-case, no overshoot (LSP spec 14.7).
+    """Motion at another rate by PCHIP: no stair-case, no overshoot (ours).
 
     Args:
         values: (T, ...) finite values at frame times k / fps.

@@ -25,7 +25,7 @@ def polygon_mask(points: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def mouth_mask(landmarks: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Mask of the mouth: the ring one step outside the lips (HyperLips spec 8.4), (H,W) 0/255."""
+    """Mask of the mouth: the ring one step outside the lips (official code), (H,W) 0/255."""
     return polygon_mask(landmarks[list(MOUTH_RING)], height, width)
 
 

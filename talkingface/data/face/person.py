@@ -63,7 +63,7 @@ class PersonSegmenter:
 def torso_outline(
     mask: np.ndarray, landmarks: np.ndarray, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Shoulder points of one frame from the silhouette below the mouth (MODA spec 5.3).
+    """Shoulder points of one frame from the silhouette below the mouth (ours).
 
     Args:
         mask: (h,w) of :class:`PersonSegmenter`.
@@ -163,7 +163,7 @@ def track_shoulders(
     segments: np.ndarray | None = None,
     sigma: float = 2.0,
 ) -> Shoulders:
-    """Find the shoulders of a clip once per shot and follow them (LSP spec 14.9).
+    """Find the shoulders of a clip once per shot and follow them (ours).
 
     Args:
         frames: (H,W,3) uint8 RGB, streamed; about fifteen are kept at a time.

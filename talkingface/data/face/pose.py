@@ -1,7 +1,7 @@
 """Head pose by Procrustes to a fixed template; the canonical (pose-free) space and its inverse.
 
 Space: pixels of the picture with x to the right, y down and z toward the viewer, that is
-MediaPipe's z with its sign turned (MODA spec 5.1). Never mix with un-turned points.
+MediaPipe's z with its sign turned (official code). Never mix with un-turned points.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from talkingface.data.face.topology import EYE_LEFT, EYE_RIGHT, pose_template
 
 EYE_DISTANCE = 120.0  # of the canonical face, in pixels of a 512 px square
 # Distance between the template's eye centres (means of the two 16-point lists), and its mean of
-# vertices 50, 280 and 168, the anchor of the canonical space (MODA spec 5.2).
+# vertices 50, 280 and 168, the anchor of the canonical space (official code).
 _TEMPLATE_EYES = 1.160
 _TEMPLATE_ANCHOR = np.array([0.000, 0.452, 0.166])
 _ANCHOR = (50, 280, 168)
@@ -65,7 +65,7 @@ def head_pose(
     segments: np.ndarray | None = None,
     canonical: str = "procrustes",
 ) -> np.ndarray:
-    """Pose of the head in each frame (MODA spec 5.1 and 5.2).
+    """Pose of the head in each frame (official code).
 
     Args:
         landmarks: (T,478,3) MediaPipe points in pixels, NaN where no face was found.

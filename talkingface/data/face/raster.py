@@ -41,7 +41,7 @@ def rasterize(
     flat: bool = False,
     cull: bool = True,
 ) -> np.ndarray:
-    """Draw a mesh with depth test and back-face culling (HeadGAN spec 9.6).
+    """Draw a mesh with depth test and back-face culling (ours).
 
     The nearest surface wins, of equal depths the triangle that stands first. Pixel centres are at
     +0.5; a pixel on an edge is inside. Colours and depth are interpolated linearly.

@@ -1,7 +1,7 @@
 """Sketches of generated faces: found, steadied and drawn alike at training and at inference.
 
 The official code draws them at another size, with other lines and other smoothing at inference
-than at training, a likely cause of trembling lips (HyperLips spec 9.3).
+than at training, a likely cause of trembling lips (ours).
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ LIPS_INNER = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 3
 LIPS = LIPS_OUTER + LIPS_INNER
 MOUTH_CORNERS = (61, 291)
 INNER_LIP_TOP, INNER_LIP_BOTTOM = 13, 14
-# Ring one step outside the lips: the lip mask of HyperLips' stage 2 (spec 8.4), in drawing order.
+# Ring one step outside the lips, in drawing order: the lip mask of HyperLips' stage 2.
 MOUTH_RING = (164, 167, 165, 92, 186, 57, 43, 106, 182, 83, 18, 313, 406, 335, 273, 287, 410, 322,
               391, 393)  # fmt: skip
 
@@ -45,11 +45,11 @@ FOREHEAD, CHIN, NOSE_TIP = 10, 152, 1
 
 # Points that hardly move when a person speaks: eye corners, nose bridge and nose side.
 RIGID = (33, 133, 362, 263, 168, 6, 197, 195, 5, 4, 98, 327)
-# The larger rigid set of the lifting solver (LSP spec 14.2): also forehead and temples.
+# The larger rigid set of the lifting solver (ours): also forehead and temples.
 STABLE = (6, 168, 197, 195, 5, 4, 33, 133, 362, 263, 9, 8, 151, 10, 67, 297, 109, 338, 103, 332, 54,
           284, 129, 358, 98, 327, 2, 127, 356, 234, 454, 193, 417, 122, 351, 196, 419)  # fmt: skip
 
-# The 73 points of Live Speech Portraits (LSP spec 14.1), in their order.
+# The 73 points of Live Speech Portraits, in their order; the choice of vertices is ours.
 LSP73 = (127, 93, 58, 172, 136, 150, 176, 152, 400, 379, 365, 397, 288, 323, 356,  # contour
          300, 334, 296, 285, 295, 283, 70, 105, 66, 55, 65, 53,  # brows
          33, 159, 133, 145, 263, 386, 362, 374,  # eyes
@@ -64,7 +64,7 @@ IBUG68 = (127, 234, 93, 132, 58, 136, 150, 176, 152, 400, 379, 365, 288, 361, 32
           61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91,
           78, 81, 13, 311, 308, 402, 14, 178)  # fmt: skip
 
-# Point groups of MODA (spec section 1): ascending within each part, parts in this order.
+# Point groups of MODA (official code): ascending within each part, parts in this order.
 MODA_MOUTH = tuple(sorted(LIPS))
 MODA_EYES = (
     *IRIS_RIGHT, *sorted(EYE_RIGHT), *sorted(BROW_RIGHT[0] + BROW_RIGHT[1]),
@@ -80,7 +80,7 @@ def chain(points: tuple[int, ...], *, closed: bool = False) -> list[tuple[int, i
 
 _NOSE = ((168, 6, 197, 195, 5, 4), (4, 45, 220, 115, 48), (4, 275, 440, 344, 278))
 _JAW = FACE_OVAL[FACE_OVAL.index(389) : FACE_OVAL.index(162) + 1]
-# HyperLips' landmark sketch (spec 8.4), 125 edges: lips, eyes, brows, nose, oval without the top.
+# HyperLips' landmark sketch, 125 edges: lips, eyes, brows, nose, oval without the top.
 SKETCH_EDGES = (
     *chain(LIPS_OUTER, closed=True),
     *chain(LIPS_INNER, closed=True),
@@ -96,7 +96,7 @@ def triangles(*, close_eyes: bool = True) -> np.ndarray:
 
     A triangle that faces the camera has a positive area in pixels (y down). The mouth is always
     open, so the gap between the lips shows. Source: MediaPipe's tesselation edges, from which the
-    triangles follow uniquely (HeadGAN spec 9.2).
+    triangles follow uniquely (ours).
     """
     table = _table("triangles.csv").astype(np.int64)
     table.flags.writeable = False
@@ -113,7 +113,7 @@ def mesh_edges() -> list[tuple[int, int]]:
 
 @lru_cache
 def pose_template() -> tuple[np.ndarray, np.ndarray]:
-    """The rigid template of head pose (MODA spec 5.1).
+    """The rigid template of head pose (official code).
 
     Returns:
         (72,) vertex numbers and (72,3) positions: x to the picture's right, y down, z toward the

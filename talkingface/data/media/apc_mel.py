@@ -9,7 +9,7 @@ import numpy as np
 
 from talkingface.errors import DataError
 
-# Values in use in the official code (LSP spec 3.1).
+# Values in use in the official code.
 SAMPLE_RATE = 16000
 MOTION_FPS = 60
 ROWS_PER_FRAME = 2

@@ -1,4 +1,4 @@
-"""LSE-D, LSE-C and the AV offset by a SyncNet (metrics spec 4; names of Wav2Lip's evaluation)."""
+"""LSE-D, LSE-C and the AV offset by a SyncNet (official code; names of Wav2Lip's evaluation)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from talkingface.evaluator.sync_score import (
     score,
     sound_features,
 )
-from talkingface.model.audio_driven_talkingface.syncnet_networks import SyncNet
+from talkingface.model.audio_driven_talkingface.syncnet.syncnet_networks import SyncNet
 
 OFFICIAL = "syncnet_v2.model"
 _HELP = (
@@ -70,7 +70,7 @@ class LSE(Metric):
     @cached_property
     def path(self) -> Path | None:
         """The weights that are used."""
-        from talkingface.quick_start.run_dir import newest_checkpoint
+        from talkingface.components.runs import newest_checkpoint
         from talkingface.utils.paths import resolve
 
         if self.params["weights"]:

@@ -19,7 +19,7 @@ from talkingface.evaluator.base_metric import Metric
 from talkingface.evaluator.clip import ClipPair
 from talkingface.evaluator.frechet import RunningGaussian, frechet_distance
 from talkingface.model.losses.perceptual import LPIPSNetwork
-from talkingface.model.weights import load_strict, read_weights
+from talkingface.utils.weights import load_strict, read_weights
 
 # net: file, smallest side in px.
 BACKBONES = {"alex": ("alexnet-owt-7be5be79.pth", 31), "vgg": ("vgg16-397923af.pth", 16)}

@@ -1,4 +1,4 @@
-"""How much the head moves, and how far its pose is from the real one (metrics spec 7 and 10)."""
+"""How much the head moves, and how far its pose is from the real one (ours)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Attention with the parameter names of ``nn.MultiheadAttention`` whose keys can be kept, and
-rotary positions on whole vectors (audio2photoreal spec 4)."""
+rotary positions on whole vectors (official code)."""
 
 from __future__ import annotations
 

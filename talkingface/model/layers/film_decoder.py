@@ -1,4 +1,4 @@
-"""Transformer layers with rotary positions and feature-wise modulation (audio2photoreal spec 4)."""
+"""Transformer layers with rotary positions and feature-wise modulation (official code)."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ _DISTANCES = 1 << 24  # entries of the distance matrix held at once
 
 
 class ManifoldProjection:
-    """Locally linear embedding in a database of the person's own features (LSP spec 4).
+    """Locally linear embedding in a database of the person's own features (official code).
 
     Args:
         database: (M,D) features of the person's training speech.

@@ -1,4 +1,4 @@
-"""Residual vector quantisation with moving averages, under lucidrains' older names (A2P spec 6)."""
+"""Residual vector quantisation with moving averages, under lucidrains' older names."""
 
 from __future__ import annotations
 

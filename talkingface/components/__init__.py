@@ -1,0 +1,1 @@
+"""Trained networks that other models need: declared, found, loaded and checked in one place."""

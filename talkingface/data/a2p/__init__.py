@@ -1,1 +1,0 @@
-"""Motion of conversations: files, statistics, and a learnable synthetic set."""

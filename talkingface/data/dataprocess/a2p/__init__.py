@@ -1,0 +1,1 @@
+"""Preparation for audio2photoreal (facebookresearch/audio2photoreal)."""

@@ -1,0 +1,1 @@
+"""Preparation for HeadGAN (michaildoukas/headGAN)."""

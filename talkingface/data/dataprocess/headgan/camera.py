@@ -1,0 +1,97 @@
+"""Cameras: adaptation between people, reference frames, angles (ours)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from talkingface.data.face.face_model import Geometry
+
+_WINDOW = 15  # frames of the box filter
+
+
+def adapted(
+    driver: Geometry,
+    reference: Geometry,
+    *,
+    translation: bool = True,
+    std: bool = False,
+    window: int = _WINDOW,
+) -> Geometry:
+    """The driver's camera moved to where the reference stands and to its size (ours).
+
+    Args:
+        translation: also move; False: only the size, the driver's place is kept relative to it.
+        std: also scale the movement to the reference's. A single reference picture has none, so
+            the head then stands still.
+        window: frames of the box filter over scale and place, shorter for short clips.
+
+    Returns:
+        The driver's expressions and rotations with the new camera; the neutral face stays the
+        driver's.
+    """
+    scale = _box(driver.scale * (reference.scale.mean() / driver.scale.mean()), window)
+    place = driver.shift / driver.scale[:, None]
+    if translation:
+        own = reference.shift / reference.scale[:, None]
+        moved = place - place.mean(axis=0)
+        if std:
+            moved = moved / np.maximum(place.std(axis=0), 1e-9) * own.std(axis=0)
+        place = _box(moved + own.mean(axis=0), window)
+    return replace(driver, scale=scale, shift=scale[:, None] * place)
+
+
+def _box(values: np.ndarray, window: int) -> np.ndarray:
+    """Mean over a window in time, the ends repeated."""
+    from scipy.ndimage import uniform_filter1d
+
+    size = min(window, len(values))
+    return values if size < 2 else uniform_filter1d(values, size, axis=0, mode="nearest")
+
+
+def reference_frames(geometry: Geometry, count: int = 8) -> np.ndarray:
+    """Frames at equal ranks along the main direction of rotation and place, first and last too.
+
+    Rotation and x of the camera are standardised and projected to their first principal component
+    (ours).
+    """
+    values = np.concatenate([geometry.rotation.reshape(-1, 9), geometry.shift[:, :1]], axis=1)
+    values = (values - values.mean(axis=0)) / np.maximum(values.std(axis=0), 1e-9)
+    _, _, directions = np.linalg.svd(values, full_matrices=False)
+    along = values @ directions[0]
+    along = along * np.sign(along[np.abs(along).argmax()] or 1.0)  # either sign is possible
+    order = np.argsort(along, kind="stable")
+    return order[np.linspace(0, len(order) - 1, count).round().astype(int)]
+
+
+def turned(degrees: np.ndarray) -> np.ndarray:
+    """Rotations R_y(yaw) R_x(pitch) R_z(-roll) in the axes of the face model.
+
+    Args:
+        degrees: (...,3) yaw, pitch, roll; signs as of
+            :func:`~talkingface.data.face.pose.head_pose`: to the picture's left, down, the eye at
+            the picture's right up.
+
+    Returns:
+        (...,3,3).
+    """
+    from scipy.spatial.transform import Rotation
+
+    values = np.asarray(degrees, np.float64)
+    flat = values.reshape(-1, 3) * (1, 1, -1)
+    made = Rotation.from_euler("YXZ", flat, degrees=True).as_matrix()
+    return made.reshape(*values.shape[:-1], 3, 3)
+
+
+def angles(rotation: np.ndarray) -> np.ndarray:
+    """(T,3) yaw, pitch and roll in degrees of (T,3,3); the inverse of :func:`turned`."""
+    from scipy.spatial.transform import Rotation
+
+    return Rotation.from_matrix(rotation).as_euler("YXZ", degrees=True) * (1, 1, -1)
+
+
+def turn_between(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(T,) angle in degrees of the rotation from one (T,3,3) to the other."""
+    trace = np.einsum("tij,tij->t", first, second)
+    return np.degrees(np.arccos(np.clip((trace - 1) / 2, -1, 1)))

@@ -1,0 +1,149 @@
+"""HeadGAN's voice vector: 84 low-level values and the characters of eight frames."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from talkingface.data.dataprocess.headgan.characters import (
+    CTC_FILE,
+    N_CLASSES,
+    RATE,
+    CharEncoder,
+    CTCCharacters,
+    NoCharacters,
+    SoundClasses,
+    StoredCharacters,
+)
+from talkingface.data.dataprocess.headgan.lowlevel import N_LOW, lowlevel_features
+from talkingface.data.npz import read_npz, save_npz
+from talkingface.errors import DataError
+from talkingface.utils.paths import resolve
+
+if TYPE_CHECKING:
+    from talkingface.model.image_driven_talkingface.headgan.headgan_config import VoiceSection
+
+_VERSION = 1
+
+
+def voice_size(options: VoiceSection) -> int:
+    """Numbers of a voice vector (naf; 300 with the defaults)."""
+    return N_LOW * options.lowlevel + 2 * options.half_window * N_CLASSES
+
+
+def encoder_kind(options: VoiceSection, weights_dir: str) -> str:
+    """``auto`` resolved: the CTC network where its weights are at hand, else sound classes."""
+    if options.char_encoder != "auto":
+        return options.char_encoder
+    return "wav2vec2_ctc" if ctc_path(options, weights_dir).is_file() else "kmeans27"
+
+
+def ctc_path(options: VoiceSection, weights_dir: str) -> Path:
+    given = options.ctc_weights
+    return resolve(weights_dir) / CTC_FILE if given == "auto" else resolve(given)
+
+
+def plain_encoder(kind: str, options: VoiceSection, weights_dir: str) -> CharEncoder:
+    """An encoder that learns nothing from the data."""
+    if kind == "zeros":
+        return NoCharacters()
+    if kind in ("wav2vec2_ctc", "wav2vec2_ctc_hold"):
+        return CTCCharacters(ctc_path(options, weights_dir), hold=kind.endswith("hold"))
+    if kind == "deepspeech_file":
+        return StoredCharacters(resolve(options.char_folder))
+    raise ValueError(kind)
+
+
+class Voice:
+    """Makes voice features of whole sounds and cuts vectors out of them.
+
+    Args:
+        options: of the configuration.
+        encoder: of the characters.
+    """
+
+    def __init__(self, options: VoiceSection, encoder: CharEncoder) -> None:
+        self.options, self.encoder = options, encoder
+
+    @property
+    def id(self) -> str:
+        """Names cached features; others are not mistaken for these."""
+        state = json.dumps([_VERSION, self.options.legacy_hop, self.encoder.id])
+        return hashlib.sha256(state.encode()).hexdigest()[:10]
+
+    def features(
+        self, wave: np.ndarray, fps: float, frames: int, stored: Path | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(T,84) and (T,27) of a sound (N,), 16 kHz mono.
+
+        Args:
+            stored: ready-made characters of the clip, for ``deepspeech_file``.
+        """
+        low = lowlevel_features(wave, RATE, fps, frames, legacy_hop=self.options.legacy_hop)
+        encoder = self.encoder
+        if isinstance(encoder, StoredCharacters):
+            if stored is None and np.any(wave):
+                raise DataError(
+                    "audio.char_encoder=deepspeech_file has characters for clips of the dataset "
+                    "only; train with kmeans27 or wav2vec2_ctc to use other sounds"
+                )
+            encoder = StoredCharacters(stored or encoder.path)
+        return low, encoder(wave, fps, frames)
+
+    def path(self, folder: Path) -> Path:
+        return folder / f"voice_{self.id}.npz"
+
+    def stored(self, clip_id: str) -> Path | None:
+        """Ready-made characters of a clip, for ``deepspeech_file``."""
+        folder = self.options.char_folder
+        return resolve(folder) / f"{clip_id}.npy" if folder else None
+
+    def is_current(self, folder: Path, clip_id: str) -> bool:
+        """Whether the features of a clip are there and no older than its ready-made characters."""
+        own, given = self.path(folder), self.stored(clip_id)
+        if not own.is_file():
+            return False
+        newer = given is not None and given.is_file() and (
+            given.stat().st_mtime_ns > own.stat().st_mtime_ns
+        )  # fmt: skip
+        return not newer
+
+    def save(self, folder: Path, features: tuple[np.ndarray, np.ndarray]) -> None:
+        save_npz(self.path(folder), dict(zip(("low", "char"), features, strict=True)))
+
+    def read(self, folder: Path) -> np.ndarray:
+        """(T,naf) vectors of a prepared clip.
+
+        Raises:
+            DataError: missing, or of another size than the configuration's.
+        """
+        content = read_npz(self.path(folder))
+        return self.vectors(content["low"], content["char"])
+
+    def vectors(self, low: np.ndarray, char: np.ndarray) -> np.ndarray:
+        """(T,naf): low-level values of the frame, then its window of characters, oldest first.
+
+        The window is frames -L to L-1, ends repeated; ``shift`` hears so many frames later.
+        """
+        options = self.options
+        if low.shape[1] != N_LOW or char.shape[1] != N_CLASSES:
+            raise DataError(
+                f"stored voice features have {low.shape[1]} + {char.shape[1]} values per frame, "
+                f"the configuration needs {N_LOW} + {N_CLASSES}; run the stage preprocess again"
+            )
+        half = options.half_window
+        around = np.arange(len(char))[:, None] + np.arange(-half, half) + options.shift
+        window = char[np.clip(around, 0, len(char) - 1)].reshape(len(char), -1)
+        parts = ([low] if options.lowlevel else []) + [window]
+        return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def restored(options: VoiceSection, weights_dir: str, kind: str, content: dict) -> Voice:
+    """The voice of a trained model: learnt classes come with it, networks from their file."""
+    if kind == "kmeans27":
+        return Voice(options, SoundClasses(**content))
+    return Voice(options, plain_encoder(kind, options, weights_dir))

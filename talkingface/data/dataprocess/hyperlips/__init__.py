@@ -1,0 +1,1 @@
+"""Preparation for HyperLips (semchan/HyperLips)."""

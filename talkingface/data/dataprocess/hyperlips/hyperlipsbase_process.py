@@ -1,0 +1,56 @@
+"""Preparation for HyperLips stage 1 and its sync expert: face crops, 16 kHz sound and its mel.
+
+Layout (that of the official code), one folder per clip below
+``preprocessed_data/imgs``::
+
+    0.jpg 1.jpg ...   face crops; numbers are frame indices, missing where no face was found
+    audio.wav         mono, 16 kHz
+    mel.npy           (80, columns) float32, computed once
+    face.npz          boxes (T,4), found (T,) and segments (T,), see FaceTrack
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from talkingface.data.dataprocess.video import FaceClip, VideoProcess
+from talkingface.data.face.boxes import crop_face, resize_image
+from talkingface.data.media.audio import save_wav
+from talkingface.data.media.mel import wav2lip_mel
+from talkingface.data.media.writer import write_image
+from talkingface.data.quality import RATE
+
+
+class HyperLipsBaseProcess(VideoProcess):
+    """Crops the face of each clip and computes its mel spectrogram."""
+
+    needs_config = ("data.max_crop", "fps")
+
+    id = "imgs"
+    version = 2
+    min_frames = 16  # the official loader refuses clips with fewer crops
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "crop": self.cfg.data.max_crop}
+
+    def prepare_clip(self, clip: FaceClip, out: Path) -> None:
+        track, limit = clip.track, self.cfg.data.max_crop
+        for index, frame in clip.frames():
+            if not track.found[index]:
+                continue
+            crop = crop_face(frame, track.boxes[index])
+            scale = limit / max(crop.shape[:2])
+            if scale < 1:
+                crop = resize_image(crop, tuple(round(n * scale) for n in crop.shape[1::-1]))
+            write_image(out / f"{index}.jpg", crop, sync=False)
+        save_wav(out / "audio.wav", clip.wave, RATE)
+        np.save(out / "mel.npy", wav2lip_mel(clip.wave).astype(np.float32))
+        np.savez(
+            out / "face.npz",
+            boxes=track.boxes.astype(np.float32),
+            found=track.found,
+            segments=track.segments.astype(np.int32),
+        )

@@ -1,0 +1,1 @@
+"""Preparation for Live Speech Portraits (YuanxunLu/LiveSpeechPortraits)."""

@@ -1,0 +1,181 @@
+"""Between our person folders and the two layouts of the official code (official code).
+
+Official training tree: ``<person>/{mean_pts3d.npy, train_list.txt, val_list.txt, <clip>/...}``;
+official inference tree: all files of the person in one folder.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from talkingface.data.dataprocess.lsp import files
+from talkingface.data.dataprocess.lsp.drawing import WINDOW
+from talkingface.data.dataprocess.lsp.person import shoulder_sides
+from talkingface.data.media.pictures import (
+    PictureReader,
+    encoded_pictures,
+    picture_rows,
+    write_pictures,
+)
+from talkingface.data.media.writer import write_image
+from talkingface.errors import DataError
+from talkingface.utils.paths import write_text
+
+_PERSON = (
+    *(files.MEAN_POINTS, files.FIT, files.POINTS_3D, files.POINTS_2D, files.SCALE, files.CAMERA),
+    *(files.WINDOW_FILE, files.SHOULDERS, files.SHOULDERS_3D, files.DATABASE, files.EXAMPLE),
+)
+_CLIP = (
+    *(files.FIT, files.POINTS_3D, files.POINTS_2D, files.SCALE, files.CAMERA, files.WINDOW_FILE),
+    *(files.SHOULDERS, files.SHOULDERS_3D, files.EXAMPLE),
+)
+
+
+def convert_person(source: Path, target: Path) -> str:
+    """Convert one person.
+
+    Args:
+        source: ours, an official training tree, or an official inference tree.
+        target: new folder. From ours both official trees are made, in ``training/<person>`` and
+            ``inference/<person>``.
+
+    Returns:
+        What ``source`` was.
+
+    Raises:
+        DataError: it is none of these, or files are missing or contradict each other.
+    """
+    if (source / "clips").is_dir():
+        _to_training(files.Person(source), target / "training" / source.name)
+        _to_inference(source, target / "inference" / source.name)
+        return "our files"
+    if (source / files.FIT).is_file():
+        _from_inference(source, target)
+        return "official inference tree"
+    clips = sorted(path.parent for path in source.glob(f"*/{files.FIT}"))
+    if not clips or not (source / files.MEAN_POINTS).is_file():
+        raise DataError(
+            f"{source} is no person of Live Speech Portraits: it needs {files.FIT} (inference), "
+            f"{files.MEAN_POINTS} and folders with {files.FIT} (training), or a folder clips (ours)"
+        )
+    _from_training(source, clips, target)
+    return "official training tree"
+
+
+def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        if (source / name).is_file():
+            shutil.copy2(source / name, target / name)
+    if (source / files.CANDIDATES).is_dir():
+        shutil.copytree(source / files.CANDIDATES, target / files.CANDIDATES, dirs_exist_ok=True)
+
+
+# -- ours to official ------------------------------------------------------------------------------
+
+
+def _to_inference(source: Path, target: Path) -> None:
+    _copy(source, target, _PERSON)
+
+
+def _to_training(person: files.Person, target: Path) -> None:
+    """Pictures are repeated to one per motion frame, which the official loader expects."""
+    _copy(person.folder, target, (files.MEAN_POINTS,))
+    shutil.rmtree(target / files.CANDIDATES, ignore_errors=True)
+    for folder in sorted((person.folder / "clips").iterdir()):
+        clip, home = files.ClipFiles(folder), target / folder.name
+        _copy(folder, home, _CLIP)
+        shutil.copytree(person.folder / files.CANDIDATES, home / files.CANDIDATES)
+        for sound in folder.glob("*.wav"):
+            shutil.copy2(sound, home / sound.name)
+        for features in folder.glob("*_APC_feature_*.npy"):
+            shutil.copy2(features, home / features.name)
+        rows = picture_rows(clip.pictures_path)
+        pictures = encoded_pictures(clip.pictures_path)
+        repeated = (pictures[row] for row in rows)
+        write_pictures(home / f"{clip.name}.h5", repeated, np.arange(len(rows)))
+    for split in ("train", "val"):
+        names = [name.replace("/", "__") for name in person.listed(split)]
+        write_text(target / f"{split}_list.txt", "".join(f"{name}\n" for name in names))
+
+
+# -- official to ours ------------------------------------------------------------------------------
+
+
+def _from_inference(source: Path, target: Path) -> None:
+    """The names are the same; what can be wrong is checked, what is missing is made."""
+    _copy(source, target, _PERSON)
+    person = files.Person(target)
+    if not (target / files.MEAN_POINTS).is_file():
+        files.save_array(target / files.MEAN_POINTS, person.points.mean(axis=0))
+    facts = files.verify_files(person, official=True)
+    if not (target / files.POINTS_2D).is_file():
+        files.save_array(target / files.POINTS_2D, person.projection())
+    person.candidates(WINDOW)
+    files.write_manifest(target, {"person": target.name, "origin": "official", **facts})
+
+
+def _from_training(source: Path, clips: list[Path], target: Path) -> None:
+    _copy(source, target, (files.MEAN_POINTS, files.CAMERA, files.SCALE, files.EXAMPLE))
+    for folder in clips:
+        home = target / "clips" / folder.name
+        _copy(folder, home, _CLIP)
+        for path in (*folder.glob("*.wav"), *folder.glob("*.h5"), *folder.glob("*.npy")):
+            if not (home / path.name).exists():
+                shutil.copy2(path, home / path.name)
+        clip = files.ClipFiles(home)
+        for name in (files.CAMERA, files.SCALE):  # upstream keeps them with the person
+            if not (home / name).is_file() and (source / name).is_file():
+                shutil.copy2(source / name, home / name)
+        known = (home / files.CAMERA).is_file() and (home / files.SCALE).is_file()
+        facts = files.verify_files(clip, official=True) if known else {}
+        frames = len(PictureReader(clip.pictures_path)) if clip.pictures_path.is_file() else 0
+        manifest = {"clip": folder.name, "fps": 60.0, "start": 0, "frames": frames}
+        files.write_manifest(home, {**manifest, "motion_frames": len(clip), **facts})
+    names = [folder.name for folder in clips]
+    for split in ("train", "val"):
+        path = source / f"{split}_list.txt"
+        listed = path.read_text("utf-8").split("\n") if path.is_file() else names
+        listed = [name.strip() for name in listed if name.strip()]
+        unknown = sorted(set(listed) - set(names))
+        if unknown:
+            raise DataError(f"{path} names clips that are not there: {', '.join(unknown[:5])}")
+        write_text(target / f"{split}_list.txt", "".join(f"{name}\n" for name in listed))
+    training = [files.ClipFiles(target / "clips" / n) for n in files.Person(target).listed("train")]
+    for name, key in ((files.POINTS_2D, "landmarks"), (files.SHOULDERS, "shoulders"),
+                      (files.SHOULDERS_3D, "shoulders_3d")):  # fmt: skip
+        files.save_array(target / name, np.concatenate([getattr(c, key) for c in training]))
+    points, angles, trans = (
+        np.concatenate([getattr(clip, key) for clip in training])
+        for key in ("points", "angles", "trans")
+    )
+    files.save_fit(target, points, angles, trans)
+    first = training[0]
+    for name in (files.CAMERA, files.SCALE, files.WINDOW_FILE, files.EXAMPLE):
+        if not (target / name).is_file() and (first.folder / name).is_file():
+            shutil.copy2(first.folder / name, target / name)
+    _candidates(training, target)
+    facts = {"person": target.name, "origin": "official training tree"}
+    sides = shoulder_sides(training)
+    files.write_manifest(target, {**facts, "shoulder_sides": sides.tolist()})
+
+
+def _candidates(clips: list[files.ClipFiles], target: Path) -> None:
+    """Normalised ones win; ``full_{j}.jpg`` are source frames that are cut now."""
+    from talkingface.data.media.reader import read_image
+
+    for clip in clips:
+        own = clip.folder / files.CANDIDATES
+        if (own / "normalized_full_3.jpg").is_file():
+            shutil.copytree(own, target / files.CANDIDATES, dirs_exist_ok=True)
+            return
+        if (own / "full_3.jpg").is_file():
+            (target / files.CANDIDATES).mkdir()
+            for j in range(4):
+                picture = clip.window.cut(read_image(own / f"full_{j}.jpg"))
+                write_image(target / files.CANDIDATES / f"normalized_full_{j}.jpg", picture)
+            return
+    raise DataError(f"{target.name}: no clip has candidates/normalized_full_0.jpg or full_0.jpg")

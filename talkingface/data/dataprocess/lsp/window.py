@@ -1,0 +1,98 @@
+"""The 512 px window around a person that all files of Live Speech Portraits refer to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from talkingface.data.dataprocess.lsp.drawing import WINDOW
+from talkingface.utils.env import import_cv2
+
+_FACE_SHARE = 0.40  # width of the face contour in the window; leaves room for the shoulders
+_BELOW_NOSE = 45  # px from the nose tip down to the window's middle
+_CONTOUR, _NOSE = slice(0, 15), 64
+
+
+@dataclass(frozen=True)
+class Window:
+    """``change_paras.npz``: the source is resized by ``scale``, then cut out around (xc, yc).
+
+    What lies outside the source is black. Fixed for a clip; where clips of a person show the same
+    set-up, for the person.
+    """
+
+    scale: float
+    xc: int
+    yc: int
+
+    @classmethod
+    def around(cls, landmarks: np.ndarray) -> Window:
+        """The window of a clip from its points (T,73,2) in source pixels (ours)."""
+        contour = landmarks[:, _CONTOUR, 0]
+        width = np.ptp(contour, axis=1)
+        scale = _FACE_SHARE * WINDOW / float(np.median(width))
+        middle = (contour.max(axis=1) + contour.min(axis=1)) / 2
+        xc = round(scale * float(np.median(middle)))
+        yc = round(scale * float(np.median(landmarks[:, _NOSE, 1])) + _BELOW_NOSE)
+        return cls(scale, xc, yc)
+
+    def points(self, source: np.ndarray) -> np.ndarray:
+        """Source pixels (..., 2) to window pixels."""
+        return source * self.scale + (WINDOW / 2 - np.array([self.xc, self.yc]))
+
+    def camera(self, focal: float, center: np.ndarray) -> np.ndarray:
+        """(3,3) intrinsic matrix of the window, from focal length and principal point in source
+        pixels."""
+        x, y = self.points(np.asarray(center, np.float64))
+        return np.array([[self.scale * focal, 0, x], [0, self.scale * focal, y], [0, 0, 1.0]])
+
+    def bounds(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Overhang at top, bottom, left and right for a source of (width, height), in px."""
+        width, height = (int(side * self.scale) for side in size)
+        half = WINDOW // 2
+        return (
+            max(0, half - self.yc),
+            max(0, self.yc + half - height),
+            max(0, half - self.xc),
+            max(0, self.xc + half - width),
+        )
+
+    def padded_share(self, size: tuple[int, int]) -> float:
+        """Share of the window's area that the source does not cover."""
+        top, bottom, left, right = (min(side, WINDOW) for side in self.bounds(size))
+        return 1 - max(0, WINDOW - top - bottom) * max(0, WINDOW - left - right) / WINDOW**2
+
+    def cut(self, image: np.ndarray, size: int = WINDOW) -> np.ndarray:
+        """Source (H,W,3) uint8 to window (size,size,3).
+
+        Official order: resize the whole source, crop, pad (with the overhang of the *resized*
+        source, which the official code mixes up). Only the needed part is resized here.
+        """
+        cv2 = import_cv2()
+        factor = size / WINDOW * self.scale
+        corner = (np.array([self.xc, self.yc]) - WINDOW / 2) / self.scale
+        side = WINDOW / self.scale
+        height, width = image.shape[:2]
+        low = np.maximum(np.floor(corner).astype(int) - 2, 0)
+        high = np.minimum(np.ceil(corner + side).astype(int) + 2, (width, height))
+        result = np.zeros((size, size, 3), np.uint8)
+        if (high <= low).any():
+            return result
+        part = image[low[1] : high[1], low[0] : high[0]]
+        if factor < 0.5:  # average whole pixels first, or thin lines alias
+            shrink = int(1 / factor)
+            small = (max(1, part.shape[1] // shrink), max(1, part.shape[0] // shrink))
+            stretch = np.array(small) / part.shape[1::-1]
+            part = cv2.resize(part, small, interpolation=cv2.INTER_AREA)
+        else:
+            stretch = np.ones(2)
+        # Pixel centres: position p of the window lies at (p + 0.5) / factor + corner - 0.5.
+        matrix = np.zeros((2, 3))
+        for axis in (0, 1):
+            matrix[axis, axis] = stretch[axis] / factor
+            offset = 0.5 / factor + corner[axis] - low[axis]
+            matrix[axis, 2] = offset * stretch[axis] - 0.5
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        cv2.warpAffine(part, matrix, (size, size), result, flags, cv2.BORDER_CONSTANT)
+        return result

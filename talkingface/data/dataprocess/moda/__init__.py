@@ -1,0 +1,1 @@
+"""Preparation for MODA (DreamtaleCore/MODA)."""

@@ -1,0 +1,96 @@
+"""Condition images of MODA's renderer: the whole mesh as lines, and the shoulders."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from talkingface.data.face.topology import (
+    BROW_LEFT,
+    BROW_RIGHT,
+    EYE_LEFT,
+    EYE_RIGHT,
+    FACE_OVAL,
+    IRIS_LEFT,
+    IRIS_RIGHT,
+    LIPS_INNER,
+    LIPS_OUTER,
+    chain,
+    mesh_edges,
+)
+from talkingface.utils.env import import_cv2
+
+WINDOW = 512
+# RGB. MediaPipe's default styles name them in OpenCV's order; frozen here, so that an upgrade does
+# not change what a trained renderer sees. MediaPipe's left eye is the one at the picture's right.
+_GREY, _WHITE = (128, 128, 128), (224, 224, 224)
+_LEFT, _RIGHT = (48, 255, 48), (255, 48, 48)
+_TORSO = (225, 225, 225)
+_SHIFT = 4  # sixteenth pixels: lines move as the points do
+
+
+def _ring(points: tuple[int, ...]) -> list[tuple[int, int]]:
+    return chain(points, closed=True)
+
+
+@lru_cache
+def _strokes() -> tuple[tuple[np.ndarray, tuple[int, int, int], int], ...]:
+    """(edges (E,2), colour, thickness at 512 px) in drawing order."""
+    right = [edge for line in BROW_LEFT for edge in chain(line)] + _ring(EYE_LEFT)
+    left = [edge for line in BROW_RIGHT for edge in chain(line)] + _ring(EYE_RIGHT)
+    groups = (
+        (mesh_edges(), _GREY, 1),
+        (_ring(LIPS_OUTER) + _ring(LIPS_INNER) + _ring(FACE_OVAL), _WHITE, 2),
+        (left, _LEFT, 2),
+        (right, _RIGHT, 2),
+        (_ring(IRIS_RIGHT), _LEFT, 2),
+        (_ring(IRIS_LEFT), _RIGHT, 2),
+    )
+    return tuple((np.array(edges), colour, width) for edges, colour, width in groups)
+
+
+def draw_condition(
+    landmarks: np.ndarray, torso: np.ndarray | None, size: int, window: int = WINDOW
+) -> np.ndarray:
+    """Draw a face and its shoulders.
+
+    Args:
+        landmarks: (478,>=2) pixels of the crop of side ``window``.
+        torso: (18,2) two lines of nine points; one with NaN is not drawn. None: no shoulders.
+        size: side of the image.
+
+    Returns:
+        (size,size,3) uint8 RGB.
+    """
+    cv2 = import_cv2()
+    canvas = np.zeros((size, size, 3), np.uint8)
+    factor = size / window
+
+    def pixels(points: np.ndarray) -> np.ndarray:
+        # Far outside OpenCV's 16 bits the coordinates would wrap around.
+        limited = np.clip(points * factor - 0.5, -4 * size, 4 * size)
+        return np.round(limited * (1 << _SHIFT)).astype(np.int32)
+
+    def thickness(width: int) -> int:
+        return max(1, round(width * factor))
+
+    points = pixels(landmarks[:, :2])
+    for edges, colour, width in _strokes():
+        cv2.polylines(canvas, points[edges], False, colour, thickness(width), cv2.LINE_8, _SHIFT)
+    for line in () if torso is None else (torso[:9], torso[9:]):
+        if np.isfinite(line).all():
+            lines = [pixels(line)]
+            cv2.polylines(canvas, lines, False, _TORSO, thickness(2), cv2.LINE_8, _SHIFT)
+    return canvas
+
+
+def mouth_mask(landmarks: np.ndarray, size: int, window: int = WINDOW) -> np.ndarray:
+    """(size,size) float32: 1 inside the outer lips, widened by 45 px at 512."""
+    cv2 = import_cv2()
+    factor = size / window
+    mask = np.zeros((size, size), np.uint8)
+    lips = np.clip(landmarks[list(LIPS_OUTER), :2] * factor, -4 * size, 4 * size)
+    cv2.fillPoly(mask, [np.round(lips).astype(np.int32)], 1)
+    side = max(1, round(45 * factor)) | 1
+    return cv2.dilate(mask, np.ones((side, side), np.uint8)).astype(np.float32)

@@ -1,0 +1,323 @@
+"""Preparation for MODA: from plain videos to canonical faces, head poses and shoulders.
+
+Layout: ``preprocessed_data/MODA/<clip>/{features.npz, template.npz, audio.wav}``; the mapping
+network adds ``sound_<encoder>.npy``, the renderer ``pictures.h5``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from talkingface.data.clips import Clip, read_filelist
+from talkingface.data.dataprocess.base import Components, ProcessReport
+from talkingface.data.dataprocess.moda.files import (
+    FEATURES,
+    PICTURES,
+    SAMPLE_RATE,
+    SIDE,
+    SOUND,
+    TEMPLATE,
+    Features,
+    Template,
+)
+from talkingface.data.dataprocess.moda.sound import Hearing, SoundFeatures, samples_of
+from talkingface.data.dataprocess.video import FaceClip, SpeakerProcess
+from talkingface.data.face.pose import (
+    EYE_DISTANCE,
+    canonicalize,
+    face_center,
+    flip_depth,
+    head_pose,
+)
+from talkingface.data.face.series import fill_gaps, smooth
+from talkingface.data.face.topology import FACE_OVAL, MODA_EYES, MODA_MOUTH, N_POINTS
+from talkingface.data.face.tracking import track_face
+from talkingface.data.media.audio import save_wav
+from talkingface.data.media.pictures import PictureReader, encode_jpeg, write_pictures
+from talkingface.data.media.probe import probe
+from talkingface.data.media.reader import read_frames
+from talkingface.errors import DataError
+from talkingface.utils.env import import_cv2
+from talkingface.utils.logs import progress
+
+log = logging.getLogger(__name__)
+
+_ABOVE = 0.4  # share of the crop above the middle of the face
+_STILL = sorted(set(range(N_POINTS)) - set(MODA_MOUTH) - set(MODA_EYES))
+_MASK_SIDE = 256  # of the segmentation model
+
+
+class MODAProcess(SpeakerProcess):
+    """Writes features, template and sound of each clip; the torso is always part of it."""
+
+    needs_config = ("fps", "prep.torso_every", "prep.torso_space")
+
+    id = "MODA"
+    version = 1
+    min_frames = 5
+
+    def settings(self) -> dict[str, Any]:
+        prep = self.cfg.prep.model_dump(exclude={"jpeg_quality"})
+        return {**super().settings(), "prep": prep}
+
+    def prepare_clip(self, clip: FaceClip, out: Path) -> None:
+        self._write_clip(clip, out, self.min_frames)
+
+    def _write_clip(self, clip: FaceClip, out: Path, min_frames: int) -> None:
+        """Write features, template and sound."""
+        options, track, fps = self.cfg.prep, clip.track, clip.fps
+        start, stop = self.longest_take(clip, options.max_missing, min_frames)
+        valid = track.found[start:stop]
+        points = fill_gaps(track.landmarks[start:stop])
+        crop = face_crop(points, track.size, options.crop_scale)
+        factor = SIDE / (crop[2] - crop[0])
+        points = (points - (crop[0], crop[1], 0.0)) * factor
+        pose = head_pose(points, sigma=options.pose_smooth_sigma, canonical=options.canonical)
+        center = face_center(SIDE, SIDE)
+        vertices = canonicalize(flip_depth(points), pose, center)
+        vertices[:, _STILL] = smooth(vertices[:, _STILL], 2.0 * fps / 30)
+        flat, seen = self._shoulders(clip, start, points, crop)
+        depth = flip_depth(points)[..., 2].mean(axis=1)
+        torso = np.concatenate([flat, np.broadcast_to(depth[:, None, None], (len(flat), 18, 1))], 2)
+        if options.torso_space == "head":
+            torso = canonicalize(torso, pose, center)
+        features = Features(
+            vertices=vertices,
+            headpose=pose,
+            torso=torso,
+            torso_valid=seen,
+            landmarks=flip_depth(points),
+            valid=valid,
+            fps=fps,
+            image_size=SIDE,
+            face_center=center,
+            eye_dist=EYE_DISTANCE,
+            crop=np.array(crop),
+            start=start,
+            torso_space=options.torso_space,
+        )
+        features.save(out / FEATURES)
+        Template.of(features).save(out / TEMPLATE)
+        save_wav(out / SOUND, clip.wave[samples_of(start, stop, fps)], SAMPLE_RATE)
+
+    def _shoulders(
+        self, clip: FaceClip, start: int, points: np.ndarray, crop: tuple[int, int, int, int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(T,18,2) px of the crop and (2,) which sides are seen; one pass over the pictures."""
+        from talkingface.data.face.person import PersonSegmenter, torso_outline, torso_track
+
+        cv2 = import_cv2()
+        count = len(points)
+        found = np.full((count, 18, 2), np.nan)
+        usable = np.zeros((count, 2), bool)
+        looked = []
+        x0, y0, x1, y1 = crop
+        with PersonSegmenter() as segmenter:
+            for number, frame in clip.frames():
+                index = number - start
+                if index >= count:
+                    break
+                if index < 0 or index % self.cfg.prep.torso_every:
+                    continue
+                part = frame[y0:y1, x0:x1]
+                small = cv2.resize(part, (_MASK_SIDE, _MASK_SIDE), interpolation=cv2.INTER_AREA)
+                found[index], usable[index] = torso_outline(segmenter(small), points[index], SIDE)
+                looked.append(index)
+        good = usable[looked]
+        sigma = 2.0 * clip.fps / 25
+        flat, seen = torso_track(
+            found[looked], good, (SIDE, SIDE), sigma=sigma / self.cfg.prep.torso_every
+        )
+        frames = np.arange(count)
+        every = np.stack(
+            [np.interp(frames, looked, column) for column in flat.reshape(len(looked), -1).T], 1
+        )
+        return every.reshape(count, 18, 2), seen
+
+    # -- what the datasets read --------------------------------------------------------------------
+
+    def features(self, clip_id: str) -> Features:
+        """The motion of a clip.
+
+        Raises:
+            DataError: missing, damaged, or, where it was converted, of another frame rate or space.
+        """
+        found = Features.read(self.output_dirs(clip_id)[0] / FEATURES)
+        for key, own, wanted in (
+            ("fps", found.fps, self.cfg.fps),
+            ("prep.torso_space", found.torso_space, self.cfg.prep.torso_space),
+        ):
+            if own != wanted:
+                raise DataError(
+                    f"{clip_id} was prepared with {key}={own}, but this run has {wanted}. Set "
+                    f"--{key}={own}."
+                )
+        return found
+
+    @cached_property
+    def _by_person(self) -> dict[str, list[Template]]:
+        """Templates of the training clips of each person."""
+        found: dict[str, list[Template]] = {}
+        names, _ = self.select(read_filelist(self.cfg.filelist("train")))
+        for name in names:
+            template = Template.read(self.output_dirs(name)[0] / TEMPLATE)
+            found.setdefault(self.person_of(name), []).append(template)
+        return found
+
+    def template(self, clip_id: str, of: str = "clip") -> Template:
+        """Means of a clip; with ``of="subject"`` the mesh is that of the person's training clips,
+        if it has some."""
+        own = Template.read(self.output_dirs(clip_id)[0] / TEMPLATE)
+        return self.of_person(own, self.person_of(clip_id)) if of == "subject" else own
+
+    def of_person(self, template: Template, person: str) -> Template:
+        """A template with the mean mesh of a person's training clips, if it has some."""
+        others = self._by_person.get(person)
+        return template.with_mesh(others) if others else template
+
+
+def face_crop(points: np.ndarray, size: tuple[int, int], scale: float) -> tuple[int, int, int, int]:
+    """One square for a whole clip: x0, y0, x1, y1 inside a picture of (width, height).
+
+    Args:
+        points: (T,478,>=2) pixels.
+        scale: side over the larger side of the union of all faces; as far as the picture reaches.
+    """
+    oval = points[:, list(FACE_OVAL), :2]
+    low, high = oval.min(axis=(0, 1)), oval.max(axis=(0, 1))
+    side = int(min(round(scale * float((high - low).max())), *size))
+    middle = (low + high) / 2
+    x0 = int(np.clip(round(middle[0] - side / 2), 0, size[0] - side))
+    y0 = int(np.clip(round(middle[1] - _ABOVE * side), 0, size[1] - side))
+    return x0, y0, x0 + side, y0 + side
+
+
+def cropped(frame: np.ndarray, crop: Iterable[int], size: int) -> np.ndarray:
+    """The crop of a source frame (H,W,3) as (size,size,3) uint8."""
+    cv2 = import_cv2()
+    x0, y0, x1, y1 = (int(value) for value in crop)
+    way = cv2.INTER_AREA if x1 - x0 > size else cv2.INTER_LINEAR
+    return cv2.resize(frame[y0:y1, x0:x1], (size, size), interpolation=way)
+
+
+class MODAMappingProcess(MODAProcess):
+    """Also makes the sound features of the configured encoder."""
+
+    needs_config = ("audio_encoder",)
+
+    uses_components = True
+
+    @cached_property
+    def sound(self) -> SoundFeatures | None:
+        """Encoder of the features; None where the network hears the sound itself."""
+        options = self.cfg.audio_encoder
+        if not options.freeze:
+            return None
+        return sound_features(self.cfg, self.components)
+
+    def finalize(self, report: ProcessReport) -> None:
+        super().finalize(report)
+        self.ensure_sound(sorted(set(report.of("ok")) - report.dropped))
+
+    def ensure_sound(self, names: Iterable[str]) -> None:
+        """Sound features of clips, where this encoder has not made them yet."""
+        if self.sound is None:
+            return
+        missing = [n for n in names if not self.sound.path(self.output_dirs(n)[0]).is_file()]
+        clips = ((self.output_dirs(name)[0], self.features(name)) for name in missing)
+        items = [(folder, len(clip), clip.fps) for folder, clip in clips]
+        self.sound.ensure(items, self.cfg.show_progress)
+
+
+def sound_features(cfg: Any, components: Components) -> SoundFeatures:
+    """The frozen encoder of a configuration."""
+    options = cfg.audio_encoder
+    if options.kind == "mel":
+        return SoundFeatures("mel")
+    if options.kind == "apc":
+        from talkingface.data.media.apc_features import apc_id
+
+        name = apc_id(components.path("apc"))
+        return SoundFeatures("apc", lambda: components.network("apc"), name)
+    return wav2vec2_features(options.weights, options.layers)
+
+
+def wav2vec2_features(weights: str, layers: int | None) -> SoundFeatures:
+    """wav2vec2 of a local folder, or an untrained one."""
+    from talkingface.utils.hashes import sha256_of
+    from talkingface.utils.paths import resolve
+
+    folder = None if weights == "random" else resolve(weights)
+    if folder is None:
+        name = "random"
+    else:
+        files = [folder / n for n in ("model.safetensors", "pytorch_model.bin")]
+        name = next((sha256_of(f)[:12] for f in files if f.is_file()), "missing")
+
+    @lru_cache(maxsize=1)
+    def network() -> Any:
+        from talkingface.model.audio_driven_talkingface.moda.moda_networks import (
+            wav2vec2,
+            wav2vec2_at,
+        )
+
+        return Hearing(wav2vec2(str(folder) if folder else None, layers), wav2vec2_at)
+
+    return SoundFeatures("wav2vec2", network, f"{name}-{layers or 'all'}")
+
+
+class MODAPicturesProcess(MODAProcess):
+    """Also keeps the pictures of the crop, for the renderer."""
+
+    needs_config = ("prep.jpeg_quality",)
+
+    def finalize(self, report: ProcessReport) -> None:
+        super().finalize(report)
+        good = sorted(set(report.of("ok")) - report.dropped)
+        missing = [name for name in good if not self.pictures_path(name).is_file()]
+        if not missing:
+            return
+        log.info("pictures of %d clips", len(missing))
+        bar = progress(missing, unit="clip", desc="pictures", show=self.cfg.show_progress)
+        for name in bar:
+            self.write_pictures(report.clips[name], self.features(name))
+
+    def prepare_source(self, source: Path, out: Path) -> None:
+        """Prepare a video or still outside the dataset, with or without sound, of any length."""
+        info = probe(source)
+        fps = self.clip_fps(info)
+        track = track_face(source, fps=fps, options=self.cfg.face)
+        silence = np.zeros(round((len(track) + 1) / fps * SAMPLE_RATE), np.float32)
+        clip = Clip(source.stem, source, source)
+        self._write_clip(FaceClip(clip, info, fps, silence, track), out, min_frames=1)
+        features = Features.read(out / FEATURES)
+        self._write(out / PICTURES, crop_frames(clip, features))
+
+    def pictures_path(self, clip_id: str) -> Path:
+        return self.output_dirs(clip_id)[0] / PICTURES
+
+    def pictures(self, clip_id: str) -> PictureReader:
+        return PictureReader(self.pictures_path(clip_id))
+
+    def write_pictures(self, clip: Clip, features: Features) -> None:
+        self._write(self.pictures_path(clip.id), crop_frames(clip, features))
+
+    def _write(self, path: Path, frames: Iterator[np.ndarray]) -> None:
+        quality = self.cfg.prep.jpeg_quality
+        write_pictures(path, (encode_jpeg(frame, quality) for frame in frames))
+
+
+def crop_frames(clip: Clip, features: Features, size: int = SIDE) -> Iterator[np.ndarray]:
+    """The prepared take of a clip, as (size,size,3) uint8 RGB."""
+    stop = features.start + len(features)
+    for number, frame in enumerate(read_frames(clip.path, fps=features.fps)):
+        if number >= stop:
+            return
+        if number >= features.start:
+            yield cropped(frame, features.crop, size)

@@ -1,0 +1,148 @@
+"""Sound features at video rate: log-mel rows, APC, or wav2vec2 (DreamtaleCore/MODA)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from talkingface.data.dataprocess.moda.files import SAMPLE_RATE, SOUND
+from talkingface.data.media.apc_mel import apc_mel
+from talkingface.data.media.audio import load_audio
+from talkingface.utils.logs import progress
+from talkingface.utils.paths import atomic
+
+if TYPE_CHECKING:
+    from torch import nn
+
+log = logging.getLogger(__name__)
+
+ROWS = 4  # of mel or APC side by side in a video frame
+_ROW_RATE = 120.0
+_VERSION = 1
+_CHUNK, _MARGIN = 500, 50  # video frames that wav2vec2 hears at once, and those beside them
+
+
+def normalised(wave: np.ndarray) -> np.ndarray:
+    """Zero mean and unit variance over the whole sound, as wav2vec2 was trained; silence stays."""
+    wave = np.asarray(wave, np.float32)
+    return (wave - wave.mean()) / np.sqrt(wave.var() + 1e-7)
+
+
+def samples_of(start: int, stop: int, fps: float) -> slice:
+    """Samples of the frames ``start`` to ``stop``; exact, also where 16000 / fps is no integer."""
+    return slice(round(start * SAMPLE_RATE / fps), round(stop * SAMPLE_RATE / fps))
+
+
+def frames_of(samples: int, fps: float) -> int:
+    """Frames of a sound, at least one."""
+    return max(1, round(samples * fps / SAMPLE_RATE))
+
+
+def at_frames(rows: np.ndarray, count: int, fps: float) -> np.ndarray:
+    """Rows at 120 Hz (M,D) to four per video frame, side by side (count, 4*D).
+
+    At 30 fps these are rows 4t to 4t+3, as in the released code; linear in between elsewhere.
+    """
+    if not len(rows):
+        return np.zeros((count, ROWS * rows.shape[1]), np.float32)
+    time = (np.arange(ROWS * count) + 0.5) / (ROWS * fps) * _ROW_RATE - 0.5
+    time = np.clip(time, 0, len(rows) - 1)
+    low = time.astype(int)
+    high = np.minimum(low + 1, len(rows) - 1)
+    part = (time - low).astype(np.float32)[:, None]
+    made = rows[low] * (1 - part) + rows[high] * part
+    return made.reshape(count, -1).astype(np.float32)
+
+
+def with_context(features: np.ndarray, start: int, stop: int, frames: int) -> np.ndarray:
+    """Rows ``start`` to ``stop``, each with its neighbours: (stop-start, (2*frames+1)*D)."""
+    if not frames:
+        return np.asarray(features[start:stop], np.float32)
+    around = np.arange(start, stop)[:, None] + np.arange(-frames, frames + 1)
+    found = features[np.clip(around, 0, len(features) - 1)]
+    return np.asarray(found, np.float32).reshape(stop - start, -1)
+
+
+class Hearing:
+    """A wav2vec2 that is asked for a number of frames.
+
+    Args:
+        at: (encoder, wave (B,N), frames) -> (B,frames,D).
+    """
+
+    def __init__(self, encoder: nn.Module, at: Callable[..., Any]) -> None:
+        self.encoder, self._at = encoder.eval(), at
+
+    def parameters(self) -> Iterator[Any]:
+        return self.encoder.parameters()
+
+    def __call__(self, wave: Any, count: int) -> Any:
+        return self._at(self.encoder, wave, count)
+
+
+class SoundFeatures:
+    """Makes the features of whole sounds.
+
+    Args:
+        kind: ``mel``, ``apc`` or ``wav2vec2``.
+        network: gives the APC, or wav2vec2 as :class:`Hearing`, when it is needed.
+        id: of the network's weights, so that cached features of others are not mistaken for these.
+    """
+
+    def __init__(self, kind: str, network: Callable[[], Any] | None = None, id: str = "") -> None:
+        self.kind, self._network = kind, network
+        self.id = "-".join(part for part in (kind, id, f"v{_VERSION}") if part)
+
+    def __call__(self, wave: np.ndarray, count: int, fps: float) -> np.ndarray:
+        """Features (count, D) float32 of a sound (N,), 16 kHz mono."""
+        if self.kind == "mel":
+            return at_frames(apc_mel(wave), count, fps)
+        if self.kind == "apc":
+            from talkingface.data.media.apc_features import encode
+
+            return at_frames(encode(self._network(), wave), count, fps)
+        return self._wav2vec2(normalised(wave), count, fps)
+
+    def _wav2vec2(self, wave: np.ndarray, count: int, fps: float) -> np.ndarray:
+        """In pieces with some sound on both sides, so that memory does not grow with length."""
+        import torch
+
+        network: Any = self._network()
+        device = next(network.parameters()).device
+        parts = []
+        for start in range(0, count, _CHUNK):
+            stop = min(count, start + _CHUNK)
+            first, last = max(0, start - _MARGIN), min(count, stop + _MARGIN)
+            piece = wave[samples_of(first, last, fps)]
+            least = 400 - len(piece)  # one step of the convolutions
+            piece = np.pad(piece, (0, max(0, least)))
+            with torch.inference_mode():
+                heard = network(torch.from_numpy(piece)[None].to(device), last - first)
+            parts.append(heard[0, start - first : stop - first].float().cpu().numpy())
+        return np.concatenate(parts)
+
+    def path(self, folder: Path) -> Path:
+        """The cached features of a clip."""
+        return folder / f"sound_{self.id}.npy"
+
+    def ensure(
+        self, folders: Iterable[tuple[Path, int, float]], show_progress: str | bool = "auto"
+    ) -> None:
+        """Make the missing features of clips.
+
+        Args:
+            folders: folder, frames and frame rate of each clip.
+        """
+        missing = [item for item in folders if not self.path(item[0]).is_file()]
+        if not missing:
+            return
+        log.info("sound features (%s) of %d clips", self.kind, len(missing))
+        bar = progress(missing, unit="clip", desc="sound features", show=show_progress)
+        for folder, count, fps in bar:
+            values = self(load_audio(folder / SOUND, SAMPLE_RATE), count, fps)
+            with atomic(self.path(folder)) as temporary, open(temporary, "wb") as file:
+                np.save(file, values)

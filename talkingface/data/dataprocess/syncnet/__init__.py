@@ -1,0 +1,1 @@
+"""Preparation for SyncNet (joonson/syncnet_python)."""

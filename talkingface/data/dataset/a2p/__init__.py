@@ -1,0 +1,1 @@
+"""Datasets of audio2photoreal (facebookresearch/audio2photoreal)."""

@@ -1,0 +1,283 @@
+"""Training items of audio2photoreal: windows of scenes with their sound (official code)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from talkingface.data.clips import read_filelist
+from talkingface.data.dataprocess.a2p.a2p_process import A2PProcess
+from talkingface.data.dataprocess.a2p.files import (
+    SAMPLE_RATE,
+    SceneFiles,
+    Stats,
+    load_array,
+    missing_frames,
+    read_sound,
+    wrapped,
+)
+from talkingface.data.dataset.base import TalkingFaceDataset
+
+if TYPE_CHECKING:
+    from talkingface.config.config import Config
+
+
+@dataclass(frozen=True)
+class SceneMotion:
+    """A piece of a scene in units of the training data.
+
+    Attributes:
+        id: scene and first frame.
+        scene, start: where it comes from.
+        motions: kind (``face``, ``pose``, ``lips``) -> (T,C).
+        valid: (T,) frames with a valid face code.
+        sound: (S,2), standard deviation about 1.
+    """
+
+    id: str
+    scene: str
+    start: int
+    motions: dict[str, np.ndarray]
+    valid: np.ndarray
+    sound: np.ndarray
+    stats: Stats
+    fps: float
+
+    def __len__(self) -> int:
+        return len(self.valid)
+
+
+class A2PMotionDataset(TalkingFaceDataset):
+    """Windows of ``data.max_seq_length`` frames.
+
+    In training each item is a random window of a scene, as long as a random number of frames when
+    ``data.add_padding`` is on, and filled up with zeros; otherwise scenes are cut into consecutive
+    windows. Scenes shorter than a window are used whole.
+
+    Class attributes:
+        kinds: what the items hold: ``face``, ``pose``, ``lips``; the first one is ``motion``.
+        hears: whether they hold the sound.
+    """
+
+    needs_config = (
+        "data.add_padding",
+        "data.guide_step",
+        "data.legacy_chunking",
+        "data.windows_per_scene",
+        "fps",
+    )
+
+    kinds: ClassVar[tuple[str, ...]] = ("face",)
+    hears: ClassVar[bool] = True
+
+    def __init__(self, cfg: Config, split: str) -> None:
+        self.process = A2PProcess(cfg)
+        data = cfg.data
+        self.length = data.max_seq_length
+        self.least = data.min_seq_length or min(400, 2 * self.length // 3)
+        self.frame = round(SAMPLE_RATE / cfg.fps)
+        self.turned = data.flip_person and split == "test"  # the partner's recordings
+        super().__init__(cfg, split)
+
+    def build_index(self) -> list[tuple[int, int]]:
+        process = self.process.partner() if self.turned else self.process
+        names, self.unusable = process.select(read_filelist(process.cfg.filelist(self.split)))
+        process.ensure_locked(names)
+        self.stats = self.process.stats
+        self.scenes: list[SceneFiles] = []
+        self.missing: list[np.ndarray] = []
+        self.scene_process = process
+        for name in names:
+            files = process.scene_files(name)
+            lacking = [k for k in self.kinds if getattr(files, k) is None]
+            if lacking:
+                self.unusable[name] = f"it has no {' and no '.join(lacking)}"
+                continue
+            self.scenes.append(files)
+            self.missing.append(missing_frames(files.missing, len(load_array(files.face))))
+        index = []
+        for number, missing in enumerate(self.missing):
+            starts = self.starts(len(missing))
+            if self.split == "train":  # random windows; as many as fit, and more on request
+                starts = [0] * max(1, round(len(starts) * self.cfg.data.windows_per_scene))
+            index += [(number, s) for s in starts]
+        return [entry for entry in index if self._usable(entry)]
+
+    def _usable(self, entry: tuple[int, int]) -> bool:
+        """Whether a fixed window has any valid frame."""
+        number, start = entry
+        window = slice(start, start + self.length) if self.split != "train" else slice(None)
+        return not self.missing[number][window].all()
+
+    def starts(self, frames: int) -> list[int]:
+        """First frames of consecutive windows; what is left behind the last one is not used."""
+        if frames < self.length:
+            return [0]
+        beyond = frames - self.length + (0 if self.cfg.data.legacy_chunking else 1)
+        return list(range(0, max(beyond, 1), self.length))
+
+    def summary(self) -> dict[str, Any]:
+        frames = sum(len(missing) for missing in self.missing)
+        facts = {"scenes": len(self.scenes), "unusable": len(self.unusable)}
+        return {**facts, "seconds": round(frames / self.cfg.fps), "items": len(self)}
+
+    # -- parts of a scene --------------------------------------------------------------------------
+
+    def motion(self, number: int, kind: str, start: int, stop: int) -> np.ndarray:
+        """(stop - start, C) in units of the training data."""
+        values = np.array(load_array(getattr(self.scenes[number], kind))[start:stop], np.float32)
+        if kind == "pose" and self.scene_process.wraps:
+            values = wrapped(values)
+        if kind == "lips":
+            values = values.reshape(len(values), -1)
+        mean, std = self.stats.units(kind)
+        made = (values - mean.reshape(-1)) / std
+        if kind != "pose":  # a missing face becomes the mean face
+            made[self.missing[number][start:stop]] = 0
+        return made.astype(np.float32)
+
+    def sound(self, number: int, start: int, stop: int) -> np.ndarray:
+        """(S,2) of frames."""
+        first, count = start * self.frame, (stop - start) * self.frame
+        samples = read_sound(self.scenes[number].sound, first, count)
+        return self.stats.sound(samples[:, ::-1] if self.turned else samples)
+
+    def _window(self, number: int, start: int, rng: np.random.Generator) -> tuple[int, int]:
+        frames = len(self.missing[number])
+        length = min(self.length, frames)
+        if self.split != "train":
+            return start, start + length
+        for _ in range(100):
+            drawn = length
+            if self.cfg.data.add_padding and length == self.length:
+                drawn = int(rng.integers(self.least, self.length + 1))
+            start = int(rng.integers(0, frames - drawn + 1))
+            if not self.missing[number][start : start + drawn].all():
+                break
+        else:  # nearly all frames are missing: a window around a valid one
+            seen = int(rng.choice(np.flatnonzero(~self.missing[number])))
+            drawn = length
+            start = int(np.clip(seen - length // 2, 0, frames - length))
+        return start, start + drawn
+
+    def load_item(self, entry: tuple[int, int], rng: np.random.Generator) -> dict[str, Any]:
+        number, start = entry
+        start, stop = self._window(number, start, rng)
+        count, kind = stop - start, self.kinds[0]
+        inside = np.ones(count, np.float32)
+        valid = inside if kind == "pose" else (~self.missing[number][start:stop]).astype(np.float32)
+        motion = self.motion(number, kind, start, stop)
+        step = self.cfg.data.guide_step
+        item = {
+            "motion": _filled(motion, self.length),
+            "valid": _filled(valid, self.length),
+            "inside": _filled(inside, self.length),
+            "keyframes": _filled(motion[::step], -(-self.length // step)),
+            "key_valid": _filled(inside[::step], -(-self.length // step)),
+        }
+        if self.hears:
+            item["audio"] = _filled(self.sound(number, start, stop), self.length * self.frame)
+        return {key: item[key] for key in self.batch_spec}
+
+    def key_poses(self) -> Iterator[np.ndarray]:
+        """(K,C) key poses of every scene at every offset: each pose once."""
+        step = self.cfg.data.guide_step
+        for number, missing in enumerate(self.missing):
+            poses = self.motion(number, "pose", 0, len(missing))
+            for offset in range(min(step, len(poses))):
+                yield poses[offset::step]
+
+    # -- whole pieces, for tests -------------------------------------------------------------------
+
+    def whole_clips(self) -> Iterator[SceneMotion]:
+        """The windows of the split with everything that is known of them, by scene and start."""
+        for number, start in self.index:
+            yield self.clip(number, start)
+
+    def clip(self, number: int, start: int) -> SceneMotion:
+        files = self.scenes[number]
+        stop = min(start + self.length, len(self.missing[number]))
+        kinds = [k for k in ("face", "pose", "lips") if getattr(files, k) is not None]
+        return SceneMotion(
+            id=f"{files.id}@{start}",
+            scene=files.id,
+            start=start,
+            motions={kind: self.motion(number, kind, start, stop) for kind in kinds},
+            valid=~self.missing[number][start:stop],
+            sound=self.sound(number, start, stop),
+            stats=self.stats,
+            fps=self.cfg.fps,
+        )
+
+
+def _filled(values: np.ndarray, length: int) -> np.ndarray:
+    """(n,...) with zeros behind, or cut, to ``length``."""
+    result = np.zeros((length, *values.shape[1:]), np.float32)
+    result[: len(values)] = values[:length]
+    return result
+
+
+_MOTION = {
+    "motion": "B T C float32; codes or poses, in units of the training data",
+    "valid": "B T float32 [0,1]; frames that count: of the scene, with a valid face code",
+    "inside": "B T float32 [0,1]; frames of the scene, 0 behind its end",
+}
+_SOUND = {"audio": "B S 2 float32; 48 kHz, this person and the partner, standard deviation about 1"}
+_KEYS = {
+    "keyframes": "B K C float32; a pose every data.guide_step frames",
+    "key_valid": "B K float32 [0,1]; key poses of the scene",
+}
+
+
+class A2PFaceDataset(A2PMotionDataset):
+    """Face codes and sound."""
+
+    batch_spec = {**_MOTION, **_SOUND}
+
+
+class A2PLipDataset(A2PMotionDataset):
+    """Lip points and sound."""
+
+    kinds = ("lips",)
+    batch_spec = {**_MOTION, **_SOUND}
+
+    def explain_empty(self) -> str:
+        text = super().explain_empty()
+        if not self.scenes and any("no lips" in reason for reason in self.unusable.values()):
+            text += (
+                "\n  The released data holds no lip points, and none can be had from its codes. "
+                "Train A2PLip on videos (--dataset=<videos>), take the authors' file, or do "
+                "without: --lip_cond=none (--lip=null in the recipe)."
+            )
+        return text
+
+
+class A2PPoseDataset(A2PMotionDataset):
+    """Poses, key poses and sound."""
+
+    kinds = ("pose",)
+    batch_spec = {**_MOTION, **_KEYS, **_SOUND}
+
+
+class A2PGuideVQDataset(A2PMotionDataset):
+    """Key poses alone."""
+
+    kinds = ("pose",)
+    hears = False
+    batch_spec = _KEYS
+
+
+class A2PGuideDataset(A2PMotionDataset):
+    """Key poses and sound."""
+
+    kinds = ("pose",)
+    batch_spec = {**_KEYS, **_SOUND}
+
+
+class A2PDyadDataset(A2PMotionDataset):
+    """Test pieces of the joined model: face, and pose where there is a body."""
+
+    batch_spec = {**_MOTION, **_SOUND}

@@ -1,0 +1,1 @@
+"""Datasets of HyperLips (semchan/HyperLips)."""

@@ -1,0 +1,238 @@
+"""Training items of HyperLips stage 1 and of the sync expert (semchan/HyperLips)."""
+
+from __future__ import annotations
+
+import logging
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from talkingface.data.clips import read_filelist
+from talkingface.data.dataprocess.hyperlips.hyperlipsbase_process import HyperLipsBaseProcess
+from talkingface.data.dataset.base import TalkingFaceDataset
+from talkingface.data.face.boxes import resize_image
+from talkingface.data.media.mel import WINDOW, window_start
+from talkingface.errors import DataError
+from talkingface.utils.env import import_cv2
+
+if TYPE_CHECKING:
+    from talkingface.config.config import Config
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PreparedClip:
+    """One prepared clip.
+
+    Attributes:
+        mel: (80, columns) float32.
+        starts: frames at which a window with all its pictures and mels may start.
+    """
+
+    id: str
+    folder: Path
+    mel: np.ndarray
+    starts: np.ndarray
+
+
+def valid_starts(
+    segments: np.ndarray, columns: int, *, fps: float, length: int, offset: int
+) -> np.ndarray:
+    """Window starts for which every picture and every mel exists, all within one segment.
+
+    Args:
+        segments: (T,) label of each frame, -1 for those without a picture.
+        columns: columns of the mel spectrogram.
+        length: frames per window.
+        offset: per-frame mels are those of frame index + offset.
+    """
+    good = []
+    for start in np.flatnonzero(segments >= 0).tolist():
+        indices = [start, *(start + j + offset for j in range(length))]
+        window = segments[start : start + length]
+        if min(indices) < 0 or len(window) < length or (window != window[0]).any():
+            continue
+        if window_start(max(indices), fps) + WINDOW <= columns:
+            good.append(start)
+    return np.array(good, np.int64)
+
+
+class HyperLipsBaseDataset(TalkingFaceDataset):
+    """Windows of consecutive frames with their mels and a reference window of the same clip.
+
+    Pictures are BGR in 0..1, as the official weights expect. An epoch visits every clip
+    ``data.windows_per_clip`` times; which window is taken depends on (seed, epoch, index).
+    """
+
+    needs_config = (
+        "audio",
+        "data.allow_overlap",
+        "data.mel_frame_offset",
+        "data.syncnet_T",
+        "data.windows_per_clip",
+        "fps",
+        "model_params.image_size",
+    )
+
+    batch_spec = {
+        "input_frames": "B 6 T H W float32 [0,1]; 0-2 target, lower half zero, 3-5 reference",
+        "indiv_mels": "B T 1 80 16 float32 [-4,4]",
+        "mels": "B 1 80 16 float32 [-4,4]; of the whole window, for the sync expert",
+        "gt": "B 3 T H W float32 [0,1]",
+    }
+
+    def __init__(self, cfg: Config, split: str) -> None:
+        self.length = cfg.data.syncnet_T
+        self.offset = cfg.data.mel_frame_offset
+        self.clips: list[PreparedClip] = []
+        super().__init__(cfg, split)
+
+    def build_index(self) -> list[int]:
+        """One entry (the clip's number) per item of an epoch."""
+        process = HyperLipsBaseProcess(self.cfg)
+        names, self.unusable = process.select(read_filelist(self.cfg.filelist(self.split)))
+        for name in names:
+            self._add_clip(name, process.folder / name)
+        if self.unusable:
+            log.info(
+                "%s: %d listed clips are not usable, e.g. %s",
+                self.split,
+                len(self.unusable),
+                "; ".join(f"{k}: {v}" for k, v in list(self.unusable.items())[:2]),
+            )
+        repeats = self.cfg.data.windows_per_clip
+        return [number for number in range(len(self.clips)) for _ in range(repeats)]
+
+    def _add_clip(self, name: str, folder: Path) -> None:
+        try:
+            mel = np.load(folder / "mel.npy")
+            with np.load(folder / "face.npz") as data:
+                # Whatever follows a cut or a gap begins a new stretch: windows never cross it.
+                segments = np.where(data["found"], data["segments"], -1)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            self.unusable[name] = f"damaged ({error}); delete its folder and prepare again"
+            return
+        starts = valid_starts(
+            segments, mel.shape[1], fps=self.cfg.fps, length=self.length, offset=self.offset
+        )
+        if not self.cfg.data.allow_overlap and len(starts):
+            # Keep those that some reference window does not overlap.
+            reach = np.maximum(starts - starts[0], starts[-1] - starts)
+            starts = starts[reach >= self.length]
+        if len(starts) < 2:
+            self.unusable[name] = "fewer than two windows with picture and sound"
+            return
+        self.clips.append(PreparedClip(name, folder, mel, starts))
+
+    def summary(self) -> dict[str, Any]:
+        windows = sum(len(clip.starts) for clip in self.clips)
+        return {
+            "clips": len(self.clips),
+            "unusable": len(self.unusable),
+            "windows": windows,
+            "seconds": round(windows / self.cfg.fps, 1),
+            "items": len(self),
+        }
+
+    # -- items ------------------------------------------------------------------------------------
+
+    def load_item(self, entry: int, rng: np.random.Generator) -> dict[str, Any]:
+        clip = self.clips[entry]
+        start = int(rng.choice(clip.starts))
+        target = self.read_window(clip, start)
+        reference = self.read_window(clip, self.draw_reference(clip, start, rng))
+        masked = target.copy()
+        masked[:, :, masked.shape[2] // 2 :] = 0
+        return {
+            "input_frames": np.concatenate([masked, reference]),
+            "indiv_mels": self.frame_mels(clip, start),
+            "mels": self.mel_at(clip, start)[None],
+            "gt": target,
+            "clip_id": clip.id,
+        }
+
+    def draw_reference(self, clip: PreparedClip, start: int, rng: np.random.Generator) -> int:
+        """Another window's start. One that overlaps the target would let the network copy."""
+        distance = 1 if self.cfg.data.allow_overlap else self.length
+        return int(rng.choice(clip.starts[np.abs(clip.starts - start) >= distance]))
+
+    def read_window(self, clip: PreparedClip, start: int) -> np.ndarray:
+        """(3, T, S, S) float32 BGR in 0..1."""
+        size = self.cfg.model_params.image_size
+        frames = np.stack(
+            [resize_image(self.read_crop(clip, start + j), size) for j in range(self.length)]
+        )
+        return frames.transpose(3, 0, 1, 2).astype(np.float32) / 255.0
+
+    def read_crop(self, clip: PreparedClip, number: int) -> np.ndarray:
+        """One stored crop, BGR uint8.
+
+        Raises:
+            DataError: the picture has vanished or is damaged.
+        """
+        cv2 = import_cv2()
+        path = clip.folder / f"{number}.jpg"
+        try:
+            image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+        except (OSError, cv2.error):
+            image = None
+        if image is None:
+            raise DataError(
+                f"{path} is missing or damaged. Delete the folder {clip.folder} and run the stage "
+                "preprocess again."
+            )
+        return image
+
+    def mel_at(self, clip: PreparedClip, frame: int) -> np.ndarray:
+        """(80, 16) window of a frame index."""
+        column = window_start(frame, self.cfg.fps)
+        return clip.mel[:, column : column + WINDOW]
+
+    def frame_mels(self, clip: PreparedClip, start: int) -> np.ndarray:
+        """(T, 1, 80, 16): the window of each frame, shifted by ``data.mel_frame_offset``."""
+        windows = [self.mel_at(clip, start + j + self.offset) for j in range(self.length)]
+        return np.stack(windows)[:, None]
+
+
+class SyncExpertDataset(HyperLipsBaseDataset):
+    """Pairs of five frames and a mel window that belong together or not (official code).
+
+    Half of the items are true pairs. A wrong pair takes the frames of another place of the same
+    clip, at least ``data.min_shift`` frames away, so that it never overlaps the true one.
+    """
+
+    needs_config = ("data.min_shift",)
+
+    batch_spec = {
+        "faces": "B 15 64 128 float32 [0,1]; five BGR lower halves, frame-major",
+        "mels": "B 1 80 16 float32 [-4,4]",
+        "label": "B float32, 1 = in sync",
+    }
+
+    def load_item(self, entry: int, rng: np.random.Generator) -> dict[str, Any]:
+        clip = self.clips[entry]
+        start = int(rng.choice(clip.starts))
+        label = float(rng.random() < 0.5)
+        place = start
+        if not label:
+            far = clip.starts[np.abs(clip.starts - start) >= self.cfg.data.min_shift]
+            if len(far):
+                place = int(rng.choice(far))
+            else:
+                label = 1.0  # a clip too short for a wrong pair only gives true ones
+        window = self.read_window(clip, place)
+        if self.split == "train" and rng.random() < 0.5:
+            window = window[..., ::-1]  # all frames alike; the original mirrors always
+        halves = window.transpose(1, 0, 2, 3)[:, :, window.shape[2] // 2 :]
+        size = (128, 64)
+        faces = [resize_image(np.ascontiguousarray(f.transpose(1, 2, 0)), size) for f in halves]
+        return {
+            "faces": np.concatenate([face.transpose(2, 0, 1) for face in faces]),
+            "mels": self.mel_at(clip, start)[None],
+            "label": np.float32(label),
+            "clip_id": clip.id,
+        }

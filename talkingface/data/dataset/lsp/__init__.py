@@ -1,0 +1,1 @@
+"""Datasets of Live Speech Portraits (YuanxunLu/LiveSpeechPortraits)."""

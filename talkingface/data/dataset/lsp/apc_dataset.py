@@ -1,0 +1,45 @@
+"""Training items of APC: random pieces of mel rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from talkingface.data.clips import read_filelist
+from talkingface.data.dataprocess.lsp.apc_process import APCProcess
+from talkingface.data.dataset.base import TalkingFaceDataset
+from talkingface.data.media.apc_mel import MOTION_FPS, ROWS_PER_FRAME
+
+if TYPE_CHECKING:
+    from talkingface.config.config import Config
+
+
+class APCDataset(TalkingFaceDataset):
+    """Every clip ``data.windows_per_clip`` times per epoch; shorter ones end in silence."""
+
+    needs_config = ("data.seconds", "data.windows_per_clip")
+
+    batch_spec = {
+        "mel": "B M 80 float32; rows of the log-mel spectrogram at 120 Hz",
+        "length": "B int64; rows that are sound and not filling",
+    }
+
+    def __init__(self, cfg: Config, split: str) -> None:
+        self.rows = round(cfg.data.seconds * MOTION_FPS * ROWS_PER_FRAME)
+        super().__init__(cfg, split)
+
+    def build_index(self) -> list[Path]:
+        process = APCProcess(self.cfg)
+        names, self.unusable = process.select(read_filelist(self.cfg.filelist(self.split)))
+        paths = [process.folder / name / "mel.npy" for name in names]
+        return [path for path in paths for _ in range(self.cfg.data.windows_per_clip)]
+
+    def load_item(self, entry: Path, rng: np.random.Generator) -> dict[str, Any]:
+        mel = np.load(entry, mmap_mode="r")
+        length = min(self.rows, len(mel))
+        start = int(rng.integers(0, len(mel) - length + 1))
+        item = np.zeros((self.rows, mel.shape[1]), np.float32)
+        item[:length] = mel[start : start + length]
+        return {"mel": item, "length": np.int64(length)}

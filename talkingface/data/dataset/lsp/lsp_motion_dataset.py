@@ -1,0 +1,184 @@
+"""Training items of Audio2Feature and Audio2Headpose: stretches of speech and motion at 60 Hz."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from talkingface.data.clips import read_filelist
+from talkingface.data.dataprocess.lsp.files import Person
+from talkingface.data.dataprocess.lsp.lsp_motion_process import LSPMotionProcess
+from talkingface.data.dataprocess.lsp.motion import MOUTH25, pose_vectors
+from talkingface.data.dataset.base import TalkingFaceDataset
+from talkingface.data.media.apc_mel import MOTION_FPS
+
+if TYPE_CHECKING:
+    from talkingface.config.config import Config
+    from talkingface.data.dataprocess.base import Components
+
+
+@dataclass(frozen=True)
+class SpeechClip:
+    """A clip in memory.
+
+    Attributes:
+        id: of the clip.
+        speech: (N,2*hidden) two rows of features per motion frame.
+        motion: (N,D) what is learned.
+    """
+
+    id: str
+    speech: np.ndarray
+    motion: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.motion)
+
+
+class MotionDataset(TalkingFaceDataset):
+    """Windows of ``data.seq_len`` frames, ``data.stride`` apart.
+
+    Windows that no clip is long enough for are an error that says so: the official code gives a
+    length of zero or below without a word.
+    """
+
+    needs_config = ("data.items_per_epoch", "data.seq_len", "data.stride")
+
+    uses_components = True
+
+    def __init__(self, cfg: Config, split: str, components: Components) -> None:
+        self.process = LSPMotionProcess(cfg, components)
+        super().__init__(cfg, split)
+
+    def build_index(self) -> list[tuple[int, int]]:
+        names, self.unusable = self.process.select(read_filelist(self.cfg.filelist(self.split)))
+        self.process.ensure_features(names)  # an earlier run may have heard with another APC
+        self.clips: list[SpeechClip] = []
+        index: list[tuple[int, int]] = []
+        for name in names:
+            clip = self._load(name)
+            starts = self.starts(len(clip))
+            if not len(starts):
+                self.unusable[name] = (
+                    f"{len(clip)} motion frames ({len(clip) / MOTION_FPS:.1f} s), "
+                    f"but an item needs {self.needed()}; give longer clips, or lower data.seq_len"
+                )
+                continue
+            index += [(len(self.clips), int(start)) for start in starts]
+            self.clips.append(clip)
+        self._starts = index
+        limit = self.cfg.data.items_per_epoch
+        return index[:limit] if limit and self.split == "train" else index
+
+    def needed(self) -> int:
+        """Motion frames that a clip must have."""
+        return self.cfg.data.seq_len
+
+    def starts(self, count: int) -> np.ndarray:
+        """First frames of the items of a clip with so many frames."""
+        return np.arange(0, count - self.cfg.data.seq_len + 1, self.cfg.data.stride)
+
+    def _load(self, name: str) -> SpeechClip:
+        clip = self.process.clip(name)
+        speech = np.load(clip.features_path(self.process.apc))
+        motion = self.targets(clip)
+        count = min(len(speech) // 2, len(motion))
+        speech = speech[: 2 * count].reshape(count, -1)
+        return SpeechClip(name, speech, motion[:count].astype(np.float32))
+
+    def targets(self, clip: Any) -> np.ndarray:
+        raise NotImplementedError
+
+    def summary(self) -> dict[str, Any]:
+        seconds = sum(len(clip) for clip in self.clips) / MOTION_FPS
+        return {
+            "clips": len(self.clips),
+            "unusable": len(self.unusable),
+            "seconds": round(seconds),
+            "items": len(self),
+        }
+
+    def drawn(self, entry: tuple[int, int], rng: np.random.Generator) -> tuple[SpeechClip, int]:
+        """Clip and start of an item; with ``items_per_epoch`` a random one."""
+        if self.cfg.data.items_per_epoch and self.split == "train":
+            entry = self._starts[int(rng.integers(len(self._starts)))]
+        return self.clips[entry[0]], entry[1]
+
+    def whole_clips(self) -> Iterator[SpeechClip]:
+        """The clips of the split, for measures over whole clips."""
+        yield from self.clips
+
+
+class Audio2FeatureDataset(MotionDataset):
+    """Speech and the displacement of 25 points from the person's mean."""
+
+    needs_config = ("data.seq_len",)
+
+    batch_spec = {
+        "audio": "B F A float32; speech features, two rows side by side per frame",
+        "target": "B F 75 float32; displacement of 25 points, x y z each, in eye distances",
+    }
+
+    def targets(self, clip: Any) -> np.ndarray:
+        person = Person(clip.folder.parents[1])
+        moved = clip.points[:, MOUTH25] - person.mean_points[list(MOUTH25)]
+        return moved.reshape(len(moved), -1)
+
+    def load_item(self, entry: tuple[int, int], rng: np.random.Generator) -> dict[str, Any]:
+        clip, start = self.drawn(entry, rng)
+        window = slice(start, start + self.cfg.data.seq_len)
+        return {"audio": clip.speech[window], "target": clip.motion[window]}
+
+
+class Audio2HeadposeDataset(MotionDataset):
+    """Speech, the pose so far, and the pose that follows each step of it.
+
+    Item with history of R - 1 + T frames (R the receptive field): the last T outputs answer
+    ``target``. The newest sound of a target is ``frame_future`` frames after it, as at generation
+    (the official dataset is one frame off).
+    """
+
+    needs_config = ("data.frame_future", "data.seq_len", "model_params")
+
+    batch_spec = {
+        "audio": "B H A float32; speech features of the sound that each history frame hears",
+        "history": "B H 12 float32; pose (degrees, camera units) and its change per frame",
+        "target": "B F 12 float32; pose that follows, F = data.seq_len",
+    }
+
+    def __init__(self, cfg: Config, split: str, components: Components) -> None:
+        size = cfg.model_params
+        self.field = 1 + size.blocks * (2**size.layers - 1)
+        super().__init__(cfg, split, components)
+
+    def needed(self) -> int:
+        data = self.cfg.data
+        more = self.field if data.short_clips == "error" else 0
+        return data.skip_start + data.skip_end + more + data.seq_len + data.frame_future
+
+    def starts(self, count: int) -> np.ndarray:
+        """First target frames."""
+        data = self.cfg.data
+        first = data.skip_start + (self.field if data.short_clips == "error" else 0)
+        last = count - data.skip_end - data.seq_len - data.frame_future
+        return np.arange(first, last + 1, data.stride)
+
+    def targets(self, clip: Any) -> np.ndarray:
+        return pose_vectors(clip.angles, clip.trans, clip.trans.mean(axis=0))
+
+    def load_item(self, entry: tuple[int, int], rng: np.random.Generator) -> dict[str, Any]:
+        clip, start = self.drawn(entry, rng)
+        length = self.cfg.data.seq_len
+        # History frame j is followed by target j + 1 - (R - 1) of the item.
+        rows = np.arange(start - self.field, start + length - 1)
+        history = clip.motion[np.maximum(rows, 0)].copy()
+        history[rows <= 0, 6:] = 0.0  # what is repeated stands still
+        heard = np.clip(rows + 1 + self.cfg.data.frame_future, 0, len(clip) - 1)
+        return {
+            "audio": clip.speech[heard],
+            "history": history,
+            "target": clip.motion[start : start + length],
+        }

@@ -1,0 +1,1 @@
+"""Datasets of MODA (DreamtaleCore/MODA)."""

@@ -1,0 +1,135 @@
+"""Training items of MODA's renderer: drawn meshes, reference pictures, time, and the picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from talkingface.data.clips import read_filelist
+from talkingface.data.dataprocess.moda.drawing import draw_condition, mouth_mask
+from talkingface.data.dataprocess.moda.files import Features, posed, posed_torso
+from talkingface.data.dataprocess.moda.moda_process import MODAPicturesProcess
+from talkingface.data.dataset.base import TalkingFaceDataset
+from talkingface.data.face.topology import INNER_LIP_BOTTOM, INNER_LIP_TOP
+from talkingface.data.media.pictures import PictureReader, signed
+from talkingface.utils.env import import_cv2
+
+if TYPE_CHECKING:
+    from talkingface.config.config import Config
+
+
+@dataclass
+class PictureClip:
+    """What the pictures of a clip need.
+
+    Attributes:
+        landmarks: (T,478,2), torso: (T,18,2), px of the crop.
+        references: (S,S,3n) uint8.
+    """
+
+    id: str
+    pictures: PictureReader
+    landmarks: np.ndarray
+    torso: np.ndarray
+    references: np.ndarray
+    valid: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.landmarks)
+
+
+def reference_frames(features: Features, count: int) -> np.ndarray:
+    """Frames of a clip that show the mouth from closed to open, evenly ranked; one: the median."""
+    gap = features.vertices[:, INNER_LIP_BOTTOM, 1] - features.vertices[:, INNER_LIP_TOP, 1]
+    seen = np.flatnonzero(features.valid)
+    order = seen[np.argsort(gap[seen], kind="stable")]
+    ranks = (np.arange(count) + 0.5) / count * len(order)
+    return order[ranks.astype(int)]
+
+
+def resized(picture: np.ndarray, size: int) -> np.ndarray:
+    """Square picture to (size,size,3)."""
+    if picture.shape[0] == size:
+        return picture
+    cv2 = import_cv2()
+    return cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
+
+
+def load_picture_clip(
+    process: MODAPicturesProcess, name: str, size: int, n_ref: int
+) -> PictureClip:
+    """Read a clip and its reference pictures."""
+    features = process.features(name)
+    pictures = process.pictures(name)
+    landmarks = posed(features, features.vertices, features.headpose)[..., :2]
+    return PictureClip(
+        name,
+        pictures,
+        landmarks.astype(np.float32),
+        posed_torso(features, features.torso, features.headpose),
+        references(pictures, features, size, n_ref),
+        features.valid,
+    )
+
+
+def references(pictures: PictureReader, features: Features, size: int, n_ref: int) -> np.ndarray:
+    """(S,S,3n) uint8."""
+    found = [resized(pictures[int(i)], size) for i in reference_frames(features, n_ref)]
+    return np.concatenate(found, axis=-1)
+
+
+class MODARendererDataset(TalkingFaceDataset):
+    """Every picture of every clip, or ``data.frames_per_clip`` random ones per epoch."""
+
+    needs_config = ("data.frames_per_clip", "model_params.image_size", "model_params.n_ref")
+
+    batch_spec = {
+        "condition": "B 3 S S float32 [-1,1]; mesh and shoulders as coloured lines, RGB",
+        "reference": "B R S S float32 [-1,1]; pictures of the person, RGB, 3 channels each",
+        "time": "B float32; number of the frame in its clip",
+        "tgt_image": "B 3 S S float32 [-1,1]; the real picture, RGB",
+        "weight_mask": "B 1 S S float32 [0,1]; the mouth, widened",
+    }
+
+    def __init__(self, cfg: Config, split: str) -> None:
+        self.size = cfg.model_params.image_size
+        self.process = MODAPicturesProcess(cfg)
+        super().__init__(cfg, split)
+
+    def build_index(self) -> list[tuple[int, int]]:
+        names, self.unusable = self.process.select(read_filelist(self.cfg.filelist(self.split)))
+        limit, n_ref = self.cfg.data.frames_per_clip, self.cfg.model_params.n_ref
+        self.clips, index = [], []
+        for number, name in enumerate(names):
+            clip = load_picture_clip(self.process, name, self.size, n_ref)
+            seen = np.flatnonzero(clip.valid)
+            chosen = seen[
+                np.linspace(0, len(seen) - 1, min(limit or len(seen), len(seen))).astype(int)
+            ]
+            index += [(number, int(frame)) for frame in chosen]
+            self.clips.append(clip)
+        return index
+
+    @property
+    def longest(self) -> int:
+        """Frames of the longest clip."""
+        return max(len(clip) for clip in self.clips)
+
+    def summary(self) -> dict[str, Any]:
+        pictures = sum(len(clip) for clip in self.clips)
+        return {"clips": len(self.clips), "unusable": len(self.unusable), "pictures": pictures}
+
+    def load_item(self, entry: tuple[int, int], rng: np.random.Generator) -> dict[str, Any]:
+        clip, number = self.clips[entry[0]], entry[1]
+        if self.cfg.data.frames_per_clip and self.split == "train":
+            number = int(rng.choice(np.flatnonzero(clip.valid)))
+        landmarks = clip.landmarks[number]
+        return {
+            "condition": signed(draw_condition(landmarks, clip.torso[number], self.size)),
+            "reference": signed(clip.references),
+            "time": np.float32(number),
+            "tgt_image": signed(resized(clip.pictures[number], self.size)),
+            "weight_mask": mouth_mask(landmarks, self.size)[None],
+        }

@@ -1,0 +1,1 @@
+"""Datasets of SyncNet (joonson/syncnet_python)."""

@@ -1,0 +1,99 @@
+"""Training items of SyncNet: stretches of consecutive crops with their MFCC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from talkingface.data.clips import read_filelist
+from talkingface.data.dataprocess.syncnet.syncnet_process import SyncNetProcess
+from talkingface.data.dataset.base import TalkingFaceDataset
+from talkingface.data.face.series import runs
+from talkingface.data.media.mfcc import AUDIO_STEPS, WINDOW
+from talkingface.data.media.reader import read_image
+from talkingface.utils.env import import_cv2
+
+if TYPE_CHECKING:
+    from talkingface.config.config import Config
+
+
+@dataclass(frozen=True)
+class _Clip:
+    id: str
+    folder: Path
+    mfcc: np.ndarray
+    starts: np.ndarray
+
+
+class SyncNetDataset(TalkingFaceDataset):
+    """Every clip comes ``data.windows_per_clip`` times per epoch, from another place each time."""
+
+    needs_config = ("data.augment", "data.frames", "data.windows_per_clip")
+
+    batch_spec = {
+        "frames": "B 3 T S S uint8, BGR",
+        "mfcc": "B 13 4T+4 float32; frame v begins at column 4v",
+    }
+
+    def __init__(self, cfg: Config, split: str) -> None:
+        self.length = cfg.data.frames
+        # Columns of the sounds of all windows.
+        self.columns = 4 * (self.length - WINDOW) + AUDIO_STEPS
+        self.clips: list[_Clip] = []
+        super().__init__(cfg, split)
+
+    def build_index(self) -> list[int]:
+        process = SyncNetProcess(self.cfg)
+        names, self.unusable = process.select(read_filelist(self.cfg.filelist(self.split)))
+        for name in names:
+            folder = process.folder / name
+            mfcc, segments = np.load(folder / "mfcc.npy"), np.load(folder / "segments.npy")
+            last = min(len(segments), (mfcc.shape[1] - self.columns) // 4 + self.length)
+            starts = [
+                np.arange(begin, end - self.length + 1)
+                for begin, end in runs(segments[: max(last, 0)])
+                if segments[begin] >= 0
+            ]
+            starts = np.concatenate([np.zeros(0, int), *starts])
+            if len(starts):
+                self.clips.append(_Clip(name, folder, mfcc, starts))
+            else:
+                self.unusable[name] = f"no {self.length} frames in a row with face and sound"
+        repeats = self.cfg.data.windows_per_clip
+        return [number for number in range(len(self.clips)) for _ in range(repeats)]
+
+    def summary(self) -> dict[str, Any]:
+        return {"clips": len(self.clips), "unusable": len(self.unusable), "items": len(self)}
+
+    def load_item(self, entry: int, rng: np.random.Generator) -> dict[str, Any]:
+        clip = self.clips[entry]
+        start = int(rng.choice(clip.starts))
+        numbers = range(start, start + self.length)
+        frames = np.stack([read_image(clip.folder / f"{n}.jpg")[..., ::-1] for n in numbers])
+        if self.split == "train" and self.cfg.data.augment:
+            frames = _augmented(frames, rng)
+        return {
+            "frames": np.ascontiguousarray(frames.transpose(3, 0, 1, 2)),
+            "mfcc": clip.mfcc[:, 4 * start : 4 * start + self.columns],
+            "clip_id": clip.id,
+        }
+
+
+def _augmented(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(T,S,S,3): all frames mirrored, moved by up to 5 %, scaled by up to 10 % and brightened."""
+    cv2 = import_cv2()
+    side = frames.shape[1]
+    scale, gain = rng.uniform(0.9, 1.1), rng.uniform(0.8, 1.2)
+    mirror = -1.0 if rng.random() < 0.5 else 1.0
+    centre, move = (side - 1) / 2, rng.uniform(-0.05, 0.05, 2) * side
+    a, d = mirror * scale, scale
+    matrix = np.array(
+        [[a, 0, centre - a * centre + move[0]], [0, d, centre - d * centre + move[1]]]
+    )
+    table = np.clip(np.arange(256) * gain, 0, 255).astype(np.uint8)
+    options = {"flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REPLICATE}
+    moved = [cv2.warpAffine(frame, matrix, (side, side), **options) for frame in frames]
+    return table[np.stack(moved)]

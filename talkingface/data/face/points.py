@@ -1,0 +1,54 @@
+"""Landmarks of a clip in one fixed crop, as a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from talkingface.data.npz import read_npz, save_npz
+from talkingface.errors import DataError
+
+POINTS = "points.npz"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Points:
+    """Where a face is in the crop.
+
+    Attributes:
+        landmarks: (T,478,3) pixels of the crop, gaps filled.
+        valid: (T,) frames in which the face was found.
+        size: side of the crop.
+        crop: (4,) x0, y0, x1, y1 in source pixels; may reach beyond the picture.
+        start: first frame of the source.
+        fps: frame rate.
+    """
+
+    landmarks: np.ndarray
+    valid: np.ndarray
+    size: int
+    crop: np.ndarray
+    start: int
+    fps: float
+
+    def __len__(self) -> int:
+        return len(self.landmarks)
+
+    def save(self, path: Path) -> None:
+        content = {field.name: getattr(self, field.name) for field in fields(self)}
+        content["landmarks"] = content["landmarks"].astype(np.float32)
+        save_npz(path, {"version": VERSION, **content})
+
+    @classmethod
+    def read(cls, path: Path) -> Points:
+        """Raises DataError: missing, damaged, or of another version."""
+        content = read_npz(path)
+        if int(content.pop("version", 0)) != VERSION or set(content) != {
+            field.name for field in fields(cls)
+        }:
+            raise DataError(f"{path} is of another version; run the stage preprocess again.")
+        plain = {"size": int, "start": int, "fps": float}
+        return cls(**{k: plain.get(k, np.asarray)(v) for k, v in content.items()})

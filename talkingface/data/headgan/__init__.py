@@ -1,1 +1,0 @@
-"""What HeadGAN needs to know of clips: face model, geometry, voice, files."""

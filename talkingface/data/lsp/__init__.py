@@ -1,1 +1,0 @@
-"""Data of Live Speech Portraits: the person's files, motion, feature maps and windows."""

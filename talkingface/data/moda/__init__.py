@@ -1,1 +1,0 @@
-"""MODA's representation of a talking portrait, its files and its drawings."""

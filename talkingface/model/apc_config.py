@@ -1,0 +1,39 @@
+"""Keys of models that take the features of an APC as input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from talkingface.config.component_spec import ComponentSpec
+from talkingface.config.schema import Section
+
+
+class APCNetwork(Section):
+    """Speech encoder; the defaults are the official one."""
+
+    hidden_size: int = Field(512, ge=8, description="Width of the GRUs and of the features.")
+    num_layers: int = Field(3, ge=1, description="GRUs.")
+    residual: bool = Field(False, description="Residual connections between the GRUs.")
+
+
+def apc_component(cfg: Any, same_as: tuple[str, ...] = ()) -> ComponentSpec:
+    """The trained APC whose features other models take as input.
+
+    Args:
+        same_as: parts whose own APC it must be; then its size is theirs.
+    """
+    return ComponentSpec(
+        cfg.weights.apc,
+        "APC, the speech features",
+        model="APC",
+        files=("live_speech_portraits/APC_epoch_160.model", "APC_epoch_160.model"),
+        network="talkingface.model.layers.apc_networks:build_apc",
+        arguments=(cfg,),
+        required=True,
+        at_inference=True,
+        same_settings=() if same_as else ("apc.hidden_size", "apc.num_layers", "apc.residual"),
+        optional_keys=("postnet.",),
+        same_as=same_as,
+    )

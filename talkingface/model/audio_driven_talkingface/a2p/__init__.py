@@ -1,0 +1,1 @@
+"""Models of audio2photoreal (facebookresearch/audio2photoreal)."""

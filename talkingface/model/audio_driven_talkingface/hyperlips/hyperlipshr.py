@@ -1,0 +1,143 @@
+"""HyperLips stage 2 (arXiv 2310.05720): sharpen the pictures of stage 1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from talkingface.model.abstract_talkingface import AbstractTalkingFace
+from talkingface.model.audio_driven_talkingface.hyperlips.hyperlips_networks import (
+    fold_time,
+)
+from talkingface.model.audio_driven_talkingface.hyperlips.hyperlipshr_networks import (
+    SCALES,
+    HRDecoder,
+    HRDecoderDiscQual,
+)
+from talkingface.model.losses.adversarial import relativistic
+from talkingface.model.losses.perceptual import feature_l1
+
+if TYPE_CHECKING:
+    from talkingface.config.config import Config
+
+_LEAST_LIP_SIDE = 16  # px; LPIPS' VGG halves a picture four times
+
+
+class HyperLipsHR(AbstractTalkingFace):
+    """High-resolution decoder, its discriminator and their losses.
+
+    The pictures of stage 1 were made by the preparation; the base itself is needed to generate
+    only. Batch of ``HyperLipsHRDataset``: ``hyper_img`` and ``hyper_sketch`` (B,3,T,128,128),
+    ``gt_img`` (B,3,T,S,S), ``coords`` (B,T,4); BGR in 0..1. Squares cut out of both train as well.
+    """
+
+    phases: ClassVar[tuple[str, ...]] = ("discriminator", "generator")
+    main_network: ClassVar[str] = "generator"
+    bgr: ClassVar[bool] = True
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__(cfg)
+        size = cfg.model_params
+        self.generator = HRDecoder(SCALES[size.image_size], channels=size.channels, norm=size.norm)
+        if cfg.loss.disc_wt > 0:
+            self.discriminator = HRDecoderDiscQual(base_channels=size.disc_channels)
+
+    def active_phases(self) -> tuple[str, ...]:
+        return self.phases if self.cfg.loss.disc_wt > 0 else ("generator",)
+
+    def state_hint(self, state: Mapping[str, Tensor]) -> str:
+        blocks = {int(key.split(".")[1]) + 1 for key in state if key.startswith("up_conv.")}
+        size = {2: 128, 3: 256, 6: 512}.get(max(blocks, default=0))
+        own = self.cfg.model_params.image_size
+        if size in (None, own):
+            return ""
+        return f"It makes pictures of {size} px, not {own}: set model_params.image_size={size}."
+
+    def forward_train(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        stacked = torch.cat([batch["hyper_img"], batch["hyper_sketch"]], dim=1)
+        return {"generated": self.generator(stacked)}
+
+    def calculate_loss(
+        self,
+        interaction: Mapping[str, Any],
+        valid: bool = False,
+        phase: str = "generator",
+        shared: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        generated = (shared or self.forward_train(interaction))["generated"]
+        real = interaction["gt_img"]
+        if phase == "discriminator":
+            loss = relativistic(self._judged(real), self._judged(generated.detach()))
+            return {"loss": loss}
+        return self._generator_loss(generated, real, interaction["coords"])
+
+    def _judged(self, pictures: Tensor) -> Tensor:
+        return self.discriminator(pictures, logits=not self.cfg.loss.legacy_sigmoid)
+
+    def _generator_loss(self, generated: Tensor, real: Tensor, coords: Tensor) -> dict[str, Tensor]:
+        weights = self.cfg.loss
+        losses = {"l1": (generated - real).abs().mean()}
+        total = weights.l1_wt * losses["l1"]
+        if weights.disc_wt > 0:
+            with torch.no_grad():
+                on_real = self._judged(real)
+            losses["adversarial"] = relativistic(self._judged(generated), on_real)
+            total = total + weights.disc_wt * losses["adversarial"]
+        if weights.lip_l1_wt > 0 or "lpips" in self.components:
+            lips = list(self._lips(generated, real, coords))
+            if weights.lip_l1_wt > 0:
+                losses["lip_l1"] = torch.stack([(a - b).abs().mean() for a, b in lips]).mean()
+                total = total + weights.lip_l1_wt * losses["lip_l1"]
+            if "lpips" in self.components:
+                values = [
+                    self.components["lpips"].network(self._signed(a), self._signed(b))
+                    for a, b in lips
+                ]
+                losses["lip_lpips"] = torch.cat(values).mean()
+                total = total + weights.lip_lpips_wt * losses["lip_lpips"]
+        if "vgg" in self.components:
+            pair = [fold_time(video) for video in (generated, real)]
+            if not weights.legacy_normalisation:
+                pair = [frames.flip(1) for frames in pair]  # BGR -> RGB
+            losses["perceptual"] = feature_l1(
+                self.components["vgg"].network, *pair, raw=weights.legacy_normalisation
+            )
+            total = total + weights.perceptual_wt * losses["perceptual"]
+        return {"loss": total, **losses}
+
+    def _lips(self, generated: Tensor, real: Tensor, coords: Tensor):
+        """Pairs (1,3,h,w) of the rectangles around the lips, enlarged where LPIPS needs it."""
+        side = generated.shape[-1]
+        for item, windows in enumerate(coords.tolist()):
+            for frame, (top, bottom, left, right) in enumerate(windows):
+                top, left = (max(0, min(v, side - _LEAST_LIP_SIDE)) for v in (top, left))
+                bottom = max(bottom, top + _LEAST_LIP_SIDE)
+                right = max(right, left + _LEAST_LIP_SIDE)
+                place = (slice(item, item + 1), slice(None), frame)
+                area = (slice(top, bottom), slice(left, right))
+                yield generated[(*place, *area)], real[(*place, *area)]
+
+    def _signed(self, pictures: Tensor) -> Tensor:
+        """RGB in -1..1, which LPIPS expects."""
+        return pictures if self.cfg.loss.legacy_normalisation else pictures.flip(1) * 2 - 1
+
+    @torch.no_grad()
+    def predict(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
+        return self.forward_train(interaction)
+
+    def visualize(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Videos (B,T,3,S,4S): enlarged base, sketch, generated, real side by side."""
+        generated = self.predict(interaction)["generated"][:4].float()
+        size = generated.shape[-2:]
+        small = [
+            F.interpolate(interaction[key][:4].flatten(1, 2), size=size, mode="bicubic")
+            .unflatten(1, (3, -1))
+            .clamp(0, 1)
+            for key in ("hyper_img", "hyper_sketch")
+        ]
+        row = torch.cat([*small, generated, interaction["gt_img"][:4]], dim=-1)
+        return {"base_sketch_generated_real": row.transpose(1, 2)}

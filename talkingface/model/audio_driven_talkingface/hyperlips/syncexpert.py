@@ -1,0 +1,59 @@
+"""The lip-sync expert that judges stage 1 of HyperLips (official code), as a model of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from talkingface.model.abstract_talkingface import AbstractTalkingFace
+from talkingface.model.audio_driven_talkingface.hyperlips.hyperlips_networks import SyncNetColor
+from talkingface.model.losses.sync import cosine_bce, sync_accuracy
+
+if TYPE_CHECKING:
+    from talkingface.config.config import Config
+
+
+class SyncExpert(AbstractTalkingFace):
+    """Tells whether five frames and a mel window belong together.
+
+    Batch of ``SyncExpertDataset``: ``faces`` (B,15,64,128), ``mels`` (B,1,80,16), ``label`` (B,).
+    """
+
+    main_network: ClassVar[str] = "expert"
+    plateau: ClassVar[tuple[str, float, float, str]] = (
+        "loss",
+        0.685,
+        0.700,
+        "the expert still guesses (ln 2 = 0.693). Usual causes: sound and picture of the data are "
+        "out of sync, too few or too similar clips, too high a learning rate; large corpora may "
+        "need tens of thousands of steps to leave it.",
+    )
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__(cfg)
+        self.expert = SyncNetColor(width=cfg.model_params.width)
+
+    def forward_train(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        audio, face = self.expert(batch["mels"], batch["faces"])
+        return {"audio": audio, "face": face}
+
+    def calculate_loss(
+        self,
+        interaction: Mapping[str, Any],
+        valid: bool = False,
+        phase: str = "main",
+        shared: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        pair = shared or self.forward_train(interaction)
+        label = interaction["label"]
+        losses = {"loss": cosine_bce(pair["audio"], pair["face"], label)}
+        losses["accuracy"] = sync_accuracy(pair["audio"], pair["face"], label)
+        return losses
+
+    @torch.no_grad()
+    def predict(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
+        pair = self.forward_train(interaction)
+        return {"similarity": torch.nn.functional.cosine_similarity(pair["audio"], pair["face"])}

@@ -1,0 +1,1 @@
+"""Models of Live Speech Portraits (YuanxunLu/LiveSpeechPortraits)."""

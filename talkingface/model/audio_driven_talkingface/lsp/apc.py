@@ -1,0 +1,62 @@
+"""APC as a model of the toolkit: learns speech features by predicting the mel rows to come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from talkingface.model.abstract_talkingface import AbstractTalkingFace
+from talkingface.model.layers.apc_networks import build_apc
+
+if TYPE_CHECKING:
+    from talkingface.config.config import Config
+
+
+class APC(AbstractTalkingFace):
+    """Predicts the mel row ``steps_ahead`` rows later (L1, official code).
+
+    Batch of ``APCDataset``: ``mel`` (B,M,80), ``length`` (B).
+    """
+
+    main_network: ClassVar[str] = "apc"
+    optional_keys: ClassVar[tuple[str, ...]] = ("postnet.",)
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__(cfg)
+        self.apc = build_apc(cfg)
+
+    def forward_train(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        ahead = self.cfg.data.steps_ahead
+        features = self.apc(batch["mel"][:, :-ahead])
+        return {"features": features, "predicted": self.apc.predict_mel(features)}
+
+    def calculate_loss(
+        self,
+        interaction: Mapping[str, Any],
+        valid: bool = False,
+        phase: str = "main",
+        shared: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        made = shared or self.forward_train(interaction)
+        mel, ahead = interaction["mel"], self.cfg.data.steps_ahead
+        target = mel[:, ahead:]
+        known = torch.arange(target.shape[1], device=mel.device) < (
+            interaction["length"][:, None] - ahead
+        )
+        count = known.sum().clamp(min=1) * mel.shape[-1]
+
+        def mean(values: Tensor) -> Tensor:
+            return (values.abs() * known[..., None]).sum() / count
+
+        return {
+            "loss": mean(made["predicted"] - target),
+            # What no network would give: the present row again.
+            "copy_l1": mean(mel[:, :-ahead] - target).detach(),
+        }
+
+    @torch.no_grad()
+    def predict(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
+        return self.forward_train(interaction)

@@ -1,0 +1,134 @@
+"""Audio2Headpose: speech and the pose so far to the next head pose (official code)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from talkingface.model.abstract_talkingface import AbstractTalkingFace
+from talkingface.model.audio_driven_talkingface.lsp.lsp_motion_networks import (
+    Audio2HeadposeNet,
+    PoseGenerator,
+    gaussian_nll,
+    look_ahead,
+)
+
+if TYPE_CHECKING:
+    from talkingface.config.config import Config
+    from talkingface.data.dataset.lsp.lsp_motion_dataset import SpeechClip
+
+_FPS = 60
+
+
+class Audio2Headpose(AbstractTalkingFace):
+    """Causal WaveNet over the pose, conditioned on speech; its output is a Gaussian.
+
+    Batch of ``Audio2HeadposeDataset``: ``audio`` (B,H,2*hidden), ``history`` (B,H,12), ``target``
+    (B,F,12).
+    """
+
+    main_network: ClassVar[str] = "audio2headpose"
+    clip_outputs: ClassVar[dict[str, dict[str, str]]] = {
+        "NLL": {"direction": "down", "unit": "nats per value, of the real poses"},
+        "rot_range": {"direction": "real", "unit": "degrees, mean standard deviation"},
+        "rot_speed": {"direction": "real", "unit": "degrees per second"},
+        "trans_range": {"direction": "real", "unit": "camera units, mean standard deviation"},
+        "trans_speed": {"direction": "real", "unit": "camera units per second"},
+    }
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__(cfg)
+        size = cfg.model_params
+        self.audio2headpose = Audio2HeadposeNet(
+            cfg.apc.hidden_size,
+            size.condition,
+            size.layers,
+            size.blocks,
+            size.channels,
+            size.skip_channels,
+            cfg.gmm.ncenter,
+            residual=size.residual,
+            return_frames=cfg.return_seconds * _FPS,
+        )
+
+    def forward_train(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        length = self.cfg.data.seq_len
+        return {"params": self.audio2headpose(batch["history"], batch["audio"], length)}
+
+    def calculate_loss(
+        self,
+        interaction: Mapping[str, Any],
+        valid: bool = False,
+        phase: str = "main",
+        shared: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        params = (shared or self.forward_train(interaction))["params"].float()
+        return {"loss": self._nll(params, interaction["target"])}
+
+    def _nll(self, params: Tensor, target: Tensor) -> Tensor:
+        return gaussian_nll(params, target, self.cfg.gmm.ncenter, self.cfg.gmm.sigma_min)
+
+    @torch.no_grad()
+    def predict(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
+        return self.forward_train(interaction)
+
+    def generator(self, seed: int = 0, sigma: float | None = None) -> PoseGenerator:
+        """Draws poses one after the other."""
+        spread = self.cfg.sigma_scale if sigma is None else sigma
+        ahead = self.cfg.data.frame_future
+        return PoseGenerator(self.audio2headpose, sigma=spread, ahead=ahead, seed=seed)
+
+    def poses(self, speech: Tensor, seed: int = 0) -> Tensor:
+        """Whole speech (N,2*hidden) -> poses with velocities (N,12)."""
+        padded = look_ahead(speech, self.cfg.data.frame_future)
+        return torch.stack(list(self.generator(seed).generate(padded)))
+
+    def evaluate_clip(
+        self, clip: SpeechClip, mismatched: SpeechClip
+    ) -> dict[str, dict[str, float]]:
+        device = next(self.parameters()).device
+        real = clip.motion
+        wrong = np.resize(mismatched.speech, clip.speech.shape)
+        if mismatched is clip:
+            wrong = np.roll(clip.speech, len(clip) // 2, axis=0)
+        made = self.poses(torch.from_numpy(clip.speech).to(device)).cpu().numpy()
+        still = np.zeros_like(real)
+        return {
+            self.cfg.model: {"NLL": self._clip_nll(clip.speech, real, device), **_facts(made)},
+            "shuffled audio": {"NLL": self._clip_nll(wrong, real, device)},
+            # A Gaussian of the clip's own spread around its mean, which knows more than it may.
+            "mean motion": {"NLL": _constant_nll(real), **_facts(still)},
+            "real": {"NLL": float("nan"), **_facts(real)},
+        }
+
+    @torch.no_grad()
+    def _clip_nll(self, speech: np.ndarray, real: np.ndarray, device: torch.device) -> float:
+        """Of the real poses from their real past."""
+        field = self.audio2headpose.receptive_field
+        rows = np.arange(1 - field, len(real) - 1)
+        history = real[np.maximum(rows, 0)].copy()
+        history[rows <= 0, 6:] = 0.0
+        heard = np.clip(rows + 1 + self.cfg.data.frame_future, 0, len(real) - 1)
+        given = [torch.from_numpy(v)[None].to(device) for v in (history, speech[heard], real[1:])]
+        params = self.audio2headpose(given[0], given[1], len(real) - 1)
+        return float(self._nll(params, given[2]))
+
+
+def _constant_nll(real: np.ndarray) -> float:
+    spread = np.maximum(real.std(axis=0), 0.03)
+    z = (real - real.mean(axis=0)) / spread
+    return float((0.5 * np.log(2 * np.pi) + np.log(spread) + 0.5 * z**2).mean())
+
+
+def _facts(pose: np.ndarray) -> dict[str, float]:
+    """Range and speed of the head."""
+    result = {}
+    for name, part in (("rot", pose[:, :3]), ("trans", pose[:, 3:6])):
+        speed = np.linalg.norm(np.diff(part, axis=0), axis=1).mean() * _FPS if len(part) > 1 else 0
+        result[f"{name}_range"] = float(part.std(axis=0).mean())
+        result[f"{name}_speed"] = float(speed)
+    return result

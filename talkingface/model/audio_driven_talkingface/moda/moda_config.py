@@ -1,0 +1,431 @@
+"""Configuration keys of MODA. No torch here: ``--explain`` stays fast."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from talkingface.config.component_spec import ComponentSpec
+from talkingface.config.schema import ModelConfig, PersonName, Section
+from talkingface.model.apc_config import APCNetwork, apc_component
+from talkingface.model.conditional_gan_config import (
+    ImageGANData,
+    ImageGANInfer,
+    ImageGANLoss,
+    ImageGANNetwork,
+    ImageGANWeights,
+    image_gan_components,
+)
+from talkingface.utils.paths import resolve
+
+# Of wav2vec2-base, whose shape the network has.
+_BASE = {"hidden_size": 768, "feat_extract_norm": "group", "do_stable_layer_norm": False,
+         "num_attention_heads": 12, "intermediate_size": 3072}  # fmt: skip
+
+
+class MODAPrep(Section):
+    """Preparation (official code); the same values for all three stages share one preparation."""
+
+    crop_scale: float = Field(
+        2.2, ge=1.2, le=5, description="Side of the square crop over that of all face boxes."
+    )
+    max_missing: float = Field(
+        0.1, ge=0, le=0.5, description="Clips with a larger share of frames without face are left."
+    )
+    canonical: Literal["procrustes", "official"] = Field(
+        "procrustes",
+        description="Anchor and scale of the canonical face: template fit (steadier), or three "
+        "vertices and the eyes as in the released code.",
+    )
+    pose_smooth_sigma: float = Field(1.0, ge=0, description="Smoothing of the head pose, frames.")
+    torso_space: Literal["head", "image"] = Field(
+        "head",
+        description="Shoulders in the space of the head (official) or of the picture, where a "
+        "still shoulder stands still.",
+    )
+    torso_every: int = Field(
+        2, ge=1, description="The person is segmented in each n-th frame; in between is linear."
+    )
+    jpeg_quality: int = Field(95, ge=50, le=100, description="Of the pictures for the renderer.")
+
+
+class MODABase(ModelConfig):
+    """Keys of all stages."""
+
+    fps: float = Field(25.0, gt=0, le=60, description="Frame rate; official weights were at 30.")
+    person: PersonName = Field(default_factory=PersonName, description="Person.")
+    prep: MODAPrep = Field(default_factory=MODAPrep, description="Preparation.")
+
+
+class SoundSection(Section):
+    """What the mapping network hears."""
+
+    kind: Literal["mel", "wav2vec2", "apc"] = Field(
+        "mel",
+        description="mel needs nothing; wav2vec2 (the paper's) needs weights; apc a trained APC.",
+    )
+    weights: str | None = Field(
+        None,
+        description="wav2vec2: local folder with config.json and the weights, or the word random. "
+        "Nothing is ever downloaded.",
+    )
+    layers: int | None = Field(
+        None, ge=1, le=24, description="wav2vec2: keep only the first layers; null: all."
+    )
+    freeze: bool = Field(
+        True, description="wav2vec2 is not trained; its features are made once and kept on disk."
+    )
+    context: int | None = Field(
+        None,
+        ge=0,
+        le=25,
+        description="Frames beside its own that a frame hears on each side. null: 5 for mel, 5 for "
+        "apc, which hear only backwards or not at all, and 0 for wav2vec2 (official: 0).",
+    )
+
+    @property
+    def around(self) -> int:
+        if self.context is not None:
+            return self.context
+        return 0 if self.kind == "wav2vec2" else 5
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> SoundSection:
+        if self.kind == "wav2vec2" and not self.weights:
+            raise ValueError(
+                "kind=wav2vec2 needs audio_encoder.weights: a local folder of wav2vec2-base-960h "
+                "(config.json and model.safetensors), or random for an untrained one"
+            )
+        return self
+
+
+class MappingNetwork(Section):
+    """The mapping network; the defaults are ours where the released code is at fault."""
+
+    body: Literal["dual", "lstm", "short", "long", "none"] = Field(
+        "dual",
+        description="dual: both attentions; the others are the paper's ablations: an LSTM, "
+        "SpecAttn alone, ProbAttn alone, neither.",
+    )
+    period: int = Field(30, ge=1, description="Period of the positional code, in frames.")
+    max_seq_len: int = Field(600, ge=1, description="Length of the official positional tables.")
+    subject_norm: Literal["layer", "batch"] = Field(
+        "layer",
+        description="Normalisation in the subject's encoder. Official weights need batch, which "
+        "says nothing of a person when all clips show one.",
+    )
+    std_mode: Literal["global", "subject", "none"] = Field(
+        "global",
+        description="Units of the outputs: one standard deviation per part of the training data, "
+        "the subject's own per value, or none (official weights: shares of the picture).",
+    )
+    legacy_pe: bool = Field(
+        False, description="Official weights: position by place in the batch instead of time."
+    )
+    legacy_mask: bool = Field(
+        False, description="Official weights: the decoder of ProbAttn sees the future."
+    )
+
+
+class MappingData(Section):
+    """Training items."""
+
+    window: int = Field(300, ge=2, description="Frames per item; shorter clips are filled up.")
+    stride: int = Field(150, ge=1, description="Frames between the starts of two items.")
+    template: Literal["clip", "subject"] = Field(
+        "clip",
+        description="Mean mesh: of the clip itself (official), or of all training clips of the "
+        "person. Head and shoulders always refer to the clip, whose crop they lie in.",
+    )
+    spec_augment: bool = Field(
+        False, description="Cover random bands and moments of the sound features (SpecAugment)."
+    )
+    rand_stretch: bool = Field(
+        False, description="Play the sound of a random item faster or slower (0.75-1.25)."
+    )
+
+
+class MappingLoss(Section):
+    """Objective (official code)."""
+
+    type: Literal["l1", "l2"] = Field("l1", description="l1 is the paper's, l2 the code's.")
+    w_lip: float = Field(5.0, ge=0, description="Lips.")
+    w_eye: float = Field(1.0, ge=0, description="Eyes, brows, irises.")
+    w_head: float = Field(1.0, ge=0, description="Head pose.")
+    w_torso: float = Field(1.0, ge=0, description="Shoulders, where they are seen.")
+    velocity: float = Field(
+        0.0, ge=0, description="Factor of the loss on changes per frame, with 5, 1, 1, 0.5."
+    )
+    w_kl: float = Field(1e-3, ge=0, description="KL divergence of the latents.")
+    kl_warmup: float = Field(
+        0.2, ge=0, le=1, description="Share of the run over which w_kl grows from 0."
+    )
+
+
+class MappingWeights(Section):
+    """Pretrained helpers."""
+
+    apc: str = Field("auto", description="audio_encoder.kind=apc: auto, a path, or a run id.")
+
+
+class MODAConfig(MODABase):
+    """Keys of MODA, the mapping network."""
+
+    audio_encoder: SoundSection = Field(default_factory=SoundSection, description="Sound.")
+    apc: APCNetwork = Field(default_factory=APCNetwork, description="Size of an official APC.")
+    model_params: MappingNetwork = Field(default_factory=MappingNetwork, description="Network.")
+    data: MappingData = Field(default_factory=MappingData, description="Training items.")
+    loss: MappingLoss = Field(default_factory=MappingLoss, description="Objective.")
+    weights: MappingWeights = Field(default_factory=MappingWeights, description="Helpers.")
+
+    @classmethod
+    def components(cls, cfg: Any) -> dict[str, ComponentSpec]:
+        return {"apc": apc_component(cfg)} if cfg.audio_encoder.kind == "apc" else {}
+
+    @classmethod
+    def missing(cls, cfg: Any) -> list[str]:
+        sound = cfg.audio_encoder
+        if sound.kind != "wav2vec2":
+            return []
+        found = []
+        if importlib.util.find_spec("transformers") is None:
+            found.append("audio_encoder.kind=wav2vec2 needs transformers: pip install transformers")
+        folder = resolve(sound.weights)
+        files = ("config.json", "model.safetensors", "pytorch_model.bin")
+        has = [(folder / name).is_file() for name in files]
+        if sound.weights != "random" and not (has[0] and any(has[1:])):
+            found.append(
+                f"audio_encoder.weights={sound.weights}: {folder} does not hold config.json and "
+                "model.safetensors or pytorch_model.bin. Fetch facebook/wav2vec2-base-960h there "
+                "(nothing is downloaded by itself), or take --audio_encoder.kind=mel"
+            )
+        elif sound.weights != "random":
+            try:
+                shape = json.loads((folder / files[0]).read_text("utf-8"))
+            except (OSError, ValueError) as error:
+                return [*found, f"{folder / files[0]} cannot be read: {error}"]
+            wrong = {k: shape[k] for k, v in _BASE.items() if shape.get(k, v) != v}
+            if wrong:
+                found.append(
+                    f"audio_encoder.weights={sound.weights} is no wav2vec2-base ({wrong}); other "
+                    "sizes are not offered"
+                )
+        return found
+
+    @model_validator(mode="after")
+    def _stretches(self) -> MODAConfig:
+        sound = self.audio_encoder
+        if self.data.rand_stretch and (sound.kind != "mel" or not sound.freeze):
+            raise ValueError("data.rand_stretch needs audio_encoder.kind=mel")
+        if not sound.freeze and sound.kind != "wav2vec2":
+            raise ValueError("audio_encoder.freeze=false is for wav2vec2 only")
+        if not sound.freeze and sound.around:
+            raise ValueError("audio_encoder.freeze=false needs audio_encoder.context=0")
+        return self
+
+
+class FaCoNetwork(Section):
+    """The facial composer."""
+
+    std_mode: Literal["global", "none"] = Field(
+        "global", description="Units of its values; none for official weights (shares of 1)."
+    )
+
+
+class FaCoData(Section):
+    """Training items."""
+
+    frames: int = Field(32, ge=2, description="Random frames of a clip per item.")
+    items_per_clip: int = Field(4, ge=1, description="Items per clip and epoch.")
+    template: Literal["clip", "subject"] = Field("clip", description="As that of MODA.")
+    noise: float = Field(
+        0.02, ge=0, description="Noise on the inputs, in standard deviations: predictions err too."
+    )
+
+
+class FaCoLoss(Section):
+    """Objective (official code)."""
+
+    gan: bool = Field(
+        True, description="LSGAN; false: L1 alone, which suits corpora of a few clips."
+    )
+    l1_wt: float = Field(10.0, gt=0, description="L1 of the mesh.")
+    d_real_weight: float = Field(
+        1.0, gt=0, description="Weight of real meshes for the discriminator (released code: 2)."
+    )
+
+
+class MODAFaCoConfig(MODABase):
+    """Keys of MODAFaCo."""
+
+    model_params: FaCoNetwork = Field(default_factory=FaCoNetwork, description="Network.")
+    data: FaCoData = Field(default_factory=FaCoData, description="Training items.")
+    loss: FaCoLoss = Field(default_factory=FaCoLoss, description="Objective.")
+
+
+class TPESection(Section):
+    """Temporal positional embedding."""
+
+    period: float = Field(100.0, gt=0, description="Frames of a unit of the scalar.")
+    n_freq: int = Field(6, ge=1, description="Frequencies.")
+    clip_frames: int | Literal["auto"] | None = Field(
+        "auto",
+        description="Frame numbers run back and forth within so many: auto: the longest training "
+        "clip; null: they grow without end, as in the released code.",
+    )
+
+
+class RendererNetwork(ImageGANNetwork):
+    """Sizes of generator and discriminator; the defaults are the official ones."""
+
+    n_ref: int = Field(1, ge=1, le=4, description="Reference pictures of the person.")
+    tpe: TPESection | None = Field(
+        default_factory=TPESection, description="Code of the time; null: none (ablation)."
+    )
+
+    @property
+    def conditions(self) -> int:
+        """Input channels: condition image, references, time."""
+        time = 0 if self.tpe is None else 1 + 2 * self.tpe.n_freq
+        return 3 + 3 * self.n_ref + time
+
+
+class RendererLoss(ImageGANLoss):
+    """Weights of the losses (those of Live Speech Portraits, whose renderer this is)."""
+
+    mouth_wt: float = Field(0.0, ge=0, description="More L1 around the mouth (ours).")
+
+
+class MODARendererConfig(MODABase):
+    """Keys of MODARenderer."""
+
+    model_params: RendererNetwork = Field(default_factory=RendererNetwork, description="Networks.")
+    data: ImageGANData = Field(default_factory=ImageGANData, description="Training items.")
+    loss: RendererLoss = Field(default_factory=RendererLoss, description="Loss weights.")
+    weights: ImageGANWeights = Field(default_factory=ImageGANWeights, description="Helpers.")
+    infer: ImageGANInfer = Field(default_factory=ImageGANInfer, description="Generation.")
+
+    @classmethod
+    def components(cls, cfg: Any) -> dict[str, ComponentSpec]:
+        return image_gan_components(cfg)
+
+
+class SmoothSection(Section):
+    """Smoothing of what was generated: standard deviations in frames at 25 frames per second."""
+
+    lip: float = Field(0.0, ge=0, description="Lips.")
+    eye: float = Field(0.5, ge=0, description="Eyes, brows, irises.")
+    rot: float = Field(2.0, ge=0, description="Rotation of the head.")
+    trans: float = Field(2.0, ge=0, description="Translation and size of the head.")
+    torso: float = Field(3.0, ge=0, description="Shoulders.")
+    others: float = Field(1.0, ge=0, description="The rest of the face.")
+
+
+class MotionGeneration(Section):
+    """How motion is generated."""
+
+    window: int | None = Field(
+        None,
+        ge=2,
+        description="Frames mapped at once; null: as many as in training (data.window of MODA), "
+        "since positions beyond were never trained.",
+    )
+    stride: int | None = Field(
+        None, ge=1, description="Frames between two windows, cross-faded; null: half a window."
+    )
+    temperature: float = Field(
+        1.0, ge=0, description="Spread of the random latents; 0: always the same motion."
+    )
+    faco: bool = Field(
+        True, description="Compose the face; false: lips and eyes pasted into the mean (ablation)."
+    )
+    exact_parts: bool = Field(
+        True,
+        description="Lips and eyes as mapped, the rest as composed; false: all as composed, "
+        "as in the paper, which costs them some of their motion.",
+    )
+    head: Literal["generated", "source"] = Field(
+        "generated", description="Head and shoulders: generated, or those of the source clip."
+    )
+    smooth: SmoothSection = Field(default_factory=SmoothSection, description="Smoothing.")
+
+    @model_validator(mode="after")
+    def _overlap(self) -> MotionGeneration:
+        if self.stride and self.window and self.stride > self.window:
+            raise ValueError(f"stride={self.stride} leaves gaps between windows of {self.window}")
+        return self
+
+
+class MODAInfer(ImageGANInfer):
+    """Generation."""
+
+    motion: MotionGeneration = Field(default_factory=MotionGeneration, description="Motion.")
+
+
+class PortraitParts(Section):
+    """The trained parts."""
+
+    moda: str = Field("auto", description="MODA: auto, a path, or a run id.")
+    faco: str = Field("auto", description="MODAFaCo: auto, a path, or a run id.")
+    renderer: str = Field("auto", description="MODARenderer: auto, a path, or a run id.")
+
+
+# What the released code's weights were trained with.
+_OFFICIAL_MAPPING: dict[str, Any] = {
+    "fps": 30,
+    "prep": {"canonical": "official"},
+    "audio_encoder": {"kind": "wav2vec2", "weights": "random"},
+    "model_params": {
+        "subject_norm": "batch",
+        "std_mode": "none",
+        "legacy_pe": True,
+        "legacy_mask": True,
+    },
+}
+
+
+class MODAPortraitConfig(MODABase):
+    """Keys of MODAPortrait, the whole chain; sizes are those of official parts, trained ones know
+    theirs."""
+
+    audio_encoder: SoundSection = Field(
+        default_factory=SoundSection,
+        description="What a MODA hears that is trained first; a trained one knows its own.",
+    )
+    apc: APCNetwork = Field(default_factory=APCNetwork, description="Size of an official APC.")
+    weights: PortraitParts = Field(default_factory=PortraitParts, description="Parts.")
+    infer: MODAInfer = Field(default_factory=MODAInfer, description="Generation.")
+
+    @classmethod
+    def components(cls, cfg: Any) -> dict[str, ComponentSpec]:
+        def part(
+            name: str, model: str, file: str, purpose: str, same: tuple[str, ...], **official: Any
+        ) -> ComponentSpec:
+            return ComponentSpec(
+                getattr(cfg.weights, name),
+                purpose,
+                model=model,
+                files=(f"MODA/{file}", file),
+                required=True,
+                at_inference=True,
+                same_settings=same,
+                official_settings=official,
+            )
+
+        space = ("prep.canonical", "prep.torso_space")
+        return {
+            "moda": part(
+                "moda", "MODA", "MODA.pkl", "the motion", ("fps", *space), **_OFFICIAL_MAPPING
+            ),
+            "faco": part(
+                "faco", "MODAFaCo", "FaCo.pkl", "the face around lips and eyes", space[:1],
+                prep={"canonical": "official"}, model_params={"std_mode": "none"},
+            ),
+            "renderer": part(
+                "renderer", "MODARenderer", "Render.pkl", "the pictures", ("fps", *space),
+                fps=30, prep={"canonical": "official"},
+            ),
+        }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Models of SyncNet (joonson/syncnet_python)."""

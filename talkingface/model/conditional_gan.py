@@ -1,0 +1,105 @@
+"""From conditions to a picture: the training that LSP's and MODA's renderers share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from talkingface.model.abstract_talkingface import AbstractTalkingFace
+from talkingface.model.losses.adversarial import feature_matching, least_squares
+from talkingface.model.losses.perceptual import vgg_content_and_style
+
+
+class ConditionalImageGAN(AbstractTalkingFace):
+    """Generator and multi-scale discriminator that sees the conditions too.
+
+    Sub-classes build ``generator`` and, with ``loss.gan_wt`` above 0, ``discriminator``, and give
+    :meth:`conditions`. Batches hold ``tgt_image`` (B,3,S,S) RGB in -1..1.
+    """
+
+    phases: ClassVar[tuple[str, ...]] = ("discriminator", "generator")
+    main_network: ClassVar[str] = "generator"
+
+    def conditions(self, batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
+        """What the generator takes, (B,C,S,S) each."""
+        raise NotImplementedError
+
+    def lines(self, batch: Mapping[str, Any]) -> Tensor:
+        """The drawn condition as a picture (B,3,S,S) in 0..1, for the logger."""
+        raise NotImplementedError
+
+    def further_losses(
+        self, batch: Mapping[str, Any], generated: Tensor
+    ) -> dict[str, tuple[float, Tensor]]:
+        """Weighted losses beside the common ones."""
+        return {}
+
+    def active_phases(self) -> tuple[str, ...]:
+        return self.phases if self.cfg.loss.gan_wt > 0 else ("generator",)
+
+    def state_hint(self, state: Mapping[str, Tensor]) -> str:
+        # In 'large' the second residual block takes the place where 'normal' has the next level.
+        large = any(key.startswith("netG.model.model.3.block.") for key in state)
+        depth = max((key.split(".").count("model") for key in state), default=0) - 1
+        own = self.cfg.model_params
+        hints = [f"model_params.size={'large' if large else 'normal'}"]
+        if depth > 0 and depth != own.levels:
+            hints.append(f"model_params.n_downsample={depth}")
+        return f"Its names look like {' and '.join(hints)}."
+
+    def forward_train(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        return {"generated": self.generator(*self.conditions(batch))}
+
+    def calculate_loss(
+        self,
+        interaction: Mapping[str, Any],
+        valid: bool = False,
+        phase: str = "generator",
+        shared: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        generated = (shared or self.forward_train(interaction))["generated"]
+        if phase == "discriminator":
+            return self._discriminator_loss(interaction, generated.detach())
+        weights, real = self.cfg.loss, interaction["tgt_image"]
+        losses = {"l1": F.l1_loss(generated, real)}
+        total = weights.l1_wt * losses["l1"]
+        for name, (weight, value) in self.further_losses(interaction, generated).items():
+            losses[name] = value
+            total = total + weight * value
+        if weights.gan_wt > 0:
+            on_fake = self._judged(interaction, generated)
+            with torch.no_grad():
+                on_real = self._judged(interaction, real)
+            losses["gan"] = least_squares(on_fake, 1.0)
+            losses["feature_matching"] = feature_matching(on_fake, on_real)
+            total = total + weights.gan_wt * losses["gan"]
+            total = total + weights.feature_matching_wt * losses["feature_matching"]
+        if "vgg" in self.components:
+            content, style = vgg_content_and_style(self.components["vgg"].network, generated, real)
+            losses.update(vgg=content, style=style)
+            total = total + weights.vgg_wt * content + weights.style_wt * style
+        return {"loss": total, **losses}
+
+    def _judged(self, batch: Mapping[str, Any], picture: Tensor) -> list[list[Tensor]]:
+        return self.discriminator(torch.cat([*self.conditions(batch), picture], dim=1))
+
+    def _discriminator_loss(self, batch: Mapping[str, Any], fake: Tensor) -> dict[str, Tensor]:
+        """0.5 * (2 * real + fake), the official weighting."""
+        on_real = least_squares(self._judged(batch, batch["tgt_image"]), 1.0)
+        on_fake = least_squares(self._judged(batch, fake), 0.0)
+        return {"loss": on_real + 0.5 * on_fake, "on_real": on_real, "on_fake": on_fake}
+
+    @torch.no_grad()
+    def predict(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
+        return self.forward_train(interaction)
+
+    def visualize(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Lines, generated and real picture side by side (B,3,S,3S)."""
+        few = {key: value[:4] for key, value in interaction.items() if torch.is_tensor(value)}
+        made = self.predict(few)["generated"].float()
+        pictures = [self.lines(few), (made + 1) / 2, (few["tgt_image"] + 1) / 2]
+        return {"lines_generated_real": torch.cat(pictures, dim=-1)}

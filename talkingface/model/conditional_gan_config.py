@@ -1,0 +1,80 @@
+"""Keys that the renderers of LSP and MODA share, whose networks and losses are the same."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from talkingface.config.component_spec import ComponentSpec, vgg19
+from talkingface.config.schema import Section
+
+
+class ImageGANNetwork(Section):
+    """Sizes of generator and discriminator; the defaults are the official ones."""
+
+    image_size: Literal[64, 128, 256, 512] = Field(512, description="Side of the pictures.")
+    size: Literal["normal", "large", "small"] = Field(
+        "normal",
+        description="normal and large: residual U-Nets, as of the official people; small: plain "
+        "pix2pix U-Net, which cannot run upstream.",
+    )
+    ngf: int = Field(64, ge=4, description="First channels of the generator.")
+    n_downsample: int | None = Field(
+        None, ge=4, le=8, description="Levels of the U-Net; null: log2(image_size) - 1."
+    )
+    ndf: int = Field(64, ge=4, description="First channels of the discriminator.")
+    num_d: int = Field(2, ge=1, le=4, description="Scales of the discriminator.")
+    n_layers_d: int = Field(3, ge=1, le=5, description="Layers of each discriminator.")
+
+    @property
+    def levels(self) -> int:
+        return self.n_downsample or self.image_size.bit_length() - 2
+
+    @model_validator(mode="after")
+    def _fits(self) -> ImageGANNetwork:
+        if 2 ** (self.levels + 1) > self.image_size:
+            raise ValueError(
+                f"n_downsample={self.levels} leaves one pixel of {self.image_size} px, which batch "
+                f"normalisation cannot use; at most {self.image_size.bit_length() - 2}"
+            )
+        return self
+
+
+class ImageGANData(Section):
+    """Training items."""
+
+    frames_per_clip: int | None = Field(
+        None, ge=1, description="Pictures drawn from each clip per epoch; null: all."
+    )
+
+
+class ImageGANLoss(Section):
+    """Weights of the losses (official values)."""
+
+    gan_wt: float = Field(1.0, ge=0, description="LSGAN; 0 builds no discriminator.")
+    l1_wt: float = Field(100.0, ge=0, description="L1.")
+    vgg_wt: float = Field(10.0, ge=0, description="VGG19 features; used when weights.vgg is found.")
+    style_wt: float = Field(10.0, ge=0, description="Gram matrices of the same features.")
+    feature_matching_wt: float = Field(10.0, ge=0, description="Features of the discriminator.")
+
+
+class ImageGANWeights(Section):
+    """Pretrained helpers."""
+
+    vgg: str | None = Field("auto", description="torchvision VGG19 state_dict, auto, or null.")
+
+
+class ImageGANInfer(Section):
+    """Generation."""
+
+    batch_size: int = Field(8, ge=1, description="Frames generated together.")
+    crf: int = Field(18, ge=0, le=40, description="H.264 quality of the videos; lower is better.")
+
+
+def image_gan_components(cfg: Any) -> dict[str, ComponentSpec]:
+    """The components of both renderers."""
+    if cfg.loss.vgg_wt == 0 and cfg.loss.style_wt == 0:
+        return {}
+    purpose = "the VGG and style losses (loss.vgg_wt, loss.style_wt)"
+    return {"vgg": vgg19(cfg.weights.vgg, purpose)}

@@ -1,0 +1,262 @@
+"""Audio2Exp: from a voice to expressions of HeadGAN's face model (ours)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from talkingface.data.dataprocess.headgan.voice import voice_size
+from talkingface.data.face.topology import (
+    EYE_CORNERS_LEFT,
+    EYE_CORNERS_RIGHT,
+    INNER_LIP_BOTTOM,
+    INNER_LIP_TOP,
+    LIPS,
+)
+from talkingface.errors import DataError, WeightsError
+from talkingface.model.abstract_talkingface import AbstractTalkingFace
+from talkingface.model.image_driven_talkingface.headgan.headgan_learnt import LearntFace
+
+if TYPE_CHECKING:
+    from talkingface.config.config import Config
+    from talkingface.data.dataset.headgan.audio2exp_dataset import ExpressionClip
+    from talkingface.data.face.face_model import FaceModel
+
+_RIDGE = 300.0  # penalty of the baseline, in standardised units
+_AROUND = 4  # frames on each side that the baseline hears, every second one
+
+
+class ExpressionRegressor(nn.Module):
+    """GRU over voice vectors, (B,T,A) standardised -> (B,T,E) in units of the first coefficient."""
+
+    def __init__(
+        self, inputs: int, outputs: int, hidden: int, layers: int, dropout: float, both: bool
+    ) -> None:
+        super().__init__()
+        self.gru = nn.GRU(
+            inputs,
+            hidden,
+            layers,
+            batch_first=True,
+            dropout=dropout if layers > 1 else 0.0,
+            bidirectional=both,
+        )
+        self.head = nn.Linear(hidden * (1 + both), outputs)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, voice: Tensor) -> Tensor:
+        return self.head(self.gru(voice)[0])
+
+
+class Audio2Exp(AbstractTalkingFace):
+    """Predicts the deviation from a person's mean expression, so it speaks for anybody.
+
+    Batch of ``Audio2ExpDataset``. A ridge regression of the same data is the baseline of its table.
+    """
+
+    main_network: ClassVar[str] = "regressor"
+    clip_outputs: ClassVar[dict[str, dict[str, str]]] = {
+        "lip_R2": {"direction": "up", "unit": "share of the lips' variance that is explained"},
+        "opening_error": {"direction": "down", "unit": "% of the eye distance"},
+        "opening_r": {"direction": "up", "unit": "correlation of the lip opening"},
+        "opening_range": {"direction": "real", "unit": "standard deviation, % of the eye distance"},
+        "expression_L1": {"direction": "down", "unit": "mean over coefficients, of the first's sd"},
+    }
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__(cfg)
+        size = cfg.model_params
+        self.naf = voice_size(cfg.audio)
+        self.n_exp = cfg.geometry.n_exp
+        self.regressor = ExpressionRegressor(
+            self.naf, self.n_exp, size.hidden, size.layers, size.dropout, size.bidirectional
+        )
+        self.learnt = LearntFace(cfg)
+        self.units: tuple[list[float], list[float], float] | None = None  # mean, std, scale
+        self.ridge: Tensor | None = None  # (A * heard + 1, E)
+        self.__dict__["_tables"] = {}
+
+    # -- what travels with the weights -------------------------------------------------------------
+
+    def fit_statistics(self, data: Any) -> None:
+        voices = [clip.voice for clip in data.clips]
+        self.learnt.fit_statistics(data.process, voices)
+        if self.learnt.model.n_exp != self.n_exp:
+            raise DataError(
+                f"the face model has {self.learnt.model.n_exp} expressions, but geometry.n_exp is "
+                f"{self.n_exp}: set --geometry.n_exp={self.learnt.model.n_exp}"
+            )
+        every = np.concatenate(voices)
+        std = np.maximum(every.std(axis=0), 1e-3)
+        scale = float(self.learnt.model.exp_std[0])
+        self.units = (every.mean(axis=0).tolist(), std.tolist(), scale)
+        self.ridge = self._fit_ridge(data.clips)
+
+    def check_resume_compatible(self, data: Any) -> None:
+        self.learnt.check_resume_compatible(data.process)
+
+    def other_parameter(self) -> dict[str, Any]:
+        return {**self.learnt.state(), "units": self.units, "ridge": self.ridge}
+
+    def load_other_parameter(self, values: Mapping[str, Any]) -> None:
+        self.learnt.load(values)
+        self.units = values.get("units")
+        ridge = values.get("ridge")
+        self.ridge = None if ridge is None else torch.as_tensor(ridge, dtype=torch.float32)
+
+    def _units(self) -> tuple[np.ndarray, np.ndarray, float]:
+        if self.units is None:
+            raise WeightsError(
+                "These weights of Audio2Exp come without the units of their values. Take the .ckpt "
+                "of the run, or keep weights.json and config.yaml beside the weights."
+            )
+        mean, std, scale = self.units
+        return np.array(mean, np.float32), np.array(std, np.float32), float(scale)
+
+    def _fit_ridge(self, clips: list[ExpressionClip]) -> Tensor:
+        """Ridge regression from a few frames of voice vectors to the expression."""
+        rows = [self._heard(clip.voice)[clip.valid] for clip in clips]
+        wanted = [clip.expression[clip.valid] for clip in clips]
+        x = torch.from_numpy(np.concatenate(rows)).double()
+        y = torch.from_numpy(np.concatenate(wanted)).double()
+        penalty = _RIDGE * torch.eye(x.shape[1], dtype=torch.float64)
+        penalty[-1, -1] = 0.0
+        return torch.linalg.solve(x.T @ x + penalty, x.T @ y).float()
+
+    def _heard(self, voice: np.ndarray) -> np.ndarray:
+        """(T,A) -> (T,A * heard + 1) standardised rows with their neighbours and a constant."""
+        mean, std, _ = self._units()
+        values = (voice - mean) / std
+        around = np.arange(len(values))[:, None] + np.arange(-_AROUND, _AROUND + 1, 2)
+        rows = values[np.clip(around, 0, len(values) - 1)].reshape(len(values), -1)
+        return np.concatenate([rows, np.ones((len(rows), 1), rows.dtype)], axis=1)
+
+    # -- training ----------------------------------------------------------------------------------
+
+    def forward_train(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        mean, std, _ = self._units()
+        voice = batch["audio"]
+        scaled = (voice - voice.new_tensor(mean)) / voice.new_tensor(std)
+        made = self.regressor(scaled.clamp(-5, 5))
+        return {"expression": made}
+
+    def _lips(self, like: Tensor) -> Tensor:
+        """(E,120) movement of the lips per coefficient, in shares of the eye distance."""
+        key = (str(like.device), str(like.dtype))
+        if key not in self._tables:
+            model = self.learnt.model
+            basis = model.exp_basis.reshape(len(model.mean), 3, -1)[list(LIPS)]
+            table = basis.reshape(-1, basis.shape[-1]).T / _eye_distance(model.mean)
+            self._tables[key] = like.new_tensor(table)
+        return self._tables[key]
+
+    def calculate_loss(
+        self,
+        interaction: Mapping[str, Any],
+        valid: bool = False,
+        phase: str = "main",
+        shared: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        made = (shared or self.forward_train(interaction))["expression"].float()
+        scale = self._units()[2]
+        wanted = interaction["expression"][..., : self.n_exp] / scale
+        known = interaction["valid"][..., None].to(made.dtype)
+        weights = self.cfg.loss
+        off = (made - wanted) * known
+        count = known.sum().clamp(min=1)
+        losses = {"l1": off.abs().sum() / (count * made.shape[-1])}
+        both = known[:, 1:] * known[:, :-1]
+        steps = (made.diff(dim=1) - wanted.diff(dim=1)) * both
+        losses["velocity"] = steps.abs().sum() / (both.sum().clamp(min=1) * made.shape[-1])
+        lips = scale * off @ self._lips(off)
+        # In percent of the eye distance, which is of the size of the other terms.
+        losses["mouth"] = 100 * lips.abs().sum() / (count * lips.shape[-1])
+        total = losses["l1"] + weights.velocity_wt * losses["velocity"]
+        return {"loss": total + weights.mouth_wt * losses["mouth"] / 10, **losses}
+
+    # -- generation --------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def predict(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
+        return self.forward_train(interaction)
+
+    @torch.no_grad()
+    def expressions(self, voice: np.ndarray, kind: str | None = None) -> np.ndarray:
+        """Voice vectors (T,A), raw -> (T,E) deviations from the mean expression.
+
+        Args:
+            kind: ``gru`` or ``ridge``; None: that of the configuration.
+        """
+        if (kind or self.cfg.model_params.kind) == "ridge":
+            return self._heard(voice) @ self.ridge.numpy()
+        device = next(self.parameters()).device
+        batch = {"audio": torch.from_numpy(np.ascontiguousarray(voice, np.float32))[None]}
+        made = self.forward_train({"audio": batch["audio"].to(device)})["expression"][0]
+        return made.float().cpu().numpy() * self._units()[2]
+
+    def speak(self, wave: np.ndarray, fps: float, count: int, face: FaceModel) -> np.ndarray:
+        """A sound (N,), 16 kHz mono -> (count,E) deviations from a person's mean expression.
+
+        Raises:
+            WeightsError: it was trained with another face model than ``face``.
+        """
+        own, voice = self.learnt.model, self.learnt.voice
+        if own is None or voice is None or own.id != face.id:
+            raise WeightsError(
+                "Audio2Exp and HeadGAN were trained with different face models. Train both on the "
+                "same training list and geometry settings: --recipe=headgan does."
+            )
+        if self.cfg.fps != fps:
+            raise WeightsError(f"Audio2Exp was trained at {self.cfg.fps:g} frames/s, not {fps:g}.")
+        wave = wave[: round(count * 16000 / fps)]
+        if not np.any(wave):
+            return np.zeros((count, self.n_exp))
+        return self.expressions(voice.vectors(*voice.features(wave, fps, count)))
+
+    def evaluate_clip(
+        self, clip: ExpressionClip, mismatched: ExpressionClip
+    ) -> dict[str, dict[str, float]]:
+        wrong = np.resize(mismatched.voice, clip.voice.shape)
+        if mismatched is clip:
+            wrong = np.roll(clip.voice, len(clip) // 2, axis=0)
+        rows = {
+            self.cfg.model: self.expressions(clip.voice),
+            "ridge regression": self.expressions(clip.voice, "ridge"),
+            "shuffled audio": self.expressions(np.ascontiguousarray(wrong)),
+            "mean motion": np.zeros_like(clip.expression),
+            "real": clip.expression,
+        }
+        return {name: self._compare(made, clip) for name, made in rows.items()}
+
+    def _compare(self, made: np.ndarray, clip: ExpressionClip) -> dict[str, float]:
+        model, scale = self.learnt.model, self._units()[2]
+        shapes = [model.shape(clip.neutral, e[clip.valid]) for e in (made, clip.expression)]
+        unit = 100 / _eye_distance(clip.neutral)
+        lips = [unit * shape[:, list(LIPS)] for shape in shapes]
+        gaps = [
+            unit * np.linalg.norm(s[:, INNER_LIP_TOP] - s[:, INNER_LIP_BOTTOM], axis=-1)
+            for s in shapes
+        ]
+        spread = np.square(lips[1] - lips[1].mean(axis=0)).sum()
+        moves = min(gap.std() for gap in gaps) > 1e-6
+        error = np.abs(made - clip.expression)[clip.valid].mean()
+        return {
+            "lip_R2": float(1 - np.square(lips[0] - lips[1]).sum() / max(spread, 1e-12)),
+            "opening_error": float(np.abs(gaps[0] - gaps[1]).mean()),
+            # The mean motion has no correlation with anything.
+            "opening_r": float(np.corrcoef(*gaps)[0, 1]) if moves else 0.0,
+            "opening_range": float(gaps[0].std()),
+            "expression_L1": float(error / scale),
+        }
+
+
+def _eye_distance(mesh: np.ndarray) -> float:
+    """Distance of the middles of the two eyes of (V,3)."""
+    left, right = (
+        mesh[list(corners)].mean(axis=0) for corners in (EYE_CORNERS_LEFT, EYE_CORNERS_RIGHT)
+    )
+    return float(np.linalg.norm(left - right))

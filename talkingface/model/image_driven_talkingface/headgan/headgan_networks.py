@@ -1,0 +1,345 @@
+"""Networks of HeadGAN (ICCV 2021) under their official names: flow, rendering, discriminators.
+
+Values: PNCC in [0,1] with background exactly 0, RGB in [-1,1], flow in pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import spectral_norm
+
+from talkingface.model.layers.spade import SLOPE, AdaINBlock, SPADEBlock
+from talkingface.model.layers.warp import warp
+
+_HEAD_GAIN = 0.02  # of Xavier's rule: flow, mask and picture start small
+
+
+class HeadGANOutput(NamedTuple):
+    """What the generator gives.
+
+    Attributes:
+        image: (B,3,H,W) in [-1,1].
+        warped: (B,3,H,W) reference picture moved by the flow; without a flow network the reference.
+        flow: (B,2,H,W) in pixels, after the mask, x first.
+        mask: (B,1,H,W) where the flow may act, (0,1).
+        features: warped maps of the reference, finest first.
+    """
+
+    image: Tensor
+    warped: Tensor
+    flow: Tensor
+    mask: Tensor
+    features: tuple[Tensor, ...]
+
+
+def _encoder_block(inputs: int, outputs: int, *, first: bool) -> nn.Sequential:
+    conv = nn.Conv2d(
+        inputs,
+        outputs,
+        7 if first else 3,
+        stride=1 if first else 2,
+        padding=0 if first else 1,
+        bias=False,
+    )
+    pair = nn.Sequential(spectral_norm(conv), nn.InstanceNorm2d(outputs, affine=True))
+    return nn.Sequential(*([nn.ReflectionPad2d(3)] if first else []), pair, nn.ReLU())
+
+
+def _encoder(inputs: int, widths: Sequence[int]) -> nn.ModuleList:
+    before = [inputs, *widths[:-1]]
+    blocks = zip(before, widths, strict=True)
+    return nn.ModuleList(_encoder_block(a, b, first=not i) for i, (a, b) in enumerate(blocks))
+
+
+def _encode(blocks: nn.ModuleList, x: Tensor) -> list[Tensor]:
+    maps = []
+    for block in blocks:
+        x = block(x)
+        maps.append(x)
+    return maps
+
+
+def _head(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(inputs, outputs, 7))
+
+
+def _upsampling(pixelshuffle: bool) -> nn.Module:
+    return nn.PixelShuffle(2) if pixelshuffle else nn.Upsample(scale_factor=2, mode="nearest")
+
+
+def _widths(ngf: int, levels: int, pixelshuffle: bool) -> list[int]:
+    """Channels from the finest level on; PixelShuffle alone reduces them by four."""
+    return [ngf * (4 if pixelshuffle else 2) ** level for level in range(levels + 1)]
+
+
+class FlowNetwork(nn.Module):
+    """Dense flow from a reference to a pose (paper: F). Names ``enc``, ``dec_res``, ``dec_main``,
+    ``dec_flow``, ``dec_mask``."""
+
+    def __init__(
+        self, condition: int, widths: Sequence[int], hidden: int, pixelshuffle: bool
+    ) -> None:
+        super().__init__()
+        deepest = widths[-1]
+        self.enc = _encoder(6, widths)
+        self.dec_res = nn.ModuleList(
+            SPADEBlock(condition, deepest, deepest, hidden) for _ in range(2)
+        )
+        self.dec_main, self.dec_up = nn.ModuleList(), nn.ModuleList()
+        for wide, narrow in zip(widths[:0:-1], widths[-2::-1], strict=True):
+            self.dec_main.append(
+                SPADEBlock(condition, wide, wide if pixelshuffle else narrow, hidden)
+            )
+            self.dec_up.append(_upsampling(pixelshuffle))
+        self.dec_flow = _head(widths[0], 2)
+        self.dec_mask = _head(widths[0], 1)
+
+    def flow(self, deepest: Tensor, pncc: Tensor) -> tuple[Tensor, Tensor]:
+        """Encoded reference (B,C,h,w) and PNCC stack (B,K,H,W) -> masked flow and mask, float32."""
+        x = deepest
+        for block in self.dec_res:
+            x = block(x, pncc)
+        for block, up in zip(self.dec_main, self.dec_up, strict=True):
+            x = up(block(x, pncc))
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+            mask = (torch.tanh(self.dec_mask(x)) + 1) / 2
+            return self.dec_flow(x) * mask, mask
+
+
+class FramesEncoder(nn.Module):
+    """Encoder of the reference where there is no flow network (ablation)."""
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.cond_enc = _encoder(6, widths)
+
+
+class RenderingNetwork(nn.Module):
+    """From the pose to a picture, with the warped reference and the voice (paper: R)."""
+
+    def __init__(
+        self,
+        condition: int,
+        widths: Sequence[int],
+        hidden: int,
+        pixelshuffle: bool,
+        audio: int,
+        adain_residual: bool,
+    ) -> None:
+        super().__init__()
+        self.cond_enc = _encoder(condition, widths)
+        self.cond_dec, self.cond_dec_up = nn.ModuleList(), nn.ModuleList()
+        voices = []
+        for level in range(len(widths) - 1, -1, -1):
+            wide = widths[level]
+            narrow = widths[level - 1] if level and not pixelshuffle else wide
+            self.cond_dec.append(SPADEBlock(wide, wide, narrow, hidden))
+            voices.append(narrow)
+            if level:
+                self.cond_dec_up.append(_upsampling(pixelshuffle))
+        self.cond_dec.append(SPADEBlock(3, widths[0], widths[0], hidden))
+        self.cond_dec_audio = None
+        if audio:
+            self.cond_dec_audio = nn.ModuleList(
+                AdaINBlock(channels, audio, residual=adain_residual) for channels in voices
+            )
+        self.conv_img = _head(widths[0], 3)
+
+    def forward(
+        self, pncc: Tensor, features: Sequence[Tensor], warped: Tensor, audio: Tensor | None
+    ) -> Tensor:
+        x = pncc
+        for block in self.cond_enc:
+            x = block(x)
+        for number, condition in enumerate(reversed(features)):
+            x = self.cond_dec[number](x, condition)
+            if self.cond_dec_audio is not None:
+                x = self.cond_dec_audio[number](x, audio)
+            if number < len(self.cond_dec_up):
+                x = self.cond_dec_up[number](x)
+        x = self.cond_dec[-1](x, warped)
+        return torch.tanh(self.conv_img(F.leaky_relu(x, SLOPE)))
+
+
+class HeadGANGenerator(nn.Module):
+    """The generator: 51,750,502 parameters in 232 tensors with the official settings.
+
+    Args:
+        ngf: channels of the finest level.
+        levels: halvings of the picture, log2(crop_size / down_size).
+        hidden: channels inside the SPADEs.
+        n_frames: PNCC pictures, the current one last.
+        audio: numbers of the voice per frame; 0: no voice.
+        use_flow: False: the reference is not warped (ablation).
+        pixelshuffle: False: nearest upsampling and learned shortcuts (ablation).
+        adain_residual: blocks of the voice add their input (ours; official weights: False).
+    """
+
+    def __init__(
+        self,
+        *,
+        ngf: int = 32,
+        levels: int = 2,
+        hidden: int = 256,
+        n_frames: int = 3,
+        audio: int = 300,
+        use_flow: bool = True,
+        pixelshuffle: bool = True,
+        adain_residual: bool = False,
+    ) -> None:
+        super().__init__()
+        widths = _widths(ngf, levels, pixelshuffle)
+        condition = 3 * n_frames
+        self.levels, self.audio = levels, audio
+        if use_flow:
+            self.flow_network: FlowNetwork | None = FlowNetwork(
+                condition, widths, hidden, pixelshuffle
+            )
+        else:
+            self.flow_network = None
+            self.frames_encoder = FramesEncoder(widths)
+        self.rendering_network = RenderingNetwork(
+            condition, widths, hidden, pixelshuffle, audio, adain_residual
+        )
+        initialise(self)
+
+    def encode_reference(self, ref_pncc: Tensor, ref_image: Tensor) -> list[Tensor]:
+        """Maps of a reference, finest first; they serve every frame that is driven from it."""
+        network = self.flow_network
+        blocks = network.enc if network is not None else self.frames_encoder.cond_enc
+        return _encode(blocks, torch.cat([ref_pncc, ref_image], dim=1))
+
+    def forward(
+        self,
+        pncc: Tensor,
+        ref_pncc: Tensor,
+        ref_image: Tensor,
+        audio: Tensor | None = None,
+        encoded: Sequence[Tensor] | None = None,
+    ) -> HeadGANOutput:
+        """One frame per item.
+
+        Args:
+            pncc: (B,3K,H,W), oldest first, the current one last; H and W multiples of
+                ``2**levels``.
+            ref_pncc, ref_image: (B,3,H,W) PNCC and picture of the reference.
+            audio: (B,A); None where ``audio`` is 0.
+            encoded: of :meth:`encode_reference`, where it is known; (1 or B,...) each.
+        """
+        maps = self.encode_reference(ref_pncc, ref_image) if encoded is None else list(encoded)
+        batch = len(pncc)
+        if len(maps[0]) != batch:
+            maps = [each.expand(batch, -1, -1, -1) for each in maps]
+            ref_image = ref_image.expand(batch, -1, -1, -1)
+        if self.flow_network is None:
+            flow, mask = (
+                pncc.new_zeros((batch, 2, *pncc.shape[-2:])),
+                pncc.new_zeros((batch, 1, *pncc.shape[-2:])),
+            )
+            features, warped = maps, ref_image
+        else:
+            flow, mask = self.flow_network.flow(maps[-1], pncc)
+            warped, features, level_flow = warp(ref_image, flow), [], flow
+            for level, each in enumerate(maps):
+                if level:
+                    level_flow = F.avg_pool2d(level_flow, 2) / 2
+                features.append(warp(each, level_flow))
+        image = self.rendering_network(pncc, features, warped, audio)
+        return HeadGANOutput(image, warped, flow, mask, tuple(features))
+
+
+class _PatchDiscriminator(nn.Module):
+    def __init__(self, inputs: int, ndf: int, n_layers: int) -> None:
+        super().__init__()
+        self.depth = n_layers + 1
+        self.model0 = nn.Sequential(nn.Conv2d(inputs, ndf, 4, 2, 2), nn.LeakyReLU(SLOPE))
+        before = ndf
+        for layer in range(1, n_layers):
+            after = min(2 * before, 512)
+            stride = 1 if layer == n_layers - 1 else 2
+            conv = spectral_norm(nn.Conv2d(before, after, 4, stride, 2, bias=False))
+            pair = nn.Sequential(conv, nn.InstanceNorm2d(after, affine=True))
+            setattr(self, f"model{layer}", nn.Sequential(pair, nn.LeakyReLU(SLOPE)))
+            before = after
+        setattr(self, f"model{n_layers}", nn.Sequential(nn.Conv2d(before, 1, 4, 1, 2)))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = []
+        for layer in range(self.depth):
+            x = getattr(self, f"model{layer}")(x)
+            maps.append(x)
+        return maps
+
+
+class HeadGANDiscriminator(nn.Module):
+    """PatchGANs on a picture and its halves; the image and the mouth discriminator are alike.
+
+    Args:
+        inputs: 6 for the picture with its PNCC; 3 more than the voice has numbers for the mouth.
+    """
+
+    def __init__(self, inputs: int, ndf: int = 64, n_layers: int = 4, num_d: int = 2) -> None:
+        super().__init__()
+        self.num_d = num_d
+        for scale in range(num_d):
+            self.add_module(f"discriminator_{scale}", _PatchDiscriminator(inputs, ndf, n_layers))
+        initialise(self)
+
+    def forward(self, x: Tensor) -> list[list[Tensor]]:
+        """(B,inputs,H,W) -> per scale, full resolution first, the maps of all blocks; logits
+        last."""
+        found = []
+        for scale in range(self.num_d):
+            if scale:
+                x = F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
+            found.append(getattr(self, f"discriminator_{scale}")(x))
+        return found
+
+
+def initialise(network: nn.Module) -> None:
+    """Xavier's rule; gain 0.02, the official one, only where no spectral norm undoes it.
+
+    Spectral-normalised weights are rescaled anyway, and a tiny start would only make their first
+    power iteration inexact (official code).
+    """
+    for module in network.modules():
+        if not isinstance(module, (nn.Conv2d, nn.Linear)):
+            continue
+        spectral = hasattr(module, "weight_orig")
+        weight = module.weight_orig if spectral else module.weight
+        nn.init.xavier_normal_(weight, 1.0 if spectral else _HEAD_GAIN)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+        if spectral:
+            _settle(module)
+
+
+@torch.no_grad()
+def _settle(module: nn.Module, steps: int = 15) -> None:
+    """Power iterations, so that a fresh network starts with the right norm."""
+    matrix = module.weight_orig.flatten(1)
+    u, v = module.weight_u, module.weight_v
+    for _ in range(steps):
+        v.copy_(F.normalize(matrix.t() @ u, dim=0, eps=1e-12))
+        u.copy_(F.normalize(matrix @ v, dim=0, eps=1e-12))
+
+
+def levels_of(crop_size: int, down_size: int) -> int:
+    """Halvings from the picture to the deepest maps."""
+    return round(math.log2(crop_size // down_size))
+
+
+def variant_of(state: Mapping[str, Tensor]) -> dict[str, bool]:
+    """What the names of an official generator tell of its variant."""
+    return {
+        "use_audio": any(".cond_dec_audio." in key for key in state),
+        "use_flow": any(key.startswith("flow_network.") for key in state),
+        "pixelshuffle": not any(".norm_s." in key for key in state),
+    }

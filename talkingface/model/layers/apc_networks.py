@@ -1,0 +1,79 @@
+"""Autoregressive predictive coding (Chung et al. 2019), the speech encoder of LSP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+if TYPE_CHECKING:
+    from talkingface.config.config import Config
+
+
+class APCEncoder(nn.Module):
+    """Uni-directional GRUs over log-mel rows; official ``state_dict`` names ``rnns.*``.
+
+    Args:
+        residual: add the input of layers whose width does not change, except to the last one.
+        postnet: also build the head that predicts mel rows, needed for training only; official
+            files hold it as well.
+    """
+
+    def __init__(
+        self,
+        mel_dim: int = 80,
+        hidden_size: int = 512,
+        num_layers: int = 3,
+        residual: bool = False,
+        postnet: bool = True,
+    ) -> None:
+        super().__init__()
+        sizes = [mel_dim] + [hidden_size] * num_layers
+        self.rnns = nn.ModuleList(
+            nn.GRU(before, after, batch_first=True)
+            for before, after in zip(sizes[:-1], sizes[1:], strict=True)
+        )
+        self.residual = residual
+        if postnet:
+            self.postnet = nn.Module()
+            self.postnet.layer = nn.Conv1d(hidden_size, mel_dim, kernel_size=1)
+
+    def forward(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """(B,M,80) -> features of the last layer (B,M,hidden); rows beyond ``lengths`` are 0."""
+        if lengths is None:
+            return self.stream(mel)[0]
+        order = lengths.cpu()
+        hidden = mel
+        for number, rnn in enumerate(self.rnns):
+            packed = pack_padded_sequence(hidden, order, batch_first=True, enforce_sorted=False)
+            made, _ = pad_packed_sequence(
+                rnn(packed)[0], batch_first=True, total_length=mel.shape[1]
+            )
+            hidden = self._added(number, hidden, made)
+        return hidden
+
+    def stream(self, mel: Tensor, state: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
+        """The next rows of a sequence: features and the state to go on with."""
+        hidden, after = mel, []
+        for number, rnn in enumerate(self.rnns):
+            made, last = rnn(hidden, state[number] if state else None)
+            after.append(last)
+            hidden = self._added(number, hidden, made)
+        return hidden, after
+
+    def _added(self, number: int, before: Tensor, made: Tensor) -> Tensor:
+        inner = number < len(self.rnns) - 1
+        if self.residual and inner and before.shape[-1] == made.shape[-1]:
+            return made + before
+        return made
+
+    def predict_mel(self, features: Tensor) -> Tensor:
+        """Features (B,M,hidden) -> predicted mel rows (B,M,80)."""
+        return self.postnet.layer(features.transpose(1, 2)).transpose(1, 2)
+
+
+def build_apc(cfg: Config) -> APCEncoder:
+    """The network of section ``apc``."""
+    size = cfg.apc
+    return APCEncoder(80, size.hidden_size, size.num_layers, size.residual)

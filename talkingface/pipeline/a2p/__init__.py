@@ -1,0 +1,1 @@
+"""Generation with audio2photoreal (facebookresearch/audio2photoreal)."""

@@ -1,0 +1,441 @@
+"""Pictures of HeadGAN: a clip again, a person driven by another, turned, edited, or by a voice."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from talkingface.data.clips import Clip
+from talkingface.data.dataprocess.headgan.camera import adapted, reference_frames, turned
+from talkingface.data.dataprocess.headgan.edits import expression_offset
+from talkingface.data.dataprocess.headgan.files import PICTURES, SOUND
+from talkingface.data.dataprocess.headgan.headgan_process import (
+    HeadGANProcess,
+    fit,
+    require_coverage,
+    square,
+)
+from talkingface.data.face.face_model import Geometry
+from talkingface.data.face.points import POINTS, Points
+from talkingface.data.face.series import smooth
+from talkingface.data.media.audio import load_audio
+from talkingface.data.media.pictures import PictureReader, signed
+from talkingface.data.media.probe import probe
+from talkingface.data.media.reader import is_image, read_frames
+from talkingface.errors import ConfigError, DataError
+from talkingface.model.fuse import optimize_for_inference
+from talkingface.pipeline.base import SAMPLE_RATE, Pipeline
+from talkingface.pipeline.sources import SourceStore, write_reference
+from talkingface.utils.env import import_cv2
+from talkingface.utils.paths import resolve
+
+if TYPE_CHECKING:
+    from talkingface.config.config import Config
+    from talkingface.model.abstract_talkingface import AbstractTalkingFace
+
+log = logging.getLogger(__name__)
+
+_ONE_POSE = ("frontalize", "edit_pose")  # their history is the current pose (ours)
+
+
+@dataclass(frozen=True)
+class HeadSource:
+    """A prepared video or still.
+
+    Attributes:
+        geometry: fitted face of every frame, pixels of the stored crop.
+        reference: number of the frame that is the reference.
+    """
+
+    path: Path
+    folder: Path
+    points: Points
+    geometry: Geometry
+    reference: int
+
+    @property
+    def pictures(self) -> PictureReader:
+        return PictureReader(self.folder / PICTURES)
+
+    def wave(self) -> np.ndarray:
+        """Own sound, 16 kHz mono; silence where it has none."""
+        return load_audio(self.folder / SOUND, SAMPLE_RATE)
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+class Drawn(NamedTuple):
+    """A generated frame and what it was made of, (S,S,3) uint8 RGB each."""
+
+    image: np.ndarray
+    warped: np.ndarray
+    pncc: np.ndarray
+
+
+class HeadGANPipeline(Pipeline):
+    """Generation in the modes of ``infer.mode``.
+
+    Sources and drivers are clips of the dataset, or any video or still with a face, prepared on
+    first use. Evaluation drives each clip by itself, from one of its own pictures.
+    """
+
+    needs_config = (
+        "fps",
+        "geometry",
+        "infer.batch_size",
+        "infer.edit",
+        "infer.mode",
+        "infer.reference_frame",
+        "infer.require_audio",
+        "infer.side_by_side",
+        "model_params.crop_size",
+        "model_params.n_frames",
+        "model_params.use_audio",
+    )
+
+    baselines = ("copy_reference", "warped", "other_driver")
+    audio_optional = True
+    usage = "--source=me.jpg --driver=other.mp4"
+
+    def __init__(self, cfg: Config, model: AbstractTalkingFace, device: torch.device) -> None:
+        super().__init__(cfg, model, device)
+        self.size = cfg.model_params.crop_size
+        self.network = optimize_for_inference(model.network.to(device))
+        self.process = HeadGANProcess(cfg)
+        self.store = SourceStore(cfg, self.process, PICTURES)
+        self.face, self.voice = model.learnt.or_of(self.process)
+        self._known: dict[Path, HeadSource] = {}
+
+    @classmethod
+    def implied(cls, options: Mapping[str, str]) -> dict[str, Any]:
+        if options.get("driver"):
+            return {"infer.mode": "cross"}
+        return {"infer.mode": "audio"} if options.get("audio") else {}
+
+    # -- sources -----------------------------------------------------------------------------------
+
+    def prepare(self, source: Path) -> HeadSource:
+        source = resolve(source)
+        if source not in self._known:
+            if len(self._known) > 64:
+                self._known.clear()
+            self._known[source] = self._load(source)
+        return self._known[source]
+
+    def _load(self, source: Path) -> HeadSource:
+        clip = self.store.clip_of(source)
+        folder = self.process.output_dirs(clip.id)[0] if clip else self.store.prepared(source)
+        points = Points.read(folder / POINTS)
+        geometry = fit(self.face, points, self.process.identity_mode(self.face))
+        seen = np.flatnonzero(points.valid)
+        chosen = self.cfg.infer.reference_frame
+        if chosen is None:
+            middle = reference_frames(geometry.part(seen), 8)[4]  # the official test reference
+            chosen = int(seen[middle])
+        elif chosen >= len(points):
+            raise ConfigError(
+                f"infer.reference_frame={chosen}, but {source.name} has {len(points)} frames "
+                "(counted from 0)"
+            )
+        return HeadSource(source, folder, points, geometry, int(chosen))
+
+    def reference(self, clip: Clip, folder: Path) -> Clip:
+        """The real clip in its crop, as the generated one shows it."""
+        own = self.prepare(clip.path)
+        points = own.points
+        facts = [points.start, len(points), points.fps, points.crop.tolist(), self.size]
+        frames = (
+            square(frame, points.crop, self.size)
+            for number, frame in enumerate(read_frames(clip.path, fps=points.fps))
+            if points.start <= number < points.start + len(points)
+        )
+        return write_reference(clip, folder, facts, frames, own.folder / SOUND, self.cfg.fps)
+
+    def own_sound(self, source: Path, driver: Path | None = None) -> np.ndarray:
+        """The sound of a video without ``--audio``: the driver's, the source's, or silence."""
+        mode = self.cfg.infer.mode
+        if mode == "audio":
+            raise ConfigError("infer.mode=audio needs --audio=<file>")
+        if mode == "cross" and driver is None:
+            raise ConfigError("infer.mode=cross needs --driver=<video>")
+        seen = driver or source
+        if not probe(seen).has_audio and mode in ("self", "cross"):
+            if self.cfg.infer.require_audio:
+                raise DataError(f"{seen} has no sound (infer.require_audio)")
+            log.warning("%s has no sound; the voice is silence", seen.name)
+        prepared = self.prepare(seen)
+        if is_image(seen) or len(prepared) == 1:
+            edit = self.cfg.infer.edit
+            last = max((key[0] for key in edit.keyframes), default=0.0)
+            seconds = max(edit.seconds, last) if mode.startswith("edit") else 1.0
+            return np.zeros(round(seconds * SAMPLE_RATE), np.float32)
+        return prepared.wave()
+
+    # -- what is to be seen ------------------------------------------------------------------------
+
+    def frame_count(self, identity: HeadSource, wave: np.ndarray) -> int:
+        heard = max(1, round(len(wave) * self.cfg.fps / SAMPLE_RATE))
+        mode = self.cfg.infer.mode
+        if mode == "audio":
+            return heard
+        moving = self.prepare(self._driver) if mode == "cross" else identity
+        return heard if len(moving) == 1 else min(len(moving), heard)
+
+    @property
+    def _driver(self) -> Path:
+        if self.driver is None:
+            raise ConfigError("infer.mode=cross needs --driver=<video>")
+        return self.driver
+
+    def motion(
+        self, identity: HeadSource, wave: np.ndarray, count: int, baseline: str | None = None
+    ) -> Geometry:
+        """Faces and cameras of ``count`` frames, of the person of ``identity``."""
+        options, own = self.cfg.infer, identity.geometry
+        mode = options.mode
+        if mode == "cross":
+            moving = self.prepare(self._driver).geometry
+        elif baseline == "other_driver":
+            moving = self.prepare(self._other(identity)).geometry
+            moving = replace(moving, neutral=own.neutral)
+        elif mode == "audio":
+            moving = self._spoken(identity, wave, count)
+        else:
+            moving = own
+        if options.smooth:
+            moving = _smoothed(moving, options.smooth)
+        moving = moving.part(_pingpong(len(moving), count))
+        if mode == "frontalize":
+            moving = replace(moving, rotation=np.broadcast_to(np.eye(3), (count, 3, 3)))
+        elif mode == "edit_expression":
+            offset = expression_offset(self.face, options.edit.expression)
+            limit = 3 * self.face.exp_std
+            changed = moving.expression + self._ramp(identity, count)[:, None] * offset
+            # Beyond what was seen there is nothing the network has learnt.
+            moving = replace(moving, expression=np.clip(changed, -limit, limit))
+        elif mode == "edit_pose":
+            moving = replace(moving, rotation=self._turns(identity, count) @ moving.rotation)
+        reference = own.part([identity.reference])
+        camera = options.camera
+        if camera == "auto":
+            foreign = mode == "cross" or baseline == "other_driver"
+            camera = "adapt" if foreign else "raw"
+        if camera != "raw":
+            one = own if len(own) > 1 and options.camera_std else reference
+            moving = adapted(moving, one, translation=camera == "adapt", std=options.camera_std)
+        return replace(moving, neutral=own.neutral)
+
+    def _ramp(self, identity: HeadSource, count: int) -> np.ndarray:
+        """How much of an edit each frame shows: a still goes there and back."""
+        if len(identity) > 1 or not self.cfg.infer.edit.sweep or count < 3:
+            return np.ones(count)
+        return np.sin(np.linspace(0, np.pi, count))
+
+    def _turns(self, identity: HeadSource, count: int) -> np.ndarray:
+        edit = self.cfg.infer.edit
+        if edit.keyframes:
+            keys = np.array(sorted(edit.keyframes))
+            time = np.arange(count) / self.cfg.fps
+            steps = np.stack([np.interp(time, keys[:, 0], column) for column in keys[:, 1:].T], 1)
+        else:
+            steps = self._ramp(identity, count)[:, None] * (edit.yaw, edit.pitch, edit.roll)
+        return turned(steps)
+
+    def _other(self, identity: HeadSource) -> Path:
+        """Video of another clip: of the test list, half of it away, else of any list."""
+        from talkingface.data.clips import SPLITS, split_clips
+
+        for splits in (("test",), SPLITS):
+            clips = [clip for split in splits for clip in split_clips(self.cfg, split)]
+            good, _ = self.process.select([clip.id for clip in clips])
+            paths = [clip.path.resolve() for clip in clips if clip.id in good]
+            here = identity.path.resolve()
+            others = [path for path in paths if path != here]
+            if others:
+                start = paths.index(here) if here in paths else 0
+                return others[(start + len(others) // 2) % len(others)]
+        raise DataError(f"{self.cfg.dataset} has no other clip that could drive this one")
+
+    def _spoken(self, identity: HeadSource, wave: np.ndarray, count: int) -> Geometry:
+        """Expressions from a voice, on the head of the source; see ``Audio2Exp``."""
+        speaker = self.model.components["audio2exp"].network
+        return self._expressed(identity, speaker.speak(wave, self.cfg.fps, count, self.face))
+
+    def _expressed(self, identity: HeadSource, expression: np.ndarray) -> Geometry:
+        """Deviations (T,n_exp) from the person's mean expression, on the head of the source."""
+        own = identity.geometry
+        if len(own) > 1:
+            expression = expression + own.expression.mean(axis=0)
+        camera = own if len(own) > 1 else own.part([identity.reference])
+        frames = _pingpong(len(camera), len(expression))
+        return replace(camera.part(frames), expression=expression)
+
+    def express(
+        self, identity: HeadSource, expression: np.ndarray, wave: np.ndarray
+    ) -> Iterator[np.ndarray]:
+        """Pictures (S,S,3) uint8 of given expressions on the head of a source.
+
+        Args:
+            expression: (T,n_exp) deviations from the person's mean expression.
+            wave: mono 16 kHz samples, for the network's voice vector.
+        """
+        moving = self._expressed(identity, expression)
+        drawn = self.draw(identity, moving, self.vectors(identity, wave, len(expression)))
+        yield from (one.image for one in drawn)
+
+    # -- pictures ----------------------------------------------------------------------------------
+
+    def generate(
+        self, identity: HeadSource, wave: np.ndarray, *, baseline: str | None = None
+    ) -> Iterator[np.ndarray]:
+        count = self.frame_count(identity, wave)
+        still = self._picture(identity)
+        if baseline == "copy_reference":
+            yield from (still for _ in range(count))
+            return
+        geometry = self.motion(identity, wave, count, baseline)
+        drawn = self.draw(identity, geometry, self.vectors(identity, wave, count))
+        if baseline == "warped":
+            yield from (one.warped for one in drawn)
+        elif self.cfg.infer.side_by_side and baseline is None:
+            for one, seen in zip(drawn, self._seen(identity, count), strict=True):
+                yield np.concatenate([still, seen, one.pncc, one.warped, one.image], axis=1)
+        else:
+            yield from (one.image for one in drawn)
+
+    def _seen(self, identity: HeadSource, count: int) -> Iterator[np.ndarray]:
+        """Pictures of the one that moves."""
+        moving = self.prepare(self._driver) if self.cfg.infer.mode == "cross" else identity
+        for number in _pingpong(len(moving), count):
+            yield self._sized(moving.pictures[int(number)])
+
+    def vectors(self, identity: HeadSource, wave: np.ndarray, count: int) -> np.ndarray | None:
+        """(count,A) voice vectors in the network's units; None where it hears nothing."""
+        options = self.cfg.infer
+        if not self.cfg.model_params.use_audio:
+            return None
+        if options.mode == "frontalize":  # official: nothing is said
+            wave = np.zeros_like(wave)
+        speaker = self.prepare(self._driver) if options.mode == "cross" else identity
+        clip = self.store.clip_of(speaker.path)
+        stored = self.voice.stored(clip.id) if clip else None
+        return self.model.learnt.heard(self.voice, wave, self.cfg.fps, count, stored)
+
+    def _picture(self, identity: HeadSource) -> np.ndarray:
+        return self._sized(identity.pictures[identity.reference])
+
+    def _sized(self, picture: np.ndarray) -> np.ndarray:
+        if len(picture) == self.size:
+            return picture
+        cv2 = import_cv2()
+        return cv2.resize(picture, (self.size, self.size), interpolation=cv2.INTER_AREA)
+
+    def pncc_pictures(self, geometry: Geometry, window: int) -> Iterator[np.ndarray]:
+        """(S,S,3) uint8, frame by frame: memory does not grow with the length."""
+        options = self.cfg.geometry
+        for number in range(len(geometry)):
+            vertices = self.face.placed(geometry.part([number]))[0]
+            yield self.face.render(
+                vertices, self.size, window, flat=options.shading == "flat", cull=options.cull
+            )
+
+    def draw(
+        self, identity: HeadSource, geometry: Geometry, voice: np.ndarray | None
+    ) -> Iterator[Drawn]:
+        """Generate frames.
+
+        Args:
+            geometry: faces and cameras in pixels of the source's crop.
+            voice: (T,A).
+
+        Raises:
+            DataError: the drawn face is not in the picture.
+        """
+        window = identity.points.size
+        still = self.cfg.infer.mode in _ONE_POSE
+        own = next(self.pncc_pictures(identity.geometry.part([identity.reference]), window))
+        require_coverage(own)
+        reference = self._batch([own]), self._signed([self._picture(identity)])
+        with torch.inference_mode(), self._precision():
+            encoded = self.network.encode_reference(*reference)
+        k = self.cfg.model_params.n_frames
+        history: deque[np.ndarray] = deque(maxlen=k)
+        stacks: list[np.ndarray] = []
+        shown: list[np.ndarray] = []
+        first = 0
+        for number, pncc in enumerate(self.pncc_pictures(geometry, window)):
+            if number == 0:
+                require_coverage(pncc)
+            if number == 0 or still:
+                history.extend([pncc] * (k - 1))
+            history.append(pncc)
+            stacks.append(np.concatenate(list(history), axis=2))
+            shown.append(pncc)
+            if len(stacks) == self.cfg.infer.batch_size or number + 1 == len(geometry):
+                heard = None if voice is None else voice[first : number + 1]
+                yield from self._run(stacks, shown, heard, reference, encoded)
+                stacks, shown, first = [], [], number + 1
+
+    @torch.inference_mode()
+    def _run(
+        self,
+        stacks: list[np.ndarray],
+        shown: list[np.ndarray],
+        voice: np.ndarray | None,
+        reference: tuple[torch.Tensor, torch.Tensor],
+        encoded: list[torch.Tensor],
+    ) -> list[Drawn]:
+        poses = self._batch(stacks)
+        heard = None if voice is None else torch.from_numpy(voice).to(self.device)
+        # One at a time on a CPU: the maps of a single picture fill its cache.
+        step = 1 if self.device.type == "cpu" else len(poses)
+        made = []
+        for start in range(0, len(poses), step):
+            part = slice(start, start + step)
+            with self._precision():
+                out = self.network(
+                    poses[part], *reference, None if heard is None else heard[part], encoded
+                )
+            made += zip(_pixels(out.image), _pixels(out.warped), strict=True)
+        return [Drawn(*pair, pncc) for pair, pncc in zip(made, shown, strict=True)]
+
+    def _batch(self, pictures: list[np.ndarray]) -> torch.Tensor:
+        """(S,S,C) uint8 PNCC pictures -> (B,C,S,S) in 0..1."""
+        stacked = torch.from_numpy(np.stack(pictures)).to(self.device)
+        return stacked.permute(0, 3, 1, 2).float() / 255
+
+    def _signed(self, pictures: Iterable[np.ndarray]) -> torch.Tensor:
+        return torch.from_numpy(np.stack([signed(one) for one in pictures])).to(self.device)
+
+
+def _pixels(pictures: torch.Tensor) -> np.ndarray:
+    """(B,3,S,S) in -1..1 -> (B,S,S,3) uint8."""
+    values = ((pictures.float() + 1) * 127.5).round().clamp(0, 255).byte()
+    return values.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _pingpong(length: int, count: int) -> np.ndarray:
+    """Frame numbers that go to the end and back again, as often as needed."""
+    if length == 1:
+        return np.zeros(count, int)
+    period = 2 * (length - 1)
+    place = np.arange(count) % period
+    return np.where(place < length, place, period - place)
+
+
+def _smoothed(geometry: Geometry, sigma: float) -> Geometry:
+    """Expression and rotation smoothed in time; rotations stay rotations."""
+    mean = smooth(geometry.rotation, sigma)
+    u, _, vt = np.linalg.svd(mean)
+    sign = np.ones((len(mean), 3))
+    sign[:, 2] = np.sign(np.linalg.det(u @ vt))
+    rotation = (u * sign[:, None]) @ vt
+    return replace(geometry, rotation=rotation, expression=smooth(geometry.expression, sigma))

@@ -1,0 +1,332 @@
+"""Visual dubbing: repaint the mouth of a video or still picture to fit a sound (HyperLips).
+
+Everything streams: the source is read twice (faces, then pictures), frames go straight to the
+encoder, and memory does not grow with the length.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from talkingface.data.face.boxes import crop_face, integer_box, resize_image
+from talkingface.data.face.masks import lower_face_weights, lower_half_weights
+from talkingface.data.face.series import fill_gaps, smooth_runs
+from talkingface.data.face.topology import FACE_OVAL
+from talkingface.data.face.tracking import FaceTrack, track_face
+from talkingface.data.media.mel import mel_windows, wav2lip_mel
+from talkingface.data.media.probe import probe
+from talkingface.data.media.reader import is_image, read_frames, read_image
+from talkingface.errors import ConfigError, DataError
+from talkingface.model.fuse import optimize_for_inference
+from talkingface.pipeline.base import Pipeline
+from talkingface.registry import import_target
+from talkingface.utils.env import import_cv2
+
+if TYPE_CHECKING:
+    from talkingface.config.config import Config
+    from talkingface.model.abstract_talkingface import AbstractTalkingFace
+
+log = logging.getLogger(__name__)
+
+_BACKWARD_CHUNK = 64  # frames held in memory while a video is played backwards
+_AUDIO_BATCH = 64  # mel windows per call of the audio encoder
+_MAX_GAP_SECONDS = 0.2  # a face missing for longer is not painted over
+
+
+@dataclass(frozen=True)
+class DubbingSource:
+    """A source that is ready for any sound.
+
+    Attributes:
+        path: video or still picture.
+        track: boxes per frame at the configured rate.
+        paint: (T,) bool, frames whose mouth is repainted.
+        reference: (S,S,3) uint8 BGR crop.
+        oval: (T,36,2) outline of the face in pixels, steady, gaps filled.
+    """
+
+    path: Path
+    track: FaceTrack
+    paint: np.ndarray
+    reference: np.ndarray
+    oval: np.ndarray
+
+    @property
+    def still(self) -> bool:
+        return is_image(self.path)
+
+
+class DubbingPipeline(Pipeline):
+    """Dubs with a HyperLips-style generator (masked frame + reference + mel -> face crop)."""
+
+    needs_network = ("encode_audio", "decode")
+    needs_config = (
+        "fps",
+        "infer.batch_size",
+        "infer.blend",
+        "infer.mask",
+        "infer.mel_frame_offset",
+        "infer.reference",
+        "infer.reference_index",
+        "infer.restore",
+        "infer.sharpen",
+        "infer.when_short",
+        "model_params.image_size",
+    )
+
+    baselines = ("copy_reference",)
+
+    def __init__(self, cfg: Config, model: AbstractTalkingFace, device: torch.device) -> None:
+        super().__init__(cfg, model, device)
+        self.network = optimize_for_inference(model.network.to(device))
+        self.size = cfg.model_params.image_size  # of the face crop
+
+    # -- source -----------------------------------------------------------------------------------
+
+    def prepare(self, source: Path) -> DubbingSource:
+        """Follow the face and take the reference crop.
+
+        Raises:
+            DataError: the source cannot be read or shows no face.
+        """
+        fps = self.cfg.fps
+        if not is_image(source):
+            info = probe(source)
+            if not info.has_video:
+                raise DataError(f"{source} has no picture; give a video or an image as the source.")
+            if abs(info.fps - fps) > 0.01:
+                log.info("%s: converted from %.3f to %g frames/s", source.name, info.fps, fps)
+        track = track_face(source, fps=fps, options=self.cfg.face, show_progress=self.show_progress)
+        if track.found_ratio < 0.9:
+            log.warning(
+                "%s: a face was found in only %.0f %% of the frames; the others stay as they are",
+                source.name,
+                100 * track.found_ratio,
+            )
+        index = self._reference_index(track)
+        frame = next(iter(self._forward(source, index, index + 1)))
+        reference = self._crop(frame, track.boxes[index])
+        oval = track.landmarks[:, list(FACE_OVAL), :2].reshape(len(track), -1)
+        oval = smooth_runs(oval, self.cfg.face.box_smoothing * fps, track.segments)
+        oval = fill_gaps(oval).reshape(len(track), len(FACE_OVAL), 2)
+        paint = _close_gaps(track.found, fps)
+        return DubbingSource(source, track, paint, reference, oval.astype(np.float32))
+
+    def _reference_index(self, track: FaceTrack) -> int:
+        wanted = self.cfg.infer.reference_index if self.cfg.infer.reference == "index" else 0
+        if wanted >= len(track):
+            raise DataError(f"infer.reference_index={wanted}: the source has {len(track)} frames")
+        found = np.flatnonzero(track.found)
+        return int(found[np.abs(found - wanted).argmin()])
+
+    def _crop(self, frame: np.ndarray, box: np.ndarray, size: int | None = None) -> np.ndarray:
+        """(S,S,3) uint8 BGR."""
+        return resize_image(crop_face(frame, box), size or self.size)[..., ::-1]
+
+    def _forward(self, path: Path, start: int, stop: int) -> Iterator[np.ndarray]:
+        """Source frames ``start`` to ``stop - 1``."""
+        if is_image(path):
+            image = read_image(path)
+            for _ in range(start, stop):
+                yield image
+            return
+        fps = self.cfg.fps
+        yield from islice(read_frames(path, fps=fps, start=start / fps), stop - start)
+
+    def _source_frames(self, source: DubbingSource, total: int) -> Iterator[tuple[int, np.ndarray]]:
+        """(index, frame) pairs of the source, repeated as ``infer.when_short`` says."""
+        length = len(source.track)
+        if source.still:
+            image = read_image(source.path)
+            for _ in range(total):
+                yield 0, image
+            return
+        done, backwards = 0, False
+        while done < total:
+            count = min(length, total - done)
+            if not backwards:
+                yield from enumerate(self._forward(source.path, 0, count))
+            else:
+                stop = length
+                while stop > length - count:
+                    start = max(stop - _BACKWARD_CHUNK, length - count)
+                    chunk = list(self._forward(source.path, start, stop))
+                    for offset in range(len(chunk) - 1, -1, -1):
+                        yield start + offset, chunk[offset]
+                    stop = start
+            done += count
+            if self.cfg.infer.when_short == "pingpong":
+                backwards = not backwards
+
+    # -- sound ------------------------------------------------------------------------------------
+
+    @property
+    def trained_offset(self) -> int:
+        """Mel shift of the training, in frames."""
+        return self.cfg.data.mel_frame_offset
+
+    def _windows(self, wave: np.ndarray) -> np.ndarray:
+        """(n,80,16) mel windows, one per output frame."""
+        offset = self.cfg.infer.mel_frame_offset
+        if offset is None:
+            offset = self.trained_offset
+        return mel_windows(wav2lip_mel(wave), self.cfg.fps, offset=offset)
+
+    def frame_count(self, identity: DubbingSource, wave: np.ndarray) -> int:
+        count = len(self._windows(wave))
+        if self.cfg.infer.when_short == "truncate" and not identity.still:
+            count = min(count, len(identity.track))
+        return count
+
+    @torch.no_grad()
+    def _codes(self, windows: np.ndarray) -> list[torch.Tensor]:
+        """Hyper codes of all windows: (n, D) per level; the audio side runs once per video."""
+        parts = []
+        for start in range(0, len(windows), _AUDIO_BATCH):
+            batch = torch.from_numpy(windows[start : start + _AUDIO_BATCH, None])
+            with self._precision():
+                parts.append(self.network.encode_audio(batch.to(self.device)))
+        return [torch.cat(level).float() for level in zip(*parts, strict=True)]
+
+    # -- pictures ---------------------------------------------------------------------------------
+
+    def generate(
+        self, identity: DubbingSource, wave: np.ndarray, *, baseline: str | None = None
+    ) -> Iterator[np.ndarray]:
+        for index, frame, face in self.faces(identity, wave, baseline=baseline):
+            if identity.paint[index]:
+                frame = self._paste(identity, index, frame, face[..., ::-1])
+            yield frame
+
+    def _paste(
+        self, identity: DubbingSource, index: int, frame: np.ndarray, face: np.ndarray
+    ) -> np.ndarray:
+        box, options = identity.track.boxes[index], self.cfg.infer
+        if options.sharpen > 0:
+            face = sharpened(face, options.sharpen)
+        if options.restore:
+            face = self._restored(face)
+        x0, y0, x1, y1 = integer_box(box, *frame.shape[:2])
+        if options.mask == "landmarks":
+            oval = identity.oval[index] - (x0, y0)
+            weights = lower_face_weights(oval, y1 - y0, x1 - x0, options.blend)
+        else:
+            weights = lower_half_weights(y1 - y0, x1 - x0, options.blend)
+        return paste_face(frame, face, box, weights)
+
+    def _restored(self, face: np.ndarray) -> np.ndarray:
+        """A face (S,S,3) uint8 RGB after ``infer.restore``.
+
+        Raises:
+            ConfigError: the function gives something else.
+        """
+        done = self._restorer(np.ascontiguousarray(face))
+        fits = isinstance(done, np.ndarray) and done.dtype == np.uint8 and done.ndim == 3
+        if not fits or done.shape[2] != 3:
+            got = f"{done.dtype} {done.shape}" if isinstance(done, np.ndarray) else type(done)
+            raise ConfigError(
+                f"infer.restore={self.cfg.infer.restore} must give a picture (H,W,3) uint8, not "
+                f"{got}"
+            )
+        return done
+
+    @cached_property
+    def _restorer(self) -> Callable[[np.ndarray], np.ndarray]:
+        """The function or class of ``infer.restore``, e.g. around GFPGAN."""
+        target = import_target(self.cfg.infer.restore, "infer.restore", self.cfg.registry.plugins)
+        return target() if isinstance(target, type) else target
+
+    def faces(
+        self, identity: DubbingSource, wave: np.ndarray, *, baseline: str | None = None
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Generated faces before they are pasted: number and picture (H,W,3) RGB of the source
+        frame, and the face crop (S,S,3) uint8 BGR, one per output frame."""
+        total = self.frame_count(identity, wave)
+        synthesize: Callable[[list[np.ndarray], int], np.ndarray]
+        if baseline is None:
+            codes = self._codes(self._windows(wave))
+            synthesize = lambda crops, at: self._synthesize(crops, identity, codes, at)  # noqa: E731
+        elif baseline == "copy_reference":
+            synthesize = lambda crops, at: np.stack([identity.reference] * len(crops))  # noqa: E731
+        else:
+            raise DataError(f"there is no baseline '{baseline}'")
+        frames = self._source_frames(identity, total)
+        position = 0
+        while batch := list(islice(frames, self.cfg.infer.batch_size)):
+            crops = [self._crop(frame, identity.track.boxes[index]) for index, frame in batch]
+            for (index, frame), face in zip(batch, synthesize(crops, position), strict=True):
+                yield index, frame, face
+            position += len(batch)
+
+    @torch.no_grad()
+    def _synthesize(
+        self,
+        crops: list[np.ndarray],
+        identity: DubbingSource,
+        codes: list[torch.Tensor],
+        position: int,
+    ) -> np.ndarray:
+        """Generated crops (n,S,S,3) uint8 BGR."""
+        target = np.stack(crops)
+        own = self.cfg.infer.reference == "self"
+        reference = target if own else np.broadcast_to(identity.reference, target.shape)
+        masked = target.copy()
+        masked[:, self.size // 2 :] = 0
+        stacked = np.concatenate([masked, reference], axis=-1)
+        face = torch.from_numpy(stacked).to(self.device).permute(0, 3, 1, 2).float() / 255
+        part = [level[position : position + len(crops)] for level in codes]
+        with self._precision():
+            # Full-resolution maps of two frames still fit a CPU's cache; a GPU takes all at once.
+            made = self.network.decode(
+                part, face, render_batch=2 if self.device.type == "cpu" else None
+            )
+        made = (made.float().clamp(0, 1) * 255).round().byte()
+        return made.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _close_gaps(found: np.ndarray, fps: float) -> np.ndarray:
+    """Frames to paint: those with a face, and gaps too short to be a real absence."""
+    paint = found.copy()
+    edges = np.flatnonzero(np.diff(np.concatenate([[1], found.astype(int), [1]])))
+    for start, stop in zip(edges[::2], edges[1::2], strict=True):
+        if stop - start <= _MAX_GAP_SECONDS * fps:
+            paint[start:stop] = True
+    return paint
+
+
+def paste_face(
+    frame: np.ndarray, face: np.ndarray, box: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Blend a generated crop into its frame; pixels of weight 0 stay bit-identical.
+
+    Args:
+        frame: (H,W,3) uint8.
+        face: (S,S,3) uint8, the whole crop in the colour order of ``frame``.
+        box: x0, y0, x1, y1 in pixels of the frame.
+        weights: (h,w) float32 of the box in pixels; see
+            :func:`~talkingface.data.face.masks.lower_face_weights`.
+    """
+    x0, y0, x1, y1 = integer_box(box, *frame.shape[:2])
+    resized = resize_image(np.ascontiguousarray(face), (x1 - x0, y1 - y0)).astype(np.float32)
+    original = frame[y0:y1, x0:x1].astype(np.float32)
+    result = frame.copy()
+    mixed = original + weights[..., None] * (resized - original)
+    result[y0:y1, x0:x1] = np.rint(mixed).astype(np.uint8)
+    return result
+
+
+def sharpened(face: np.ndarray, amount: float) -> np.ndarray:
+    """Unsharp mask of a crop (S,S,3) uint8: details are raised by ``amount`` times themselves."""
+    cv2 = import_cv2()
+    face = np.ascontiguousarray(face)
+    soft = cv2.GaussianBlur(face, (0, 0), max(face.shape[0] / 128, 0.5))
+    return cv2.addWeighted(face, 1 + amount, soft, -amount, 0)

@@ -1,0 +1,1 @@
+"""Generation with Live Speech Portraits (YuanxunLu/LiveSpeechPortraits)."""

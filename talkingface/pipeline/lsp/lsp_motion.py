@@ -1,0 +1,316 @@
+"""From speech to the motion of a person: whole sounds at once, or chunk by chunk.
+
+Both ways go through the same networks and the same post-processing; with ``infer.motion.causal``
+they give the same motion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from talkingface.data.dataprocess.lsp import motion as lsp
+from talkingface.data.dataprocess.lsp.files import DATABASE, EYES_FROM, Person
+from talkingface.data.dataprocess.lsp.motion import Motion
+from talkingface.data.media.apc_mel import (
+    MOTION_FPS,
+    ROWS_PER_FRAME,
+    SAMPLE_RATE,
+    SLICE,
+    apc_mel,
+    frame_count,
+    mel_rows,
+    row_start,
+)
+from talkingface.model.audio_driven_talkingface.lsp.lsp_motion_networks import (
+    POSE,
+    PoseGenerator,
+    look_ahead,
+)
+from talkingface.model.layers.manifold import ManifoldProjection
+
+if TYPE_CHECKING:
+    from talkingface.model.audio_driven_talkingface.lsp.lsp_motion_networks import (
+        Audio2FeatureNet,
+        Audio2HeadposeNet,
+    )
+    from talkingface.model.layers.apc_networks import APCEncoder
+
+
+@dataclass(frozen=True)
+class PersonMotion:
+    """What generation takes from a person's files (official code).
+
+    Attributes:
+        mean_points: (73,3) to which the predicted displacements are added.
+        rest: (73,3) mean face, whose brows, nose and contour stay.
+        eyes: (M,16,3) eye points of the training sequence, played again and again.
+        mean_trans: (3,) mean translation of the training.
+        shoulders: (18,3) camera units, NaN on a side that is not drawn; they belong to
+            ``shoulder_trans`` (3,).
+        scale, camera: see :class:`~talkingface.data.dataprocess.lsp.files.MotionFiles`.
+    """
+
+    mean_points: np.ndarray
+    rest: np.ndarray
+    eyes: np.ndarray
+    mean_trans: np.ndarray
+    shoulders: np.ndarray
+    shoulder_trans: np.ndarray
+    scale: float
+    camera: np.ndarray
+
+    @classmethod
+    def read(cls, person: Person) -> PersonMotion:
+        points, trans = person.points, person.trans
+        first = min(EYES_FROM, len(points) - 1)
+        row = min(1, len(trans) - 1)
+        return cls(
+            mean_points=person.mean_points.astype(np.float64),
+            rest=points.mean(axis=0, dtype=np.float64),
+            eyes=points[first:, lsp.EYES].astype(np.float64),
+            mean_trans=trans.mean(axis=0, dtype=np.float64),
+            shoulders=person.shoulders_3d[row].astype(np.float64),
+            shoulder_trans=trans[row].astype(np.float64),
+            scale=person.scale,
+            camera=person.camera,
+        )
+
+
+def load_database(person: Person, network: APCEncoder, apc: str | None) -> Tensor:
+    """The person's own speech features; made anew when another APC made those on disk."""
+    from talkingface.data.dataprocess.lsp.speech import database_of
+    from talkingface.data.media.apc_features import encode
+    from talkingface.data.media.audio import load_audio
+    from talkingface.errors import DataError
+
+    path = person.folder / DATABASE
+    known = database_of(person.folder)
+    if path.is_file() and (known is None or apc is None or known == apc):
+        return torch.from_numpy(np.load(path).astype(np.float32))
+    rows = []
+    for clip in map(person.clip, person.listed("train")):
+        cached = clip.features_path(apc or "")
+        if cached.is_file():
+            rows.append(np.load(cached))
+        else:
+            rows.append(encode(network, load_audio(clip.sound_path, SAMPLE_RATE)))
+    if not rows:
+        raise DataError(f"{path} is missing; it holds the speech features of the person.")
+    return torch.from_numpy(np.concatenate(rows))
+
+
+@dataclass
+class SpeechMotion:
+    """Networks and settings that turn speech into motion.
+
+    Attributes:
+        ahead: frames that Audio2Feature and Audio2Headpose hear beyond their own.
+        manifold: None: features stay as they are.
+        options: section ``infer`` of live_speech_portraits.
+        sigma: spread of the drawn poses.
+    """
+
+    apc: APCEncoder
+    audio2feature: Audio2FeatureNet
+    audio2headpose: Audio2HeadposeNet
+    ahead: tuple[int, int]
+    manifold: ManifoldProjection | None
+    person: PersonMotion
+    options: Any
+    sigma: float
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.apc.parameters()).device
+
+    def paired(self, features: Tensor) -> Tensor:
+        """(2n,H) rows -> projected and side by side, (n,2H)."""
+        if self.manifold is not None:
+            features = self.manifold(features)
+        return features.reshape(-1, 2 * features.shape[1])
+
+    def poses(self, seed: int) -> PoseGenerator:
+        return PoseGenerator(self.audio2headpose, sigma=self.sigma, ahead=self.ahead[1], seed=seed)
+
+    @torch.no_grad()
+    def generate(self, wave: np.ndarray, seed: int = 0) -> Motion:
+        """Motion of a whole sound (N,), 16 kHz mono."""
+        mel = torch.from_numpy(apc_mel(wave)).to(self.device)
+        if not len(mel):
+            return self.compose(np.zeros((0, 73, 3)), np.zeros((0, POSE)), 0)
+        speech = self.paired(self.apc(mel[None])[0])
+        mouth_ahead, pose_ahead = self.ahead
+        points = self.audio2feature.stream(look_ahead(speech, mouth_ahead)[None])[0]
+        heard = look_ahead(speech, pose_ahead) if self.options.pad_headpose else speech
+        poses = list(self.poses(seed).generate(heard))
+        points = points[0, mouth_ahead:][: len(poses)]
+        post = self.options.motion
+        moves = lsp.smooth_motion(_spread(points), post.mouth_smooth, causal=post.causal)
+        pose = self._scaled(_stacked(poses))
+        pose = lsp.smooth_pose(pose, post.rot_smooth, post.trans_smooth, causal=post.causal)
+        return self.compose(moves, pose, 0)
+
+    def _scaled(self, pose: np.ndarray) -> np.ndarray:
+        post = self.options.motion
+        return pose * np.repeat([post.rot_amp, post.trans_amp], 3)
+
+    def compose(
+        self, moves: np.ndarray, pose: np.ndarray, start: int, before: np.ndarray | None = None
+    ) -> Motion:
+        """Smoothed displacements (n,73,3) and poses (n,6) of frames ``start`` on to the motion.
+
+        Args:
+            before: (73,3) smoothed displacements of the frame before.
+        """
+        person, post = self.person, self.options.motion
+        count = len(moves)
+        method, *factors = post.mouth_amp
+        amplified = lsp.amplify_mouth(moves, str(method), tuple(factors), before)
+        spoken = lsp.repair_lips(amplified + person.mean_points)
+        points = np.repeat(person.rest[None], count, axis=0)
+        moving = lsp.MOUTH25 if post.use_pred_jaw else lsp.LIPS
+        points[:, moving] = spoken[:, moving]
+        points[:, lsp.EYES] = person.eyes[(start + np.arange(count)) % len(person.eyes)]
+        angles = pose[:, :3] + (180.0, 0.0, 0.0)
+        trans = pose[:, 3:] + person.mean_trans
+        landmarks = lsp.project(points, angles, trans, person.scale, person.camera)
+        moved = post.shoulder_amp * (trans - person.shoulder_trans)
+        shoulders = lsp.project_camera(person.shoulders + moved[:, None], person.camera)
+        return Motion(landmarks, shoulders, points, np.concatenate([angles, trans], axis=1))
+
+    def stream(self, seed: int = 0) -> MotionStream:
+        """Motion of a sound that comes in chunks."""
+        return MotionStream(self, seed)
+
+
+def _spread(points: Tensor) -> np.ndarray:
+    """(n,75) to (n,73,3), other points 0."""
+    values = points.cpu().numpy().astype(np.float64).reshape(-1, len(lsp.MOUTH25), 3)
+    result = np.zeros((len(points), lsp.N_POINTS, 3))
+    result[:, lsp.MOUTH25] = values
+    return result
+
+
+def _stacked(poses: list[Tensor]) -> np.ndarray:
+    if not poses:
+        return np.zeros((0, POSE))
+    return torch.stack(poses)[:, :POSE].cpu().numpy().astype(np.float64)
+
+
+class _Smoother:
+    """Causal smoothing of values that come in parts."""
+
+    def __init__(self, sigma: float) -> None:
+        self.sigma = sigma
+        self._past: np.ndarray | None = None
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        if self.sigma <= 0 or not len(values):
+            return values
+        reach = len(lsp.causal_weights(self.sigma)) - 1
+        if self._past is None:
+            self._past = np.repeat(values[:1], reach, axis=0)
+        joined = np.concatenate([self._past, values])
+        self._past = joined[len(joined) - reach :]
+        return lsp.smooth_motion(joined, self.sigma, causal=True)[reach:]
+
+
+class MotionStream:
+    """Takes sound in chunks of any size, gives motion as soon as its look-ahead was heard.
+
+    Frame k is there when the sound reached k / 60 s + 300 ms (the look-ahead) + 25 ms (the last mel
+    row of the frame). Smoothing uses the past only.
+    """
+
+    def __init__(self, speech: SpeechMotion, seed: int) -> None:
+        self.speech = speech
+        self._wave = np.zeros(0, np.float32)
+        self._origin = 0  # number of the first sample kept
+        self._rows = 0  # mel rows made
+        self._apc_state: Any = None
+        self._a2f_state: Any = None
+        self._poses = speech.poses(seed)
+        self._late = speech.ahead[0]  # answers still to be dropped
+        self._last: Tensor | None = None
+        post = speech.options.motion
+        self._smooth = [
+            _Smoother(post.mouth_smooth),
+            _Smoother(post.rot_smooth),
+            _Smoother(post.trans_smooth),
+        ]
+        self._mouth: list[np.ndarray] = []
+        self._pose: list[np.ndarray] = []
+        self._before: np.ndarray | None = None
+        self.frames = 0  # given so far
+
+    @property
+    def heard(self) -> int:
+        """Samples taken."""
+        return self._origin + len(self._wave)
+
+    @torch.no_grad()
+    def push(self, samples: np.ndarray) -> Motion:
+        """The next samples (n,), 16 kHz mono -> the motion that they complete, perhaps none."""
+        self._wave = np.concatenate([self._wave, np.asarray(samples, np.float32)])
+        # Row i is complete when its 266 samples are there; frames need both of theirs.
+        rows = max(0, (self.heard - SLICE) * MOTION_FPS * ROWS_PER_FRAME // SAMPLE_RATE + 1)
+        while rows and row_start(rows - 1) + SLICE > self.heard:
+            rows -= 1
+        self._listen(rows - rows % ROWS_PER_FRAME)
+        return self._emit()
+
+    @torch.no_grad()
+    def finish(self) -> Motion:
+        """The sound has ended: the rest of the motion."""
+        self._listen(ROWS_PER_FRAME * frame_count(self.heard))
+        if self._last is not None:
+            mouth_ahead, pose_ahead = self.speech.ahead
+            self._answer(look_ahead(self._last[None], mouth_ahead)[1:])
+            if self.speech.options.pad_headpose:
+                self._draw(look_ahead(self._last[None], pose_ahead)[1:])
+        return self._emit()
+
+    def _listen(self, rows: int) -> None:
+        if rows <= self._rows:
+            return
+        mel = mel_rows(self._wave, self._rows, rows - self._rows, self._origin)
+        self._rows = rows
+        drop = int(row_start(rows)) - self._origin
+        if drop > 0:
+            self._wave, self._origin = self._wave[drop:], self._origin + drop
+        x = torch.from_numpy(mel)[None].to(self.speech.device)
+        features, self._apc_state = self.speech.apc.stream(x, self._apc_state)
+        pairs = self.speech.paired(features[0])
+        self._last = pairs[-1]
+        self._answer(pairs)
+        self._draw(pairs)
+
+    def _answer(self, pairs: Tensor) -> None:
+        if not len(pairs):
+            return
+        net = self.speech.audio2feature
+        points, self._a2f_state = net.stream(pairs[None], self._a2f_state)
+        fresh = points[0, self._late :]
+        self._late = max(0, self._late - points.shape[1])
+        self._mouth += list(self._smooth[0](_spread(fresh)))
+
+    def _draw(self, pairs: Tensor) -> None:
+        pose = self.speech._scaled(_stacked(list(self._poses.generate(pairs))))
+        parts = [self._smooth[1](pose[:, :3]), self._smooth[2](pose[:, 3:])]
+        self._pose += list(np.concatenate(parts, axis=1))
+
+    def _emit(self) -> Motion:
+        count = min(len(self._mouth), len(self._pose))
+        moves = np.array(self._mouth[:count]).reshape(count, lsp.N_POINTS, 3)
+        pose = np.array(self._pose[:count]).reshape(count, POSE)
+        del self._mouth[:count], self._pose[:count]
+        result = self.speech.compose(moves, pose, self.frames, self._before)
+        if count:
+            self._before = moves[-1]
+        self.frames += count
+        return result

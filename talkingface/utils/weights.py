@@ -1,0 +1,132 @@
+"""Open weights files without running code that they may hold, and load them strictly by name."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from talkingface.errors import WeightsError
+from talkingface.utils.hashes import sha256_of
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a load did: counts and the keys that were dropped."""
+
+    source: str
+    network: str
+    matched: int
+    dropped: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        text = f"{self.matched} tensors of {self.source} loaded into '{self.network}'"
+        if self.dropped:
+            text += f"; not used by this network: {_grouped(self.dropped)}"
+        return text
+
+
+def _grouped(keys: Any, limit: int = 6) -> str:
+    """Keys by their first two parts, most frequent first, so that 300 names become one line."""
+    groups = Counter(".".join(str(key).split(".")[:2]) for key in keys)
+    parts = [f"{name}.* ({n})" if n > 1 else name for name, n in groups.most_common(limit)]
+    more = len(groups) - limit
+    return ", ".join(parts) + (f", and {more} more groups" if more > 0 else "")
+
+
+def read_weights(path: str | Path, *, trust: str | None = None) -> dict[str, Any]:
+    """Open a weights file without running code that it may hold.
+
+    Args:
+        path: ``.ckpt``, ``.pth``, ``.pt``, ``.pkl``, ``.model`` or ``.safetensors``.
+        trust: SHA-256 of a file that is opened although it holds pickled objects; several are
+            separated by commas.
+
+    Raises:
+        WeightsError: missing, a Git LFS pointer, damaged, or holding objects and not trusted.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"The weights file {path} does not exist.")
+    with open(path, "rb") as file:
+        head = file.read(64)
+    if head.startswith(b"version https://git-lfs"):
+        raise WeightsError(
+            f"{path} is a Git LFS pointer, not the weights. Run 'git lfs pull' or fetch it again."
+        )
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return dict(load_file(str(path)))
+        except SafetensorError as error:
+            raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from error
+    try:
+        # fairseq keeps its options in a namespace, which holds values and runs nothing.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if trust and sha256_of(path) in trust.lower().replace(",", " ").split():
+            return torch.load(path, map_location="cpu", weights_only=False)  # hash was checked
+        pickled = head.startswith((b"PK", b"\x80"))  # zip archive, or pickle protocol 2 and later
+        if not pickled or not ("Unsupported" in str(error) or "GLOBAL" in str(error)):
+            raise WeightsError(f"{path} is damaged or no PyTorch file") from error
+        names = dict.fromkeys(re.findall(r"GLOBAL ([\w.]+)", str(error)))
+        raise WeightsError(
+            f"{path} holds Python objects besides tensors, which could run code when opened "
+            f"({', '.join(names) or 'of an unknown class'}). If you trust its origin, add "
+            f"--trust_checkpoint={sha256_of(path)}"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise WeightsError(f"{path} is damaged or no PyTorch file: {error}") from error
+
+
+def load_strict(
+    net: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    source: str,
+    network: str,
+    optional: tuple[str, ...] = (),
+) -> LoadReport:
+    """Load by name; every key must be there with the right shape.
+
+    Args:
+        optional: prefixes of names that may be missing or in excess.
+
+    Raises:
+        WeightsError: with missing, unexpected and mismatched names, grouped.
+    """
+    own = net.state_dict()
+    # Counters came with PyTorch 0.4.1; files of that age lack them, and nothing reads them.
+    free = lambda key: key.endswith("num_batches_tracked") or key.startswith(optional or ("\0",))  # noqa: E731
+    missing = [key for key in own if key not in state and not free(key)]
+    excess = [key for key in state if key not in own]
+    unexpected = [key for key in excess if not free(key)]
+    mismatched = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    if missing or unexpected or mismatched:
+        lines = [f"{source} does not fit the network '{network}' ({type(net).__name__}):"]
+        if missing:
+            lines.append(f"  {len(missing)} of {len(own)} missing: {_grouped(missing)}")
+        if unexpected:
+            lines.append(f"  {len(unexpected)} unexpected: {_grouped(unexpected)}")
+        if mismatched:
+            lines.append(f"  {len(mismatched)} of another shape: " + "; ".join(mismatched[:4]))
+        lines.append("  Is it made for another model, size or preset? Nothing was loaded.")
+        raise WeightsError("\n".join(lines))
+    net.load_state_dict({key: state.get(key, value) for key, value in own.items()})
+    matched = sum(1 for key in own if key in state)
+    return LoadReport(source, network, matched, tuple(excess))

@@ -1,0 +1,65 @@
+"""Lines of the package by family, the largest files, and the members of the contracts.
+
+    python tools/sizes.py
+
+A family is what lies in folders of its name; everything else is the framework.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parents[1]
+PACKAGE = TOP / "talkingface"
+FAMILIES = ("hyperlips", "lsp", "moda", "a2p", "syncnet", "headgan")
+LIMITS = {"package": 36_000, "framework": 20_000, "family": 3_500, "file": 500}
+CONTRACTS = {  # class -> file, and the most documented members that it may have
+    "AbstractTalkingFace": ("model/abstract_talkingface.py", 12),
+    "TalkingFaceDataset": ("data/dataset/base.py", 10),
+    "DataProcess": ("data/dataprocess/base.py", 10),
+    "Pipeline": ("pipeline/base.py", 10),
+}
+
+
+def lines(path: Path) -> int:
+    return len(path.read_text("utf-8").splitlines())
+
+
+def by_family() -> Counter:
+    """Lines of each family and of the framework."""
+    counts: Counter = Counter()
+    for path in PACKAGE.rglob("*.py"):
+        folders = set(path.relative_to(PACKAGE).parts[:-1])
+        counts[next((name for name in FAMILIES if name in folders), "framework")] += lines(path)
+    return counts
+
+
+def members(name: str) -> list[str]:
+    """Public methods, properties and class attributes of a contract."""
+    tree = ast.parse((PACKAGE / CONTRACTS[name][0]).read_text("utf-8"))
+    body = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name).body
+    found = [n.name for n in body if isinstance(n, ast.FunctionDef)]
+    found += [n.target.id for n in body if isinstance(n, ast.AnnAssign)]
+    found += [t.id for n in body if isinstance(n, ast.Assign) for t in n.targets]
+    return sorted({name for name in found if not name.startswith("_")})
+
+
+def main() -> None:
+    def row(title: str, count: int, limit: int) -> None:
+        print(f"{title:<40}{count:>7}  of {limit}{'  too many' if count > limit else ''}")
+
+    counts = by_family()
+    row("package", sum(counts.values()), LIMITS["package"])
+    row("framework", counts.pop("framework"), LIMITS["framework"])
+    for name, count in counts.most_common():
+        row(f"family {name}", count, LIMITS["family"])
+    for path in sorted(PACKAGE.rglob("*.py"), key=lines, reverse=True)[:5]:
+        row(str(path.relative_to(PACKAGE)), lines(path), LIMITS["file"])
+    for name, (_, limit) in CONTRACTS.items():
+        row(f"members of {name}", len(members(name)), limit)
+
+
+if __name__ == "__main__":
+    main()
