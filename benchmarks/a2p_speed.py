@@ -58,7 +58,7 @@ def face(preset: str, length: float, device: str) -> None:
         return two + 10 * (one - two)
 
     def conditions() -> Callable:
-        features = net.hear(wave)
+        features = net.encode_sound(wave)
         seen = net.condition(features, frames, net.lips(wave))
         return guided(net.denoise, seen, net.absent(1, features.shape[1], frames), 10.0)
 
@@ -83,7 +83,7 @@ def guide(preset: str, length: float, device: str) -> None:
     count = keys * cfg.vq.depth
 
     def cached() -> torch.Tensor:
-        return net.generate(net.condition(net.hear(wave), frames), keys, top_p=0.0)
+        return net.generate(net.condition(net.encode_sound(wave), frames), keys, top_p=0.0)
 
     made = cached().flatten(1)
     stream = torch.cat([torch.full((1, 1), cfg.vq.codes, device=device), made], dim=1)
@@ -94,10 +94,10 @@ def guide(preset: str, length: float, device: str) -> None:
         logits = net(stream[:, : place + 1], wave)
         assert int(logits[0, -1].argmax()) == int(stream[0, place + 1])
     plain = (time.perf_counter() - started) / len(places) * count
-    condition = net.condition(net.hear(wave), frames)
+    condition = net.condition(net.encode_sound(wave), frames)
     heard_once = seconds(
         lambda: [net.logits(stream[:, : n + 1], condition) for n in range(count)], device, 1
-    ) + seconds(lambda: net.condition(net.hear(wave), frames), device, 1)
+    ) + seconds(lambda: net.condition(net.encode_sound(wave), frames), device, 1)
     ours = seconds(cached, device)
     print(
         f"A2PGuide, {preset}, {frames / cfg.fps:.0f} s, {count} tokens: uncached {plain:.1f} s "
@@ -115,7 +115,7 @@ def pose(preset: str, length: float, device: str) -> None:
     keys = torch.randn(1, -(-frames // net.guide_step), net.channels, device=device)
 
     def whole() -> torch.Tensor:
-        features = net.hear(wave)
+        features = net.encode_sound(wave)
         seen = net.condition(features, frames, guide=keys)
         blind = net.absent(1, features.shape[1], frames)
         return Diffusion().sample(guided(net.denoise, seen, blind, 2.0), x, 50)

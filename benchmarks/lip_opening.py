@@ -67,7 +67,9 @@ class MODARun:
 
     def made(self, model, clip, source) -> np.ndarray:
         std = clip.template.std.astype(np.float32)
-        heard = np.resize(source.heard(0, len(source)), (len(clip), source.heard(0, 1).shape[-1]))
+        heard = np.resize(
+            source.sound_of(0, len(source)), (len(clip), source.sound_of(0, 1).shape[-1])
+        )
         answer = model.sequence(lambda a, b: heard[a:b], clip.subject, len(clip), subject_std=std)
         return answer["lips"]
 

@@ -74,7 +74,7 @@ def ours(pair: ClipPair, cfg_of: Callable[[list[str]], object], names: list[str]
     """Seconds with nothing known before: fresh pair, fresh networks, empty cache of faces."""
     from talkingface.evaluator.metrics import lse
 
-    lse._judge.cache_clear()
+    lse._network.cache_clear()
     lse._sound.cache_clear()
     evaluator = Evaluator(cfg_of(names))
     row = RowResult("made")

@@ -28,7 +28,7 @@ from talkingface.evaluator.sync_score import (
     SyncScore,
     crops,
     lip_features,
-    load_judge,
+    load_syncnet,
     score,
     sound_features,
 )
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--videos", nargs="*", type=Path, default=[])
     given = parser.parse_args()
     cfg, checkpoint = configure({"checkpoint": given.run}, {}, [])
-    network = load_judge(checkpoint)
+    network = load_syncnet(checkpoint)
     print(f"{checkpoint}")
     shifts = range(-given.shifts, given.shifts + 1)
     for path in given.videos:

@@ -138,7 +138,7 @@ def _planned(
     evaluator = Evaluator(material.cfg)
     if named:
         require_weights(evaluator.metrics)
-    evaluator.definitions()  # from here on no newer SyncNet can become the judge
+    evaluator.definitions()  # from here on no newer SyncNet is taken
     plans = plan_rows(material, entries, folder / "references" / _slug(material.name))
     titles = [plan.title for plan in plans]
     if twice := [title for title in titles if titles.count(title) > 1]:

@@ -345,7 +345,7 @@ class QualitySection(Section):
         120.0, ge=0, description="Estimated distance of sound and picture, in ms."
     )
     min_av_confidence: float = Field(
-        0.15, ge=0, description="Estimates with a smaller confidence are not judged."
+        0.15, ge=0, description="Estimates with a smaller confidence are ignored."
     )
     min_face_height: float | None = Field(
         50.0, ge=0, description="Median height from forehead to chin, in pixels."

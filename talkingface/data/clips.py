@@ -96,7 +96,7 @@ def discover_clips(
     unknown = {n for group in groups for n in group} - set(origin.values())
     for what, names in (
         ("match clips.exclude and are not used", excluded),
-        ("match no clips.pattern: the general rule tells their speaker and source", unmatched),
+        ("match no clips.pattern: the general rule gives their speaker and source", unmatched),
         ("of clips.same_source are neither a clip nor a source here", sorted(unknown)),
     ):
         if names and not quiet:

@@ -34,7 +34,7 @@ log = logging.getLogger("talkingface.data.hdtf")  # also as the main program
 
 SUBSETS = ("RD", "WDA", "WRA")
 LISTS = ("video_url", "annotion_time", "crop_wh", "resolution")  # "annotion": the official name
-RATE = 16000  # what the models hear; the raw files keep the rest
+RATE = 16000  # Hz, the input of the models; the raw files keep the rest
 _INTERVAL = re.compile(r"((?:\d+:)?\d+:\d+)-((?:\d+:)?\d+:\d+)")
 
 Rows = dict[str, tuple[str, list[str]]]  # name -> "file:line" and the words after the name

@@ -112,9 +112,9 @@ def _vowel_energy(wave: np.ndarray, count: int, fps: float) -> np.ndarray:
     from scipy.signal import butter, sosfiltfilt
 
     band = butter(4, _VOWEL_BAND, btype="bandpass", fs=RATE, output="sos")
-    heard = sosfiltfilt(band, wave.astype(np.float64))
-    n = len(heard) // _HOP
-    energy = (heard[: n * _HOP].reshape(n, _HOP) ** 2).mean(axis=1)
+    speech_band = sosfiltfilt(band, wave.astype(np.float64))
+    n = len(speech_band) // _HOP
+    energy = (speech_band[: n * _HOP].reshape(n, _HOP) ** 2).mean(axis=1)
     times = (np.arange(count) + 0.5) / fps * RATE / _HOP - 0.5
     return np.interp(times, np.arange(n), smooth(energy**0.25, 1.5))
 

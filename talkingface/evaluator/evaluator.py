@@ -163,7 +163,7 @@ class Evaluator:
 
 
 def _reason(error: Exception) -> str:
-    """What a user should read; of an error that nobody foresaw also its kind."""
+    """The message of an error; of an unexpected one also its type."""
     foreseen = isinstance(error, TalkingFaceError)
     return str(error) if foreseen else f"{type(error).__name__}: {error}"
 

@@ -140,7 +140,7 @@ def crops(
             yield syncnet_crop(frame, boxes[index], size)
 
 
-def load_judge(path: Path, trust: str | None = None) -> SyncNet:
+def load_syncnet(path: Path, trust: str | None = None) -> SyncNet:
     """A SyncNet of a run of the toolkit or an official file, in eval mode.
 
     Raises:

@@ -89,7 +89,7 @@ class AbstractTalkingFace(nn.Module):
         return {}
 
     def state_hint(self, state: Mapping[str, Tensor]) -> str:
-        """What would make a state_dict fit that does not, if that can be told from its names."""
+        """Settings with which a state_dict that does not fit would, as far as its names show."""
         return ""
 
     # -- components -------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ class AbstractTalkingFace(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} measures no clips")
 
     def generate_motions(self, clip: Any, mismatched: Any) -> dict[str, dict[str, Any]]:
-        """Motions for a whole test clip, for models of motion that are judged as distributions.
+        """Motions for a whole test clip, for models of motion that are evaluated as distributions.
 
         Args:
             clip, mismatched: as in :meth:`evaluate_clip`.

@@ -148,10 +148,10 @@ class Pipeline(ABC):
         wave = load_audio(audio, SAMPLE_RATE) if isinstance(audio, (str, Path)) else audio
         self.show_progress = show_progress
         identity = self.prepare(None if source is None else Path(source))
-        heard = wave
+        padded = wave
         if frames is not None:
             missing = frames / self.cfg.fps + TAIL_SECONDS - len(wave) / SAMPLE_RATE
-            heard = np.pad(wave, (0, max(0, round(missing * SAMPLE_RATE))))
+            padded = np.pad(wave, (0, max(0, round(missing * SAMPLE_RATE))))
         total = frames or self.frame_count(identity, wave)
         options: dict[str, Any] = {"seed": seed} if self.stochastic else {}
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -161,7 +161,7 @@ class Pipeline(ABC):
             output, self.cfg.fps, audio=(wave, SAMPLE_RATE), crf=self.cfg.infer.crf
         ) as w:
             with bar:
-                made = self.generate(identity, heard, baseline=baseline, **options)
+                made = self.generate(identity, padded, baseline=baseline, **options)
                 for number, frame in enumerate(islice(made, total), 1):
                     w.write(frame)
                     factor = (time.monotonic() - begun) * self.cfg.fps / number

@@ -90,9 +90,9 @@ def write_reference(
     name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8]
     path = folder / f"{clip.id}-{name}.mp4"
     if not path.is_file():
-        heard = (load_audio(sound, SAMPLE_RATE), SAMPLE_RATE)
+        track = (load_audio(sound, SAMPLE_RATE), SAMPLE_RATE)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with VideoWriter(path, fps, audio=heard, crf=10) as writer:
+        with VideoWriter(path, fps, audio=track, crf=10) as writer:
             for frame in frames:
                 writer.write(frame)
     return replace(clip, path=path, audio=sound)

@@ -158,8 +158,8 @@ def _replaced(dub: Callable[..., None], baseline: str, clip: Clip, path: Path) -
 
 def reencode(cfg: Config, clip: Clip, path: Path) -> None:
     """The real video through the same encoder: the row shows what the file format alone costs."""
-    heard = probe(clip.audio).has_audio
-    sound = (load_audio(clip.audio, SAMPLE_RATE), SAMPLE_RATE) if heard else None
+    has_audio = probe(clip.audio).has_audio
+    sound = (load_audio(clip.audio, SAMPLE_RATE), SAMPLE_RATE) if has_audio else None
     with VideoWriter(path, cfg.fps, audio=sound, crf=cfg.infer.crf) as writer:
         for frame in read_frames(clip.path, fps=cfg.fps):
             writer.write(frame)
@@ -183,8 +183,8 @@ def render_like(
     """
     real = real or clip
     frames = count_frames(real.path, cfg.fps)
-    heard = real.audio if audio is None else audio
-    return pipeline.render(clip.path, heard, path, frames=frames, baseline=baseline, seed=seed)
+    audio = real.audio if audio is None else audio
+    return pipeline.render(clip.path, audio, path, frames=frames, baseline=baseline, seed=seed)
 
 
 def further_samples(

@@ -68,9 +68,9 @@ def infer_command(
     for sound, target in plan:
         try:
             pipeline.show_progress = cfg.show_progress
-            heard = pipeline.own_sound(source, driver) if sound is None else sound
+            audio = pipeline.own_sound(source, driver) if sound is None else sound
             done = pipeline.render(
-                source, heard, target, seed=cfg.seed, show_progress=cfg.show_progress
+                source, audio, target, seed=cfg.seed, show_progress=cfg.show_progress
             )
         except TalkingFaceError as error:
             if len(sounds) == 1:

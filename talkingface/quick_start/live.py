@@ -103,18 +103,18 @@ def in_chunks(wave: np.ndarray, samples: int) -> Iterator[np.ndarray]:
 def microphone(seconds: float, stop: StopRequest) -> Iterator[np.ndarray]:
     """Chunks of the default microphone until Ctrl-C, which only asks to stop."""
     sounddevice = require("sounddevice", why="Listening to the microphone")
-    heard: queue.Queue[np.ndarray] = queue.Queue()
+    blocks: queue.Queue[np.ndarray] = queue.Queue()
     size = round(seconds * SAMPLE_RATE)
 
     def keep(data: np.ndarray, *_: Any) -> None:
-        heard.put(data[:, 0].copy())
+        blocks.put(data[:, 0].copy())
 
     with sounddevice.InputStream(
         SAMPLE_RATE, channels=1, dtype="float32", blocksize=size, callback=keep
     ):
         while not stop:
             with contextlib.suppress(queue.Empty):
-                yield heard.get(timeout=0.2)
+                yield blocks.get(timeout=0.2)
 
 
 def run_live(
@@ -164,7 +164,7 @@ def run_live(
                 give(session.push(chunk))
             give(session.finish())
             if not delays:
-                raise DataError("nothing was heard: there is no frame to write")
+                raise DataError("no sound came in: there is no frame to write")
         if wave is None:
             _with_sound(scratch, np.concatenate(sound), output, cfg.fps, cfg.infer.crf)
     finally:
@@ -187,7 +187,7 @@ def _warm_up(pipeline: Pipeline, identity: Any) -> None:
 
 
 def _with_sound(silent: Path, wave: np.ndarray, output: Path, fps: float, crf: int) -> None:
-    """What a microphone heard is only known at the end; the frames are written again with it."""
+    """The recording is complete only at the end; the frames are written again with it."""
     from talkingface.data.media.reader import read_frames
 
     with VideoWriter(output, fps, audio=(wave, SAMPLE_RATE), crf=crf) as writer:

@@ -196,9 +196,9 @@ def _cut(video: Path, folder: Path, stem: str, seconds: float) -> list[str]:
         counts.append(total % per_clip)
     if not counts:
         raise DataError(f"{video.name} is shorter than {MIN_CLIP_SECONDS:g} s")
-    heard = len(wave) * FPS // RATE
-    if heard < sum(counts):  # sound that ends early costs the clips that would be silent
-        counts = [n for i, n in enumerate(counts) if i * per_clip + n <= heard + FPS // 5]
+    sound_frames = len(wave) * FPS // RATE
+    if sound_frames < sum(counts):  # sound that ends early costs the clips that would be silent
+        counts = [n for i, n in enumerate(counts) if i * per_clip + n <= sound_frames + FPS // 5]
         if not counts:
             raise DataError(f"the sound of {video.name} ends after {len(wave) / RATE:.1f} s")
     names = [f"{stem}_{number:04d}" for number in range(len(counts))]

@@ -473,7 +473,7 @@ def _finish(cfg: Config, run: RunDir, result: RunResult) -> None:
 
 
 def _earlier_stages(cfg: Config, scratch: Path) -> dict[str, Any]:
-    """Settings of a dry run for what a model stands on: the trained ones, else scratch data too."""
+    """Settings of a dry run for required components: trained ones, else scratch data too."""
 
     result = {}
     store = ComponentStore(cfg)

@@ -69,7 +69,7 @@ def test_mapping_with_its_own_sound_encoder(reference):
     pytest.importorskip("transformers")
     net = network(reference, "modanet_full")
     values = reference.inputs("modanet_full")
-    heard = net.hear(values["wave"], 50)
+    heard = net.encode_sound(values["wave"], 50)
     check(reference, "modanet_full", {"feat": heard, **net(heard, values["subject"])})
 
 

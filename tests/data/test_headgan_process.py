@@ -371,13 +371,13 @@ def test_the_end_of_a_sound_is_the_end_of_the_pictures(model, root):
     wave, stored = process.wave(name), process.voice.read(process.output_dirs(name)[0])
     count = len(stored)
     longer = np.pad(wave[: round(count * 640)], (0, 8000))
-    heard = model.learnt.heard(model.learnt.voice, longer, 25, count)
+    heard = model.learnt.voice_vectors(model.learnt.voice, longer, 25, count)
     wanted = model.learnt.scaled(torch.from_numpy(stored)).numpy()
     assert np.abs(heard - wanted).max() < 1e-3
 
 
 def test_nothing_to_hear_is_the_mean_of_the_training(model):
-    heard = model.learnt.heard(model.learnt.voice, np.zeros(16000, np.float32), 25, 10)
+    heard = model.learnt.voice_vectors(model.learnt.voice, np.zeros(16000, np.float32), 25, 10)
     assert np.allclose(heard, np.array(model.learnt.mean, np.float32))
 
 

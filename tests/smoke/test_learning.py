@@ -23,7 +23,7 @@ def test_a_small_syncnet_finds_every_offset_on_held_out_clips(tmp_path: Path):
     from talkingface.evaluator.sync_score import (
         crops,
         lip_features,
-        load_judge,
+        load_syncnet,
         score,
         sound_features,
     )
@@ -36,7 +36,7 @@ def test_a_small_syncnet_finds_every_offset_on_held_out_clips(tmp_path: Path):
     ]  # fmt: skip
     done = run_command(args, tmp_path, timeout=1800)
     assert done.returncode == 0, done.stderr
-    network = load_judge(next(tmp_path.glob("saved/SyncNet/Synthetic/*/checkpoints/best.ckpt")))
+    network = load_syncnet(next(tmp_path.glob("saved/SyncNet/Synthetic/*/checkpoints/best.ckpt")))
     (data,) = tmp_path.glob("dataset/Synthetic*")
     clips = [make_clip(data / f"data/{n}.mp4") for n in read_filelist(data / "filelist/test.txt")]
     assert len(clips) >= 2

@@ -108,8 +108,8 @@ def test_step_counts_that_do_not_divide_are_refused_with_a_way_out():
 @torch.no_grad()
 def test_guidance_in_one_batch_is_that_of_two_passes(face, wave):
     x, t = torch.randn(2, 60, 6), torch.tensor([700, 700])
-    seen = face.condition(face.hear(wave), 60, face.lips(wave))
-    blind = face.absent(2, face.hear(wave).shape[1], 60)
+    seen = face.condition(face.encode_sound(wave), 60, face.lips(wave))
+    blind = face.absent(2, face.encode_sound(wave).shape[1], 60)
     one, two = face.denoise(x, t, seen), face.denoise(x, t, blind)
     made = guided(face.denoise, seen, blind, 2.5)(x, t)
     torch.testing.assert_close(made, two + 2.5 * (one - two), rtol=0, atol=1e-5)
@@ -129,7 +129,7 @@ def test_a_condition_made_once_gives_what_a_new_one_gives_at_each_step(face, wav
         seen, blind = face(both, torch.cat([t, t]), twice, keep=keep).chunk(2)
         return blind + 3 * (seen - blind)
 
-    seen = face.condition(face.hear(wave), 60, face.lips(wave))
+    seen = face.condition(face.encode_sound(wave), 60, face.lips(wave))
     cached = guided(face.denoise, seen, face.absent(2, 60, 60), 3.0)
     one, two = (Diffusion().sample(f, noise, 8) for f in (cached, uncached))
     torch.testing.assert_close(one, two, rtol=0, atol=1e-4)
@@ -280,7 +280,7 @@ def guide() -> GuideTransformer:
 
 @torch.no_grad()
 def test_tokens_from_kept_keys_are_those_of_the_whole_pass(guide, wave):
-    condition = guide.condition(guide.hear(wave), 60)
+    condition = guide.condition(guide.encode_sound(wave), 60)
     made = guide.generate(condition, 6, top_p=0.0)
     stream = torch.full((2, 1), 12)
     for _ in range(12):
@@ -475,13 +475,13 @@ def test_front_end_weights_of_another_compression_are_refused(tmp_path):
         "A2PPose", "SyntheticDyad", preset="tiny",
         overrides={"audio.frontend": "vqwav2vec", "audio.weights": "random"},
     )  # fmt: skip
-    common.load_hearing(network, cfg)  # random: nothing is read
+    common.load_frontend(network, cfg)  # random: nothing is read
     chosen = load_config(
         "A2PPose", "SyntheticDyad", preset="tiny",
         overrides={"audio.frontend": "vqwav2vec", "audio.weights": str(tmp_path / "vq.pt")},
     )  # fmt: skip
     with pytest.raises(WeightsError, match=r"audio\.log_compression=true"):
-        common.load_hearing(network, chosen)
+        common.load_frontend(network, chosen)
     assert float(network.audio_model.feature_extractor.conv_layers[0][0].weight.abs().max()) == 0
 
 

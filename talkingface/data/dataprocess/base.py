@@ -255,7 +255,7 @@ class DataProcess(ABC):
         """Divide listed clips into those that may be used and the others with the reason.
 
         Args:
-            any_settings: also accept what was prepared with other settings: the raw clip is judged,
+            any_settings: also accept what was prepared with other settings: the raw clip matters,
                 not the prepared files.
         """
         good, unusable = [], {}
@@ -384,7 +384,7 @@ class DataProcess(ABC):
         if report.pending:
             return report
         write_report(report, f"{self.cfg.dataset}: {self.id}")
-        self._judge(report)
+        self._require_usable_clips(report)
         if not all(self.cfg.filelist(split).exists() for split in SPLITS):
             # Only now is it known which clips are usable: a split must not be made of the others.
             good = set(report.of("ok")) - report.dropped
@@ -447,7 +447,7 @@ class DataProcess(ABC):
         write_json(self.marker_path(clip.id), marker)
         return marker
 
-    def _judge(self, report: ProcessReport) -> None:
+    def _require_usable_clips(self, report: ProcessReport) -> None:
         total, bad = len(report.markers), len(report.markers) - len(report.of("ok"))
         if bad == total or bad > self.cfg.max_failed_ratio * total:
             raise StageError(

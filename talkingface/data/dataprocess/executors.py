@@ -195,7 +195,7 @@ def _check_reachable(address: str) -> None:
     """Find out at once whether somebody listens at ``[scheme://]host:port``; ray tries for minutes.
 
     Raises:
-        OSError, ValueError: nobody does, or it is no such address.
+        OSError, ValueError: no scheduler answers, or the address is malformed.
     """
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not host or not port.isdecimal():

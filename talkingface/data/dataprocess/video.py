@@ -59,7 +59,7 @@ class FaceClip:
             yield index, frame
 
     def sheet(self) -> np.ndarray:
-        """The contact sheet; reads the video when nobody did."""
+        """The contact sheet; reads the video if that was not done yet."""
         if not set(sheet_frames(self.track)) <= set(self._sheet):
             for _ in self.frames():
                 pass

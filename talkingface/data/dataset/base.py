@@ -182,7 +182,7 @@ def _start_worker(_: int) -> None:
         if not asked_at:
             asked_at.append(time.monotonic())
             if hasattr(signal, "alarm"):
-                signal.alarm(60)  # nobody may need this process any more
+                signal.alarm(60)  # this process may not be needed any more
         elif time.monotonic() - asked_at[0] > SIGNAL_ECHO_SECONDS:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

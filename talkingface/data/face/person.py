@@ -168,7 +168,7 @@ def track_shoulders(
     Args:
         frames: (H,W,3) uint8 RGB, streamed; about fifteen are kept at a time.
         landmarks: (T,478,3) pixels, NaN where no face was found.
-        segments: (T,) labels of the shots; -1: nobody to follow.
+        segments: (T,) labels of the shots; -1: no person.
         sigma: standard deviation of the smoothing in frames.
     """
     labels = np.zeros(len(landmarks), int) if segments is None else segments
@@ -179,7 +179,7 @@ def track_shoulders(
         for start, stop in runs(labels):
             shot = islice(stream, stop - start)
             if labels[start] < 0:
-                deque(shot, maxlen=0)  # nobody to follow
+                deque(shot, maxlen=0)  # no person
                 continue
             first = list(islice(shot, _INIT_FRAMES))
             if not first:

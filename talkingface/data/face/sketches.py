@@ -115,7 +115,7 @@ class SketchMaker:
                     total += share * other
                     weight += share
             self._last = draw_sketch(total / weight, INPUT_SIZE, upstream=self._upstream)
-        if self._given > self.reach:  # nobody looks back further
+        if self._given > self.reach:  # no later sketch needs older ones
             self._waiting.pop(0)
             self._given -= 1
         return key, picture, self._last

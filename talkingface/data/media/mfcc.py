@@ -9,7 +9,7 @@ import numpy as np
 RATE = 16000
 N_MFCC = 13
 COLUMNS_PER_SECOND = 100
-AUDIO_STEPS = 20  # columns of the 0.2 s that SyncNet hears at a time
+AUDIO_STEPS = 20  # columns of one SyncNet window, 0.2 s
 WINDOW = 5  # frames that it sees at a time
 _WINDOW, _HOP, _N_FFT, _N_MELS = 400, 160, 512, 26
 _PRE_EMPHASIS, _LIFTER = 0.97, 22

@@ -87,8 +87,8 @@ class BeatAlign(LandmarkMetric):
             wave = load_audio(clip.sound, RATE) if clip.sound else np.zeros(0, np.float32)
         except DataError as error:
             return self.undefined(str(error))
-        heard = audio_beats(wave[: round(count / clip.fps * RATE)])
+        onsets = audio_beats(wave[: round(count / clip.fps * RATE)])
         angles = head_pose(faces.generated, sigma=0)[:, :3]
         moved = motion_beats(angles, clip.cuts) * COMMON_FPS / clip.fps
-        pair = (moved, heard) if self.params["over"] == "motion" else (heard, moved)
+        pair = (moved, onsets) if self.params["over"] == "motion" else (onsets, moved)
         return {"BeatAlign": beat_align(*pair, self.params["sigma"])}

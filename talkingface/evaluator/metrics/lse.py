@@ -18,7 +18,7 @@ from talkingface.evaluator.sync_score import (
     FPS,
     crops,
     lip_features,
-    load_judge,
+    load_syncnet,
     score,
     sound_features,
 )
@@ -27,22 +27,22 @@ from talkingface.model.audio_driven_talkingface.syncnet.syncnet_networks import 
 OFFICIAL = "syncnet_v2.model"
 _HELP = (
     f"put {OFFICIAL} into checkpoints/ (checkpoints/manifest.yaml says where it comes from), set "
-    "metric_params.LSE.weights, or train a judge with --model=SyncNet"
+    "metric_params.LSE.weights, or train one with --model=SyncNet"
 )
 
 
 @lru_cache(maxsize=2)
-def _judge(path: Path, stamp: float) -> SyncNet:
-    return load_judge(path)
+def _network(path: Path, stamp: float) -> SyncNet:
+    return load_syncnet(path)
 
 
 @lru_cache(maxsize=256)
-def _sound(judge: Path, sound: Path, _stamp: float) -> tuple[np.ndarray, int]:
+def _sound(weights: Path, sound: Path, _stamp: float) -> tuple[np.ndarray, int]:
     """Embeddings of a sound and its samples, 0 when silent; all rows of a table share them."""
     wave = load_audio(sound, 16000)
     if not np.any(wave):
         return np.zeros((0, 1), np.float32), 0
-    return sound_features(_judge(judge, judge.stat().st_mtime), wave), len(wave)
+    return sound_features(_network(weights, weights.stat().st_mtime), wave), len(wave)
 
 
 def same_sound(first: Path, second: Path) -> bool:
@@ -107,7 +107,7 @@ class LSE(Metric):
         sound = clip.generated if self.params["sound"] == "own" else clip.sound
         if sound is None or not probe(sound).has_audio:
             return self.undefined("no sound in " + ("the video" if sound else "either video"))
-        network = _judge(self.path, self.path.stat().st_mtime)
+        network = _network(self.path, self.path.stat().st_mtime)
         length = round(clip.n_frames / clip.fps * FPS)  # as long as what the others compare
         boxes = None
         if self._tracked(clip.generated):
@@ -124,7 +124,7 @@ class LSE(Metric):
             return self.undefined("the sound is silent")
         if sound != clip.generated and not same_sound(sound, clip.generated):
             clip.notes.append(
-                "LSE: the video's own sound differs from the clip's, which it is judged by "
+                "LSE: the video's own sound differs from the clip's, which is compared "
                 "(metric_params.LSE.sound=own takes its own)"
             )
         # One window fewer than there could be, as in the official code.

@@ -1,7 +1,7 @@
 """Temporal consistency by optical flow, TCM, and flicker (metrics spec, section 9).
 
 MODA's equation could not be read in full; this is the form that its letters give, with the
-reference above. Both errors are reported, so that nobody depends on that choice.
+reference above. Both errors are reported, so that results do not depend on that choice.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Convolution blocks of the Wav2Lip family (Wav2Lip, HyperLips, their experts and judges).
+"""Convolution blocks of Wav2Lip and HyperLips, their sync experts and discriminators.
 
 The attribute ``conv_block`` is part of the official checkpoints' key names; keep it.
 """

@@ -1,4 +1,4 @@
-"""What the audio2photoreal models hear: tokens of two-channel sound (its spec, section 2).
+"""Input of the audio2photoreal models: tokens of two-channel sound.
 
 Front ends are frozen. They are parts of the networks, so that official files load by name.
 """
@@ -57,7 +57,9 @@ def full_precision(like: Tensor) -> torch.autocast:
 
 
 class DyadSound(nn.Module):
-    """Base of networks that hear both persons; holds ``audio_model`` under its official name.
+    """Base of networks whose input is the sound of both persons.
+
+    It holds ``audio_model`` under its official name.
 
     Args:
         frontend: ``vqwav2vec`` (official) or ``logmel``.
@@ -85,7 +87,7 @@ class DyadSound(nn.Module):
         self.audio_model.requires_grad_(False)
 
     @torch.no_grad()
-    def hear(self, wave: Tensor) -> Tensor:
+    def encode_sound(self, wave: Tensor) -> Tensor:
         """(B,S,2) normalised samples -> (B,L,A) features of both channels; frozen."""
         with full_precision(wave):
             return torch.cat([self._channel(wave[..., i].float()) for i in range(2)], dim=-1)

@@ -88,7 +88,7 @@ class Codebook(nn.Module):
         if dist.is_available() and dist.is_initialized():
             dist.broadcast(fresh, 0)
         self.embed[dead] = fresh
-        # As if it had its even share: it has time to be used before it is judged again.
+        # As if it had its even share: it has time to be used before the next check.
         share = float(counts.sum()) / len(counts)
         self.cluster_size[dead] = share
         self.embed_avg[dead] = fresh * share

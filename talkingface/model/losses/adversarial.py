@@ -24,10 +24,10 @@ def relativistic(higher: Tensor, lower: Tensor) -> Tensor:
     return (up + bce_to(lower - higher.mean(), 0.0)) / 2
 
 
-def least_squares(judged: list[list[Tensor]], label: float) -> Tensor:
+def least_squares(outputs: list[list[Tensor]], label: float) -> Tensor:
     """LSGAN (Mao et al. 2017) of a multi-scale discriminator: squared distance of the last map of
     each scale to a label, summed over the scales."""
-    return sum((maps[-1].float() - label).square().mean() for maps in judged)
+    return sum((maps[-1].float() - label).square().mean() for maps in outputs)
 
 
 def hinge_real_fake(real: list[list[Tensor]], fake: list[list[Tensor]]) -> tuple[Tensor, Tensor]:

@@ -103,13 +103,13 @@ class A2PPipeline(Pipeline):
         loud = float(np.sqrt(sound.var(axis=0).mean()))
         if loud < 1e-6:
             raise DataError("the sound is silence: there is nothing to move to")
-        heard = (sound - sound.mean(axis=0)) / loud
+        samples = (sound - sound.mean(axis=0)) / loud
         face = self.model.component("face")
         if not sound[:, 1].any() and (face is None or face.faces is None):
             # Recordings of two persons are never digital silence (the authors' demo adds the same).
             noise = np.random.default_rng(seed).normal(0, _FLOOR, len(sound))
-            heard[:, 1] = noise / float(stats.audio_std_flat[0])
-        return heard.astype(np.float32)
+            samples[:, 1] = noise / float(stats.audio_std_flat[0])
+        return samples.astype(np.float32)
 
     def motions(
         self, sound: np.ndarray, *, seed: int | None = None, show_progress: str | bool = False
@@ -126,11 +126,11 @@ class A2PPipeline(Pipeline):
                 "s are needed"
             )
         stats = self._stats()
-        heard = self.standardised(sound, stats, seed or 0)
+        samples = self.standardised(sound, stats, seed or 0)
         bar = progress(unit="step", desc="sampling", show=show_progress, leave=False)
         with bar:
             made = self.model.generate(
-                heard, frames, seed=seed or 0, stats=stats, progress=bar.update
+                samples, frames, seed=seed or 0, stats=stats, progress=bar.update
             )
         return {part: values[0] for part, values in made.items()}
 
@@ -250,15 +250,15 @@ class A2PPipeline(Pipeline):
         yield from self.renderer.express(identity, even, wave)
 
     def _lips(self, motions: dict[str, np.ndarray], sound: np.ndarray) -> np.ndarray:
-        """(T,V,3) lip points: of the codes where they are landmarks, else those that were heard."""
+        """(T,V,3) lip points: of the codes where they are landmarks, else from the sound."""
         face = self.model.component("face")
         if face is not None and face.faces is not None:
             from talkingface.data.face.topology import LIPS
 
             model = self._faces()
             return model.mean[list(LIPS)] + model.lips(motions["face"])
-        heard = self.standardised(sound, self._stats())
-        return self.model.lips(heard, len(motions["face"]))
+        samples = self.standardised(sound, self._stats())
+        return self.model.lips(samples, len(motions["face"]))
 
     def _bones(self, motions: dict[str, np.ndarray]) -> Iterator[np.ndarray]:
         skeleton = Skeleton.read(resolve(self.cfg.infer.skeleton))
@@ -275,7 +275,7 @@ class A2PPipeline(Pipeline):
         seed: int | None = None,
         show_progress: str | bool = False,
     ) -> Rendered:
-        """As of the base, but both channels of a recording of two persons are heard."""
+        """As of the base, but both channels of a recording of two persons count."""
         started = time.monotonic()
         if isinstance(audio, (str, Path)):
             sound = load_dyad(audio, RATE, self.cfg.infer.channels)

@@ -182,12 +182,12 @@ class HeadGANPipeline(Pipeline):
     # -- what is to be seen ------------------------------------------------------------------------
 
     def frame_count(self, identity: HeadSource, wave: np.ndarray) -> int:
-        heard = max(1, round(len(wave) * self.cfg.fps / SAMPLE_RATE))
+        count = max(1, round(len(wave) * self.cfg.fps / SAMPLE_RATE))
         mode = self.cfg.infer.mode
         if mode == "audio":
-            return heard
+            return count
         moving = self.prepare(self._driver) if mode == "cross" else identity
-        return heard if len(moving) == 1 else min(len(moving), heard)
+        return count if len(moving) == 1 else min(len(moving), count)
 
     @property
     def _driver(self) -> Path:
@@ -318,7 +318,7 @@ class HeadGANPipeline(Pipeline):
             yield self._sized(moving.pictures[int(number)])
 
     def vectors(self, identity: HeadSource, wave: np.ndarray, count: int) -> np.ndarray | None:
-        """(count,A) voice vectors in the network's units; None where it hears nothing."""
+        """(count,A) voice vectors in the network's units; None for networks without voice."""
         options = self.cfg.infer
         if not self.cfg.model_params.use_audio:
             return None
@@ -327,7 +327,7 @@ class HeadGANPipeline(Pipeline):
         speaker = self.prepare(self._driver) if options.mode == "cross" else identity
         clip = self.store.clip_of(speaker.path)
         stored = self.voice.stored(clip.id) if clip else None
-        return self.model.learnt.heard(self.voice, wave, self.cfg.fps, count, stored)
+        return self.model.learnt.voice_vectors(self.voice, wave, self.cfg.fps, count, stored)
 
     def _picture(self, identity: HeadSource) -> np.ndarray:
         return self._sized(identity.pictures[identity.reference])
@@ -380,8 +380,8 @@ class HeadGANPipeline(Pipeline):
             stacks.append(np.concatenate(list(history), axis=2))
             shown.append(pncc)
             if len(stacks) == self.cfg.infer.batch_size or number + 1 == len(geometry):
-                heard = None if voice is None else voice[first : number + 1]
-                yield from self._run(stacks, shown, heard, reference, encoded)
+                voices = None if voice is None else voice[first : number + 1]
+                yield from self._run(stacks, shown, voices, reference, encoded)
                 stacks, shown, first = [], [], number + 1
 
     @torch.inference_mode()
@@ -394,7 +394,7 @@ class HeadGANPipeline(Pipeline):
         encoded: list[torch.Tensor],
     ) -> list[Drawn]:
         poses = self._batch(stacks)
-        heard = None if voice is None else torch.from_numpy(voice).to(self.device)
+        voices = None if voice is None else torch.from_numpy(voice).to(self.device)
         # One at a time on a CPU: the maps of a single picture fill its cache.
         step = 1 if self.device.type == "cpu" else len(poses)
         made = []
@@ -402,7 +402,7 @@ class HeadGANPipeline(Pipeline):
             part = slice(start, start + step)
             with self._precision():
                 out = self.network(
-                    poses[part], *reference, None if heard is None else heard[part], encoded
+                    poses[part], *reference, None if voices is None else voices[part], encoded
                 )
             made += zip(_pixels(out.image), _pixels(out.warped), strict=True)
         return [Drawn(*pair, pncc) for pair, pncc in zip(made, shown, strict=True)]

@@ -109,7 +109,7 @@ class SpeechMotion:
     """Networks and settings that turn speech into motion.
 
     Attributes:
-        ahead: frames that Audio2Feature and Audio2Headpose hear beyond their own.
+        ahead: frames of look-ahead of Audio2Feature and Audio2Headpose.
         manifold: None: features stay as they are.
         options: section ``infer`` of live_speech_portraits.
         sigma: spread of the drawn poses.
@@ -146,8 +146,8 @@ class SpeechMotion:
         speech = self.paired(self.apc(mel[None])[0])
         mouth_ahead, pose_ahead = self.ahead
         points = self.audio2feature.stream(look_ahead(speech, mouth_ahead)[None])[0]
-        heard = look_ahead(speech, pose_ahead) if self.options.pad_headpose else speech
-        poses = list(self.poses(seed).generate(heard))
+        padded = look_ahead(speech, pose_ahead) if self.options.pad_headpose else speech
+        poses = list(self.poses(seed).generate(padded))
         points = points[0, mouth_ahead:][: len(poses)]
         post = self.options.motion
         moves = lsp.smooth_motion(_spread(points), post.mouth_smooth, causal=post.causal)
@@ -221,7 +221,7 @@ class _Smoother:
 
 
 class MotionStream:
-    """Takes sound in chunks of any size, gives motion as soon as its look-ahead was heard.
+    """Takes sound in chunks of any size, gives motion as soon as its look-ahead is there.
 
     Frame k is there when the sound reached k / 60 s + 300 ms (the look-ahead) + 25 ms (the last mel
     row of the frame). Smoothing uses the past only.
@@ -249,7 +249,7 @@ class MotionStream:
         self.frames = 0  # given so far
 
     @property
-    def heard(self) -> int:
+    def received(self) -> int:
         """Samples taken."""
         return self._origin + len(self._wave)
 
@@ -258,16 +258,16 @@ class MotionStream:
         """The next samples (n,), 16 kHz mono -> the motion that they complete, perhaps none."""
         self._wave = np.concatenate([self._wave, np.asarray(samples, np.float32)])
         # Row i is complete when its 266 samples are there; frames need both of theirs.
-        rows = max(0, (self.heard - SLICE) * MOTION_FPS * ROWS_PER_FRAME // SAMPLE_RATE + 1)
-        while rows and row_start(rows - 1) + SLICE > self.heard:
+        rows = max(0, (self.received - SLICE) * MOTION_FPS * ROWS_PER_FRAME // SAMPLE_RATE + 1)
+        while rows and row_start(rows - 1) + SLICE > self.received:
             rows -= 1
-        self._listen(rows - rows % ROWS_PER_FRAME)
+        self._push_rows(rows - rows % ROWS_PER_FRAME)
         return self._emit()
 
     @torch.no_grad()
     def finish(self) -> Motion:
         """The sound has ended: the rest of the motion."""
-        self._listen(ROWS_PER_FRAME * frame_count(self.heard))
+        self._push_rows(ROWS_PER_FRAME * frame_count(self.received))
         if self._last is not None:
             mouth_ahead, pose_ahead = self.speech.ahead
             self._answer(look_ahead(self._last[None], mouth_ahead)[1:])
@@ -275,7 +275,7 @@ class MotionStream:
                 self._draw(look_ahead(self._last[None], pose_ahead)[1:])
         return self._emit()
 
-    def _listen(self, rows: int) -> None:
+    def _push_rows(self, rows: int) -> None:
         if rows <= self._rows:
             return
         mel = mel_rows(self._wave, self._rows, rows - self._rows, self._origin)

@@ -90,7 +90,7 @@ class PortraitPipeline(Pipeline):
         raise DataError(
             f"{source} is neither a clip of {self.cfg.dataset} nor a prepared person. These models "
             "draw the people they were trained on; --source may be the name of one, or its folder: "
-            + (", ".join(known) or "nobody is prepared yet")
+            + (", ".join(known) or "no person is prepared yet")
         )
 
     def _clip_files(self, path: Path) -> ClipFiles:

@@ -14,7 +14,7 @@ from talkingface.components.store import ComponentStore
 from talkingface.data.dataprocess.moda.files import Features, Template, posed, posed_torso
 from talkingface.data.dataprocess.moda.moda_process import sound_features
 from talkingface.data.dataprocess.moda.sound import (
-    Hearing,
+    SoundEncoder,
     SoundFeatures,
     frames_of,
     normalised,
@@ -88,11 +88,11 @@ class Speaker:
         self.fps = moda.cfg.fps
         sound = moda.cfg.audio_encoder
         self.context = sound.around
-        self.own_ear = sound.kind == "wav2vec2"
+        self.own_encoder = sound.kind == "wav2vec2"
         self.features: SoundFeatures
-        if self.own_ear:
+        if self.own_encoder:
             self.features = SoundFeatures(
-                "wav2vec2", lambda: Hearing(moda.network.audio_encoder, wav2vec2_at)
+                "wav2vec2", lambda: SoundEncoder(moda.network.audio_encoder, wav2vec2_at)
             )
         else:
             trained = ComponentStore(moda.cfg).as_trained(moda)
@@ -148,7 +148,7 @@ class Speaker:
         official = moda.cfg.model_params.std_mode == "none"
         code = subject_code(template.mesh, source.face_center, official)
         made = moda.sequence(
-            self._heard(wave, count),
+            self._sound_input(wave, count),
             code,
             count,
             noise=noise,
@@ -171,9 +171,9 @@ class Speaker:
         torso = made["torso"].reshape(count, 18, 3) + template.torso
         return {**made, "head": head, "torso": smooth(torso, by.torso * rate)}
 
-    def _heard(self, wave: np.ndarray, count: int) -> Any:
+    def _sound_input(self, wave: np.ndarray, count: int) -> Any:
         missing = max(0, round(count * 16000 / self.fps) - len(wave))
-        if self.own_ear and not self.moda.cfg.audio_encoder.freeze:
+        if self.own_encoder and not self.moda.cfg.audio_encoder.freeze:
             whole = np.pad(normalised(wave), (0, missing))
             return lambda start, stop: whole[samples_of(start, stop, self.fps)]
         found = self.features(np.pad(wave, (0, missing)), count, self.fps)

@@ -198,7 +198,7 @@ class A2PProcess(DatasetStatisticsProcess):
         seen = points.landmarks[points.valid]
         rows = np.linspace(0, len(seen) - 1, min(len(seen), 200)).astype(int)
         codes = faces.fit(points.landmarks, faces.neutral_of(seen[rows])).expression
-        # What a person looks like at rest is not told by any sound.
+        # The face at rest does not depend on the sound.
         codes = (codes - codes[points.valid].mean(axis=0)).astype(np.float32)
         files = self.scene_files(name)
         files.face.parent.mkdir(parents=True, exist_ok=True)
@@ -255,7 +255,7 @@ class A2PProcess(DatasetStatisticsProcess):
                 if self.cfg.dataset not in own.parts:
                     raise StageError(
                         f"data.flip_person: {key}={own} does not name {self.cfg.dataset}, so that "
-                        f"the folder of {name} cannot be told; lay both out as .../<person>/..."
+                        f"the folder of {name} cannot be derived; lay both out as .../<person>/..."
                     )
                 over[key] = str(Path(*(name if p == self.cfg.dataset else p for p in own.parts)))
         return A2PProcess(load_config(self.cfg.model, name, overrides=over))

@@ -55,7 +55,7 @@ def find_scenes(folder: Path) -> list[Clip]:
     found = []
     for path in sorted(folder.glob(f"*{POSE}")):
         name = path.name.removesuffix(POSE)
-        sound = folder / f"{name}{SOUND}"  # a missing one is told when the scene is checked
+        sound = folder / f"{name}{SOUND}"  # a missing one is reported when the scene is checked
         found.append(Clip(name, path, sound if sound.is_file() else path, folder.name, name))
     return found
 

@@ -2,7 +2,7 @@
 
 Channel 0 is a harmonic voice with a random rhythm of syllables, channel 1 another one that speaks
 in its pauses. Face codes and poses are fixed linear maps of what the voice does (loudness, its
-change, its colour), of what the partner's voice does, and of slow walks that no sound tells. Forty
+change, its colour), of what the partner's voice does, and of slow random walks. Forty
 lip points follow loudness and colour.
 """
 
@@ -96,13 +96,13 @@ class DyadSource:
         maps, name = self._maps, f"scene{number:02d}"
         loud, bright = own["loud"], own["bright"]
         change = np.gradient(loud) * 4
-        heard = _smooth(other["loud"], 8)
-        latent = np.stack([loud, change, loud * bright, heard, *_walks(2, frames, 45, rng)])
+        partner = _smooth(other["loud"], 8)
+        latent = np.stack([loud, change, loud * bright, partner, *_walks(2, frames, 45, rng)])
         code = latent.T @ maps["face"] + maps["face_mean"]
         code += rng.normal(size=code.shape) * maps["face_noise"]
         rhythm = _smooth(loud, 12)
         walks = [0.6 * walk for walk in _walks(3, frames, 60, rng)]
-        moved = np.stack([5 * rhythm, 4 * heard, 1.5 * loud, *walks])
+        moved = np.stack([5 * rhythm, 4 * partner, 1.5 * loud, *walks])
         pose = moved.T @ maps["pose"] + maps["pose_mean"]
         pose[:, :3] += (0.8, -11.0, -27.0)
         pose += rng.normal(size=pose.shape) * 0.01

@@ -1,6 +1,6 @@
 """What is being said, as 27 numbers per video frame: a to z and everything else (official code).
 
-The paper takes the letters that DeepSpeech hears. Here a CTC network with local weights does it,
+The paper takes the characters of DeepSpeech. Here a CTC network with local weights does it,
 or, without any weights, 27 sound classes that are learnt from the training clips.
 """
 
@@ -27,7 +27,7 @@ _LABELS = "-|ETAONIHSRDLUMWCFGYPBVK'XJQZ"
 _HOP = 160  # samples between two windows of the sound classes
 _MOST_WINDOWS = 60_000  # that sound classes are learnt from
 _MOST_OF_ONE = 3000  # of one sound
-_CHUNK_SECONDS = 20.0  # that the CTC network hears at once
+_CHUNK_SECONDS = 20.0  # of sound that the CTC network gets at once
 
 
 class CharEncoder(ABC):
@@ -126,7 +126,7 @@ class SoundClasses(CharEncoder):
 
 
 class CTCCharacters(CharEncoder):
-    """Letters that wav2vec2 hears (torchaudio's WAV2VEC2_ASR_BASE_960H, English).
+    """Letters recognised by wav2vec2 (torchaudio's WAV2VEC2_ASR_BASE_960H, English).
 
     Args:
         path: local weights; nothing is downloaded.
@@ -181,10 +181,10 @@ class CTCCharacters(CharEncoder):
         return np.concatenate(rows)
 
     def __call__(self, wave: np.ndarray, fps: float, frames: int) -> np.ndarray:
-        heard = self.probabilities(wave)
-        found, rate = to_27(heard), len(heard) / max(len(wave) / RATE, 1e-9)
+        probabilities = self.probabilities(wave)
+        found, rate = to_27(probabilities), len(probabilities) / max(len(wave) / RATE, 1e-9)
         if self.hold:
-            return held(heard, rate, fps, frames)
+            return held(probabilities, rate, fps, frames)
         time = (np.arange(frames) + 0.5) / fps * rate - 0.5
         at = np.clip(time, 0, len(found) - 1)
         low = at.astype(int)
@@ -229,7 +229,7 @@ def to_27(probabilities: np.ndarray) -> np.ndarray:
 
 
 def held(probabilities: np.ndarray, rate: float, fps: float, frames: int) -> np.ndarray:
-    """One-hot (frames,27): each character from where it is first heard until the next one begins.
+    """One-hot (frames,27): each character from its first frame until the next one begins.
 
     The blank (column 0) says nothing; the border of words and the apostrophe are characters, too.
 

@@ -171,8 +171,8 @@ class HeadGANProcess(DatasetStatisticsProcess):
         seconds = (len(track) + 1) / fps
         wave = np.zeros(round(seconds * SAMPLE_RATE), np.float32)
         if info.has_audio and info.has_video:
-            heard = load_audio(source, SAMPLE_RATE)[: len(wave)]
-            wave[: len(heard)] = heard
+            samples = load_audio(source, SAMPLE_RATE)[: len(wave)]
+            wave[: len(samples)] = samples
         clip = Clip(source.stem, source, source)
         self._write_clip(FaceClip(clip, info, fps, wave, track), out, 1, segment=False)
 

@@ -50,7 +50,7 @@ def lowlevel_features(
             not divide the rate; else row t begins at t / fps.
 
     Returns:
-        (T,84) float32, finite also for silence. Row t hears frames t to t + 7.
+        (T,84) float32, finite also for silence. Row t covers frames t to t + 7.
     """
     signal = np.asarray(wave, np.float64)
     peak = np.abs(signal).max(initial=0.0) + 1e-10  # before the mean is taken out, as upstream

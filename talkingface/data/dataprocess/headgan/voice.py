@@ -127,7 +127,7 @@ class Voice:
     def vectors(self, low: np.ndarray, char: np.ndarray) -> np.ndarray:
         """(T,naf): low-level values of the frame, then its window of characters, oldest first.
 
-        The window is frames -L to L-1, ends repeated; ``shift`` hears so many frames later.
+        The window is frames -L to L-1, ends repeated; ``shift`` moves it so many frames later.
         """
         options = self.options
         if low.shape[1] != N_LOW or char.shape[1] != N_CLASSES:

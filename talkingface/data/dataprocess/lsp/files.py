@@ -261,8 +261,8 @@ def verify_files(files: MotionFiles, *, official: bool = False) -> dict[str, flo
     """Check a folder: lengths, finite values, angles, projection, pictures (ours).
 
     Args:
-        official: not made here: a projection error is reported, not refused, since nobody knows how
-            the authors' 2-D points were made.
+        official: not made here: a projection error is reported, not refused, since it is unknown
+            how the authors' 2-D points were made.
 
     Returns:
         ``projection_error`` (px) and ``angle_error`` (degrees), the largest of each.

@@ -52,7 +52,7 @@ def ensure_databases(apc: str, people: Iterable[Path], max_seconds: float) -> No
 
 
 def database_of(person: Path) -> str | None:
-    """Which APC a person's database was made with; None when nobody says."""
+    """Which APC a person's database was made with; None when unknown."""
     try:
         return json.loads((person / files.DATABASE).with_suffix(".json").read_text("utf-8"))["apc"]
     except (OSError, ValueError, KeyError):

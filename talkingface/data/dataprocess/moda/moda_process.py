@@ -26,7 +26,7 @@ from talkingface.data.dataprocess.moda.files import (
     Features,
     Template,
 )
-from talkingface.data.dataprocess.moda.sound import Hearing, SoundFeatures, samples_of
+from talkingface.data.dataprocess.moda.sound import SoundEncoder, SoundFeatures, samples_of
 from talkingface.data.dataprocess.video import FaceClip, SpeakerProcess
 from talkingface.data.face.pose import (
     EYE_DISTANCE,
@@ -215,7 +215,7 @@ class MODAMappingProcess(MODAProcess):
 
     @cached_property
     def sound(self) -> SoundFeatures | None:
-        """Encoder of the features; None where the network hears the sound itself."""
+        """Encoder of the features; None where the network takes the sound itself."""
         options = self.cfg.audio_encoder
         if not options.freeze:
             return None
@@ -267,7 +267,7 @@ def wav2vec2_features(weights: str, layers: int | None) -> SoundFeatures:
             wav2vec2_at,
         )
 
-        return Hearing(wav2vec2(str(folder) if folder else None, layers), wav2vec2_at)
+        return SoundEncoder(wav2vec2(str(folder) if folder else None, layers), wav2vec2_at)
 
     return SoundFeatures("wav2vec2", network, f"{name}-{layers or 'all'}")
 

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 ROWS = 4  # of mel or APC side by side in a video frame
 _ROW_RATE = 120.0
 _VERSION = 1
-_CHUNK, _MARGIN = 500, 50  # video frames that wav2vec2 hears at once, and those beside them
+_CHUNK, _MARGIN = 500, 50  # video frames per pass of wav2vec2, and margin on each side
 
 
 def normalised(wave: np.ndarray) -> np.ndarray:
@@ -67,7 +67,7 @@ def with_context(features: np.ndarray, start: int, stop: int, frames: int) -> np
     return np.asarray(found, np.float32).reshape(stop - start, -1)
 
 
-class Hearing:
+class SoundEncoder:
     """A wav2vec2 that is asked for a number of frames.
 
     Args:
@@ -89,7 +89,7 @@ class SoundFeatures:
 
     Args:
         kind: ``mel``, ``apc`` or ``wav2vec2``.
-        network: gives the APC, or wav2vec2 as :class:`Hearing`, when it is needed.
+        network: gives the APC, or wav2vec2 as :class:`SoundEncoder`, when it is needed.
         id: of the network's weights, so that cached features of others are not mistaken for these.
     """
 
@@ -121,8 +121,8 @@ class SoundFeatures:
             least = 400 - len(piece)  # one step of the convolutions
             piece = np.pad(piece, (0, max(0, least)))
             with torch.inference_mode():
-                heard = network(torch.from_numpy(piece)[None].to(device), last - first)
-            parts.append(heard[0, start - first : stop - first].float().cpu().numpy())
+                encoded = network(torch.from_numpy(piece)[None].to(device), last - first)
+            parts.append(encoded[0, start - first : stop - first].float().cpu().numpy())
         return np.concatenate(parts)
 
     def path(self, folder: Path) -> Path:

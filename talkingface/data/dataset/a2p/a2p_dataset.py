@@ -59,7 +59,7 @@ class A2PMotionDataset(TalkingFaceDataset):
 
     Class attributes:
         kinds: what the items hold: ``face``, ``pose``, ``lips``; the first one is ``motion``.
-        hears: whether they hold the sound.
+        with_audio: whether they hold the sound.
     """
 
     needs_config = (
@@ -71,7 +71,7 @@ class A2PMotionDataset(TalkingFaceDataset):
     )
 
     kinds: ClassVar[tuple[str, ...]] = ("face",)
-    hears: ClassVar[bool] = True
+    with_audio: ClassVar[bool] = True
 
     def __init__(self, cfg: Config, split: str) -> None:
         self.process = A2PProcess(cfg)
@@ -178,7 +178,7 @@ class A2PMotionDataset(TalkingFaceDataset):
             "keyframes": _filled(motion[::step], -(-self.length // step)),
             "key_valid": _filled(inside[::step], -(-self.length // step)),
         }
-        if self.hears:
+        if self.with_audio:
             item["audio"] = _filled(self.sound(number, start, stop), self.length * self.frame)
         return {key: item[key] for key in self.batch_spec}
 
@@ -266,7 +266,7 @@ class A2PGuideVQDataset(A2PMotionDataset):
     """Key poses alone."""
 
     kinds = ("pose",)
-    hears = False
+    with_audio = False
     batch_spec = _KEYS
 
 

@@ -56,7 +56,7 @@ class Audio2ExpDataset(TalkingFaceDataset):
                     if self.process.is_official(n)}  # fmt: skip
         self.unusable |= official
         names = [name for name in names if name not in official]
-        silent = {n: "silent: there is nothing to hear" for n in names
+        silent = {n: "silent" for n in names
                   if not self.process.wave(n).any()}  # fmt: skip
         self.unusable |= silent
         names = [name for name in names if name not in silent]

@@ -55,7 +55,7 @@ class MotionDataset(TalkingFaceDataset):
 
     def build_index(self) -> list[tuple[int, int]]:
         names, self.unusable = self.process.select(read_filelist(self.cfg.filelist(self.split)))
-        self.process.ensure_features(names)  # an earlier run may have heard with another APC
+        self.process.ensure_features(names)  # an earlier run may have used another APC
         self.clips: list[SpeechClip] = []
         index: list[tuple[int, int]] = []
         for name in names:
@@ -144,7 +144,7 @@ class Audio2HeadposeDataset(MotionDataset):
     needs_config = ("data.frame_future", "data.seq_len", "model_params")
 
     batch_spec = {
-        "audio": "B H A float32; speech features of the sound that each history frame hears",
+        "audio": "B H A float32; speech features of the sound, per history frame",
         "history": "B H 12 float32; pose (degrees, camera units) and its change per frame",
         "target": "B F 12 float32; pose that follows, F = data.seq_len",
     }
@@ -176,9 +176,9 @@ class Audio2HeadposeDataset(MotionDataset):
         rows = np.arange(start - self.field, start + length - 1)
         history = clip.motion[np.maximum(rows, 0)].copy()
         history[rows <= 0, 6:] = 0.0  # what is repeated stands still
-        heard = np.clip(rows + 1 + self.cfg.data.frame_future, 0, len(clip) - 1)
+        sound_rows = np.clip(rows + 1 + self.cfg.data.frame_future, 0, len(clip) - 1)
         return {
-            "audio": clip.speech[heard],
+            "audio": clip.speech[sound_rows],
             "history": history,
             "target": clip.motion[start : start + length],
         }

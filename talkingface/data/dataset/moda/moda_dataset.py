@@ -53,7 +53,7 @@ class MappingClip:
         offsets: part -> (T,n) px, degrees, factor.
         template: to which the offsets refer.
         features: without arrays that the offsets replace.
-        context: frames beside its own that each frame hears.
+        context: frames of sound on each side of a frame that it gets too.
     """
 
     id: str
@@ -69,7 +69,7 @@ class MappingClip:
     def __len__(self) -> int:
         return len(self.valid)
 
-    def heard(self, start: int, stop: int) -> np.ndarray:
+    def sound_of(self, start: int, stop: int) -> np.ndarray:
         """Input of the network for frames: (n,D') features, or (N,) samples."""
         if self.sound.ndim == 1:
             return self.sound[samples_of(start, stop, self.fps)]
@@ -110,7 +110,7 @@ class MODADataset(TalkingFaceDataset):
 
     def build_index(self) -> list[tuple[int, int]]:
         names, self.unusable = self.process.select(read_filelist(self.cfg.filelist(self.split)))
-        self.process.ensure_sound(names)  # an earlier run may have heard with another encoder
+        self.process.ensure_sound(names)  # an earlier run may have used another encoder
         self.clips = [self._load(name) for name in names]
         index = []
         data = self.cfg.data
@@ -175,7 +175,7 @@ class MODADataset(TalkingFaceDataset):
             start = int(np.clip(moved, 0, max(0, len(clip) - data.window)))
         stop = min(len(clip), start + data.window)
         rows = slice(start, stop)
-        sound = clip.heard(start, stop)
+        sound = clip.sound_of(start, stop)
         parts = {key: values[rows] for key, values in clip.offsets.items()}
         valid = clip.valid[rows].astype(np.float32)
         if data.rand_stretch and self.split == "train" and rng.random() < 0.5:

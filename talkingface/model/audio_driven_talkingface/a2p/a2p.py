@@ -104,11 +104,11 @@ class A2P(AbstractTalkingFace):
         return made
 
     def lips(self, sound: np.ndarray, frames: int) -> np.ndarray | None:
-        """(T,V,3) lip points that the face followed, where its network hears lips."""
+        """(T,V,3) lip points that the face followed, where its network predicts lips."""
         face = self.component("face")
         if face is None or not hasattr(face.network, "lip_model"):
             return None
-        return face.heard_lips(sound)[:frames]
+        return face.predicted_lips(sound)[:frames]
 
     # -- tests -------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What the audio2photoreal models share: units, frozen hearing, sizes, names of official files."""
+"""What the audio2photoreal models share: units, front ends, sizes, names of official files."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Keys that networks must share to hear the same.
-HEARING = ("fps", "audio.frontend", "audio.bands", "audio.log_compression")
+# Keys of the audio front end that networks must share.
+FRONTEND_KEYS = ("fps", "audio.frontend", "audio.bands", "audio.log_compression")
 
 
 def channels_of(cfg: Config, kind: str, given: int | None) -> int:
@@ -48,7 +48,7 @@ def lip_network(cfg: Config) -> LipRegressor:
     return LipRegressor(**sizes, rate=SAMPLE_RATE, fps=cfg.fps)
 
 
-def hearing_of(cfg: Config) -> dict[str, Any]:
+def frontend_arguments(cfg: Config) -> dict[str, Any]:
     """Arguments of :class:`~talkingface.model.layers.dyad_sound.DyadSound`."""
     sound = cfg.audio
     return {
@@ -90,7 +90,7 @@ class A2PModel(AbstractTalkingFace):
         self.stats = data.stats
         if not data.process.of_motion:
             self.faces = data.process.faces.content()
-        load_hearing(self.network, self.cfg)
+        load_frontend(self.network, self.cfg)
 
     def check_resume_compatible(self, data: Any) -> None:
         stored, now = self.stats, data.stats
@@ -166,7 +166,7 @@ class A2PModel(AbstractTalkingFace):
         return motion * std + mean.reshape(-1)
 
 
-def load_hearing(network: nn.Module, cfg: Config) -> None:
+def load_frontend(network: nn.Module, cfg: Config) -> None:
     """Weights of the frozen front end, from fairseq's file, for a new training."""
     if "audio" not in cfg or cfg.audio.frontend != "vqwav2vec":
         return
@@ -195,7 +195,7 @@ def load_fairseq(
         WeightsError: another network, or trained with other settings.
     """
     if weights in (None, "random"):
-        log.warning("%s.weights=random: the sound is heard by an untrained network", section)
+        log.warning("%s.weights=random: the front end is an untrained network", section)
         return
     path = resolve(weights)
     content = read_weights(path, trust=trust)

@@ -24,8 +24,8 @@ LIP_KEYS = tuple(
 )  # fmt: skip
 
 
-class HearingSection(Section):
-    """How the networks hear both persons."""
+class AudioFrontendConfig(Section):
+    """Audio front end: features of the sound of both persons."""
 
     frontend: Literal["logmel", "vqwav2vec"] = Field(
         "logmel",
@@ -44,7 +44,7 @@ class HearingSection(Section):
     bands: int = Field(80, ge=8, le=256, description="logmel: bands; four rows make a frame.")
 
     @model_validator(mode="after")
-    def _has_weights(self) -> HearingSection:
+    def _has_weights(self) -> AudioFrontendConfig:
         if self.weights and self.frontend != "vqwav2vec":
             raise ValueError("audio.weights belongs to audio.frontend=vqwav2vec")
         return self
@@ -142,10 +142,12 @@ class A2PBase(ModelConfig):
         return value
 
 
-class Heard(A2PBase):
-    """Keys of stages that hear."""
+class SoundStage(A2PBase):
+    """Keys of stages whose input is sound."""
 
-    audio: HearingSection = Field(default_factory=HearingSection, description="Hearing.")
+    audio: AudioFrontendConfig = Field(
+        default_factory=AudioFrontendConfig, description="Audio front end."
+    )
 
     @classmethod
     def missing(cls, cfg: Any) -> list[str]:
@@ -247,12 +249,12 @@ class FaceWeights(Section):
     )
 
 
-class A2PFaceConfig(Heard):
+class A2PFaceConfig(SoundStage):
     """Keys of A2PFace."""
 
     model_params: DenoiserSection = Field(default_factory=DenoiserSection, description="Network.")
     lip_cond: Literal["a2plip", "none"] = Field(
-        "a2plip", description="Also follow the lips that A2PLip hears; none: the sound alone."
+        "a2plip", description="Also follow the lips that A2PLip predicts; none: the sound alone."
     )
     lips: LipSection = Field(default_factory=LipSection, description="The lip regressor.")
     loss: DiffusionLoss = Field(default_factory=DiffusionLoss, description="Objective.")
@@ -284,7 +286,7 @@ class A2PFaceConfig(Heard):
         return self
 
 
-class A2PPoseConfig(Heard):
+class A2PPoseConfig(SoundStage):
     """Keys of A2PPose."""
 
     model_params: DenoiserSection = Field(default_factory=DenoiserSection, description="Network.")
@@ -358,7 +360,7 @@ class GuideWeights(Section):
     vq: str = Field("auto", description="A2PGuideVQ: auto, a path, or a run id.")
 
 
-class A2PGuideConfig(Heard):
+class A2PGuideConfig(SoundStage):
     """Keys of A2PGuide."""
 
     model_params: GuideSection = Field(default_factory=GuideSection, description="Network.")

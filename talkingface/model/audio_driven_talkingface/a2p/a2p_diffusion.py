@@ -21,7 +21,7 @@ from talkingface.model.audio_driven_talkingface.a2p.a2p_common import (
     A2PModel,
     channels_of,
     clip_seed,
-    hearing_of,
+    frontend_arguments,
     lip_network,
     masked_mean,
     mismatched_audio,
@@ -72,7 +72,7 @@ class MotionDiffusion(A2PModel):
             size.encoders,
             legacy_positions=size.legacy_positions,
             **more,
-            **hearing_of(cfg),
+            **frontend_arguments(cfg),
         )
 
     # -- training ----------------------------------------------------------------------------------
@@ -191,10 +191,10 @@ class MotionDiffusion(A2PModel):
         steps: int | None,
         progress: Callable[[], None] | None,
     ) -> Tensor:
-        """(N,T,C) for one window; the sound is heard once for all samples and steps."""
+        """(N,T,C) for one window; the sound is encoded once for all samples and steps."""
         network = self.denoiser
         samples, frames = noise.shape[:2]
-        features, lips = network.hear(wave), network.lips(wave)
+        features, lips = network.encode_sound(wave), network.lips(wave)
         features = features.expand(samples, -1, -1)
         lips = None if lips is None else lips[:, :frames].expand(samples, -1, -1, -1)
         seen = network.condition(features, frames, lips, guide)
@@ -288,7 +288,7 @@ class A2PFace(MotionDiffusion):
             self.denoiser.lip_model.load_state_dict(self.components["lips"].network.state_dict())
 
     @torch.no_grad()
-    def heard_lips(self, sound: np.ndarray) -> np.ndarray:
+    def predicted_lips(self, sound: np.ndarray) -> np.ndarray:
         """(T,V,3) lip points of a sound (S,2), in the units of the data where those are known."""
         device = next(self.denoiser.parameters()).device
         points = self.denoiser.lips(sound_tensor(sound, device))[0].cpu().numpy()

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from talkingface.data.dataprocess.a2p.files import POSE_SIZE
 from talkingface.model.audio_driven_talkingface.a2p.a2p_common import (
     A2PModel,
-    hearing_of,
+    frontend_arguments,
     masked_mean,
     mismatched_audio,
     sound_tensor,
@@ -192,7 +192,7 @@ class A2PGuide(A2PModel):
             cfg.data.guide_step,
             size.pad_audio,
             size.legacy_positions,
-            **hearing_of(cfg),
+            **frontend_arguments(cfg),
         )
         self.unigram: Tensor | None = None  # (depth, codes) log probabilities
 
@@ -276,7 +276,7 @@ class A2PGuide(A2PModel):
     ) -> Tensor:
         """Tokens (samples,K,depth) of a sound of any length.
 
-        A long sound is heard in windows that overlap by half; the tokens of the overlap are kept
+        A long sound is taken in windows that overlap by half; the tokens of the overlap are kept
         and the next ones follow from them.
 
         Args:
@@ -296,7 +296,7 @@ class A2PGuide(A2PModel):
         while True:
             stop = start + window
             part = padded[start * step * frame : stop * step * frame]
-            features = network.hear(sound_tensor(part, device)).expand(samples, -1, -1)
+            features = network.encode_sound(sound_tensor(part, device)).expand(samples, -1, -1)
             given = made[:, start:]
             tokens = network.generate(
                 network.condition(features, window * step),
@@ -328,14 +328,14 @@ class A2PGuide(A2PModel):
         codes = self.tokenizer.encode(keys)
         given, wanted = self._streams(codes)
 
-        def heard(sound: np.ndarray) -> dict[str, float]:
+        def scores(sound: np.ndarray) -> dict[str, float]:
             logits = self.guide(given, sound_tensor(sound, device)).float()
             poses = self.tokenizer.decode(self.tokens(sound, len(clip), top_p=0.0))
             return _of_tokens(logits, wanted, poses[:, : keys.shape[1]], keys)
 
         rows = {
-            self.cfg.model: heard(clip.sound),
-            "shuffled audio": heard(mismatched_audio(clip, mismatched)),
+            self.cfg.model: scores(clip.sound),
+            "shuffled audio": scores(mismatched_audio(clip, mismatched)),
         }
         if self.unigram is not None:  # official weights come without
             chance = self.unigram.to(device).repeat(keys.shape[1], 1)[None]

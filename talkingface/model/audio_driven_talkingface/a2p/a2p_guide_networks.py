@@ -123,15 +123,15 @@ class GuideTransformer(DyadSound):
         self.rotary = nn.Module()
         rates = 1e4 ** (-torch.arange(0, width, 2).float() / width)
         self.rotary.register_buffer("freqs", rates)  # in official files; layers have their own
-        heard = self.sound_width
+        inputs = self.sound_width
         stacks: list[nn.Module] = []
         for dilation in _AUDIO_DILATIONS * num_audio_layers:
             padding = dilation if pad_audio else 0
-            conv = nn.Conv1d(heard, heard, 3, dilation=dilation, padding=padding)
+            conv = nn.Conv1d(inputs, inputs, 3, dilation=dilation, padding=padding)
             stacks += [conv, nn.LeakyReLU(_SLOPE), nn.Dropout(0.2)]
-        self.pre_audio = nn.Sequential(*stacks, nn.Conv1d(heard, heard, 1))
+        self.pre_audio = nn.Sequential(*stacks, nn.Conv1d(inputs, inputs, 1))
         self.norm_cond = nn.LayerNorm(width)
-        self.cond_projection = nn.Linear(heard, width)
+        self.cond_projection = nn.Linear(inputs, width)
         self.non_attn_cond_projection = pooled_projection(width)
         self.seqTransDecoder = FiLMDecoder(layers, width, heads, ff, dropout)
         self.final_layer = nn.Linear(width, codes)
@@ -147,7 +147,7 @@ class GuideTransformer(DyadSound):
     def condition(
         self, features: Tensor, frames: int, keep: Tensor | None = None
     ) -> tuple[Tensor, list[Memory]]:
-        """Modulation (B,D) and memory of each layer, from features (B,L,A) of :meth:`hear`.
+        """Modulation (B,D) and memory of each layer, from features (B,L,A) of :meth:`encode_sound`.
 
         Args:
             keep: (B,) bool; other samples go without sound.
@@ -191,7 +191,7 @@ class GuideTransformer(DyadSound):
     def forward(self, tokens: Tensor, wave: Tensor, keep: Tensor | None = None) -> Tensor:
         """(B,N) tokens and (B,S,2) sound -> (B,N,codes)."""
         frames = round(wave.shape[1] * self.fps / self.rate)
-        return self.logits(tokens, self.condition(self.hear(wave), frames, keep))
+        return self.logits(tokens, self.condition(self.encode_sound(wave), frames, keep))
 
     @torch.no_grad()
     def generate(

@@ -106,10 +106,10 @@ class FiLMTransformer(DyadSound):
         super().__init__(**sound)
         self.channels, self.max_frames, self.guide_step = channels, max_frames, guide_step
         self.legacy_positions = legacy_positions
-        heard = self.sound_width
+        inputs = self.sound_width
         if lips is not None:
             self.lip_model = lips.requires_grad_(False)
-            heard += 3 * lips.n_vertices
+            inputs += 3 * lips.n_vertices
         self.null_cond_embed = nn.Parameter(torch.randn(1, self.token_count(max_frames), width))
         self.null_cond_hidden = nn.Parameter(torch.randn(1, width))
         self.time_mlp = nn.Sequential(SinusoidalTime(width), nn.Linear(width, 4 * width), nn.Mish())
@@ -117,7 +117,7 @@ class FiLMTransformer(DyadSound):
         self.to_time_tokens = nn.Sequential(nn.Linear(4 * width, 2 * width))
         self.norm_cond = nn.LayerNorm(width)
         self.input_projection = nn.Linear(channels, width)
-        self.cond_projection = nn.Linear(heard, width)
+        self.cond_projection = nn.Linear(inputs, width)
         self.non_attn_cond_projection = pooled_projection(width)
         self.rotary = nn.Module()
         rates = 1e4 ** (-torch.arange(0, width, 2).float() / width)
@@ -176,7 +176,7 @@ class FiLMTransformer(DyadSound):
         """Everything that the decoder needs beside the noisy motion and its step.
 
         Args:
-            features: (B,L,A) of :meth:`hear`.
+            features: (B,L,A) of :meth:`encode_sound`.
             lips: (B,T,V,3) of :meth:`lips`.
             guide: (B,K,C) key poses, 0 where there are none.
             keep, keep_guide: (B,) bool; other samples go without sound, without key poses.
@@ -277,5 +277,7 @@ class FiLMTransformer(DyadSound):
         keep_guide: Tensor | None = None,
     ) -> Tensor:
         """All at once, as in training: (B,T,C) noisy motion, (B,) steps, (B,S,2) sound."""
-        made = self.condition(self.hear(wave), x.shape[1], self.lips(wave), guide, keep, keep_guide)
+        made = self.condition(
+            self.encode_sound(wave), x.shape[1], self.lips(wave), guide, keep, keep_guide
+        )
         return self.denoise(x, t, made)

@@ -292,7 +292,7 @@ class HyperLipsBaseNet(nn.Module):
 
 
 class HyperCtrolDiscriminator(nn.Module):
-    """Judge of the lower half of each frame (official code and spelling).
+    """Discriminator of the lower half of each frame (official code and spelling).
 
     Args:
         base_channels: channels of the first block, official 32; the others scale along.
@@ -329,7 +329,7 @@ class HyperCtrolDiscriminator(nn.Module):
 
 
 def lower_half(frames: torch.Tensor) -> torch.Tensor:
-    """Lower half of crops (N, C, H, W) at the judges' size, (N, C, 64, 128).
+    """Lower half of crops (N, C, H, W) at the discriminator's size, (N, C, 64, 128).
 
     Crops of other sizes than 128 are resized (bilinear), which is ours for the discriminator and
     official for the expert.

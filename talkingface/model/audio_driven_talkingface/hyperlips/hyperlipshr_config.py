@@ -15,7 +15,7 @@ from talkingface.model.audio_driven_talkingface.hyperlips.hyperlips_config impor
 
 
 class HRNetwork(Section):
-    """Size of decoder and judge; the defaults are the official networks."""
+    """Size of decoder and discriminator; the defaults are the official networks."""
 
     image_size: Literal[128, 256, 512] = Field(
         256, description="Side of the output; the input is always 128 px."

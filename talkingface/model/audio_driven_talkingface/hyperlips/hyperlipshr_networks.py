@@ -1,4 +1,4 @@
-"""Networks of HyperLips stage 2 (arXiv 2310.05720): high-resolution decoder and its judge.
+"""Networks of HyperLips stage 2 (arXiv 2310.05720): high-resolution decoder and its discriminator.
 
 Images are BGR in 0..1 (official code). The ``state_dict`` keys and shapes equal those of the
 official files.
@@ -112,7 +112,7 @@ class HRDecoder(nn.Module):
 
 
 class HRDecoderDiscQual(nn.Module):
-    """Judge of whole pictures of any size (official ``HRDecoder_disc_qual``).
+    """Discriminator of whole pictures of any size (official ``HRDecoder_disc_qual``).
 
     Args:
         base_channels: channels of the first block, official 32; the others scale along.

@@ -1,4 +1,4 @@
-"""The lip-sync expert that judges stage 1 of HyperLips (official code), as a model of its own."""
+"""The lip-sync expert of the sync loss of stage 1 (official code), as a model of its own."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _BOTTOM = 3 * MOUTH25.index(INNER_BOTTOM) + 1
 
 
 class Audio2Feature(AbstractTalkingFace):
-    """LSTM whose answer comes ``data.frame_future`` frames late, when it has heard what follows.
+    """LSTM whose answer comes ``data.frame_future`` frames late, after the sound that follows.
 
     Batch of ``Audio2FeatureDataset``: ``audio`` (B,F,2*hidden), ``target`` (B,F,75).
     """

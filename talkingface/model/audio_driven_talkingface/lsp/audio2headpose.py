@@ -112,8 +112,10 @@ class Audio2Headpose(AbstractTalkingFace):
         rows = np.arange(1 - field, len(real) - 1)
         history = real[np.maximum(rows, 0)].copy()
         history[rows <= 0, 6:] = 0.0
-        heard = np.clip(rows + 1 + self.cfg.data.frame_future, 0, len(real) - 1)
-        given = [torch.from_numpy(v)[None].to(device) for v in (history, speech[heard], real[1:])]
+        sound_rows = np.clip(rows + 1 + self.cfg.data.frame_future, 0, len(real) - 1)
+        given = [
+            torch.from_numpy(v)[None].to(device) for v in (history, speech[sound_rows], real[1:])
+        ]
         params = self.audio2headpose(given[0], given[1], len(real) - 1)
         return float(self._nll(params, given[2]))
 

@@ -83,7 +83,7 @@ class MotionData(Section):
     seq_len: int = Field(240, ge=8, description="Motion frames per item; clips must be as long.")
     stride: int = Field(4, ge=1, description="Frames between the starts of two items.")
     frame_future: int = Field(
-        18, ge=0, description="Frames of sound that the network hears before it answers."
+        18, ge=0, description="Frames of sound after an output frame that the network needs."
     )
     items_per_epoch: int | None = Field(
         None, ge=1, description="Draw so many of all items per epoch; null: all."

@@ -51,7 +51,7 @@ class Audio2FeatureNet(nn.Module):
         initialise(self)
 
     def forward(self, audio: Tensor) -> Tensor:
-        """(B,2T,apc_hidden) or (B,T,2*apc_hidden) -> (B,T,75), one output per frame heard."""
+        """(B,2T,apc_hidden) or (B,T,2*apc_hidden) -> (B,T,75), one output per input frame."""
         return self.stream(audio)[0]
 
     def stream(

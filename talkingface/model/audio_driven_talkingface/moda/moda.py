@@ -242,7 +242,7 @@ class MODA(AbstractTalkingFace):
     @torch.no_grad()
     def sequence(
         self,
-        heard: Any,
+        sound_of: Any,
         subject: np.ndarray,
         count: int,
         *,
@@ -254,7 +254,7 @@ class MODA(AbstractTalkingFace):
         """Offsets of a sound of any length: part -> (count,n), cross-faded windows.
 
         Args:
-            heard: (start, stop) -> input of the network for these frames.
+            sound_of: (start, stop) -> input of the network for these frames.
             subject: (478,3) as in the batch.
             noise: (count,128) standard normal times temperature: one sequence for the whole sound,
                 so that overlapping windows agree; None: temperature 0.
@@ -267,7 +267,7 @@ class MODA(AbstractTalkingFace):
         code = torch.from_numpy(subject)[None].to(device)
 
         def run(start: int, stop: int) -> dict[str, Tensor]:
-            sound = torch.from_numpy(heard(start, stop))[None].to(device)
+            sound = torch.from_numpy(sound_of(start, stop))[None].to(device)
             valid = torch.ones(1, stop - start, dtype=torch.bool, device=device)
             drawn = None if noise is None else noise[None, start:stop].to(device)
             made = network(sound, code, noise=drawn, valid=valid)
@@ -287,14 +287,14 @@ class MODA(AbstractTalkingFace):
         count, std = len(clip), clip.template.std
 
         def spoken(source: MappingClip, move: int = 0, **more: Any) -> dict[str, np.ndarray]:
-            def heard(start: int, stop: int) -> np.ndarray:
-                whole = source.heard(0, len(source))
+            def sound_of(start: int, stop: int) -> np.ndarray:
+                whole = source.sound_of(0, len(source))
                 rows = (np.arange(start, stop) + move) % len(source)
                 return (
                     whole[rows] if whole.ndim == 2 else _wrapped(whole, start, stop, source, move)
                 )
 
-            return self.sequence(heard, clip.subject, count, subject_std=std, **more)
+            return self.sequence(sound_of, clip.subject, count, subject_std=std, **more)
 
         own = spoken(clip)
         shuffled = spoken(clip, count // 2) if mismatched is clip else spoken(mismatched)

@@ -61,7 +61,7 @@ class MODABase(ModelConfig):
 
 
 class SoundSection(Section):
-    """What the mapping network hears."""
+    """Audio input of the mapping network."""
 
     kind: Literal["mel", "wav2vec2", "apc"] = Field(
         "mel",
@@ -82,8 +82,8 @@ class SoundSection(Section):
         None,
         ge=0,
         le=25,
-        description="Frames beside its own that a frame hears on each side. null: 5 for mel, 5 for "
-        "apc, which hear only backwards or not at all, and 0 for wav2vec2 (official: 0).",
+        description="Frames of sound on each side that a frame gets beside its own; null: 5 for mel"
+        " and apc, which look only backwards or not at all, and 0 for wav2vec2 (official: 0).",
     )
 
     @property
@@ -393,7 +393,7 @@ class MODAPortraitConfig(MODABase):
 
     audio_encoder: SoundSection = Field(
         default_factory=SoundSection,
-        description="What a MODA hears that is trained first; a trained one knows its own.",
+        description="Audio input of a MODA that is trained first; a trained one has its own.",
     )
     apc: APCNetwork = Field(default_factory=APCNetwork, description="Size of an official APC.")
     weights: PortraitParts = Field(default_factory=PortraitParts, description="Parts.")

@@ -170,7 +170,7 @@ class TemporalAlignedBlock(nn.Module):
         self.dropout = nn.Dropout(_DROPOUT)
 
     def forward(self, subject: Tensor, sound: Tensor) -> Tensor:
-        """(B,T,128) and (B,T,128) -> (B,T,128); frame t hears nothing behind t."""
+        """(B,T,128) and (B,T,128) -> (B,T,128); frame t depends on nothing after t."""
         count = subject.shape[1]
         x = self.dropout(subject + positions(count, self.period).to(subject))
         blocks = _blocks(count, x.device, self.period)
@@ -349,7 +349,7 @@ class MODANet(nn.Module):
         """Map a whole sequence at once.
 
         Args:
-            sound: (B,T,features); or (B,N) normalised 16 kHz sound, where the network hears
+            sound: (B,T,features); or (B,N) normalised 16 kHz sound, where the network encodes
                 itself, with ``valid`` telling T.
             subject: (B,478,3) or (B,1434) mean mesh.
             noise: (B,T,128) standard normal times temperature; None: temperature 0.
@@ -360,11 +360,11 @@ class MODANet(nn.Module):
             from the subject's means; ``mu`` and ``logvar`` (B,T,128).
         """
         if sound.ndim == 2:
-            sound = self.hear(sound, valid.shape[1])
+            sound = self.encode_sound(sound, valid.shape[1])
         code = self.subject_encoder_head(subject.flatten(1))
-        heard = self.audio_encoder_head(sound, valid)
+        encoded = self.audio_encoder_head(sound, valid)
         repeated = code[:, None].expand(-1, sound.shape[1], -1)
-        context, mu, logvar = self.temporal_body(repeated, heard, noise, valid)
+        context, mu, logvar = self.temporal_body(repeated, encoded, noise, valid)
         return {
             "lips": self.lipmotion_tail(context, valid),
             "eyes": self.eyemovement_tail(context, valid),
@@ -374,7 +374,7 @@ class MODANet(nn.Module):
             "logvar": logvar,
         }
 
-    def hear(self, wave: Tensor, count: int) -> Tensor:
+    def encode_sound(self, wave: Tensor, count: int) -> Tensor:
         """Normalised 16 kHz sound (B,N) to features of ``count`` video frames (B,count,768)."""
         return wav2vec2_at(self.audio_encoder, wave, count)
 

@@ -1,4 +1,4 @@
-"""SyncNet as a model of the toolkit: the judge behind LSE-D, LSE-C and the AV offset."""
+"""SyncNet as a model of the toolkit: the network behind LSE-D, LSE-C and the AV offset."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from talkingface.data.face.face_model import FaceModel
 
 _RIDGE = 300.0  # penalty of the baseline, in standardised units
-_AROUND = 4  # frames on each side that the baseline hears, every second one
+_AROUND = 4  # frames on each side that the baseline gets, every second one
 
 
 class ExpressionRegressor(nn.Module):
@@ -77,7 +77,7 @@ class Audio2Exp(AbstractTalkingFace):
         )
         self.learnt = LearntFace(cfg)
         self.units: tuple[list[float], list[float], float] | None = None  # mean, std, scale
-        self.ridge: Tensor | None = None  # (A * heard + 1, E)
+        self.ridge: Tensor | None = None  # (A * frames + 1, E)
         self.__dict__["_tables"] = {}
 
     # -- what travels with the weights -------------------------------------------------------------
@@ -119,7 +119,7 @@ class Audio2Exp(AbstractTalkingFace):
 
     def _fit_ridge(self, clips: list[ExpressionClip]) -> Tensor:
         """Ridge regression from a few frames of voice vectors to the expression."""
-        rows = [self._heard(clip.voice)[clip.valid] for clip in clips]
+        rows = [self._with_neighbours(clip.voice)[clip.valid] for clip in clips]
         wanted = [clip.expression[clip.valid] for clip in clips]
         x = torch.from_numpy(np.concatenate(rows)).double()
         y = torch.from_numpy(np.concatenate(wanted)).double()
@@ -127,8 +127,8 @@ class Audio2Exp(AbstractTalkingFace):
         penalty[-1, -1] = 0.0
         return torch.linalg.solve(x.T @ x + penalty, x.T @ y).float()
 
-    def _heard(self, voice: np.ndarray) -> np.ndarray:
-        """(T,A) -> (T,A * heard + 1) standardised rows with their neighbours and a constant."""
+    def _with_neighbours(self, voice: np.ndarray) -> np.ndarray:
+        """(T,A) -> (T,A * frames + 1) standardised rows with their neighbours and a constant."""
         mean, std, _ = self._units()
         values = (voice - mean) / std
         around = np.arange(len(values))[:, None] + np.arange(-_AROUND, _AROUND + 1, 2)
@@ -192,7 +192,7 @@ class Audio2Exp(AbstractTalkingFace):
             kind: ``gru`` or ``ridge``; None: that of the configuration.
         """
         if (kind or self.cfg.model_params.kind) == "ridge":
-            return self._heard(voice) @ self.ridge.numpy()
+            return self._with_neighbours(voice) @ self.ridge.numpy()
         device = next(self.parameters()).device
         batch = {"audio": torch.from_numpy(np.ascontiguousarray(voice, np.float32))[None]}
         made = self.forward_train({"audio": batch["audio"].to(device)})["expression"][0]

@@ -138,11 +138,11 @@ class HeadGAN(AbstractTalkingFace):
             losses["mask"] = F.l1_loss(made["mask"], interaction["mask_union"])
             total = total + weights.mask_wt * losses["mask"]
         # A changing opponent says nothing of how good a checkpoint is.
-        judges = [] if valid else self._judges(interaction, made["image"])
-        for name, judge, fake, truth in judges:
-            on_fake = judge(fake)
+        pairs = [] if valid else self._discriminated(interaction, made["image"])
+        for name, discriminator, fake, truth in pairs:
+            on_fake = discriminator(fake)
             with torch.no_grad():
-                on_real = judge(truth)
+                on_real = discriminator(truth)
             losses[f"gan{name}"] = hinge_generator(on_fake)
             losses[f"feature_matching{name}"] = feature_matching(on_fake, on_real, logits=False)
             total = total + weights.gan_wt * losses[f"gan{name}"]
@@ -157,7 +157,7 @@ class HeadGAN(AbstractTalkingFace):
             return float(chosen)
         return 0.0 if "vgg" in self.components else _L1_WITHOUT_VGG
 
-    def _judges(
+    def _discriminated(
         self, batch: Mapping[str, Any], picture: Tensor
     ) -> list[tuple[str, torch.nn.Module, Tensor, Tensor]]:
         """Name, discriminator, and what it sees of the generated and of the real picture."""
@@ -182,8 +182,8 @@ class HeadGAN(AbstractTalkingFace):
     def _discriminator_loss(self, batch: Mapping[str, Any], fake: Tensor) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = {}
         total = fake.new_zeros(())
-        for name, judge, made, truth in self._judges(batch, fake):
-            on_real, on_fake = hinge_real_fake(judge(truth), judge(made))
+        for name, discriminator, made, truth in self._discriminated(batch, fake):
+            on_real, on_fake = hinge_real_fake(discriminator(truth), discriminator(made))
             losses[f"on_real{name}"], losses[f"on_fake{name}"] = on_real, on_fake
             weight = self.cfg.loss.mouth_d_wt if name else 1.0
             total = total + weight * (on_real + on_fake)

@@ -89,7 +89,7 @@ class VoiceSection(Section):
     )
     half_window: int = Field(4, ge=1, le=16, description="Half of the character window, frames.")
     shift: int = Field(
-        0, ge=-10, le=10, description="Hear characters so many frames later (official weights: 5)."
+        0, ge=-10, le=10, description="Take characters so many frames later (official weights: 5)."
     )
     normalize: Literal["none", "zscore"] = Field(
         "none", description="Raw values (official), or units of the training data."
@@ -327,7 +327,7 @@ class RegressorSection(Section):
     hidden: int = Field(256, ge=8, description="Width of the GRU.")
     layers: int = Field(2, ge=1, le=4, description="Layers of the GRU.")
     dropout: float = Field(0.2, ge=0, lt=1, description="Between the layers.")
-    bidirectional: bool = Field(True, description="Hear the future too; false: causal.")
+    bidirectional: bool = Field(True, description="Use later sound too; false: causal.")
 
 
 class Audio2ExpData(Section):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FARTHEST = 5.0  # standard deviations; beyond lies what training never heard, such as pure zeros
+_FARTHEST = 5.0  # standard deviations; beyond lies what training never held, such as pure zeros
 
 
 class LearntFace:
@@ -31,7 +31,7 @@ class LearntFace:
     Attributes:
         model: None where weights came without, or were trained on the official tree.
         mean, std: of the training clips' voice vectors.
-        official: trained on the official tree, whose drawings and voice nobody can make here.
+        official: trained on the official tree, whose drawings and voice cannot be made here.
     """
 
     def __init__(self, cfg: Config) -> None:
@@ -148,12 +148,12 @@ class LearntFace:
         mean, std = (vectors.new_tensor(values) for values in (self.mean, self.std))
         return ((vectors - mean) / std).clamp(-_FARTHEST, _FARTHEST)
 
-    def heard(
+    def voice_vectors(
         self, voice: Voice, wave: np.ndarray, fps: float, count: int, stored: Path | None = None
     ) -> np.ndarray:
         """(count,A) vectors of a sound (N,), 16 kHz mono, in the network's units.
 
-        Nothing at all to hear is the mean of the training: digital silence lies far from
+        Pure silence gives the mean of the training: digital silence lies far from
         everything that was trained on.
         """
         wave = wave[: round(count * 16000 / fps)]  # training sounds end with their pictures
