@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -93,6 +94,45 @@ def test_the_example_of_a_model_of_ones_own_runs_as_written(run_cli, tmp_path):
     done = run_cli([*args, "--epochs=1"], env=environment, cwd=REPOSITORY, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "TinyDub" in done.stdout and "copy reference" in done.stdout
+
+
+def test_the_example_with_data_of_its_own_learns_and_is_not_refused(
+    run_cli, tiny_synthetic, tmp_path
+):
+    """The second command of docs/extending.md, on the smaller set that the tests share."""
+    from conftest import SMALL
+
+    shutil.copytree(tiny_synthetic / "dataset", tmp_path / "dataset")
+    args = ["--plugin_path=examples/jawwarp", "--model=JawWarp", "--dataset=Synthetic", *SMALL]
+    page = (REPOSITORY / "docs/extending.md").read_text("utf-8")
+    assert " ".join([*args[:3], "--preset=tiny"]) in page
+    environment = {"TALKINGFACE_ROOT": str(tmp_path)}
+    done = run_cli(args, env=environment, cwd=REPOSITORY, timeout=300)
+    assert done.returncode == 0, done.stderr
+    folder = next(tmp_path.glob("results/JawWarp/Synthetic/*"))
+    rows = json.loads((folder / "metrics.json").read_text("utf-8"))["rows"]
+    assert rows["JawWarp"]["LMD"]["mean"] < rows["shuffled audio"]["LMD"]["mean"]
+
+
+def test_the_page_of_the_contracts_names_members_that_exist():
+    from talkingface.data.dataprocess.video import VideoProcess
+    from talkingface.data.dataset.base import TalkingFaceDataset
+    from talkingface.model.abstract_talkingface import AbstractTalkingFace
+    from talkingface.pipeline.base import Pipeline
+
+    page = (REPOSITORY / "docs/extending.md").read_text("utf-8")
+    parts = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", page, re.S | re.M))
+    classes = {"Model": AbstractTalkingFace, "Dataset": TalkingFaceDataset,
+               "Preparation": VideoProcess, "Pipeline": Pipeline}  # fmt: skip
+    for title, kind in classes.items():
+        rows = re.findall(r"^\| (`.*?) \| ", parts[title], re.M)
+        names = [name for row in rows for name in re.findall(r"`(\w+)", row)]
+        own = {
+            name
+            for base in kind.__mro__
+            for name in (*vars(base), *base.__dict__.get("__annotations__", {}))
+        }
+        assert len(names) >= 4 and set(names) <= own, set(names) - own
 
 
 @pytest.mark.parametrize("kind", ["model", "metric"])

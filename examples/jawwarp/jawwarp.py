@@ -1,0 +1,161 @@
+"""A model with data of its own: preparation, dataset, configuration, network and pipeline.
+
+From a window of sound it predicts how far the mouth opens, and moves the lower face of the source
+by the difference: no pictures are generated. Run it with
+
+    python run_talkingface.py --plugin_path=examples/jawwarp --model=JawWarp --dataset=Synthetic \
+        --preset=tiny
+
+Do not compare its image metrics with those of models that generate the mouth: the evaluation takes
+the real clip as the source, and an unmoved frame would be perfect.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import numpy as np
+from pydantic import Field
+from torch import nn
+
+from talkingface.config.schema import ModelConfig, Section
+from talkingface.data.clips import read_filelist
+from talkingface.data.dataprocess.video import VideoProcess
+from talkingface.data.dataset.base import TalkingFaceDataset
+from talkingface.data.face.topology import CHIN, FOREHEAD
+from talkingface.data.face.tracking import track_face
+from talkingface.data.media.mel import mel_windows, wav2lip_mel
+from talkingface.data.media.reader import is_image, read_frames
+from talkingface.data.quality import mouth_opening
+from talkingface.model.abstract_talkingface import AbstractTalkingFace
+from talkingface.pipeline.base import SAMPLE_RATE, Pipeline
+from talkingface.utils.env import import_cv2
+
+UPPER_LIP, LOWER_LIP = 13, 14  # vertices at the inner edges, in the middle
+SCALE = 10.0  # the network's unit is a tenth of the face's height
+
+
+class Network(Section):
+    """Size of the network."""
+
+    hidden: int = Field(64, ge=4, description="Width of the hidden layer.")
+
+
+class Infer(Section):
+    """Generation."""
+
+    crf: int = Field(18, ge=0, le=40, description="H.264 quality of the videos; lower is better.")
+    strength: float = Field(1.0, ge=0, description="Factor on the movement.")
+
+
+class JawWarpConfig(ModelConfig):
+    """Keys of JawWarp: unknown ones are refused, and --explain shows the descriptions."""
+
+    fps: float = Field(25.0, gt=0, le=60, description="Frame rate.")
+    model_params: Network = Field(default_factory=Network, description="Network.")
+    infer: Infer = Field(default_factory=Infer, description="Generation.")
+
+
+class JawWarpProcess(VideoProcess):
+    """Writes ``clip.npz``: mel windows (T,80,16) and openings (T,), NaN without a face."""
+
+    id = "JawWarp"
+    version = 1
+    needs_config = ("fps",)
+
+    def prepare_clip(self, clip, out):
+        windows = mel_windows(wav2lip_mel(clip.wave), clip.fps)
+        opening = mouth_opening(clip.track.landmarks)
+        count = min(len(windows), len(opening))
+        np.savez(out / "clip.npz", mel=windows[:count], opening=opening[:count])
+
+
+class JawWarpDataset(TalkingFaceDataset):
+    """Single frames with a face."""
+
+    batch_spec = {
+        "mel": "B 80 16 float32; log-mel window around the frame",
+        "opening": "B 1 float32; height of the lips, shares of the face's height",
+    }
+
+    def build_index(self):
+        process = JawWarpProcess(self.cfg)
+        names, self.unusable = process.select(read_filelist(self.cfg.filelist(self.split)))
+        items = []
+        for name in names:
+            with np.load(process.output_dirs(name)[0] / "clip.npz") as clip:
+                pairs = zip(clip["mel"], clip["opening"], strict=True)
+                items += [(mel, value) for mel, value in pairs if np.isfinite(value)]
+        return items
+
+    def load_item(self, entry, rng):
+        mel, opening = entry
+        return {"mel": mel.astype(np.float32), "opening": np.array([opening], np.float32)}
+
+
+class JawWarp(AbstractTalkingFace):
+    """One network, one loss."""
+
+    batch_keys = ("mel", "opening")
+
+    def __init__(self, cfg):
+        super().__init__(cfg)
+        hidden = cfg.model_params.hidden
+        self.generator = nn.Sequential(
+            nn.Flatten(), nn.Linear(80 * 16, hidden), nn.ReLU(), nn.Linear(hidden, 1)
+        )
+
+    def calculate_loss(self, interaction, valid=False, phase="main", shared=None):
+        error = (self.generator(interaction["mel"]) - SCALE * interaction["opening"]).abs()
+        return {"loss": error.mean(), "l1": error.mean() / SCALE}
+
+
+class JawWarpPipeline(Pipeline):
+    """Moves the lower face of a video or a still."""
+
+    needs_config = ("infer.strength",)
+
+    def prepare(self, source):
+        track = track_face(source, fps=self.cfg.fps, options=self.cfg.face)
+        return source, track, mouth_opening(track.landmarks)
+
+    def frame_count(self, identity, wave):
+        source, track, _ = identity
+        count = round(len(wave) * self.cfg.fps / SAMPLE_RATE)
+        return count if is_image(source) else min(count, len(track))
+
+    def generate(self, identity, wave, *, baseline=None):
+        import torch
+
+        source, track, own = identity
+        count = self.frame_count(identity, wave)
+        windows = torch.from_numpy(mel_windows(wav2lip_mel(wave), self.cfg.fps)).float()
+        with torch.inference_mode():
+            network = self.model.network.to(self.device).eval()
+            wanted = network(windows.to(self.device))[:, 0].cpu().numpy() / SCALE
+        frames = read_frames(source, fps=self.cfg.fps)
+        if is_image(source):
+            frames = [next(iter(frames))] * count
+        for index, frame in enumerate(islice(frames, count)):
+            number = min(index, len(track) - 1)
+            target = wanted[min(index, len(wanted) - 1)]
+            change = self.cfg.infer.strength * (target - own[number])
+            yield moved(frame, track.landmarks[number], change) if track.found[number] else frame
+
+
+def moved(frame, landmarks, change):
+    """The frame (H,W,3) with everything from the mouth to below the chin moved down.
+
+    Args:
+        change: of the opening, in shares of the face's height.
+    """
+    points = landmarks[:, :2]
+    height = np.linalg.norm(points[CHIN] - points[FOREHEAD])
+    x, y = np.meshgrid(np.arange(frame.shape[1]), np.arange(frame.shape[0]))
+    middle = (points[UPPER_LIP] + points[LOWER_LIP]) / 2
+    down, aside = (y - middle[1]) / height, (x - middle[0]) / height
+    weight = np.clip(down / 0.03, 0, 1) * np.clip((0.5 - down) / 0.25, 0, 1)
+    weight = weight * np.exp(-((aside / 0.25) ** 2))
+    cv2 = import_cv2()
+    maps = x.astype(np.float32), (y - change * height * weight).astype(np.float32)
+    return cv2.remap(frame, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
