@@ -60,7 +60,7 @@ class ImageGANLoss(Section):
 
 
 class ImageGANWeights(Section):
-    """Pretrained helpers."""
+    """Components: trained networks that the model needs."""
 
     vgg: str | None = Field("auto", description="torchvision VGG19 state_dict, auto, or null.")
 

@@ -66,7 +66,7 @@ def check(cfg: Config, stages: Collection[str]) -> None:
     if len(problems) == 1:
         raise problems[0]
     text = "\n".join(f"  {number}. {problem}" for number, problem in enumerate(problems, 1))
-    raise type(problems[0])(f"{len(problems)} things stand in the way:\n{text}")
+    raise type(problems[0])(f"{len(problems)} problems:\n{text}")
 
 
 def _packages(cfg: Config, stages: Collection[str]) -> list[TalkingFaceError]:
@@ -232,10 +232,10 @@ def _weights(cfg: Config, stages: Collection[str]) -> list[TalkingFaceError]:
         named = weights.model_dump()
         wanted.update({f"weights.{k}": v for k, v in named.items() if v not in (None, "auto")})
     for key, value in wanted.items():
-        helper = key.startswith("weights.")  # may be a run id as well
-        path = named_weights(cfg, value) if helper and value else cfg.weights_path(value or "-")
+        component = key.startswith("weights.")  # may be a run id as well
+        path = named_weights(cfg, value) if component and value else cfg.weights_path(value or "-")
         if value and not path.is_file():
-            kind = "there is no such file or run" if helper else "the file does not exist"
+            kind = "there is no such file or run" if component else "the file does not exist"
             found.append(
                 DataError(
                     f"{key}={value}: {kind} (looked in {resolve(value)} and "

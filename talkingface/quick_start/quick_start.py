@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from talkingface.components.store import ComponentStore
-from talkingface.config.config import Config, load_config
+from talkingface.config.config import Config
 from talkingface.config.merge import flatten
 from talkingface.errors import ConfigError, StageError
 from talkingface.pipeline.build import build_dataset, build_process
@@ -71,8 +69,10 @@ def run_config(cfg: Config, *, dry_run: bool = False, command: Sequence[str] = (
     handlers = setup_logging(cfg.log_level if launched_rank() == 0 else "error")
     try:
         if dry_run:
-            return _dry_run(cfg, handlers)
-        result, run = _run(cfg, command, handlers)
+            from talkingface.quick_start.dry_run import dry_run as try_once
+
+            return try_once(cfg, handlers)
+        result, run = run_stages(cfg, command, handlers)
         if run is not None:
             _finish(cfg, run, result)
         return result
@@ -80,7 +80,7 @@ def run_config(cfg: Config, *, dry_run: bool = False, command: Sequence[str] = (
         close_handlers(handlers)
 
 
-def _run(
+def run_stages(
     cfg: Config, command: Sequence[str], handlers: list[logging.Handler]
 ) -> tuple[RunResult, RunDir | None]:
     """The stages; returns the result and, on the first process, the run's folders."""
@@ -470,49 +470,3 @@ def _finish(cfg: Config, run: RunDir, result: RunResult) -> None:
             cfg.registry.resolve(cfg.model_entry, "pipeline").usage,
         )
     log.info("go on:       add --resume=auto (and a larger --epochs or --max_steps)")
-
-
-def _earlier_stages(cfg: Config, scratch: Path) -> dict[str, Any]:
-    """Settings of a dry run for required components: trained ones, else scratch data too."""
-
-    result = {}
-    store = ComponentStore(cfg)
-    for name, spec in store.specs.items():
-        if spec.required and spec.weights == "auto":
-            found = store.find(name)
-            if found is None:  # what a base of one step prepares must not stay
-                return {"preprocessed_root": str(scratch / "preprocessed_data")}
-            result[f"weights.{name}"] = str(found)
-    return result
-
-
-def _dry_run(cfg: Config, handlers: list[logging.Handler]) -> RunResult:
-    """Every part once, in scratch folders: a step, a validation batch, a clip, a metric."""
-    scratch = Path(tempfile.mkdtemp(prefix="talkingface-dry-run-"))
-    folders = ("checkpoint_dir", "results_dir", "log_dir", "tensorboard_dir")
-    settings = {
-        **cfg.to_dict(),
-        **{key: str(scratch / key) for key in folders},
-        **_earlier_stages(cfg, scratch),
-        "max_steps": 1,
-        "epochs": 1,
-        "eval_clips": 1,
-        "n_preview": 1,
-        "baselines": ["real"],
-        "saved": True,
-        "resume": False,
-        "valid_batches": 1,
-        # A valid_metric needs its metric; otherwise one is enough.
-        "metrics": cfg.metrics[: 1 if cfg.valid_metric.split("/")[0] == "loss" else None],
-        "stages": ["preprocess", "train", "evaluate"],
-    }
-    try:
-        small = load_config(cfg.model, cfg.dataset, overrides=settings)
-        result, _ = _run(small, (), handlers)
-        close_handlers(handlers)  # their files lie in the scratch folder
-        log.info("dry run: everything works; its folders are removed")
-        return RunResult(
-            result.run_dir, None, result.best_valid_score, test_result=result.test_result
-        )
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

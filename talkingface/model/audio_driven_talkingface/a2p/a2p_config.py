@@ -259,7 +259,7 @@ class A2PFaceConfig(SoundStage):
     lips: LipSection = Field(default_factory=LipSection, description="The lip regressor.")
     loss: DiffusionLoss = Field(default_factory=DiffusionLoss, description="Objective.")
     sampler: SamplerSection = Field(default_factory=SamplerSection, description="Sampling.")
-    weights: FaceWeights = Field(default_factory=FaceWeights, description="Helpers.")
+    weights: FaceWeights = Field(default_factory=FaceWeights, description="Components.")
 
     @classmethod
     def components(cls, cfg: Any) -> dict[str, ComponentSpec]:
@@ -368,7 +368,7 @@ class A2PGuideConfig(SoundStage):
         default_factory=QuantiserSection, description="Size of an official A2PGuideVQ."
     )
     loss: GuideLoss = Field(default_factory=GuideLoss, description="Objective.")
-    weights: GuideWeights = Field(default_factory=GuideWeights, description="Helpers.")
+    weights: GuideWeights = Field(default_factory=GuideWeights, description="Components.")
 
     @classmethod
     def components(cls, cfg: Any) -> dict[str, ComponentSpec]:

@@ -103,7 +103,7 @@ class HyperLipsLoss(Section):
 
 
 class HyperLipsWeights(Section):
-    """Pretrained helpers of the losses."""
+    """Components of the losses."""
 
     sync_expert: str | None = Field(
         "auto",
@@ -182,7 +182,7 @@ class HyperLipsBaseConfig(ModelConfig):
     audio: MelSection = Field(default_factory=MelSection, description="Mel front end (fixed).")
     data: FrameWindows = Field(default_factory=FrameWindows, description="Training items.")
     loss: HyperLipsLoss = Field(default_factory=HyperLipsLoss, description="Loss weights.")
-    weights: HyperLipsWeights = Field(default_factory=HyperLipsWeights, description="Helpers.")
+    weights: HyperLipsWeights = Field(default_factory=HyperLipsWeights, description="Components.")
     infer: HyperLipsInfer = Field(default_factory=HyperLipsInfer, description="Generation.")
 
     @classmethod

@@ -81,7 +81,7 @@ class HRLoss(Section):
 
 
 class HRWeights(Section):
-    """Pretrained helpers."""
+    """Components: trained networks that the model needs."""
 
     base: str = Field(
         "auto",
@@ -110,7 +110,7 @@ class HyperLipsHRConfig(ModelConfig):
     audio: MelSection = Field(default_factory=MelSection, description="Mel front end (fixed).")
     data: HRData = Field(default_factory=HRData, description="Training items.")
     loss: HRLoss = Field(default_factory=HRLoss, description="Loss weights.")
-    weights: HRWeights = Field(default_factory=HRWeights, description="Helpers.")
+    weights: HRWeights = Field(default_factory=HRWeights, description="Components.")
     infer: HRInfer = Field(default_factory=HRInfer, description="Generation.")
 
     @classmethod

@@ -53,7 +53,7 @@ class PersonSection(Section):
 
 
 class APCWeights(Section):
-    """Pretrained helpers."""
+    """Components: trained networks that the model needs."""
 
     apc: str = Field(
         "auto",
@@ -115,7 +115,7 @@ class Audio2FeatureConfig(ModelConfig):
     )
     data: MotionData = Field(default_factory=MotionData, description="Training items.")
     loss: Audio2FeatureLoss = Field(default_factory=Audio2FeatureLoss, description="Objective.")
-    weights: APCWeights = Field(default_factory=APCWeights, description="Helpers.")
+    weights: APCWeights = Field(default_factory=APCWeights, description="Components.")
 
     @classmethod
     def components(cls, cfg: Any) -> dict[str, ComponentSpec]:
@@ -179,7 +179,7 @@ class Audio2HeadposeConfig(ModelConfig):
     )
     gmm: GMMSection = Field(default_factory=GMMSection, description="Distribution.")
     data: HeadposeData = Field(default_factory=HeadposeData, description="Training items.")
-    weights: APCWeights = Field(default_factory=APCWeights, description="Helpers.")
+    weights: APCWeights = Field(default_factory=APCWeights, description="Components.")
     return_seconds: float = Field(
         8.0,
         ge=0,
@@ -203,7 +203,7 @@ class Feature2FaceConfig(ModelConfig):
     model_params: ImageGANNetwork = Field(default_factory=ImageGANNetwork, description="Networks.")
     data: ImageGANData = Field(default_factory=ImageGANData, description="Training items.")
     loss: ImageGANLoss = Field(default_factory=ImageGANLoss, description="Loss weights.")
-    weights: ImageGANWeights = Field(default_factory=ImageGANWeights, description="Helpers.")
+    weights: ImageGANWeights = Field(default_factory=ImageGANWeights, description="Components.")
     infer: ImageGANInfer = Field(default_factory=ImageGANInfer, description="Generation.")
 
     @classmethod

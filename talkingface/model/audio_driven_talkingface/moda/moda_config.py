@@ -166,7 +166,7 @@ class MappingLoss(Section):
 
 
 class MappingWeights(Section):
-    """Pretrained helpers."""
+    """Components: trained networks that the model needs."""
 
     apc: str = Field("auto", description="audio_encoder.kind=apc: auto, a path, or a run id.")
 
@@ -179,7 +179,7 @@ class MODAConfig(MODABase):
     model_params: MappingNetwork = Field(default_factory=MappingNetwork, description="Network.")
     data: MappingData = Field(default_factory=MappingData, description="Training items.")
     loss: MappingLoss = Field(default_factory=MappingLoss, description="Objective.")
-    weights: MappingWeights = Field(default_factory=MappingWeights, description="Helpers.")
+    weights: MappingWeights = Field(default_factory=MappingWeights, description="Components.")
 
     @classmethod
     def components(cls, cfg: Any) -> dict[str, ComponentSpec]:
@@ -305,7 +305,7 @@ class MODARendererConfig(MODABase):
     model_params: RendererNetwork = Field(default_factory=RendererNetwork, description="Networks.")
     data: ImageGANData = Field(default_factory=ImageGANData, description="Training items.")
     loss: RendererLoss = Field(default_factory=RendererLoss, description="Loss weights.")
-    weights: ImageGANWeights = Field(default_factory=ImageGANWeights, description="Helpers.")
+    weights: ImageGANWeights = Field(default_factory=ImageGANWeights, description="Components.")
     infer: ImageGANInfer = Field(default_factory=ImageGANInfer, description="Generation.")
 
     @classmethod

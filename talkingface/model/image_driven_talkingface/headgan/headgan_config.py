@@ -273,7 +273,7 @@ class HeadGANInfer(Section):
 
 
 class HeadGANWeights(ImageGANWeights):
-    """Pretrained helpers."""
+    """Components: trained networks that the model needs."""
 
     audio2exp: str | None = Field(
         "auto", description="Audio2Exp for infer.mode=audio: auto, a path, a run id, or null."
@@ -286,7 +286,7 @@ class HeadGANConfig(HeadGANBase):
     model_params: HeadGANNetwork = Field(default_factory=HeadGANNetwork, description="Networks.")
     data: HeadGANData = Field(default_factory=HeadGANData, description="Training items.")
     loss: HeadGANLoss = Field(default_factory=HeadGANLoss, description="Loss weights.")
-    weights: HeadGANWeights = Field(default_factory=HeadGANWeights, description="Helpers.")
+    weights: HeadGANWeights = Field(default_factory=HeadGANWeights, description="Components.")
     infer: HeadGANInfer = Field(default_factory=HeadGANInfer, description="Generation.")
 
     @classmethod

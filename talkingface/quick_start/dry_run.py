@@ -1,0 +1,61 @@
+"""``--dry_run``: every part once, in folders that are removed."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from talkingface.components.store import ComponentStore
+from talkingface.config.config import Config, load_config
+from talkingface.quick_start.quick_start import RunResult, run_stages
+from talkingface.utils.logs import close_handlers
+
+log = logging.getLogger(__name__)
+
+
+def _components(cfg: Config, scratch: Path) -> dict[str, Any]:
+    """Settings of a dry run for required components: trained ones, else scratch data too."""
+    result = {}
+    store = ComponentStore(cfg)
+    for name, spec in store.specs.items():
+        if spec.required and spec.weights == "auto":
+            found = store.find(name)
+            if found is None:  # what a base of one step prepares must not stay
+                return {"preprocessed_root": str(scratch / "preprocessed_data")}
+            result[f"weights.{name}"] = str(found)
+    return result
+
+
+def dry_run(cfg: Config, handlers: list[logging.Handler]) -> RunResult:
+    """Every part once, in scratch folders: a step, a validation batch, a clip, a metric."""
+    scratch = Path(tempfile.mkdtemp(prefix="talkingface-dry-run-"))
+    folders = ("checkpoint_dir", "results_dir", "log_dir", "tensorboard_dir")
+    settings = {
+        **cfg.to_dict(),
+        **{key: str(scratch / key) for key in folders},
+        **_components(cfg, scratch),
+        "max_steps": 1,
+        "epochs": 1,
+        "eval_clips": 1,
+        "n_preview": 1,
+        "baselines": ["real"],
+        "saved": True,
+        "resume": False,
+        "valid_batches": 1,
+        # A valid_metric needs its metric; otherwise one is enough.
+        "metrics": cfg.metrics[: 1 if cfg.valid_metric.split("/")[0] == "loss" else None],
+        "stages": ["preprocess", "train", "evaluate"],
+    }
+    try:
+        small = load_config(cfg.model, cfg.dataset, overrides=settings)
+        result, _ = run_stages(small, (), handlers)
+        close_handlers(handlers)  # their files lie in the scratch folder
+        log.info("dry run: everything works; its folders are removed")
+        return RunResult(
+            result.run_dir, None, result.best_valid_score, test_result=result.test_result
+        )
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
