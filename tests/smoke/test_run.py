@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import PARTS, REPOSITORY, SCRIPT, SMALL, dataset_for
@@ -108,6 +109,21 @@ def test_the_stored_configuration_repeats_the_run(run, model):
     assert (cfg.model, cfg.dataset, cfg.preset) == (model, dataset_for(model), "tiny")
     assert cfg.hash == record["config_hash"]
     assert record["provenance"]["device"] == "command line"
+
+
+@every_model
+def test_weights_and_results_have_the_recorded_names(run, model, monkeypatch):
+    """recorded.json: names and shapes of the exported weights, and the rows of metrics.json.
+
+    What is equal on one machine only (values, files) is compared by tools/behaviour.py.
+    """
+    monkeypatch.syspath_prepend(str(REPOSITORY / "tools"))
+    import behaviour
+
+    record = behaviour.record_run(run.root, run.saved.relative_to(run.root / "saved"))
+    expected = json.loads(Path(__file__).with_name("recorded.json").read_text("utf-8"))[model]
+    assert record.get("weights", {}).get("names") == expected["weights"]
+    assert sorted(record["metrics"]["rows"]) == expected["rows"]
 
 
 def test_the_readme_shows_the_table_that_the_first_command_prints(one_command, monkeypatch):
