@@ -1,13 +1,13 @@
 """A model with data of its own: preparation, dataset, configuration, network and pipeline.
 
-From a window of sound it predicts how far the mouth opens, and moves the lower face of the source
-by the difference: no pictures are generated. Run it with
+From 200 ms of sound it predicts how far the mouth opens, and moves the lower face of the source by
+the predicted minus its own opening: no pictures are generated. Run it with
 
     python run_talkingface.py --plugin_path=examples/jawwarp --model=JawWarp --dataset=Synthetic \
         --preset=tiny
 
-Do not compare its image metrics with those of models that generate the mouth: the evaluation takes
-the real clip as the source, and an unmoved frame would be perfect.
+Compare it with 'shuffled audio' only: the source of a test is the real clip itself, so that doing
+nothing would score best.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 from itertools import islice
 
 import numpy as np
+import torch
 from pydantic import Field
 from torch import nn
 
@@ -31,8 +32,8 @@ from talkingface.model.abstract_talkingface import AbstractTalkingFace
 from talkingface.pipeline.base import SAMPLE_RATE, Pipeline
 from talkingface.utils.env import import_cv2
 
-UPPER_LIP, LOWER_LIP = 13, 14  # vertices at the inner edges, in the middle
-SCALE = 10.0  # the network's unit is a tenth of the face's height
+UPPER_LIP, LOWER_LIP = 13, 14  # vertices around the middle of the mouth
+SCALE = 10.0  # the network gives ten times the opening, so that its values are near 1
 
 
 class Network(Section):
@@ -61,9 +62,9 @@ class JawWarpProcess(VideoProcess):
 
     id = "JawWarp"
     version = 1
-    needs_config = ("fps",)
 
     def prepare_clip(self, clip, out):
+        # clip.wave is 16 kHz mono; landmarks (T,478,3) are NaN in frames without a face.
         windows = mel_windows(wav2lip_mel(clip.wave), clip.fps)
         opening = mouth_opening(clip.track.landmarks)
         count = min(len(windows), len(opening))
@@ -71,15 +72,16 @@ class JawWarpProcess(VideoProcess):
 
 
 class JawWarpDataset(TalkingFaceDataset):
-    """Single frames with a face."""
+    """Single frames with a face; all of them are kept in memory (5 kB each)."""
 
     batch_spec = {
-        "mel": "B 80 16 float32; log-mel window around the frame",
+        "mel": "B 80 16 float32; log-mel columns of the 200 ms from the frame on",
         "opening": "B 1 float32; height of the lips, shares of the face's height",
     }
 
     def build_index(self):
         process = JawWarpProcess(self.cfg)
+        # Clips of the list that were prepared with these settings, and the others with a reason.
         names, self.unusable = process.select(read_filelist(self.cfg.filelist(self.split)))
         items = []
         for name in names:
@@ -113,7 +115,7 @@ class JawWarp(AbstractTalkingFace):
 class JawWarpPipeline(Pipeline):
     """Moves the lower face of a video or a still."""
 
-    needs_config = ("infer.strength",)
+    needs_config = (*Pipeline.needs_config, "infer.strength")
 
     def prepare(self, source):
         track = track_face(source, fps=self.cfg.fps, options=self.cfg.face)
@@ -125,8 +127,6 @@ class JawWarpPipeline(Pipeline):
         return count if is_image(source) else min(count, len(track))
 
     def generate(self, identity, wave, *, baseline=None):
-        import torch
-
         source, track, own = identity
         count = self.frame_count(identity, wave)
         windows = torch.from_numpy(mel_windows(wav2lip_mel(wave), self.cfg.fps)).float()
@@ -144,10 +144,10 @@ class JawWarpPipeline(Pipeline):
 
 
 def moved(frame, landmarks, change):
-    """The frame (H,W,3) with everything from the mouth to below the chin moved down.
+    """The frame (H,W,3) with everything from the mouth to below the chin moved down or up.
 
     Args:
-        change: of the opening, in shares of the face's height.
+        change: of the opening in shares of the face's height; negative: up.
     """
     points = landmarks[:, :2]
     height = np.linalg.norm(points[CHIN] - points[FOREHEAD])

@@ -53,8 +53,8 @@ class Pipeline(ABC):
         device: where networks run.
     """
 
-    # Keys of the configuration that it reads, beside those that every run has; those of base
-    # classes count as well.
+    # Keys of the configuration that it reads, beside those that every run has. A sub-class adds
+    # its own: (*Pipeline.needs_config, "infer.strength").
     needs_config: tuple[str, ...] = ("fps", "infer.crf")
     # Attributes that the main network must have.
     needs_network: tuple[str, ...] = ()

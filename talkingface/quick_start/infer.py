@@ -146,7 +146,7 @@ def plan_outputs(
     if folder.suffix and len(sounds) > 1:
         raise ConfigError(f"--output={output} must be a folder: there are {len(sounds)} sounds")
     if sounds == [None]:
-        name = driver.stem if driver else cfg.infer.mode
+        name = driver.stem if driver else str(cfg.get("infer.mode", "own"))
         return [(None, folder / f"{start}_{name}.mp4")]
     plan: dict[Path, Path] = {}
     for sound in sounds:  # sounds that share a name keep their suffix in it

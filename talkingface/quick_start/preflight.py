@@ -91,8 +91,7 @@ def _classes(cfg: Config) -> list[TalkingFaceError]:
         if not entry.target(role):
             continue
         kind = cfg.registry.resolve(entry, role)
-        keys = {key for base in kind.__mro__ for key in vars(base).get("needs_config", ())}
-        missing = sorted(key for key in keys if key not in cfg)
+        missing = sorted({key for key in getattr(kind, "needs_config", ()) if key not in cfg})
         if missing:
             models = (cfg.registry.entry("model", n) for n in cfg.registry.names("model"))
             configs = {

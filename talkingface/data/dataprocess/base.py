@@ -129,7 +129,7 @@ class DataProcess(ABC):
         parts: sub-folders that :meth:`process_clip` fills, where a layout wants ``<part>/<clip>``
             instead of one folder per clip.
         needs_config: keys of the configuration that it reads, beside those that every run has;
-            also those of base classes count. A model that reuses the class must have them.
+            a sub-class adds its own to them. A model that reuses the class must have them.
         uses_components: it needs trained networks; the runner then gives them.
 
     Args:

@@ -73,6 +73,7 @@ class VideoProcess(DataProcess):
     Sub-classes write :meth:`prepare_clip` and may raise :attr:`min_frames`.
     """
 
+    needs_config = ("fps",)
     min_frames = 2
     needs_sound = True  # whether clips without sound are of no use
 
@@ -167,7 +168,10 @@ class VideoProcess(DataProcess):
 class SpeakerProcess(VideoProcess):
     """Knows whom each clip shows; configurations have ``person.name``."""
 
-    needs_config = ("person.name",)
+    needs_config = (
+        *VideoProcess.needs_config,
+        "person.name",
+    )
 
     @cached_property
     def people(self) -> dict[str, str]:

@@ -39,7 +39,8 @@ class TalkingFaceDataset(Dataset, ABC):
     """
 
     batch_spec: ClassVar[dict[str, str]] = {}
-    # Keys of the configuration that it reads, beside those that every run has.
+    # Keys of the configuration that it reads, beside those that every run has; a sub-class adds
+    # its own to them.
     needs_config: ClassVar[tuple[str, ...]] = ()
     # The runner gives a third argument, ``components``, as to a preparation.
     uses_components: ClassVar[bool] = False

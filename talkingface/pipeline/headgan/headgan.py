@@ -88,6 +88,7 @@ class HeadGANPipeline(Pipeline):
     """
 
     needs_config = (
+        *Pipeline.needs_config,
         "fps",
         "geometry",
         "infer.batch_size",

@@ -27,6 +27,7 @@ class HyperLipsHRPipeline(DubbingPipeline):
     """Dubs with HyperLipsHR on top of the base that is attached to the model as ``base``."""
 
     needs_config = (
+        *DubbingPipeline.needs_config,
         "data.sketch",
         "data.sketch_smoothing",
         "fps",

@@ -65,7 +65,7 @@ class PortraitPipeline(Pipeline):
     Sources are clips of the dataset, or folders of people (ours or the official inference tree).
     """
 
-    needs_config = ("fps", "infer.batch_size")
+    needs_config = (*Pipeline.needs_config, "fps", "infer.batch_size")
 
     baselines = ("copy_reference",)
     sources_by_name = True
@@ -179,7 +179,7 @@ class PortraitPipeline(Pipeline):
 class Feature2FacePipeline(PortraitPipeline):
     """Draws a prepared clip again from its own lines; the sound is only copied."""
 
-    needs_config = ("fps", "model_params.image_size")
+    needs_config = (*PortraitPipeline.needs_config, "fps", "model_params.image_size")
 
     def __init__(self, cfg: Config, model: AbstractTalkingFace, device: torch.device) -> None:
         super().__init__(cfg, model, device, model.network, cfg.model_params.image_size)
@@ -208,6 +208,7 @@ class LiveSpeechPortraitsPipeline(PortraitPipeline):
     """Speech to video with all parts, whole sounds or live."""
 
     needs_config = (
+        *PortraitPipeline.needs_config,
         "fps",
         "infer.motion",
         "infer.pad_headpose",

@@ -59,7 +59,7 @@ class MODAPipeline(Pipeline):
         renderer: the trained MODARenderer.
     """
 
-    needs_config = ("fps", "infer.batch_size", "person.name")
+    needs_config = (*Pipeline.needs_config, "fps", "infer.batch_size", "person.name")
 
     baselines = ("copy_reference",)
 
@@ -152,7 +152,10 @@ class MODAPipeline(Pipeline):
 class MODARendererPipeline(MODAPipeline):
     """Draws a prepared clip again from its own mesh; the sound is only copied."""
 
-    needs_config = ("fps",)
+    needs_config = (
+        *MODAPipeline.needs_config,
+        "fps",
+    )
 
     def __init__(self, cfg: Config, model: AbstractTalkingFace, device: torch.device) -> None:
         super().__init__(cfg, model, device, model)
@@ -171,7 +174,10 @@ class MODARendererPipeline(MODAPipeline):
 class MODAPortraitPipeline(MODAPipeline):
     """Voice to video with all parts."""
 
-    needs_config = ("infer.motion",)
+    needs_config = (
+        *MODAPipeline.needs_config,
+        "infer.motion",
+    )
 
     def __init__(self, cfg: Config, model: AbstractTalkingFace, device: torch.device) -> None:
         parts: dict[str, Any] = {

@@ -54,7 +54,10 @@ _MAX_MISSING = 0.1
 class A2PProcess(DatasetStatisticsProcess):
     """Scenes and their units."""
 
-    needs_config = ("codes", "fps")
+    needs_config = (
+        *DatasetStatisticsProcess.needs_config,
+        "codes",
+    )
 
     id = "A2P"
     version = _VERSION

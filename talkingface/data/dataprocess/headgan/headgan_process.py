@@ -56,8 +56,8 @@ class HeadGANProcess(DatasetStatisticsProcess):
     """Writes the files of clips and what is learnt from the training clips."""
 
     needs_config = (
+        *DatasetStatisticsProcess.needs_config,
         "audio",
-        "fps",
         "geometry.identity_mode",
         "prep.crop",
         "prep.jpeg_quality",

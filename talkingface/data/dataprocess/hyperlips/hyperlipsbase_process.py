@@ -27,7 +27,10 @@ from talkingface.data.quality import RATE
 class HyperLipsBaseProcess(VideoProcess):
     """Crops the face of each clip and computes its mel spectrogram."""
 
-    needs_config = ("data.max_crop", "fps")
+    needs_config = (
+        *VideoProcess.needs_config,
+        "data.max_crop",
+    )
 
     id = "imgs"
     version = 2

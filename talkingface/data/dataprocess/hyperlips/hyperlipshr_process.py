@@ -38,7 +38,12 @@ PARTS = ("GT_IMG", "GT_MASK", "GT_SKETCH", "HYPER_IMG", "HYPER_SKETCH")
 class HyperLipsHRProcess(VideoProcess):
     """Runs the base on every clip with its own sound and draws the sketches."""
 
-    needs_config = ("data.sketch", "data.sketch_smoothing", "fps", "model_params.image_size")
+    needs_config = (
+        *VideoProcess.needs_config,
+        "data.sketch",
+        "data.sketch_smoothing",
+        "model_params.image_size",
+    )
 
     id = "HR_Train_Dateset"
     version = 1

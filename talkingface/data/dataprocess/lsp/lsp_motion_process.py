@@ -15,7 +15,10 @@ from talkingface.data.media.apc_features import apc_id
 class LSPMotionProcess(LSPProcess):
     """The files of :class:`LSPProcess`, shared with Feature2Face, and the features of one APC."""
 
-    needs_config = ("person.max_seconds",)
+    needs_config = (
+        *LSPProcess.needs_config,
+        "person.max_seconds",
+    )
 
     uses_components = True
 

@@ -44,7 +44,12 @@ _TURNED = 30.0  # degrees of yaw
 class LSPProcess(SpeakerProcess):
     """Writes the files of clips and people."""
 
-    needs_config = ("person.focal_ratio", "person.jpeg_quality", "person.pose_smoothing")
+    needs_config = (
+        "person.focal_ratio",
+        "person.jpeg_quality",
+        "person.name",
+        "person.pose_smoothing",
+    )
 
     id = "LSP"
     version = 1

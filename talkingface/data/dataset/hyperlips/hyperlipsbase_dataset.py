@@ -205,7 +205,10 @@ class SyncExpertDataset(HyperLipsBaseDataset):
     clip, at least ``data.min_shift`` frames away, so that it never overlaps the true one.
     """
 
-    needs_config = ("data.min_shift",)
+    needs_config = (
+        *HyperLipsBaseDataset.needs_config,
+        "data.min_shift",
+    )
 
     batch_spec = {
         "faces": "B 15 64 128 float32 [0,1]; five BGR lower halves, frame-major",

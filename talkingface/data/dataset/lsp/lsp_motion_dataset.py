@@ -115,7 +115,10 @@ class MotionDataset(TalkingFaceDataset):
 class Audio2FeatureDataset(MotionDataset):
     """Speech and the displacement of 25 points from the person's mean."""
 
-    needs_config = ("data.seq_len",)
+    needs_config = (
+        *MotionDataset.needs_config,
+        "data.seq_len",
+    )
 
     batch_spec = {
         "audio": "B F A float32; speech features, two rows side by side per frame",
@@ -141,7 +144,12 @@ class Audio2HeadposeDataset(MotionDataset):
     (the official dataset is one frame off).
     """
 
-    needs_config = ("data.frame_future", "data.seq_len", "model_params")
+    needs_config = (
+        *MotionDataset.needs_config,
+        "data.frame_future",
+        "data.seq_len",
+        "model_params",
+    )
 
     batch_spec = {
         "audio": "B H A float32; speech features of the sound, per history frame",
