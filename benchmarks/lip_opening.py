@@ -27,7 +27,7 @@ from talkingface.config.config import load_config
 from talkingface.data.media.apc_mel import SAMPLE_RATE, apc_mel
 from talkingface.data.media.audio import load_audio
 from talkingface.model.audio_driven_talkingface.lsp import audio2feature
-from talkingface.model.audio_driven_talkingface.moda.moda import moda
+from talkingface.model.audio_driven_talkingface.moda import moda
 
 ROW_RATE = 120.0
 ROWS = tuple(range(-24, 26, 3))  # of mel around a frame's first, 0.4 s

@@ -24,7 +24,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from talkingface.model.audio_driven_talkingface.moda.moda import moda_networks as nets
+from talkingface.model.audio_driven_talkingface.moda import moda_networks as nets
 
 FRAMES = (75, 300, 1200)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 RATE = 16000
 MAX_LAG = 0.6  # seconds searched on either side of zero
+_STILL = 0.003  # of the face's height; a mouth that moves less gives no offset
 _STILL = 0.15  # grey levels; a camera's noise alone changes a face by more
 _HIDDEN = 0.45  # share of the clip's median mouth texture; a flat box over the mouth has none
 # Middle of the range of F1, where opening the mouth raises the energy most.
@@ -70,8 +71,8 @@ def av_offset(landmarks: np.ndarray, wave: np.ndarray, fps: float) -> tuple[floa
     Returns:
         Offset in ms with SyncNet's sign (positive: the sound is early), and the confidence: how
         much the best correlation exceeds the next best peak, times the root of the length in units
-        of 3 s; 0.15 or more is usually right. (nan, 0) when nothing can be said, also when the best
-        lag lies at the end of the search.
+        of 3 s; 0.15 or more is usually right. (nan, 0) when nothing can be said, also when the mouth
+        does not move or the best lag lies at the end of the search.
     """
     count = min(len(landmarks), int(len(wave) / RATE * fps))
     limit = round(MAX_LAG * fps)
@@ -79,6 +80,8 @@ def av_offset(landmarks: np.ndarray, wave: np.ndarray, fps: float) -> tuple[floa
     if count < 3 * limit // 2 or known.sum() < limit or not np.any(wave):
         return math.nan, 0.0
     marks = landmarks[:count]
+    if np.nanstd(mouth_opening(marks)) < _STILL:
+        return math.nan, 0.0
     detail = 0.24 * fps  # frames; slower motion belongs to the head
     lips, jaw = (
         _standard(_detrend(fill_gaps(x), detail))

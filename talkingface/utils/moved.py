@@ -50,15 +50,8 @@ _TABLE = (
     ("data.dataprocess", "data.dataprocess.a2p", "a2p_process"),
     ("data.dataprocess", "data.dataprocess.headgan", "headgan_process"),
     ("data.dataprocess", "data.dataprocess.syncnet", "syncnet_process"),
-    ("data.lsp", "data.dataprocess.lsp", "convert drawing files motion person speech window"),
-    ("data.moda", "data.dataprocess.moda", "convert drawing files sound"),
-    ("data.a2p", "data.dataprocess.a2p", "config files skeleton synthetic"),
-    (
-        "data.headgan",
-        "data.dataprocess.headgan",
-        "camera characters convert edits files licensed lowlevel voice",
-    ),
-    ("data.headgan", "data.face", "face_model"),
+    # Whole packages; face_model of data.headgan lies in data.face.
+    ("data", "data.dataprocess", "lsp moda a2p headgan"),
     ("pipeline", "pipeline.hyperlips", "dubbing dubbing_hr"),
     ("pipeline", "pipeline.lsp", "portrait lsp_motion"),
     ("pipeline", "pipeline.moda", "moda_motion"),

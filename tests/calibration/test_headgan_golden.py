@@ -10,7 +10,7 @@ import torch
 
 from talkingface.data.dataprocess.headgan.lowlevel import lowlevel_features
 from talkingface.model.fuse import optimize_for_inference
-from talkingface.model.image_driven_talkingface.headgan.headgan import headgan_networks as nets
+from talkingface.model.image_driven_talkingface.headgan import headgan_networks as nets
 from talkingface.model.layers.warp import warp
 
 _NETWORKS = {

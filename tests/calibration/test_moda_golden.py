@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from talkingface.model.audio_driven_talkingface.moda.moda import moda_networks as nets
+from talkingface.model.audio_driven_talkingface.moda import moda_networks as nets
 from talkingface.model.audio_driven_talkingface.moda.modarenderer_networks import tpe
 
 LEGACY = {"legacy_pe": True, "legacy_mask": True}

@@ -122,7 +122,7 @@ def test_another_base_makes_the_prepared_files_stale(cfg, with_, tiny_base, tmp_
     content = torch.load(tiny_base, weights_only=True)
     content["global_step"] += 1
     torch.save(content, tmp_path / "other.ckpt")
-    other = HyperLipsHRProcess(with_(weights__base=str(tmp_path / "other.ckpt")))
+    other = build_process(with_(weights__base=str(tmp_path / "other.ckpt")))
     assert other.settings_hash() != process.settings_hash()
 
 

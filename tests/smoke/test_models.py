@@ -16,7 +16,7 @@ import talkingface
 from talkingface.components.models import build_model
 from talkingface.config.config import load_config
 from talkingface.model.component import Component
-from talkingface.pipeline.build import build_dataset
+from talkingface.pipeline.build import build_dataset, build_process
 from talkingface.registry import get_registry
 
 # Smaller than the tiny presets, so that all of this takes seconds; other models use theirs.
@@ -51,8 +51,7 @@ class Case:
             source.from_config(self.cfg).ensure(show_progress=False)
         torch.manual_seed(0)
         self.initial = self.build()
-        process = self.cfg.registry.resolve(self.cfg.model_entry, "dataprocess")
-        process(self.cfg).run(show_progress=False)
+        build_process(self.cfg).run(show_progress=False)
         self.data = build_dataset(self.cfg, "train")
         self.initial.fit_statistics(self.data)
         items = [self.data[i % len(self.data)] for i in range(max(self.cfg.batch_size, 2))]

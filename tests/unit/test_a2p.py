@@ -465,7 +465,7 @@ def test_a_codec_selects_by_reconstruction():
 
 
 def test_front_end_weights_of_another_compression_are_refused(tmp_path):
-    from talkingface.model.audio_driven_talkingface.a2p.a2p import a2p_common as common
+    from talkingface.model.audio_driven_talkingface.a2p import a2p_common as common
 
     network = DyadSound("vqwav2vec")
     state = {k: torch.zeros_like(v) for k, v in network.audio_model.state_dict().items()}

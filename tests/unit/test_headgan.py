@@ -25,8 +25,8 @@ from talkingface.data.face.face_model import FaceModel, Geometry, learn_face_mod
 from talkingface.data.face.topology import CHIN, FOREHEAD, NOSE_TIP, triangles
 from talkingface.errors import ConfigError, DataError, WeightsError
 from talkingface.model.component import Component
+from talkingface.model.image_driven_talkingface.headgan import headgan_networks as nets
 from talkingface.model.image_driven_talkingface.headgan.headgan import HeadGAN, mouth_crop
-from talkingface.model.image_driven_talkingface.headgan.headgan import headgan_networks as nets
 from talkingface.model.image_driven_talkingface.headgan.headgan_config import VoiceSection
 from talkingface.trainer.optim import Schedule
 
