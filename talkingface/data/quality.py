@@ -71,8 +71,8 @@ def av_offset(landmarks: np.ndarray, wave: np.ndarray, fps: float) -> tuple[floa
     Returns:
         Offset in ms with SyncNet's sign (positive: the sound is early), and the confidence: how
         much the best correlation exceeds the next best peak, times the root of the length in units
-        of 3 s; 0.15 or more is usually right. (nan, 0) when nothing can be said, also when the mouth
-        does not move or the best lag lies at the end of the search.
+        of 3 s; 0.15 or more is usually right. (nan, 0) when nothing can be said, also when the
+        mouth does not move or the best lag lies at the end of the search.
     """
     count = min(len(landmarks), int(len(wave) / RATE * fps))
     limit = round(MAX_LAG * fps)

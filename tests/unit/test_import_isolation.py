@@ -36,8 +36,7 @@ def test_the_floors_of_pyproject_hold():
     """Also for imports inside functions, which the tests below would not see."""
     pytest.importorskip("importlinter")
     # In a process of its own: it changes the logging of the whole process.
-    code = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(cache_dir=None))"
-    done = python(code)
+    done = python("from importlinter.cli import lint_imports; exit(lint_imports(cache_dir=None))")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
