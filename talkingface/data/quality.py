@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 RATE = 16000
 MAX_LAG = 0.6  # seconds searched on either side of zero
-_STILL = 0.003  # of the face's height; a mouth that moves less gives no offset
+_LEAST_MOTION = 0.003  # of the face's height; a mouth that moves less gives no offset
 _STILL = 0.15  # grey levels; a camera's noise alone changes a face by more
 _HIDDEN = 0.45  # share of the clip's median mouth texture; a flat box over the mouth has none
 # Middle of the range of F1, where opening the mouth raises the energy most.
@@ -80,7 +80,7 @@ def av_offset(landmarks: np.ndarray, wave: np.ndarray, fps: float) -> tuple[floa
     if count < 3 * limit // 2 or known.sum() < limit or not np.any(wave):
         return math.nan, 0.0
     marks = landmarks[:count]
-    if np.nanstd(mouth_opening(marks)) < _STILL:
+    if np.nanstd(mouth_opening(marks)) < _LEAST_MOTION:
         return math.nan, 0.0
     detail = 0.24 * fps  # frames; slower motion belongs to the head
     lips, jaw = (
