@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 RATE = 16000
 MAX_LAG = 0.6  # seconds searched on either side of zero
-_LEAST_MOTION = 0.003  # of the face's height; a mouth that moves less gives no offset
+# Standard deviation of the opening, in shares of the face's height, below which the mouth stands
+# still: 0.0008 in a frozen picture, 0.016 and more in speech (5th percentile of 52 real clips).
+_LEAST_MOTION = 0.003
 _STILL = 0.15  # grey levels; a camera's noise alone changes a face by more
 _HIDDEN = 0.45  # share of the clip's median mouth texture; a flat box over the mouth has none
 # Middle of the range of F1, where opening the mouth raises the energy most.

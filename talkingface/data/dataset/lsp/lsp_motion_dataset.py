@@ -115,11 +115,6 @@ class MotionDataset(TalkingFaceDataset):
 class Audio2FeatureDataset(MotionDataset):
     """Speech and the displacement of 25 points from the person's mean."""
 
-    needs_config = (
-        *MotionDataset.needs_config,
-        "data.seq_len",
-    )
-
     batch_spec = {
         "audio": "B F A float32; speech features, two rows side by side per frame",
         "target": "B F 75 float32; displacement of 25 points, x y z each, in eye distances",
@@ -147,8 +142,11 @@ class Audio2HeadposeDataset(MotionDataset):
     needs_config = (
         *MotionDataset.needs_config,
         "data.frame_future",
-        "data.seq_len",
-        "model_params",
+        "data.short_clips",
+        "data.skip_end",
+        "data.skip_start",
+        "model_params.blocks",
+        "model_params.layers",
     )
 
     batch_spec = {
