@@ -166,7 +166,7 @@ def build(name: str, preset: str | None, size: int, device: torch.device) -> Dub
     model = build_model(cfg).eval()
     if name == "HyperLipsHR":
         base = build_model(load_config("HyperLipsBase", "Synthetic", preset=preset))
-        model.attach_component("base", Component(base.network))
+        model.components["base"] = Component(base.network)
         return HyperLipsHRPipeline(cfg, model, device)
     return DubbingPipeline(cfg, model, device)
 

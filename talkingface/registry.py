@@ -30,7 +30,7 @@ META_KEYS = {
     "dataset": ("name", "summary", "kind", "licence", "origin", "about", "classes", "needs",
                 "presets", "aliases"),
     "recipe": ("name", "summary", "stages", "aliases"),
-    "metric": ("name", "summary", "reference", "class", "outputs", "needs", "params", "aliases"),
+    "metric": ("name", "summary", "reference", "class", "outputs", "inputs", "params", "aliases"),
 }  # fmt: skip
 # test_dataset: what a model that only joins trained parts is tested on.
 ROLES = ("model", "config", "dataset", "test_dataset", "dataprocess", "trainer", "pipeline",

@@ -107,8 +107,11 @@ class JawWarp(AbstractTalkingFace):
             nn.Flatten(), nn.Linear(80 * 16, hidden), nn.ReLU(), nn.Linear(hidden, 1)
         )
 
-    def calculate_loss(self, interaction, valid=False, phase="main", shared=None):
-        error = (self.generator(interaction["mel"]) - SCALE * interaction["opening"]).abs()
+    def forward_train(self, batch):
+        return {"opening": self.generator(batch["mel"])}
+
+    def calculate_loss(self, batch, phase, shared):
+        error = (shared["opening"] - SCALE * batch["opening"]).abs()
         return {"loss": error.mean(), "l1": error.mean() / SCALE}
 
 

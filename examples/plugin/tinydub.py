@@ -47,8 +47,6 @@ class TinyDubNet(nn.Module):
 class TinyDub(AbstractTalkingFace):
     """One network, one loss: everything else is inherited."""
 
-    bgr = True
-
     def __init__(self, cfg) -> None:
         super().__init__(cfg)
         self.generator = TinyDubNet()
@@ -59,7 +57,6 @@ class TinyDub(AbstractTalkingFace):
         generated = self.generator(batch["indiv_mels"].flatten(0, 1), frames)
         return {"generated": generated.unflatten(0, (len(video), -1)).transpose(1, 2)}
 
-    def calculate_loss(self, interaction, valid=False, phase="main", shared=None) -> dict:
-        generated = (shared or self.forward_train(interaction))["generated"]
-        loss = (generated - interaction["gt"]).abs().mean()
+    def calculate_loss(self, batch, phase, shared) -> dict[str, Tensor]:
+        loss = (shared["generated"] - batch["gt"]).abs().mean()
         return {"loss": loss, "l1": loss}

@@ -243,9 +243,3 @@ def videos_for(entry: Competitor, clips: list[Clip]) -> dict[str, Path]:
     """Videos of a folder by the id of the clip that they belong to; what has none is reported."""
     pairs = pair_videos(entry.title, entry.videos, {clip.id: clip.path for clip in clips})
     return {name: made for name, (made, _) in pairs.items()}
-
-
-def file_state(path: Path) -> str:
-    """Size and date of a file: enough to see that it changed."""
-    info = path.stat()
-    return f"{info.st_size}-{info.st_mtime_ns}"

@@ -6,13 +6,9 @@ import glob
 import hashlib
 import json
 import logging
-import math
 import re
-import shlex
-import sys
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,47 +18,29 @@ from talkingface.benchmark.entries import (
     Competitor,
     Material,
     dataset_name,
-    file_state,
     find_entries,
     find_material,
     titled,
 )
-from talkingface.benchmark.plans import COPY, Generator, Plan, clip_state, plan_rows
+from talkingface.benchmark.plans import TimedGenerator, plan_rows
+from talkingface.benchmark.report import Comparison, report, write_results
 from talkingface.benchmark.stats import summarize
 from talkingface.benchmark.tables import console_lines, write_tables
 from talkingface.data.clips import Clip
-from talkingface.errors import ConfigError, EnvironmentProblem, TalkingFaceError
+from talkingface.errors import ConfigError, DataError, EnvironmentProblem, TalkingFaceError
 from talkingface.evaluator.base_metric import require_weights
 from talkingface.evaluator.clip import ClipPair
-from talkingface.evaluator.evaluator import Evaluator, RowResult, row_remarks
+from talkingface.evaluator.evaluator import Evaluator, Row
 from talkingface.evaluator.pairing import split_list
-from talkingface.evaluator.report import clean, reasons_text
-from talkingface.quick_start.evaluation import (
-    further_samples,
-)
+from talkingface.evaluator.report import reasons_text
+from talkingface.evaluator.scores import ScoreRecord, read_record
+from talkingface.quick_start.rows import COPY, Generator, VideoRow, clip_state, file_state
 from talkingface.quick_start.score_videos import STANDARD
 from talkingface.registry import get_registry
 from talkingface.utils.logs import progress, setup_logging
 from talkingface.utils.paths import resolve, shown, write_json
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Comparison:
-    """Everything about one dataset that the tables show."""
-
-    material: Material
-    plans: list[Plan]
-    evaluator: Evaluator
-    baseline: str
-    rows: list[RowResult] = field(default_factory=list)
-    summary: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    costs: dict[str, Cost] = field(default_factory=dict)
-
-    @property
-    def real(self) -> str | None:
-        return next((plan.title for plan in self.plans if plan.kind == "real"), None)
 
 
 def benchmark(
@@ -110,7 +88,7 @@ def benchmark(
     for found in comparisons:
         for line in reasons_text(found.rows):
             log.info("  note: %s: %s", found.material.name, line)
-    _write_page(folder, data, comparisons)
+    write_results(folder, data, comparisons)
     log.info("open %s", shown(folder / "benchmark.html"))
     return 0
 
@@ -165,40 +143,63 @@ def _slug(text: str) -> str:
 def _compare(found: Comparison, place: Path) -> None:
     """Generate and score all rows of a dataset."""
     clips, evaluator = found.material.clips, found.evaluator
-    count = len(found.plans) * len(clips)
-    show = found.material.cfg.show_progress
-    with progress(total=2 * count, unit="video", desc=found.material.name, show=show) as bar:
-        diverse = any(metric.name == "Div" for metric in evaluator.metrics)
-        for plan in found.plans:
-            made = _generate(plan, clips, place / _slug(plan.title), diverse, bar)
-            if plan.generator:
-                cost = _cost(plan, clips, made, place / _slug(plan.title))
-                found.costs[plan.title] = cost
+    total, show = len(found.plans) * len(clips), found.material.cfg.show_progress
+    diverse = any(metric.name == "Div" for metric in evaluator.metrics)
+    with progress(total=total, unit="video", desc=found.material.name, show=show) as bar:
         for plan in found.plans:
             folder = place / _slug(plan.title)
-            found.rows.append(_score(plan, clips, folder, evaluator, bar))
+            made = _generate(plan, clips, folder, diverse, bar)
+            if plan.generator:
+                found.costs[plan.title] = _cost(plan, clips, made, folder)
+    definitions = evaluator.definitions()
+
+    def row(plan: VideoRow) -> Row:
+        by_id = {clip.id: clip for clip in clips}
+
+        def state(name: str) -> list[Any]:
+            states = file_state(plan.videos[name]), clip_state(by_id[name])
+            return [__version__, definitions, *states]
+
+        samples = {clip.id: partial(_pair, plan, clip) for clip in clips}
+        return Row(
+            plan.title, samples, ScoreRecord(place / _slug(plan.title) / "scores.json", state)
+        )
+
+    found.rows = evaluator.run([row(plan) for plan in found.plans], desc="scoring")
     found.summary = summarize(
         found.rows, evaluator.outputs, baseline=found.baseline, real=found.real
     )
 
 
+def _pair(plan: VideoRow, clip: Clip) -> ClipPair:
+    """The finished video of a clip beside the real one."""
+    if clip.id not in plan.videos:
+        raise DataError(plan.failures.get(clip.id, f"no video of this clip in {plan.detail}"))
+    real = plan.reference(clip)
+    samples = plan.samples.get(clip.id, ())
+    return ClipPair(
+        clip.id, plan.videos[clip.id], real.path, cache_generated=True, audio=real.audio,
+        samples=samples,
+    )  # fmt: skip
+
+
 def _generate(
-    plan: Plan, clips: list[Clip], folder: Path, diverse: bool, bar: Any
+    plan: VideoRow, clips: list[Clip], folder: Path, diverse: bool, bar: Any
 ) -> list[dict[str, Any]]:
-    """Make the missing videos of a row; figures of all that exist."""
+    """Make the missing videos of a row; times of all that exist."""
     if plan.make is None:
         bar.update(len(clips))
         return []
     record = folder / "videos.json"
-    kept = _read_record(record)
+    kept = read_record(record)
     made: dict[str, dict[str, Any]] = {}
     for clip in clips:
         path, state = folder / f"{clip.id}.mp4", plan.state(clip)
         old = kept.get(clip.id, {})
         fresh = old.get("state") != state or not path.exists()
         try:
-            figures = (plan.make(clip, path) or {}) if fresh else old["figures"]
-            made[clip.id] = {"state": state, "figures": figures}
+            done = plan.make(clip, path) if fresh else old["figures"]
+            made[clip.id] = {"state": state, "figures": done if isinstance(done, dict) else {}}
             plan.videos[clip.id] = path
             if diverse and plan.generator:
                 plan.samples[clip.id] = _samples(plan.generator, clip, path, fresh)
@@ -215,25 +216,14 @@ def _generate(
 def _samples(generator: Generator, clip: Clip, path: Path, fresh: bool) -> tuple[Path, ...]:
     """Videos with other seeds, for Div; those of an earlier start are taken over."""
     known = sorted(path.parent.glob(f"{glob.escape(path.stem)}.seed*{path.suffix}"))
-    if known and not fresh:
-        return tuple(known)
-    return further_samples(generator.cfg, generator.pipeline, clip, path)
+    return tuple(known) if known and not fresh else generator.samples(clip, path)
 
 
-def _read_record(path: Path) -> dict[str, Any]:
-    """What an earlier start of the command finished, by clip."""
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _cost(plan: Plan, clips: list[Clip], made: list[dict[str, Any]], folder: Path) -> Cost:
+def _cost(plan: VideoRow, clips: list[Clip], made: list[dict[str, Any]], folder: Path) -> Cost:
     """Parameters and operations are counted once per model and dataset, and kept."""
     generator = plan.generator
-    assert generator is not None
-    record, kept = folder / "cost.json", _read_record(folder / "cost.json")
+    assert isinstance(generator, TimedGenerator)
+    record, kept = folder / "cost.json", read_record(folder / "cost.json")
     if generator.cost is None and kept.get("state") == generator.state:
         generator.cost = Cost(**kept["cost"])
     elif generator.cost is None:
@@ -242,162 +232,3 @@ def _cost(plan: Plan, clips: list[Clip], made: list[dict[str, Any]], folder: Pat
     write_json(record, {"state": generator.state, "cost": generator.cost.as_dict()})
     generator.cost.add_times(made)
     return generator.cost
-
-
-def _score(
-    plan: Plan, clips: list[Clip], folder: Path, evaluator: Evaluator, bar: Any
-) -> RowResult:
-    """Score a row; finished clips of an interrupted benchmark are taken over."""
-    row = RowResult(plan.title)
-    record = folder / "scores.json"
-    # What is pooled over clips cannot be taken over clip by clip.
-    kept = {} if any(metric.pools for metric in evaluator.metrics) else _read_record(record)
-    definitions = evaluator.definitions()
-    for clip in clips:
-        path = plan.videos.get(clip.id)
-        if path is None:
-            reason = plan.failures.get(clip.id, f"no video of this clip in {plan.detail}")
-            row.values[clip.id] = {key: math.nan for key in evaluator.outputs}
-            row.reasons.update({(clip.id, key): reason for key in evaluator.outputs})
-            row.notes[clip.id] = []
-            bar.update()
-            continue
-        state = [__version__, definitions, file_state(path), clip_state(clip)]
-        if kept.get(clip.id, {}).get("state") == state:
-            _restore(row, clip.id, kept[clip.id])
-        else:
-            real = plan.reference(clip)
-            pair = ClipPair(clip.id, path, real.path, cache_generated=True, audio=real.audio)
-            pair.samples = plan.samples.get(clip.id, ())
-            evaluator.score_clip(pair, row)
-            kept[clip.id] = {
-                "state": state,
-                "values": clean(row.values[clip.id]),
-                "reasons": {k: r for (c, k), r in row.reasons.items() if c == clip.id},
-                "notes": row.notes[clip.id],
-                "facts": row.facts.get(clip.id, {}),
-            }
-            write_json(record, kept)
-        bar.update()
-    evaluator.finish_row(row)
-    return row
-
-
-def _restore(row: RowResult, clip: str, kept: Mapping[str, Any]) -> None:
-    row.values[clip] = {k: math.nan if v is None else v for k, v in kept["values"].items()}
-    row.reasons.update({(clip, k): reason for k, reason in kept["reasons"].items()})
-    row.notes[clip] = list(kept["notes"])
-    if kept["facts"]:
-        row.facts[clip] = kept["facts"]
-
-
-def _described(evaluator: Evaluator) -> dict[str, dict[str, Any]]:
-    return {
-        key: {
-            "direction": spec.get("direction", ""),
-            "unit": spec.get("unit", ""),
-            "metric": metric.name,
-            "definition": metric.definition(),
-            "summary": metric.entry.summary,
-        }
-        for metric in evaluator.metrics
-        for key, spec in metric.outputs.items()
-    }
-
-
-# -- report ----------------------------------------------------------------------------------------
-
-
-def report(comparisons: list[Comparison]) -> dict[str, Any]:
-    """All that the tables and the page show, as plain data."""
-    from talkingface.utils.system import cpu_count
-
-    outputs: dict[str, Any] = {}
-    rows: dict[str, Any] = {}
-    for found in comparisons:
-        outputs.update(_described(found.evaluator))
-        for plan in found.plans:
-            place = rows.setdefault(
-                plan.title, {"kind": plan.kind, "detail": plan.detail, "warnings": []}
-            )
-            if plan.detail not in place["detail"]:
-                place["detail"] += f"; {plan.detail}"
-            place["warnings"] += [
-                f"{found.material.name}: {text}"
-                for text in plan.warnings
-                if f"{found.material.name}: {text}" not in place["warnings"]
-            ]
-    return {
-        "title": "Benchmark",
-        "created": time.strftime("%Y-%m-%d %H:%M"),
-        "command": " ".join(_quoted(word) for word in ["python", *sys.argv]),
-        "version": __version__,
-        "hardware": f"{cpu_count()} CPU cores",
-        "rows": rows,
-        "outputs": outputs,
-        "datasets": [_dataset(found) for found in comparisons],
-        "cost": {
-            f"{title} ({found.material.name})" if len(comparisons) > 1 else title: cost.as_dict()
-            for found in comparisons
-            for title, cost in found.costs.items()
-        },
-    }
-
-
-def _quoted(word: str) -> str:
-    own = Path(word).stem in ("run_talkingface", "talkingface")
-    return shlex.quote(Path(word).name if own else word)
-
-
-def _dataset(found: Comparison) -> dict[str, Any]:
-    clips = found.material.clips
-    frames = {c: f["frames"] for row in found.rows for c, f in row.facts.items()}
-    sizes = sorted({f["size"] for row in found.rows for f in row.facts.values()})
-    facts = [*found.material.facts, f"{len(clips)} clips, {sum(frames.values())} frames"]
-    facts.append(
-        "pictures of " + ", ".join(sizes[:4]) + (" px and other sizes" if len(sizes) > 4 else " px")
-    )
-    return {
-        "name": found.material.name,
-        "clips": [clip.id for clip in clips],
-        "rows": [row.name for row in found.rows],
-        "baseline": found.baseline,
-        "real": found.real,
-        "facts": facts,
-        "summary": found.summary,
-        "values": {row.name: row.values for row in found.rows},
-        "undefined": [
-            {"row": row.name, "clip": clip, "key": key, "reason": reason}
-            for row in found.rows
-            for (clip, key), reason in sorted(row.reasons.items())
-        ],
-        "notes": row_remarks(found.rows)
-        + [
-            f"{row.name}, {clip}: {note}"
-            for row in found.rows
-            for clip, notes in row.notes.items()
-            for note in notes
-        ],
-        "previews": [],
-    }
-
-
-def _write_page(folder: Path, data: dict[str, Any], comparisons: list[Comparison]) -> None:
-    """The page holds the first clips' videos itself, small, so that one file can be sent away."""
-    from talkingface.benchmark.page import write_page
-    from talkingface.benchmark.previews import embedded_video
-
-    for part, found in zip(data["datasets"], comparisons, strict=True):
-        for clip in found.material.clips[: found.material.cfg.n_preview]:
-            videos = []
-            for plan in found.plans:
-                if clip.id not in plan.videos:
-                    continue
-                try:
-                    source = embedded_video(plan.videos[clip.id], clip)
-                except TalkingFaceError as error:
-                    part["notes"].append(f"{plan.title}, {clip.id}: cannot be shown: {error}")
-                    continue
-                videos.append({"row": plan.title, "src": source})
-            part["previews"].append({"clip": clip.id, "videos": videos})
-    write_page(folder / "benchmark.html", data)

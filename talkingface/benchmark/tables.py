@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import shutil
 from collections.abc import Iterable, Mapping
@@ -12,7 +13,7 @@ from typing import Any
 
 from talkingface.benchmark.stats import stars
 from talkingface.evaluator.report import ARROWS, clean
-from talkingface.utils.paths import write_json, write_text
+from talkingface.utils.paths import write_text
 
 _NOTE = (
     "Means over clips with half the width of the 95 % bootstrap interval. Stars: better or worse "
@@ -23,7 +24,8 @@ _NOTE = (
 def write_tables(folder: Path, data: Mapping[str, Any], decimals: int) -> None:
     """Write ``benchmark.json``, ``.csv`` (one line per row and output), ``clips.csv``, ``.md`` and
     ``.tex``."""
-    write_json(folder / "benchmark.json", clean(data))
+    text = json.dumps(clean(data), indent=1, ensure_ascii=False)
+    write_text(folder / "benchmark.json", text + "\n")  # rows in the order of the table
     write_text(folder / "benchmark.csv", _csv(_summary_lines(data)))
     write_text(folder / "clips.csv", _csv(_clip_lines(data)))
     write_text(folder / "benchmark.md", _markdown(data, decimals))
@@ -36,7 +38,7 @@ def console_lines(data: Mapping[str, Any], decimals: int) -> list[str]:
     for part in data["datasets"]:
         table = [["", *_heads(data["outputs"]), "clips"]]
         for row in part["rows"]:
-            cells = [_plain(part["summary"][row].get(key), decimals) for key in data["outputs"]]
+            cells = [_plain(part["rows"][row].get(key), decimals) for key in data["outputs"]]
             table.append([row, *cells, _counts(part, row)])
         facts = "; ".join(part["facts"])
         lines.append(f"\n{part['name']}: {facts}; baseline: {part['baseline']}")
@@ -88,7 +90,7 @@ def _plain(cell: Mapping[str, Any] | None, decimals: int) -> str:
 
 
 def _counts(part: Mapping[str, Any], row: str) -> str:
-    counts = sorted({cell["n"] for cell in part["summary"][row].values()})
+    counts = sorted({cell["n"] for cell in part["rows"][row].values()})
     return "/".join(map(str, counts))
 
 
@@ -97,7 +99,7 @@ def _summary_lines(data: Mapping[str, Any]) -> Iterable[list[Any]]:
     yield ["dataset", "row", "output", "direction", "unit", *fields, "baseline", "definition"]
     for part in data["datasets"]:
         for row in part["rows"]:
-            for key, cell in part["summary"][row].items():
+            for key, cell in part["rows"][row].items():
                 spec = data["outputs"][key]
                 yield [
                     *(part["name"], row, key, spec["direction"], spec["unit"]),
@@ -142,7 +144,7 @@ def _markdown(data: Mapping[str, Any], decimals: int) -> str:
         for row in part["rows"]:
             cells = []
             for key in data["outputs"]:
-                cell = part["summary"][row].get(key)
+                cell = part["rows"][row].get(key)
                 text = _plain(cell, decimals).rstrip("!")
                 cells.append(f"**{text}**" if cell and cell["best"] else text)
             lines.append(_md_line([row, *cells, _counts(part, row)]))
@@ -190,7 +192,7 @@ def _latex(data: Mapping[str, Any], decimals: int) -> str:
         for row in part["rows"]:
             cells = []
             for key in data["outputs"]:
-                cell = part["summary"][row].get(key)
+                cell = part["rows"][row].get(key)
                 marks = stars(cell["p"]) if cell else ""
                 text, _, half = _plain(cell, decimals).rstrip("!*").partition(" ±")
                 text = "--" if text == "nan" else text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 from pathlib import Path
@@ -9,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from talkingface.errors import ConfigError, WeightsError
 from talkingface.model.abstract_talkingface import AbstractTalkingFace
-from talkingface.model.weights import CHECKPOINT_FORMAT, load_into, restore_networks
+from talkingface.model.component import WeightsOrigin
+from talkingface.model.weights import (
+    CHECKPOINT_FORMAT,
+    load_extra_state,
+    load_into,
+    restore_networks,
+)
 from talkingface.utils.weights import read_weights
 
 if TYPE_CHECKING:
@@ -21,11 +28,18 @@ log = logging.getLogger(__name__)
 # Methods of models that have other names now; a model of the user that has one is told.
 _MOVED = {
     "frozen_networks": "components(cfg) of the model's config class",
-    "learn_from": "fit_statistics",
-    "require_same": "check_resume_compatible",
+    **dict.fromkeys(("learn_from", "fit_statistics"), "statistics, or initialize"),
+    **dict.fromkeys(("require_same", "check_resume_compatible"), "statistics.check_resume"),
+    "check_test_data": "statistics.check_test",
     "test_facts": "result_notes",
-    "measure_clip": "evaluate_clip",
-    "measure_motions": "evaluate_motions",
+    **dict.fromkeys(
+        ("measure_clip", "measure_motions", "generate_motions", "evaluate_motions"),
+        "evaluate_clip, which returns a ClipResult",
+    ),
+    "active_phases": "self.phases, set in __init__",
+    "phase_networks": "phases, whose names end those of their networks",
+    "predict": "forward_train",
+    "bgr": "visualize, which returns RGB",
 }
 
 
@@ -36,12 +50,15 @@ def build_model(cfg: Config) -> AbstractTalkingFace:
         ConfigError: its class has a method under a former name, which nothing would call.
     """
     model_cls = cfg.registry.resolve(cfg.model_entry, "model")
+    name = model_cls.__name__
     for old, new in _MOVED.items():
         if hasattr(model_cls, old):
-            raise ConfigError(
-                f"{model_cls.__name__}.{old} is not called any more; use {new} "
-                "(docs/architecture.md)."
-            )
+            raise ConfigError(f"{name}.{old} is not used any more; use {new} (docs/extending.md).")
+    if "valid" in inspect.signature(model_cls.calculate_loss).parameters:
+        raise ConfigError(
+            f"{name}.calculate_loss takes (batch, phase, shared); in validation self.training is "
+            "False (docs/extending.md)."
+        )
     return model_cls(cfg)
 
 
@@ -58,18 +75,18 @@ def load_model_weights(model: AbstractTalkingFace, path: Path, trust: str | None
                 f"{path} belongs to {content['model_name']}, not to {model.cfg.model}"
             )
         restore_networks(model, content, averaged=True)
-        model.load_other_parameter(content["other_parameter"])
-        model.lineage = dict(content.get("frozen_weights") or {})
+        load_extra_state(model, content["other_parameter"])
+        model.origin = WeightsOrigin(lineage=dict(content.get("frozen_weights") or {}))
         log.debug("weights of %s, step %s", path, content["global_step"])
         return
     log.info("%s", load_into(model, path, trust=trust))
     # A run writes weights.json beside the weights that it exports.
     description = path.with_name("weights.json")
-    model.has_official_weights = not description.is_file()
+    model.origin = WeightsOrigin(official=not description.is_file())
     if description.is_file():
         values = json.loads(description.read_text("utf-8")).get("other_parameter")
         if values:
-            model.load_other_parameter(values)
+            load_extra_state(model, values)
 
 
 def config_of_checkpoint(path: Path, trust: str | None = None) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from talkingface.config.component_spec import ComponentSpec
 from talkingface.config.config import load_config
 from talkingface.config.merge import flatten
 from talkingface.errors import ConfigError, WeightsError
-from talkingface.model.component import Component
+from talkingface.model.component import Component, Source, WeightsOrigin
 from talkingface.model.weights import CHECKPOINT_FORMAT, extract_state_dict
 from talkingface.utils.hashes import sha256_of
 from talkingface.utils.paths import resolve, shown
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from talkingface.model.abstract_talkingface import AbstractTalkingFace
 
 log = logging.getLogger(__name__)
-Source = dict[str, str]  # path and sha256
 
 
 class ComponentStore:
@@ -138,13 +137,11 @@ class ComponentStore:
         """Load the components that a model generates with: those that it was trained with."""
         for name, spec in self.specs.items():
             if spec.at_inference and name not in model.components:
-                path = self._trained_with(
-                    name, model.lineage, model.has_official_weights, model.components
-                )
+                path = self._trained_with(name, model.origin, model.components)
                 self._attach(model, name, path)
 
     def _attach(self, model: AbstractTalkingFace, name: str, path: Path) -> None:
-        model.attach_component(name, self.load(name, path))
+        model.components[name] = self.load(name, path)
         log.info("%s: weights of %s", self.specs[name].purpose, shown(path))
 
     # -- lineage -----------------------------------------------------------------------------------
@@ -153,13 +150,9 @@ class ComponentStore:
         """The configuration with the files that a loaded model was trained with in place of
         ``auto``: data that a component makes must be made by the same one."""
         chosen = {
-            f"weights.{name}": str(
-                self._trained_with(
-                    name, model.lineage, model.has_official_weights, model.components
-                )
-            )
+            f"weights.{name}": str(self._trained_with(name, model.origin, model.components))
             for name, spec in self.specs.items()
-            if spec.at_inference and spec.weights == "auto" and name in model.lineage
+            if spec.at_inference and spec.weights == "auto" and name in model.origin.lineage
         }
         if not chosen:
             return self.cfg
@@ -173,7 +166,7 @@ class ComponentStore:
         official = content.get("format") != CHECKPOINT_FORMAT
         lineage = {} if official else dict(content.get("frozen_weights") or {})
         return [
-            self._trained_with(name, lineage, official, {})
+            self._trained_with(name, WeightsOrigin(official, lineage), {})
             for name, spec in self.specs.items()
             if spec.at_inference
         ]
@@ -199,18 +192,16 @@ class ComponentStore:
     def _trained_with(
         self,
         name: str,
-        lineage: Mapping[str, Source],
-        official: bool,
+        origin: WeightsOrigin,
         attached: Mapping[str, Component],
     ) -> Path:
         """The file that loaded weights were trained with, unless the key names another.
 
         Args:
-            lineage: of the loaded weights.
-            official: they are an official file.
+            origin: of the loaded weights.
             attached: components that the model has already.
         """
-        spec, source = self.specs[name], lineage.get(name)
+        spec, source = self.specs[name], origin.lineage.get(name)
         if source and spec.weights in ("auto", source["path"]):
             path = Path(source["path"])
             if path.is_file() and sha256_of(path) == source["sha256"]:
@@ -218,7 +209,7 @@ class ComponentStore:
             log.warning(
                 "%s: %s, with which it was trained, is gone or changed", self.cfg.model, path
             )
-        if official and spec.weights == "auto":
+        if origin.official and spec.weights == "auto":
             found = self._official(spec)
             if found is None:
                 raise WeightsError(
@@ -277,7 +268,7 @@ class ComponentStore:
             trained = build_model(load_config(overrides={**settings, "resume": False}))
             load_model_weights(trained, path)
             network = trained if spec.whole_model else trained.network
-            return Component(network, source, settings, trained.lineage)
+            return Component(network, source, settings, trained.origin.lineage)
         if spec.whole_model:
             return Component(self._official_model(name, path), source)
         network = spec.build()
@@ -316,7 +307,7 @@ class ComponentStore:
             )
         model_cls = cfg.registry.resolve(cfg.registry.entry("model", str(spec.model)), "model")
         state = extract_state_dict(read_weights(path, trust=cfg.trust_checkpoint), (), "")
-        settings = {**flatten(spec.official_settings or {}), **model_cls.settings_of(state)}
+        settings = {**flatten(spec.official_settings or {}), **_settings_of(model_cls, state)}
         own = load_config(spec.model, cfg.dataset, overrides={**settings, "resume": False})
         self._require_agreement(name, path, flatten(own.to_dict()))
         model = build_model(own)
@@ -344,3 +335,9 @@ def _pinned(name: str, source: Source | None) -> Path | None:
             "cannot go on exactly. Restore the file, or start a new run."
         )
     return path
+
+
+def _settings_of(model_cls: type, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of the configuration that the names of an official file tell."""
+    read = getattr(model_cls, "settings_of", None)
+    return read(state) if read else {}

@@ -6,12 +6,11 @@ import math
 from abc import ABC, abstractmethod
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from talkingface.errors import ConfigError, WeightsError
-from talkingface.evaluator.clip import ClipPair
 from talkingface.registry import Entry, Registry
 from talkingface.utils.suggest import did_you_mean
 
@@ -25,16 +24,23 @@ class Metric(ABC):
     The evaluator calls :meth:`start`, then :meth:`update` for every frame pair of one shared decode
     (when ``uses_frames``), then :meth:`finish`; behind the last clip of a row :meth:`pool`.
 
+    Class attributes:
+        takes: ``video`` (the argument ``clip`` is a
+            :class:`~talkingface.evaluator.clip.ClipPair`) or ``motion`` (a
+            :class:`~talkingface.evaluator.motion_sample.MotionSample`).
+        uses_frames: whether :meth:`update` is called.
+
     Args:
         entry: the metric's YAML; ``outputs`` names its numbers with direction and unit.
         params: settings, checked against the YAML's ``params``.
         cfg: the run's configuration, for metrics that need weights; None: paths only.
     """
 
+    takes: ClassVar[str] = "video"
     uses_frames: bool = True
 
     def __init__(self, entry: Entry, params: dict[str, Any], cfg: Config | None = None) -> None:
-        self.entry = entry
+        self.entry: Entry | None = entry
         self.cfg = cfg
         self.name = entry.name
         self.params = params
@@ -65,15 +71,15 @@ class Metric(ABC):
         text = ",".join(f"{k}={_short(v)}" for k, v in sorted(self.params.items()))
         return f"{self.name}[{text}]" if text else self.name
 
-    def start(self, clip: ClipPair) -> None:
+    def start(self, clip: Any) -> None:
         """Begin a clip."""
         self.reasons = {}
 
-    def update(self, clip: ClipPair, index: int, generated: np.ndarray, real: np.ndarray) -> None:
+    def update(self, clip: Any, index: int, generated: np.ndarray, real: np.ndarray) -> None:
         """Take one frame pair, (H,W,3) uint8 RGB."""
 
     @abstractmethod
-    def finish(self, clip: ClipPair) -> dict[str, float]:
+    def finish(self, clip: Any) -> dict[str, float]:
         """Values of the clip by output name. nan with an entry in ``reasons`` when undefined."""
 
     def pool(self) -> tuple[dict[str, float], list[str]] | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ WARN_VALID_RATIO = 0.9
 
 @dataclass
 class ClipPair:
-    """Two videos to compare (metrics spec, section 2).
+    """Two videos to compare.
 
     Frames are paired by index at 25 frames/s, up to the shorter length. Another size of the
     generated video is resized to the real one's. What was adjusted is recorded in ``notes``.
@@ -121,6 +122,16 @@ class ClipPair:
         """Width and height of the real video, in which everything is measured."""
         info = probe(self.real)
         return info.width, info.height
+
+    def facts(self) -> dict[str, Any]:
+        """For the record: number of compared frames, size of the real and of the own picture.
+
+        Raises:
+            DataError: the videos cannot be compared.
+        """
+        own, real = self.native_size, self.size
+        sizes = {"size": "x".join(map(str, real)), "native": "x".join(map(str, own))}
+        return {"frames": self.n_frames, **sizes}
 
     def frames(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Index, generated and real frame, (H,W,3) uint8 RGB; one decode of each video."""

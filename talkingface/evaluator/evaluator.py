@@ -1,19 +1,26 @@
-"""Run metrics over pairs of videos; failures stay with the metric and clip where they happen."""
+"""The evaluation engine: metrics over rows and clips.
+
+A row (a model, a baseline, the real recordings) gives a sample per clip: a video beside the real
+one (:class:`~talkingface.evaluator.clip.ClipPair`) or a motion beside the real one
+(:class:`~talkingface.evaluator.motion_sample.MotionSample`). Every metric takes one of the two
+kinds and has the same protocol. A failure stays with the metric and clip where it happens.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from talkingface.errors import TalkingFaceError
+from talkingface.errors import EnvironmentProblem, TalkingFaceError
 from talkingface.evaluator.base_metric import Metric, build_metric
-from talkingface.evaluator.clip import ClipPair
+from talkingface.evaluator.scores import ScoreRecord
+from talkingface.utils.logs import progress
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -23,14 +30,14 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class RowResult:
-    """Scores of one row of the table (a model or a baseline) over clips.
+    """Scores of one row of the table over clips.
 
     Attributes:
         values: clip -> output name -> value, nan when undefined.
         reasons: (clip, output) -> why it is nan.
         notes: clip -> what was adjusted or looked odd.
         facts: clip -> ``frames`` that were compared, ``size`` of the real picture, and ``native``,
-            that of the generated one.
+            that of the generated one; empty for motions.
         pooled: output -> one value for all clips, of metrics that have none per clip. Why one is
             nan stands in ``reasons`` under the clip ``""``.
         pooled_clips: output -> the clips that are in that value.
@@ -47,19 +54,51 @@ class RowResult:
     remarks: list[str] = field(default_factory=list)
 
 
+@dataclass
+class Row:
+    """What is to be scored under one title.
+
+    Attributes:
+        samples: clip -> function that returns its sample. A TalkingFaceError of it is recorded as
+            the reason why the clip has no value.
+        record: scores of an interrupted evaluation that are used again; None scores anew.
+    """
+
+    title: str
+    samples: Mapping[str, Callable[[], Any]]
+    record: ScoreRecord | None = None
+
+
 class Evaluator:
-    """All metrics of a configuration.
+    """The metrics of a configuration that take one kind of sample.
 
     Args:
         cfg: uses ``metrics`` and ``metric_params``.
         metrics: names instead of the configured ones.
+        takes: ``video`` or ``motion``.
+        first: metrics that are not configured and come before the others.
+
+    Attributes:
+        not_applicable: name of each metric of the other kind -> why it is left out.
     """
 
-    def __init__(self, cfg: Config, metrics: Iterable[str] | None = None) -> None:
-        names = list(metrics if metrics is not None else cfg.metrics)
-        self.metrics: list[Metric] = [
-            build_metric(cfg.registry, name, cfg.metric_params.get(name), cfg) for name in names
-        ]
+    def __init__(
+        self,
+        cfg: Config,
+        metrics: Iterable[str] | None = None,
+        *,
+        takes: str = "video",
+        first: Sequence[Metric] = (),
+    ) -> None:
+        self.cfg = cfg
+        self.metrics: list[Metric] = list(first)
+        self.not_applicable: dict[str, str] = {}
+        for name in metrics if metrics is not None else cfg.metrics:
+            metric = build_metric(cfg.registry, name, cfg.metric_params.get(name), cfg)
+            if metric.takes == takes:
+                self.metrics.append(metric)
+            else:
+                self.not_applicable[metric.name] = f"it compares {metric.takes}s, not {takes}s"
 
     @property
     def outputs(self) -> dict[str, dict[str, Any]]:
@@ -67,54 +106,85 @@ class Evaluator:
         return {key: spec for metric in self.metrics for key, spec in metric.outputs.items()}
 
     def definitions(self) -> dict[str, str]:
-        return {metric.name: metric.definition() for metric in self.metrics}
+        return {metric.name: metric.definition() for metric in self.metrics if metric.entry}
 
-    def score_clip(self, clip: ClipPair, row: RowResult) -> None:
-        """Score one pair into a row. Never raises for a bad video or a failing metric."""
+    def run(self, rows: Sequence[Row], *, desc: str = "evaluation") -> list[RowResult]:
+        """Score all rows, one after the other.
+
+        Raises:
+            EnvironmentProblem: a full disk or a missing package, which all clips share.
+        """
+        results = []
+        total = sum(len(row.samples) for row in rows)
+        show = self.cfg.show_progress
+        with progress(total=total, unit="clip", desc=desc, show=show, leave=False) as bar:
+            for row in rows:
+                result = RowResult(row.title)
+                results.append(result)
+                # What is pooled over clips cannot be taken over clip by clip.
+                pools = any(metric.pools for metric in self.metrics)
+                record = None if pools else row.record
+                for number, (clip, sample) in enumerate(row.samples.items(), 1):
+                    if record is None or not record.restore(clip, result):
+                        if self._score(clip, sample, result) and record is not None:
+                            record.keep(clip, result)
+                    bar.update()
+                    if bar.disable and number % 25 == 0:
+                        log.info("%s, %s: %d of %d", desc, row.title, number, len(row.samples))
+                self.finish_row(result)
+        return results
+
+    def _score(self, clip: str, sample: Callable[[], Any], row: RowResult) -> bool:
+        """Make and score one sample; False when it could not be made."""
+        try:
+            made = sample()
+        except EnvironmentProblem:
+            raise
+        except TalkingFaceError as error:
+            row.values[clip] = dict.fromkeys(self.outputs, math.nan)
+            row.reasons.update({(clip, key): str(error) for key in self.outputs})
+            row.notes[clip] = []
+            return False
+        self.score_clip(made, row)
+        return True
+
+    def score_clip(self, clip: Any, row: RowResult) -> None:
+        """Score one sample into a row. Never raises for a bad video or a failing metric."""
         values: dict[str, float] = {}
         row.values[clip.name] = values
-        alive = []
-        for metric in self.metrics:
-            if self._guarded(metric, clip, row, values, lambda m=metric: m.start(clip)):
-                alive.append(metric)
+        alive = [m for m in self.metrics if self._guarded(m, clip, row, lambda m=m: m.start(clip))]
         watching = [metric for metric in alive if metric.uses_frames]
         if watching:
             try:
                 for index, generated, real in clip.frames():
                     for metric in list(watching):
-                        done = self._guarded(
-                            metric,
-                            clip,
-                            row,
-                            values,
-                            lambda m=metric, i=index, g=generated, r=real: m.update(clip, i, g, r),
-                        )
-                        if not done:
+
+                        def update(
+                            m: Metric = metric, at: tuple = (index, generated, real)
+                        ) -> None:
+                            m.update(clip, *at)
+
+                        if not self._guarded(metric, clip, row, update):
                             watching.remove(metric)
                             alive.remove(metric)
             except Exception as error:  # the pair as such cannot be compared
                 reason = _reason(error)
                 log.debug("frames of %s", clip.name, exc_info=True)
                 for metric in watching:
-                    self._fail(metric, clip, row, values, reason)
+                    _fail(metric, clip.name, row, reason)
                     alive.remove(metric)
         for metric in alive:
 
             def finish(m: Metric = metric) -> None:
                 values.update(m.finish(clip))
-                for key, reason in m.reasons.items():
-                    row.reasons[clip.name, key] = reason
+                row.reasons.update({(clip.name, key): why for key, why in m.reasons.items()})
 
-            done = self._guarded(metric, clip, row, values, finish)
-            if done and metric.pools:
+            if self._guarded(metric, clip, row, finish) and metric.pools:
                 for key in set(metric.outputs) - set(metric.reasons):
                     row.pooled_clips.setdefault(key, []).append(clip.name)
         with contextlib.suppress(TalkingFaceError):  # a pair that cannot be compared has its reason
-            row.facts[clip.name] = {
-                "frames": clip.n_frames,
-                "size": "x".join(map(str, clip.size)),
-                "native": "x".join(map(str, clip.native_size)),
-            }
+            if facts := clip.facts():
+                row.facts[clip.name] = facts
         row.notes[clip.name] = list(clip.notes)
 
     def finish_row(self, row: RowResult) -> None:
@@ -141,25 +211,22 @@ class Evaluator:
                 if not math.isfinite(values.get(key, math.nan)) and not left_out:
                     row.reasons["", key] = metric.reasons.get(key, why)
 
-    def _guarded(
-        self, metric: Metric, clip: ClipPair, row: RowResult, values: dict[str, float], action: Any
-    ) -> bool:
+    @staticmethod
+    def _guarded(metric: Metric, clip: Any, row: RowResult, action: Callable[[], None]) -> bool:
         """Run one step of a metric; a failure becomes nan with its reason."""
         try:
             action()
             return True
         except Exception as error:  # any metric, also a plugin's, must not cost the evaluation
             log.debug("metric %s on %s", metric.name, clip.name, exc_info=True)
-            self._fail(metric, clip, row, values, _reason(error))
+            _fail(metric, clip.name, row, _reason(error))
         return False
 
-    @staticmethod
-    def _fail(
-        metric: Metric, clip: ClipPair, row: RowResult, values: dict[str, float], reason: str
-    ) -> None:
-        for key in metric.outputs:
-            values[key] = math.nan
-            row.reasons[clip.name, key] = reason
+
+def _fail(metric: Metric, clip: str, row: RowResult, reason: str) -> None:
+    for key in metric.outputs:
+        row.values[clip][key] = math.nan
+        row.reasons[clip, key] = reason
 
 
 def _reason(error: Exception) -> str:
@@ -168,7 +235,7 @@ def _reason(error: Exception) -> str:
     return str(error) if foreseen else f"{type(error).__name__}: {error}"
 
 
-def row_remarks(rows: list[RowResult]) -> list[str]:
+def row_remarks(rows: Sequence[RowResult]) -> list[str]:
     """Remarks of the rows, and values that were pooled over different clips in different rows."""
     lines = [f"{row.name}: {remark}" for row in rows for remark in row.remarks]
     differing: dict[str, list[str]] = {}
@@ -184,7 +251,7 @@ def row_remarks(rows: list[RowResult]) -> list[str]:
     return lines + _size_remarks(rows)
 
 
-def _size_remarks(rows: list[RowResult]) -> list[str]:
+def _size_remarks(rows: Sequence[RowResult]) -> list[str]:
     """Rows whose videos of one clip have different sizes."""
     sizes: dict[str, dict[str, str]] = {}
     for row in rows:
@@ -200,7 +267,7 @@ def _size_remarks(rows: list[RowResult]) -> list[str]:
     ]
 
 
-def common_clips(rows: Iterable[RowResult], key: str) -> list[str]:
+def common_clips(rows: Sequence[RowResult], key: str) -> list[str]:
     """Clips for which every row that has any value of an output has one, sorted."""
     finite = [
         {c for c, v in row.values.items() if math.isfinite(v.get(key, math.nan))} for row in rows
@@ -210,7 +277,7 @@ def common_clips(rows: Iterable[RowResult], key: str) -> list[str]:
 
 
 def aggregate(
-    rows: list[RowResult], outputs: Iterable[str]
+    rows: Sequence[RowResult], outputs: Iterable[str]
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Mean, standard deviation and number of clips per row and output.
 

@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from talkingface.evaluator.evaluator import RowResult, row_remarks
 from talkingface.utils.locks import file_lock
 from talkingface.utils.paths import atomic, explain_os_errors, write_text
 
+SCHEMA = 2  # of metrics.json and of the datasets in benchmark.json; 1 had no number
 ARROWS = {"up": "↑", "down": "↓", "zero": "→0", "real": "→R"}
 
 
@@ -46,7 +47,7 @@ def _cell(value: float, decimals: int) -> str:
     return f"{value:.{decimals}f}" if math.isfinite(value) else "nan"
 
 
-def reasons_text(rows: list[RowResult]) -> list[str]:
+def reasons_text(rows: Sequence[RowResult]) -> list[str]:
     """Undefined values and odd clips, counted, and remarks on whole rows."""
     lines = []
     for row in rows:
@@ -75,18 +76,27 @@ def clean(value: Any) -> Any:
     return value
 
 
-def write_metrics(
-    folder: Path,
-    rows: list[RowResult],
+def result_data(
+    rows: Sequence[RowResult],
     table: Mapping[str, Any],
     outputs: Mapping[str, Any],
     header: Mapping[str, Any],
-) -> None:
-    """Write ``metrics.json`` (aggregate, no times: equal inputs give equal bytes) and ``.csv``."""
-    data = {
+) -> dict[str, Any]:
+    """Results of one dataset as plain data: of a run, of finished videos and of a benchmark alike.
+
+    Equal results give equal data; it holds no times. docs/evaluation.md describes the entries.
+
+    Args:
+        table: row -> output -> ``mean``, ``std``, ``n`` and, in a benchmark, more.
+        outputs: output -> ``direction``, ``unit`` and so on.
+        header: further entries; at least ``clips``.
+    """
+    return {
+        "schema": SCHEMA,
         **header,
         "outputs": {key: dict(spec) for key, spec in outputs.items()},
-        "rows": clean(table),
+        "rows": table,
+        "values": {row.name: row.values for row in rows},
         "undefined": [
             {"row": row.name, "clip": clip, "output": key, "reason": reason}
             for row in rows
@@ -98,6 +108,17 @@ def write_metrics(
         "notes": {row.name: {c: n for c, n in row.notes.items() if n} for row in rows},
         "remarks": row_remarks(rows),
     }
+
+
+def write_metrics(
+    folder: Path,
+    rows: Sequence[RowResult],
+    table: Mapping[str, Any],
+    outputs: Mapping[str, Any],
+    header: Mapping[str, Any],
+) -> None:
+    """Write ``metrics.json`` (:func:`result_data`) and ``metrics.csv``."""
+    data = clean(result_data(rows, table, outputs, header))
     write_text(folder / "metrics.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""A trained network that is attached to another model."""
+"""A trained network that is attached to another model, and where weights come from."""
 
 from __future__ import annotations
 
@@ -8,6 +8,21 @@ from typing import Any
 
 from torch import nn
 
+Source = dict[str, str]  # ``path`` and ``sha256`` of a weights file
+
+
+@dataclass
+class WeightsOrigin:
+    """Where the weights of a model come from.
+
+    Attributes:
+        official: they are an official file.
+        lineage: sources of the components that they were trained with, by name.
+    """
+
+    official: bool = False
+    lineage: Mapping[str, Source] = field(default_factory=dict)
+
 
 @dataclass
 class Component:
@@ -15,15 +30,20 @@ class Component:
 
     Attributes:
         network: in eval mode and without gradients; the whole model where its spec says so.
-        source: ``path`` and ``sha256`` of the weights file; kept in checkpoints.
+        source: of the weights file; kept in checkpoints. None for a network without a file.
         settings: configuration of the run that trained it; empty for official files.
         lineage: sources of the components that it was itself trained with, by name.
     """
 
     network: nn.Module
-    source: dict[str, str] | None = None
+    source: Source | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
-    lineage: Mapping[str, dict[str, str]] = field(default_factory=dict)
+    lineage: Mapping[str, Source] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.network.eval().requires_grad_(False)
+
+
+def component_sources(components: Mapping[str, Component]) -> dict[str, Source]:
+    """Sources of components, for a checkpoint."""
+    return {name: part.source for name, part in components.items() if part.source}

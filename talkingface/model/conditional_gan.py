@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from talkingface.model.abstract_talkingface import AbstractTalkingFace
+from talkingface.model.abstract_talkingface import AbstractTalkingFace, Batch, Tensors
 from talkingface.model.losses.adversarial import feature_matching, least_squares
 from talkingface.model.losses.perceptual import vgg_content_and_style
+
+if TYPE_CHECKING:
+    from talkingface.config.config import Config
 
 
 class ConditionalImageGAN(AbstractTalkingFace):
@@ -21,8 +24,13 @@ class ConditionalImageGAN(AbstractTalkingFace):
     :meth:`conditions`. Batches hold ``tgt_image`` (B,3,S,S) RGB in -1..1.
     """
 
-    phases: ClassVar[tuple[str, ...]] = ("discriminator", "generator")
+    phases = ("discriminator", "generator")
     main_network: ClassVar[str] = "generator"
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__(cfg)
+        if cfg.loss.gan_wt == 0:
+            self.phases = ("generator",)
 
     def conditions(self, batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
         """What the generator takes, (B,C,S,S) each."""
@@ -38,9 +46,6 @@ class ConditionalImageGAN(AbstractTalkingFace):
         """Weighted losses beside the common ones."""
         return {}
 
-    def active_phases(self) -> tuple[str, ...]:
-        return self.phases if self.cfg.loss.gan_wt > 0 else ("generator",)
-
     def state_hint(self, state: Mapping[str, Tensor]) -> str:
         # In 'large' the second residual block takes the place where 'normal' has the next level.
         large = any(key.startswith("netG.model.model.3.block.") for key in state)
@@ -51,29 +56,23 @@ class ConditionalImageGAN(AbstractTalkingFace):
             hints.append(f"model_params.n_downsample={depth}")
         return f"Its names look like {' and '.join(hints)}."
 
-    def forward_train(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def forward_train(self, batch: Batch) -> Tensors:
         return {"generated": self.generator(*self.conditions(batch))}
 
-    def calculate_loss(
-        self,
-        interaction: Mapping[str, Any],
-        valid: bool = False,
-        phase: str = "generator",
-        shared: Mapping[str, Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        generated = (shared or self.forward_train(interaction))["generated"]
+    def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
+        generated = shared["generated"]
         if phase == "discriminator":
-            return self._discriminator_loss(interaction, generated.detach())
-        weights, real = self.cfg.loss, interaction["tgt_image"]
+            return self._discriminator_loss(batch, generated.detach())
+        weights, real = self.cfg.loss, batch["tgt_image"]
         losses = {"l1": F.l1_loss(generated, real)}
         total = weights.l1_wt * losses["l1"]
-        for name, (weight, value) in self.further_losses(interaction, generated).items():
+        for name, (weight, value) in self.further_losses(batch, generated).items():
             losses[name] = value
             total = total + weight * value
         if weights.gan_wt > 0:
-            on_fake = self._judged(interaction, generated)
+            on_fake = self._judged(batch, generated)
             with torch.no_grad():
-                on_real = self._judged(interaction, real)
+                on_real = self._judged(batch, real)
             losses["gan"] = least_squares(on_fake, 1.0)
             losses["feature_matching"] = feature_matching(on_fake, on_real)
             total = total + weights.gan_wt * losses["gan"]
@@ -93,13 +92,9 @@ class ConditionalImageGAN(AbstractTalkingFace):
         on_fake = least_squares(self._judged(batch, fake), 0.0)
         return {"loss": on_real + 0.5 * on_fake, "on_real": on_real, "on_fake": on_fake}
 
-    @torch.no_grad()
-    def predict(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
-        return self.forward_train(interaction)
-
-    def visualize(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
+    def visualize(self, batch: Batch) -> dict[str, Tensor]:
         """Lines, generated and real picture side by side (B,3,S,3S)."""
-        few = {key: value[:4] for key, value in interaction.items() if torch.is_tensor(value)}
-        made = self.predict(few)["generated"].float()
+        few = {key: value[:4] for key, value in batch.items() if torch.is_tensor(value)}
+        made = self.forward_train(few)["generated"].float()
         pictures = [self.lines(few), (made + 1) / 2, (few["tgt_image"] + 1) / 2]
         return {"lines_generated_real": torch.cat(pictures, dim=-1)}

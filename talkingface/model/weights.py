@@ -9,6 +9,12 @@ from typing import Any
 from torch import Tensor
 
 from talkingface.errors import WeightsError
+from talkingface.model.abilities import (
+    ExplainsMismatch,
+    HasExtraState,
+    HasOptionalKeys,
+    RenamesOfficialKeys,
+)
 from talkingface.model.abstract_talkingface import AbstractTalkingFace
 from talkingface.utils.hashes import sha256_of
 from talkingface.utils.weights import LoadReport, load_strict, read_weights
@@ -18,15 +24,6 @@ __all__ = ["LoadReport", "load_strict", "read_weights", "sha256_of"]
 CHECKPOINT_FORMAT = "talkingface.ckpt/1"
 # Where files keep their tensors: most, A2P's guide and lips, A2P's VQ, fairseq.
 _HOLDERS = ("state_dict", "model_state_dict", "net", "model")
-
-
-def missing_units(model: str) -> WeightsError:
-    """The error of weights that came without the units of their values."""
-    return WeightsError(
-        f"These weights of {model} come without the units of their values (norm_stats). Take the "
-        ".ckpt of the run, or keep weights.json and config.yaml beside the weights; official "
-        "weights need model_params.std_mode=none."
-    )
 
 
 def extract_state_dict(
@@ -76,13 +73,14 @@ def load_into(
     state = extract_state_dict(content, tuple(networks), name)
     if not state:
         raise WeightsError(f"{source} holds no tensors for the network '{name}'")
-    if name == model.main_network:
+    main = name == model.main_network
+    if main and isinstance(model, RenamesOfficialKeys):
         state = model.remap_state_dict(state)
-    optional = model.optional_keys if name == model.main_network else ()
+    optional = model.optional_keys if main and isinstance(model, HasOptionalKeys) else ()
     try:
         return load_strict(networks[name], state, source=source, network=name, optional=optional)
     except WeightsError as error:
-        hint = model.state_hint(state) if name == model.main_network else ""
+        hint = model.state_hint(state) if main and isinstance(model, ExplainsMismatch) else ""
         raise WeightsError(f"{error} {hint}".rstrip()) from None
 
 
@@ -113,3 +111,17 @@ def restore_networks(model: AbstractTalkingFace, state: Mapping[str, Any], avera
         if averaged and (state.get("ema_state_dict") or {}).get(name):
             own = state["ema_state_dict"][name]
         load_strict(network, own, source="the checkpoint", network=name)
+
+
+def extra_state(model: AbstractTalkingFace) -> dict[str, Any]:
+    """What a checkpoint keeps of a model beside its networks: statistics and further state."""
+    state = model.statistics.state() if model.statistics is not None else {}
+    return {**state, **(model.other_parameter() if isinstance(model, HasExtraState) else {})}
+
+
+def load_extra_state(model: AbstractTalkingFace, values: Mapping[str, Any]) -> None:
+    """Restore what :func:`extra_state` returned."""
+    if model.statistics is not None:
+        model.statistics.load(values)
+    if isinstance(model, HasExtraState):
+        model.load_other_parameter(values)

@@ -1,153 +1,168 @@
-"""Motions of a test split: pooled metrics, files, previews."""
+"""Evaluation of models that generate motion: values per clip, sets of motions, files, previews."""
 
 from __future__ import annotations
 
 import json
 import logging
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from talkingface.data.media.audio import save_stereo
-from talkingface.evaluator.base_metric import build_metric
-from talkingface.evaluator.evaluator import RowResult
+from talkingface.evaluator.evaluator import Evaluator, Row
+from talkingface.evaluator.metrics.motion_distribution import MotionDistribution
 from talkingface.evaluator.motion_files import MotionResults
 from talkingface.evaluator.motion_preview import write_preview
-from talkingface.utils.paths import shown
+from talkingface.evaluator.motion_sample import REAL, MeasuredValues, MotionSample
+from talkingface.model.abilities import ClipResult, HasResultNotes
+from talkingface.quick_start.evaluation import publish
+from talkingface.quick_start.rows import mismatched_clip
+from talkingface.utils.logs import progress
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
+    from talkingface.quick_start.run_dir import RunDir
 
 log = logging.getLogger(__name__)
 
-REAL = "real"
 
+def evaluate_motions(
+    cfg: Config, model: Any, data: Any, run: RunDir, losses: Mapping[str, float]
+) -> dict[str, float]:
+    """Evaluate whole test clips of a model that :class:`EvaluatesClips`.
 
-def _masked(made: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """(N,T,C) with NaN where the real motion (T,C) has some."""
-    return np.where(np.isnan(real).any(axis=1)[:, None], np.nan, made)
+    Args:
+        data: dataset of the test split with ``whole_clips()``.
+        losses: of the test split, kept beside the values.
 
-
-class PooledMotions:
-    """Collects what :meth:`generate_motions` gives, scores it as a whole and writes it.
-
-    Attributes:
-        not_applicable: metric -> why it says nothing of motions.
+    Returns:
+        The model's value per output.
     """
+    clips = list(data.whole_clips())[: cfg.eval_clips]
+    bar = progress(clips, unit="clip", desc="evaluation", show=cfg.show_progress, leave=False)
+    results = {
+        clip.id: model.evaluate_clip(clip, mismatched_clip(clips, number))
+        for number, clip in enumerate(bar)
+    }
+    titles = dict.fromkeys(title for result in results.values() for title in _rows_of(result))
+    evaluator = _evaluator(cfg, model, list(results.values()))
+    rows = [
+        Row(title, {name: partial(MotionSample.of, name, title, r) for name, r in results.items()})
+        for title in titles
+    ]
+    scored = evaluator.run(rows)
+    notes = model.result_notes(list(results.values())) if isinstance(model, HasResultNotes) else {}
+    facts = {
+        "clips": list(results),
+        "definitions": evaluator.definitions(),
+        "losses": dict(losses),
+        "not_applicable": evaluator.not_applicable,
+        **notes,
+    }
+    means = publish(cfg, run, scored, evaluator.outputs, facts)
+    for key, spec in evaluator.outputs.items():
+        log.info("  %s: %s", key, spec["unit"])
+    for key, value in notes.items():
+        log.info("  %s: %s", key, value)
+    _write(cfg, run.results, clips, results, notes)
+    return means
 
-    def __init__(self, cfg: Config) -> None:
-        self.cfg = cfg
-        self.parts: dict[str, dict[str, list[np.ndarray]]] = {}
-        self.clips: list[str] = []
-        self.not_applicable: dict[str, str] = {}
-        self.metrics: list[Any] = []
-        for name in cfg.metrics:
-            entry = cfg.registry.entry("metric", name)
-            if "motion" in (entry.meta.get("needs") or ()):
-                metric = build_metric(cfg.registry, name, cfg.metric_params.get(name), cfg)
-                self.metrics.append(metric)
-            else:
-                self.not_applicable[name] = f"{cfg.model} generates motion; there are no pictures"
 
-    def add(self, clip: Any, motions: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-        self.clips.append(clip.id)
-        for part, rows in motions.items():
-            for row, values in rows.items():
-                self.parts.setdefault(part, {}).setdefault(row, []).append(values)
+def _rows_of(result: ClipResult) -> list[str]:
+    return [*result.values, *(row for rows in result.motions.values() for row in rows)]
 
-    def drop_unused(self) -> None:
-        """Metrics of motions say nothing of a model that gave none."""
-        if not self.parts:
-            reason = f"{self.cfg.model} gives no motions that could be compared as a set"
-            self.not_applicable.update({metric.name: reason for metric in self.metrics})
-            self.metrics = []
 
-    def score(self, rows: Mapping[str, RowResult]) -> dict[str, dict[str, Any]]:
-        """Pooled values into the rows; the outputs with their descriptions."""
-        outputs: dict[str, dict[str, Any]] = {}
-        scored = {part: motions for part, motions in self.parts.items() if REAL in motions}
-        for metric in self.metrics:
-            for part, motions in scored.items():
-                head = f"{part} " if len(scored) > 1 else ""
-                outputs.update({f"{head}{k}": dict(spec) for k, spec in metric.outputs.items()})
-                real = [values[0] for values in motions[REAL]]
-                for row, made in motions.items():
-                    result = metric.score(list(map(_masked, made, real)), real)
-                    for key, value in result.items():
-                        name, target = f"{head}{key}", rows[row]
-                        target.pooled[name] = value
-                        target.pooled_clips[name] = list(self.clips)
-                        if math.isnan(value):
-                            target.reasons["", name] = metric.reasons.get(key, "undefined")
-        return outputs
+def _parts_of(results: Sequence[ClipResult]) -> list[str]:
+    """Parts of the motion that have a recorded one."""
+    parts = dict.fromkeys(part for result in results for part in result.motions)
+    return [p for p in parts if all(REAL in result.motions.get(p, ()) for result in results)]
 
-    def _sampling(self) -> dict[str, Any]:
-        """How the motions were sampled, as configured."""
-        for key in ("sampler", "sampling"):
-            if key in self.cfg:
-                return self.cfg[key].model_dump()
-        return {}
 
-    def write(self, folder: Path, clips: list[Any], facts: Mapping[str, str]) -> None:
-        """``<part>.npz``, ``<part>_results.npy`` (original layout), previews of the model and their
-        sounds.
+def _evaluator(cfg: Config, model: Any, results: Sequence[ClipResult]) -> Evaluator:
+    """Metrics of motions; those of sets only where the model returns motions."""
+    # What no clip of the data has is left out, e.g. the lip opening of codes without a face model.
+    measured = {
+        key: spec
+        for key, spec in model.clip_outputs.items()
+        if any(key in values for result in results for values in result.values.values())
+    }
+    evaluator = Evaluator(cfg, takes="motion", first=[MeasuredValues(measured)])
+    parts = _parts_of(results)
+    for metric in [m for m in evaluator.metrics if isinstance(m, MotionDistribution)]:
+        if parts:
+            metric.of_parts(parts)
+        else:
+            evaluator.metrics.remove(metric)
+            evaluator.not_applicable[metric.name] = f"{cfg.model} returns no sets of motions"
+    return evaluator
 
-        Args:
-            facts: what a reader must know, kept in the files.
-        """
-        if not self.clips:
-            return
-        first = clips[0]
-        sounds = [clip.stats.natural_sound(clip.sound) for clip in clips]
-        rate = round(len(first.sound) / len(first) * first.fps)
-        for clip, sound in list(zip(clips, sounds, strict=True))[: self.cfg.n_preview]:
-            path = folder / "previews" / f"{clip.id.replace('@', '_')}.wav"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_stereo(path, sound, rate)
-        for part, motions in self.parts.items():
-            if REAL not in motions:
-                continue
-            made = motions[self.cfg.model]
-            keys = (self.parts.get(f"{part}_keys") or {}).get(self.cfg.model, [])
-            real = [values[0] for values in motions[REAL]]
-            # In files a missing face is the mean face, as in training.
-            filled = [
-                np.where(np.isnan(motion), clip.stats.units(part)[0].reshape(-1), motion)
-                for motion, clip in zip(real, clips, strict=True)
-            ]
-            results = MotionResults(
-                made,
-                filled,
-                sounds,
-                keys,
-                {
-                    "fps": first.fps,
-                    "sample_rate": rate,
-                    "scene": np.array([clip.scene for clip in clips]),
-                    "start": np.array([clip.start for clip in clips]),
-                    "valid": np.array([float(clip.valid.mean()) for clip in clips]),
-                    "model": self.cfg.model,
-                    "seed": self.cfg.seed,
-                    "sampling": json.dumps(self._sampling()),
-                    **facts,
-                },
+
+def _sampling(cfg: Config) -> dict[str, Any]:
+    """How the motions were sampled, as configured."""
+    return next((cfg[key].model_dump() for key in ("sampler", "sampling") if key in cfg), {})
+
+
+def _write(
+    cfg: Config,
+    folder: Path,
+    clips: Sequence[Any],
+    results: Mapping[str, ClipResult],
+    notes: Mapping[str, str],
+) -> None:
+    """``<part>.npz``, ``<part>_results.npy`` (layout of audio2photoreal), previews of the model and
+    their sounds.
+
+    Args:
+        notes: kept in the files.
+    """
+    parts = _parts_of(list(results.values()))
+    if not parts:
+        return
+    first = clips[0]
+    sounds = [clip.stats.natural_sound(clip.sound) for clip in clips]
+    rate = round(len(first.sound) / len(first) * first.fps)
+    previews = [folder / "previews" / clip.id.replace("@", "_") for clip in clips[: cfg.n_preview]]
+    for path, sound in zip(previews, sounds, strict=False):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_stereo(path.with_name(f"{path.name}.wav"), sound, rate)
+    for part in parts:
+        motions = [results[clip.id].motions for clip in clips]
+        made = [rows[part][cfg.model] for rows in motions]
+        real = [rows[part][REAL][0] for rows in motions]
+        key_rows = [rows.get(f"{part}_keys") for rows in motions]
+        keys = [rows[cfg.model] for rows in key_rows if rows is not None]
+        # In files a missing face is the mean face, as in training.
+        filled = [
+            np.where(np.isnan(motion), clip.stats.units(part)[0].reshape(-1), motion)
+            for motion, clip in zip(real, clips, strict=True)
+        ]
+        details = {
+            "fps": first.fps,
+            "sample_rate": rate,
+            "scene": np.array([clip.scene for clip in clips]),
+            "start": np.array([clip.start for clip in clips]),
+            "valid": np.array([float(clip.valid.mean()) for clip in clips]),
+            "model": cfg.model,
+            "seed": cfg.seed,
+            "sampling": json.dumps(_sampling(cfg)),
+            **notes,
+        }
+        saved = MotionResults(made, filled, sounds, keys, details)
+        saved.save(folder / f"{part}.npz")
+        if _sampling(cfg).get("results_npy", True):
+            saved.save_original(folder / f"{part}_results.npy")
+        for number, path in enumerate(previews):
+            write_preview(
+                path.with_name(f"{path.name}_{part}"),
+                made[number][0],
+                sounds[number],
+                rate,
+                clips[number].fps,
+                real=real[number],
+                keys=keys[number][0] if keys else None,
+                key_step=results[first.id].details.get("key_step", 1),
+                kind=part,
             )
-            results.save(folder / f"{part}.npz")
-            if self._sampling().get("results_npy", True):
-                results.save_original(folder / f"{part}_results.npy")
-            for number, clip in enumerate(clips[: self.cfg.n_preview]):
-                write_preview(
-                    folder / "previews" / f"{clip.id.replace('@', '_')}_{part}",
-                    made[number][0],
-                    sounds[number],
-                    rate,
-                    clip.fps,
-                    real=real[number],
-                    keys=keys[number][0] if keys else None,
-                    key_step=self.cfg.data.guide_step,
-                    kind=part,
-                )
-        log.info("motions, previews and tables: %s", shown(folder))

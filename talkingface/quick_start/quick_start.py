@@ -241,7 +241,8 @@ def train(cfg: Config, runtime: Runtime, run: RunDir, resume_from: Path | None) 
     """Train and export the best weights; returns the best validation score."""
     from talkingface.components.models import build_model
     from talkingface.data.dataset.base import build_loader
-    from talkingface.model.weights import load_checkpoint
+    from talkingface.model.abilities import Initializes
+    from talkingface.model.weights import load_checkpoint, load_extra_state
     from talkingface.trainer.trainer import Trainer
 
     if not cfg.model_entry.target("dataset"):
@@ -264,19 +265,25 @@ def train(cfg: Config, runtime: Runtime, run: RunDir, resume_from: Path | None) 
     resumed = load_checkpoint(resume_from) if resume_from is not None else None
     ComponentStore(cfg).attach_for_training(model, resumed)
     if resumed is None:
-        model.fit_statistics(train_set)
+        if model.statistics is not None:
+            model.statistics.fit(train_set)
+        if isinstance(model, Initializes):
+            model.initialize(train_set)
     else:
-        model.load_other_parameter(resumed["other_parameter"])
-        model.check_resume_compatible(train_set)
+        load_extra_state(model, resumed["other_parameter"])
+        if model.statistics is not None:
+            model.statistics.check_resume(train_set)
     if runtime.is_zero:
-        counts = ", ".join(f"{name} {n:,}" for name, n in model.count_parameters().items())
-        log.info("parameters: %s", counts)
+        counts = [
+            f"{name} {sum(p.numel() for p in network.parameters()):,}"
+            for name, network in model.networks().items()
+        ]
+        log.info("parameters: %s", ", ".join(counts))
         log.debug("%s", model)
     zero = runtime.is_zero
     logger = RunLogger(
         run.tensorboard if zero else None,
         run.root / "metrics.jsonl" if zero else None,
-        bgr=model.bgr,
         wandb_run=_wandb(cfg, run) if zero else None,
     )
     logger.settings(flatten(cfg.to_dict()))
@@ -313,6 +320,8 @@ def train(cfg: Config, runtime: Runtime, run: RunDir, resume_from: Path | None) 
 def _assemble(cfg: Config, run: RunDir) -> None:
     """The checkpoint of a model that only joins trained ones: which files it consists of."""
     from talkingface.components.models import build_model
+    from talkingface.model.component import component_sources
+    from talkingface.model.weights import extra_state
     from talkingface.trainer.checkpoint import save_checkpoint
     from talkingface.trainer.runtime import launched_rank
 
@@ -327,8 +336,8 @@ def _assemble(cfg: Config, run: RunDir) -> None:
             "global_step": 0,
             "state_dict": {},
             "ema_state_dict": None,
-            "other_parameter": model.other_parameter(),
-            "frozen_weights": model.component_sources(),
+            "other_parameter": extra_state(model),
+            "frozen_weights": component_sources(model.components),
         }
         save_checkpoint(run.best, state)
         log.info("%s: joined from %d parts", cfg.model, len(model.components))
@@ -385,6 +394,7 @@ def _wandb(cfg: Config, run: RunDir) -> Any:
 def _export(cfg: Config, run: RunDir, model: Any, outcome: Any) -> None:
     """Weights of the best checkpoint under the official names, for use outside."""
     from talkingface.components.models import load_model_weights
+    from talkingface.model.weights import extra_state
     from talkingface.trainer.checkpoint import export_weights, plain_values
 
     load_model_weights(model, run.best)
@@ -403,7 +413,7 @@ def _export(cfg: Config, run: RunDir, model: Any, outcome: Any) -> None:
                 "step": outcome.best_step,
             },
             "format": "safetensors; names of the official state_dict",
-            "other_parameter": plain_values(model.other_parameter()),
+            "other_parameter": plain_values(extra_state(model)),
         },
     )
 
@@ -411,12 +421,7 @@ def _export(cfg: Config, run: RunDir, model: Any, outcome: Any) -> None:
 def evaluate(cfg: Config, runtime: Runtime, run: RunDir, checkpoint: Path) -> dict[str, float]:
     """Score a checkpoint on the test split."""
     from talkingface.components.models import build_model, load_model_weights
-    from talkingface.pipeline.build import build_pipeline
-    from talkingface.quick_start.evaluation import (
-        evaluate_losses,
-        evaluate_motion,
-        evaluate_videos,
-    )
+    from talkingface.quick_start.evaluation import evaluate_model
     from talkingface.utils.seeding import seed_everything
 
     if not checkpoint.exists():
@@ -425,27 +430,7 @@ def evaluate(cfg: Config, runtime: Runtime, run: RunDir, checkpoint: Path) -> di
     model = build_model(cfg)
     load_model_weights(model, checkpoint, cfg.trust_checkpoint)
     model.eval()
-    joined = cfg.model_entry.target("test_dataset")
-    pipeline = None if joined else build_pipeline(cfg, model, runtime.device)
-    if pipeline is not None and cfg.metrics:
-        return evaluate_videos(cfg, pipeline, run)
-    from talkingface.data.dataset.base import build_loader
-    from talkingface.trainer.trainer import Trainer
-
-    store = ComponentStore(cfg)
-    store.attach_for_inference(model)
-    for network in (model, *(part.network for part in model.components.values())):
-        network.to(runtime.device)
-    role = "test_dataset" if joined else "dataset"
-    data = build_dataset(store.as_trained(model), "test", role)
-    model.check_test_data(data)
-    if joined:
-        return evaluate_motion(cfg, model, data, run, {})
-    loader = build_loader(data, cfg, train=False)
-    losses = Trainer(cfg, model, runtime)
-    if not model.clip_outputs:
-        return evaluate_losses(cfg, losses, loader, run)
-    return evaluate_motion(cfg, model, data, run, losses.evaluate(loader))
+    return evaluate_model(cfg, model, runtime, run)
 
 
 def _finish(cfg: Config, run: RunDir, result: RunResult) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from talkingface.config.config import Config, load_config
 from talkingface.errors import ConfigError, StageError
 from talkingface.evaluator.base_metric import require_weights
 from talkingface.evaluator.clip import ClipPair
-from talkingface.evaluator.evaluator import Evaluator, RowResult, aggregate
+from talkingface.evaluator.evaluator import Evaluator, Row, RowResult, aggregate
 from talkingface.evaluator.pairing import find_videos, pair_videos, split_list
 from talkingface.evaluator.report import console_table, reasons_text, write_metrics
 from talkingface.registry import get_registry
-from talkingface.utils.logs import progress, setup_logging
+from talkingface.utils.logs import setup_logging
 from talkingface.utils.paths import resolve, shown
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,13 @@ def score_videos(
     evaluator = Evaluator(cfg)
     if named:
         require_weights(evaluator.metrics)
-    results = _score(evaluator, cfg, pairs)
+    results = evaluator.run(
+        [
+            Row(title, {name: partial(_pair, name, *files) for name, files in found.items()})
+            for title, found in pairs.items()
+        ],
+        desc="scoring",
+    )
     alone = {
         title: {
             "no_reference": sorted(
@@ -92,20 +99,8 @@ def _stamp() -> str:
     return time.strftime("%Y%m%d-%H%M%S")
 
 
-def _score(
-    evaluator: Evaluator, cfg: Config, pairs: Mapping[str, Mapping[str, tuple[Path, Path]]]
-) -> list[RowResult]:
-    rows = []
-    total = sum(len(found) for found in pairs.values())
-    with progress(total=total, unit="video", desc="scoring", show=cfg.show_progress) as bar:
-        for title, found in pairs.items():
-            row = RowResult(title)
-            rows.append(row)
-            for name, (made, real) in found.items():
-                evaluator.score_clip(ClipPair(name, made, real, cache_generated=True), row)
-                bar.update()
-            evaluator.finish_row(row)
-    return rows
+def _pair(name: str, made: Path, real: Path) -> ClipPair:
+    return ClipPair(name, made, real, cache_generated=True)
 
 
 def _write(
@@ -121,7 +116,12 @@ def _write(
         title: {what: [str(item) for item in items] for what, items in groups.items()}
         for title, groups in alone.items()
     }
-    header = {"clips": clips, "definitions": evaluator.definitions(), "unpaired": unpaired}
+    header = {
+        "clips": clips,
+        "definitions": evaluator.definitions(),
+        "not_applicable": evaluator.not_applicable,
+        "unpaired": unpaired,
+    }
     write_metrics(folder, rows, table, evaluator.outputs, header)
     text = console_table(table, evaluator.outputs, cfg.metric_decimal_place)
     log.info("\nMean over the clips that all rows have:\n%s", text)

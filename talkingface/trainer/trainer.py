@@ -23,8 +23,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from talkingface.errors import ConfigError, Interrupted, StageError, WeightsError
-from talkingface.model.abstract_talkingface import AbstractTalkingFace
-from talkingface.model.weights import load_checkpoint, restore_networks
+from talkingface.model.abilities import (
+    FollowsProgress,
+    FollowsValidation,
+    Visualizes,
+    WatchesPlateau,
+)
+from talkingface.model.abstract_talkingface import AbstractTalkingFace, networks_of_phase
+from talkingface.model.component import component_sources
+from talkingface.model.weights import (
+    extra_state,
+    load_checkpoint,
+    load_extra_state,
+    restore_networks,
+)
 from talkingface.trainer.checkpoint import save_checkpoint
 from talkingface.trainer.loggers import RunLogger
 from talkingface.trainer.meter import LossMeter, PlateauWatch
@@ -111,20 +123,21 @@ class Trainer:
         self.logger = logger or RunLogger(None, None)
         self.scorer = scorer
         self.progress = _Progress()
-        self.phases = model.active_phases()
+        self.phases = model.phases
         self._check_options()
         self._resume_state: dict[str, Any] | None = None
         self.stop = StopRequest()
         self.meter = LossMeter()
-        self.plateau = PlateauWatch(model.plateau)
+        self.plateau = PlateauWatch(model.plateau if isinstance(model, WatchesPlateau) else None)
         self._last_save = time.monotonic()
 
     # -- setup ------------------------------------------------------------------------------------
 
     def _check_options(self) -> None:
         # A network that this configuration leaves out (a GAN's discriminator) keeps its settings.
-        groups = dict.fromkeys((*self.model.networks(), *self.model.phases))
-        for section, known in (("groups", groups), ("phases", self.model.phases)):
+        phases = type(self.model).phases
+        groups = dict.fromkeys((*self.model.networks(), *phases))
+        for section, known in (("groups", groups), ("phases", phases)):
             for name in getattr(self.cfg.optim, section):
                 if name not in known:
                     raise ConfigError(
@@ -160,11 +173,11 @@ class Trainer:
         state = self._resume_state
         if state is not None:
             restore_networks(self.model, state, averaged=False)
-            self.model.load_other_parameter(state["other_parameter"])
+            load_extra_state(self.model, state["other_parameter"])
         self.optimizers: dict[str, Any] = {}
         self.base_rates: dict[str, list[float]] = {}
         self.average = None
-        trained = {n for phase in self.phases for n in self.model.phase_networks(phase)}
+        trained = {n for phase in self.phases for n in networks_of_phase(self.model, phase)}
         main = self.model.main_network
         for name, network in self.model.networks().items():
             if name not in trained:
@@ -354,7 +367,8 @@ class Trainer:
             return False
         batch = self.runtime.to_device(batch)
         self.schedule.apply(self.optimizers, self.base_rates, p.global_step, p.epoch)
-        self.model.training_progress = p.global_step / self.total_steps
+        if isinstance(self.model, FollowsProgress):
+            self.model.training_progress = p.global_step / self.total_steps
         everything = [getattr(self.model, name) for name in self.optimizers]
         with self.runtime.no_sync(everything, not boundary):
             shared = self.model.forward_train(batch)
@@ -364,10 +378,10 @@ class Trainer:
                 early = p.global_step < phase_options.start_step
                 if early or p.global_step % phase_options.every:
                     continue
-            names = [n for n in self.model.phase_networks(phase) if n in self.optimizers]
+            names = [n for n in networks_of_phase(self.model, phase) if n in self.optimizers]
             networks = [getattr(self.model, name) for name in names]
             with self._only_requires_grad(names), self.runtime.no_sync(networks, not boundary):
-                losses = self.model.calculate_loss(batch, phase=phase, shared=shared)
+                losses = self.model.calculate_loss(batch, phase, shared)
                 if self.runtime.any(not bool(torch.isfinite(losses["loss"]))):
                     self._skip(batch, f"the loss of the phase '{phase}' is not finite")
                     return False
@@ -488,7 +502,8 @@ class Trainer:
                 with self._bare_networks():
                     losses.update(self.scorer.score(self.model))
             losses = self.runtime.broadcast(losses)
-        self.model.after_validation(losses)
+        if isinstance(self.model, FollowsValidation):
+            self.model.after_validation(losses)
         name = self.cfg.valid_metric
         key = name.split("/", 1)[1] if name.startswith("loss/") else name
         if key not in losses:
@@ -558,13 +573,12 @@ class Trainer:
                 return None
             batch = self.runtime.to_device(batch)
             size = next(len(v) for v in batch.values() if isinstance(v, Tensor))
-            losses = self.model.calculate_loss(
-                batch, valid=True, phase=self.phases[-1], shared=self.model.forward_train(batch)
-            )
+            shared = self.model.forward_train(batch)
+            losses = self.model.calculate_loss(batch, self.phases[-1], shared)
             for key, value in losses.items():
                 sums[key] = sums.get(key, torch.zeros_like(count)) + value.detach() * size
             count += size
-            if number == 0 and self.runtime.is_zero:
+            if number == 0 and self.runtime.is_zero and isinstance(self.model, Visualizes):
                 folder = self.checkpoint_dir.parent / "samples" if self.checkpoint_dir else None
                 self.logger.pictures(self.model.visualize(batch), self.progress.global_step, folder)
         if not alone:
@@ -621,8 +635,8 @@ class Trainer:
             "optimizers": {name: opt.state_dict() for name, opt in self.optimizers.items()},
             "schedule": self.schedule.state_dict(),
             "scaler": self.runtime.scaler_state(),
-            "other_parameter": self.model.other_parameter(),
-            "frozen_weights": self.model.component_sources(),
+            "other_parameter": extra_state(self.model),
+            "frozen_weights": component_sources(self.model.components),
             "rng": rng,
             "versions": versions(),
         }

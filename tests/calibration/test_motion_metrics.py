@@ -54,6 +54,7 @@ from talkingface.evaluator.metrics.motion_distribution import (
 )
 from talkingface.evaluator.metrics.mouth_area import overlap, polygon_areas
 from talkingface.evaluator.metrics.pose_stats import angle_distance
+from talkingface.evaluator.motion_sample import MotionSample
 from talkingface.evaluator.report import console_table
 
 POINT_METRICS = ["LMD", "LMD_v", "FLMD", "FLMD_v", "MA", "jitter", "blink", "pose", "BeatAlign",
@@ -1058,20 +1059,26 @@ def test_variances_over_time_and_over_samples():
     assert math.isnan(sample_variance([moving[None]]))
 
 
+def set_values(metric, generated: list[np.ndarray], real: list[np.ndarray]) -> dict[str, float]:
+    for number, pair in enumerate(zip(generated, real, strict=False)):
+        metric.finish(MotionSample(f"clip{number}", {}, {"": pair}))
+    return metric.pool()[0]
+
+
 def test_a_set_of_motions_is_scored_with_names_directions_and_reasons():
     metric = talkingface.create_metric("FD")
     rng = np.random.default_rng(0)
     real = [rng.normal(0, 1, (count, 4)) for count in (30, 50)]
-    own = metric.score(real, real)
+    own = set_values(metric, real, real)
     assert list(own) == list(metric.outputs)
     assert own["FD_g"] == pytest.approx(0, abs=1e-9) == own["FD_k"]
     assert metric.reasons == {"div_sample": "needs several samples of one sound"}
-    shifted = metric.score([r + [1.0, 2.0, 2.0, 0.0] for r in real], real)
+    shifted = set_values(metric, [r + [1.0, 2.0, 2.0, 0.0] for r in real], real)
     assert shifted["FD_g"] == pytest.approx(9) and shifted["FD_k"] == pytest.approx(0, abs=1e-9)
     assert shifted["div_time_vel"] == pytest.approx(2 * shifted["div_time"], rel=0.1)
     repeats = [np.stack([r, r + rng.normal(0, 0.1, r.shape)]) for r in real]
     noisier = [np.stack([r, r + rng.normal(0, 1.0, r.shape)]) for r in real]
-    small, large = metric.score(repeats, real), metric.score(noisier, real)
+    small, large = (set_values(metric, some, real) for some in (repeats, noisier))
     assert metric.reasons == {}
     for key in ("FD_g", "FD_k", "div_sample", "div_pair", "div_time", "div_time_vel"):
         assert 0 <= small[key] < large[key], key
@@ -1080,17 +1087,25 @@ def test_a_set_of_motions_is_scored_with_names_directions_and_reasons():
 def test_motions_without_frames_are_nan_with_a_reason():
     metric = talkingface.create_metric("FD")
     empty, one = np.full((5, 3), np.nan), np.ones((1, 3))
-    for generated in ([], [empty], [one], [np.zeros((0, 3))]):
-        values = metric.score(generated, [normal(0, 1, 50)])
+    for generated in ([empty], [one], [np.zeros((0, 3))]):
+        values = set_values(metric, generated, [normal(0, 1, 50)])
         assert all(math.isnan(values[key]) == (key in metric.reasons) for key in metric.outputs)
         assert math.isnan(values["FD_g"]) and math.isnan(values["div_pair"])
 
 
-def test_videos_have_no_motion_distribution(talking_clip):
-    row = RowResult("row")
-    pair = ClipPair("clip", talking_clip, talking_clip)
-    Evaluator(hyperlips_config(), ["FD"]).score_clip(pair, row)
-    assert "not videos" in row.reasons["clip", "FD_g"]
+def test_videos_have_no_motion_distribution():
+    evaluator = Evaluator(hyperlips_config(), ["FD", "PSNR"])
+    assert [metric.name for metric in evaluator.metrics] == ["PSNR"]
+    assert "not videos" in evaluator.not_applicable["FD"]
+
+
+def test_a_motion_of_two_parts_has_outputs_of_each():
+    metric = talkingface.create_metric("FD")
+    metric.of_parts(["face", "pose"])
+    motions = {part: (np.zeros((20, 3)), np.zeros((20, 3))) for part in ("face", "pose")}
+    metric.finish(MotionSample("clip", {}, motions))
+    values, _ = metric.pool()
+    assert set(values) == set(metric.outputs) and "pose FD_g" in values
 
 
 # -- real pictures ---------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def data(root) -> HeadGANDataset:
 def model(root, data):
     torch.manual_seed(0)
     built = build_model(settings(root)).eval()
-    built.fit_statistics(data)
+    built.statistics.fit(data)
     return built
 
 
@@ -240,14 +241,14 @@ def test_what_was_learnt_travels_with_the_checkpoint(model, root):
     from talkingface.trainer.checkpoint import plain_values
 
     fresh = build_model(settings(root))
-    fresh.load_other_parameter(model.other_parameter())
-    assert fresh.learnt.model.id == model.learnt.model.id
-    assert fresh.learnt.voice.id == model.learnt.voice.id
-    exported = json.loads(json.dumps(plain_values(model.other_parameter())))
+    fresh.statistics.load(model.statistics.state())
+    assert fresh.statistics.model.id == model.statistics.model.id
+    assert fresh.statistics.voice.id == model.statistics.voice.id
+    exported = json.loads(json.dumps(plain_values(model.statistics.state())))
     again = build_model(settings(root))
-    again.load_other_parameter(exported)
-    assert again.learnt.model.id == model.learnt.model.id
-    assert again.learnt.voice.id == model.learnt.voice.id
+    again.statistics.load(exported)
+    assert again.statistics.model.id == model.statistics.model.id
+    assert again.statistics.voice.id == model.statistics.voice.id
 
 
 def official_tree(folder: Path, names: list[str], frames: int = 4) -> Path:
@@ -358,10 +359,10 @@ def test_a_clip_without_sound_still_shows_how_a_face_moves(root, talking_clip, t
 def test_a_resumed_run_refuses_training_clips_that_give_another_face_model(model, root, process):
     from talkingface.errors import StageError
 
-    model.learnt.check_resume_compatible(process)
+    model.statistics.check_resume(SimpleNamespace(process=process))
     other = HeadGANProcess(settings(root, **{"geometry.n_exp": 5}))
     with pytest.raises(StageError, match="start a new run"):
-        model.learnt.check_resume_compatible(other)
+        model.statistics.check_resume(SimpleNamespace(process=other))
 
 
 def test_the_end_of_a_sound_is_the_end_of_the_pictures(model, root):
@@ -371,14 +372,16 @@ def test_the_end_of_a_sound_is_the_end_of_the_pictures(model, root):
     wave, stored = process.wave(name), process.voice.read(process.output_dirs(name)[0])
     count = len(stored)
     longer = np.pad(wave[: round(count * 640)], (0, 8000))
-    heard = model.learnt.voice_vectors(model.learnt.voice, longer, 25, count)
-    wanted = model.learnt.scaled(torch.from_numpy(stored)).numpy()
+    heard = model.statistics.voice_vectors(model.statistics.voice, longer, 25, count)
+    wanted = model.statistics.scaled(torch.from_numpy(stored)).numpy()
     assert np.abs(heard - wanted).max() < 1e-3
 
 
 def test_nothing_to_hear_is_the_mean_of_the_training(model):
-    heard = model.learnt.voice_vectors(model.learnt.voice, np.zeros(16000, np.float32), 25, 10)
-    assert np.allclose(heard, np.array(model.learnt.mean, np.float32))
+    heard = model.statistics.voice_vectors(
+        model.statistics.voice, np.zeros(16000, np.float32), 25, 10
+    )
+    assert np.allclose(heard, np.array(model.statistics.mean, np.float32))
 
 
 def test_a_network_just_trained_can_be_made_fast(model, data):

@@ -306,15 +306,18 @@ def test_generation_uses_the_base_that_the_decoder_was_trained_with(
     with_, tiny_base, tmp_path, caplog
 ):
     model = build_model(with_(weights__base="auto")).eval()
-    model.lineage = {"base": {"path": str(tiny_base), "sha256": sha256_of(tiny_base)}}
+    model.origin.lineage = {"base": {"path": str(tiny_base), "sha256": sha256_of(tiny_base)}}
     build_pipeline(model.cfg, model, CPU)
     expected = build_model(load_config(overrides=config_of_checkpoint(tiny_base)))
     load_model_weights(expected, tiny_base)
-    assert differences(expected.network.state_dict(), model.component("base").state_dict()) == []
+    assert (
+        differences(expected.network.state_dict(), model.components["base"].network.state_dict())
+        == []
+    )
 
     logging.getLogger("talkingface").propagate = True
     model = build_model(model.cfg).eval()
-    model.lineage = {"base": {"path": str(tmp_path / "gone.ckpt"), "sha256": "0"}}
+    model.origin.lineage = {"base": {"path": str(tmp_path / "gone.ckpt"), "sha256": "0"}}
     with pytest.raises(Exception, match="needs weights"), caplog.at_level(logging.WARNING):
         build_pipeline(model.cfg, model, CPU)
     assert "gone or changed" in caplog.text
@@ -334,11 +337,11 @@ def test_official_weights_generate_with_the_official_base_and_never_with_a_demo(
     torch.save(model.network.state_dict(), own)
     (own.parent / "weights.json").write_text("{}")
     load_model_weights(model, own)  # exported by a run of ours: what lies beside it says so
-    assert not model.has_official_weights
+    assert not model.origin.official
     official = tmp_path / "hyperlipshr_mead_128.pth"
     torch.save({"state_dict": model.network.state_dict(), "global_step": 1}, official)
     load_model_weights(model, official)
-    assert model.has_official_weights
+    assert model.origin.official
     with pytest.raises(WeightsError, match="official file that belongs to these weights"):
         build_pipeline(cfg, model, CPU)
 
@@ -362,7 +365,7 @@ def test_sketches_are_drawn_as_the_weights_saw_them(
 
     monkeypatch.setattr(dubbing_hr, "SketchMaker", Maker)
     pipeline = hr_pipeline(with_(data__sketch=setting))
-    pipeline.model.has_official_weights = foreign
+    pipeline.model.origin.official = foreign
     wave = load_audio(talking_clip, 16000)[:3200]
     next(pipeline.faces(pipeline.prepare(talking_clip), wave))
     assert seen == [thick]
@@ -393,13 +396,13 @@ def test_the_decoder_learns_to_sharpen_frames_that_it_has_not_seen(cfg, with_):
     model.train()
     for step in range(500):
         optimizer.param_groups[0]["lr"] = 1e-3 * (1 - step / 500)
-        loss = model.calculate_loss(batch(train, 4))["loss"]
+        loss = losses_of(model, batch(train, 4), "generator")["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     whole = batch(held_out, 8)
     made, real, blurred = (
-        model.eval().predict(whole)["generated"],
+        model.eval().forward_train(whole)["generated"],
         whole["gt_img"],
         whole["hyper_img"],
     )
@@ -414,3 +417,7 @@ def test_the_decoder_learns_to_sharpen_frames_that_it_has_not_seen(cfg, with_):
     details = [detail(x) for x in (blurred, made, real)]
     assert errors[0] < 0.95 * errors[1], (errors, details)
     assert details[0] < details[1] < 1.05 * details[2], (errors, details)
+
+
+def losses_of(model, batch, phase="main"):
+    return model.calculate_loss(batch, phase, model.forward_train(batch))

@@ -33,31 +33,28 @@ class ToyGan(AbstractTalkingFace):
         self.generator = nn.Sequential(nn.Linear(SIZE, 16), *normal, nn.Linear(16, SIZE))
         if cfg.toy.adversarial:
             self.discriminator = nn.Sequential(nn.Linear(SIZE, 8), nn.Tanh(), nn.Linear(8, 1))
+        else:
+            self.phases = ("generator",)
         self.validations = 0
-
-    def active_phases(self):
-        return self.phases if self.cfg.toy.adversarial else ("generator",)
 
     def forward_train(self, batch):
         return {"made": self.generator(batch["x"])}
 
-    def calculate_loss(self, interaction, valid=False, phase="generator", shared=None):
-        made = (shared or self.forward_train(interaction))["made"]
+    def calculate_loss(self, batch, phase, shared):
+        made = shared["made"]
         if phase == "discriminator":
-            real, fake = self.discriminator(interaction["y"]), self.discriminator(made.detach())
+            real, fake = self.discriminator(batch["y"]), self.discriminator(made.detach())
             return {"loss": F.softplus(-real).mean() + F.softplus(fake).mean()}
-        if valid:  # as models do that sample: it must not change the course of the training
+        if (
+            not self.training
+        ):  # as models do that sample: it must not change the course of the training
             made = made + 0.01 * torch.randn_like(made)
-        losses = {"l2": F.mse_loss(made, interaction["y"])}
+        losses = {"l2": F.mse_loss(made, batch["y"])}
         total = losses["l2"]
         if self.cfg.toy.adversarial:
             losses["adversarial"] = F.softplus(-self.discriminator(made)).mean()
             total = total + 0.1 * losses["adversarial"]
         return {"loss": total, **losses}
-
-    @torch.no_grad()
-    def predict(self, interaction):
-        return self.forward_train(interaction)
 
     def after_validation(self, losses):
         self.validations += 1

@@ -71,19 +71,22 @@ def sample() -> dict[str, Any]:
     dataset = {
         "name": "First",
         "clips": clips,
-        "rows": list(ROWS),
         "baseline": "still",
         "real": "real video",
         "facts": ["4 clips"],
-        "summary": summary,
+        "rows": summary,
         "values": values,
         "undefined": [
-            {"row": "still", "clip": c, "key": k, "reason": "no face"} for c in clips for k in MEANS
+            {"row": "still", "clip": c, "output": k, "reason": "no face"}
+            for c in clips
+            for k in MEANS
         ],
-        "notes": ["A, c0: short", "B, c1: short", "odd"],
+        "notes": {"A": {"c0": ["short"]}, "B": {"c1": ["short"]}},
+        "remarks": ["odd"],
         "previews": [],
     }
-    second = {**dataset, "name": "Second", "rows": ["B", "A"], "real": None, "notes": []}
+    rows = {row: summary[row] for row in ("B", "A")}
+    second = {**dataset, "name": "Second", "rows": rows, "real": None, "notes": {}, "remarks": []}
     cost = {"parameters": 2_500_000, "flops_per_frame": 1e9, "ms_per_frame": 12.5}
     return {
         "title": "Sample <i>",
@@ -119,9 +122,9 @@ def test_data_survive_embedding(tmp_path):
     read = embedded(page)
     assert list(read["rows"]) == list(ROWS)
     assert list(read["outputs"]) == list(data["outputs"])
-    assert read["datasets"][0]["summary"]["still"]["up"]["mean"] is None
-    assert read["datasets"][0]["summary"][HOSTILE]["up"]["p"] is None
-    assert read["datasets"][0]["summary"]["A"]["up"]["high"] == 2.5
+    assert read["datasets"][0]["rows"]["still"]["up"]["mean"] is None
+    assert read["datasets"][0]["rows"][HOSTILE]["up"]["p"] is None
+    assert read["datasets"][0]["rows"]["A"]["up"]["high"] == 2.5
     assert "\u2028" not in page and page.count("</script") == 2
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["page.html"]
 
@@ -307,16 +310,23 @@ def test_page_in_a_browser(tmp_path):
 def poor_pages() -> dict[str, dict[str, Any]]:
     one = sample()
     one["datasets"] = one["datasets"][:1]
-    one["datasets"][0] |= {"rows": ["A"], "clips": ["c0"], "real": None, "baseline": None}
+    one["datasets"][0] |= {
+        "rows": {"A": one["datasets"][0]["rows"]["A"]},
+        "clips": ["c0"],
+        "real": None,
+        "baseline": None,
+    }
     empty = sample()
     empty["cost"] = {}
-    for row in empty["datasets"][0]["summary"].values():
+    for row in empty["datasets"][0]["rows"].values():
         for cell in row.values():
             cell |= dict.fromkeys(("mean", "std", "low", "high", "difference", "p")) | {"n": 0}
     empty["datasets"][0]["values"] = {}
     bare = {"title": "Bare", "rows": {}, "outputs": {}, "datasets": [], "cost": {}}
     few = sample()
-    few["datasets"] = [{"name": "D", "clips": ["c"], "rows": ["A"], "baseline": "A", "real": None}]
+    few["datasets"] = [
+        {"name": "D", "clips": ["c"], "rows": {"A": {}}, "baseline": "A", "real": None}
+    ]
     return {"one": one, "empty": empty, "bare": bare, "few": few}
 
 

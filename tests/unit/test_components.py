@@ -15,7 +15,7 @@ from talkingface.components.models import _MOVED, build_model
 from talkingface.components.store import ComponentStore
 from talkingface.config.config import load_config
 from talkingface.errors import ConfigError, WeightsError
-from talkingface.model.component import Component
+from talkingface.model.component import Component, component_sources
 from talkingface.registry import Registry
 
 REGISTRY = Registry()
@@ -106,11 +106,10 @@ def test_a_component_is_in_evaluation_mode_and_outside_the_model():
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
     model = build_model(config("SyncNet"))
     before = len(list(model.parameters())), len(model.state_dict())
-    model.attach_component("judge", Component(network, {"path": "a", "sha256": "b"}))
-    assert model.component("judge") is network and model.component("other") is None
+    model.components["judge"] = Component(network, {"path": "a", "sha256": "b"})
     assert not network.training and not any(p.requires_grad for p in network.parameters())
     assert (len(list(model.parameters())), len(model.state_dict())) == before
-    assert model.component_sources() == {"judge": {"path": "a", "sha256": "b"}}
+    assert component_sources(model.components) == {"judge": {"path": "a", "sha256": "b"}}
 
 
 @pytest.mark.parametrize("former", _MOVED)

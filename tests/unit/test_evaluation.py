@@ -18,7 +18,7 @@ from talkingface.data.media.audio import load_audio
 from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import count_frames, read_frames
 from talkingface.errors import ConfigError, DataError
-from talkingface.evaluator.evaluator import Evaluator, RowResult, aggregate
+from talkingface.evaluator.evaluator import Evaluator, Row, RowResult, aggregate
 from talkingface.evaluator.report import (
     append_leaderboard,
     console_table,
@@ -26,8 +26,14 @@ from talkingface.evaluator.report import (
     write_metrics,
 )
 from talkingface.pipeline.base import Pipeline
-from talkingface.quick_start.evaluation import _sampler, _score, render_like, shuffled_waves
 from talkingface.quick_start.quick_start import RunResult, run_config
+from talkingface.quick_start.rows import (
+    Generator,
+    VideoRow,
+    model_row,
+    shuffled_waves,
+    video_pair,
+)
 
 ROWS = ["HyperLipsBase", "shuffled audio", "copy reference", "real video (re-encoded)"]
 TEST_CLIPS = ["id1/id1_001", "id0/id0_001"]  # two of the four: statistics need more than one
@@ -207,6 +213,11 @@ def test_a_single_clip_gets_its_own_sound_moved_by_half(talking_clip):
     assert np.array_equal(wave, np.roll(own, len(own) // 2))
 
 
+def score(cfg, clip, sample) -> RowResult:
+    (row,) = Evaluator(cfg).run([Row("Model", {clip.id: sample})])
+    return row
+
+
 class Shaky(Pipeline):
     """Repeats the source's frames, moved by the seed when it is ``stochastic``."""
 
@@ -229,10 +240,9 @@ def test_diversity_gets_samples_of_other_seeds_or_none_where_they_would_be_equal
     cfg = hyperlips_config(metrics=["Div"])
     pipeline = Shaky(cfg, None, None)
     pipeline.stochastic, pipeline.given = stochastic, []
-    evaluator, row = Evaluator(cfg), RowResult("Model")
     clip, path = make_clip(talking_clip), tmp_path / "clip.mp4"
-    make = lambda c, p: render_like(pipeline, cfg, c, p, c.audio)  # noqa: E731
-    _score(evaluator, make, clip, path, row, _sampler(cfg, pipeline, evaluator))
+    planned = model_row(Generator(cfg, "Model", lambda: pipeline, tmp_path))
+    row = score(cfg, clip, lambda: video_pair(planned, clip, path, True))
     values = row.values[clip.id]
     samples = sorted(p.name for p in tmp_path.glob("*.seed*.mp4"))
     if stochastic:
@@ -243,19 +253,19 @@ def test_diversity_gets_samples_of_other_seeds_or_none_where_they_would_be_equal
         assert pipeline.given == [{}] and samples == []
         assert values == {"Div_H": 0, "Div_E": 0, "Div_M": 0}
         assert "deterministic" in row.notes[clip.id][0]
-    assert _sampler(cfg, pipeline, Evaluator(cfg, ["PSNR"])) is None
 
 
 def test_samples_that_cannot_be_made_cost_only_the_diversity(talking_clip, tmp_path):
     cfg = hyperlips_config(metrics=["Div", "PSNR"])
-    clip, row = make_clip(talking_clip), RowResult("Model")
+    clip, path = make_clip(talking_clip), tmp_path / "clip.mp4"
 
-    def fail(clip, path):
-        raise DataError("no luck")
+    class Unlucky(Generator):
+        def samples(self, clip, path):
+            raise DataError("no luck")
 
-    evaluator = Evaluator(cfg)
-    path = tmp_path / "clip.mp4"
-    _score(evaluator, lambda c, p: shutil.copy(c.path, p), clip, path, row, fail)
+    planned = model_row(Unlucky(cfg, "Model", lambda: None, tmp_path))
+    planned.make = lambda c, p: shutil.copy(c.path, p)
+    row = score(cfg, clip, lambda: video_pair(planned, clip, path, True))
     assert row.values[clip.id]["PSNR"] == 100 and math.isnan(row.values[clip.id]["Div_H"])
     assert row.notes[clip.id] == ["further samples were not generated: no luck"]
 
@@ -264,16 +274,20 @@ def test_the_sound_is_that_of_the_clip_also_where_it_lies_beside_the_video(
     talking_clip, tone_wav, tmp_path
 ):
     clip = replace(make_clip(talking_clip), audio=tone_wav)
-    heard = []
+    planned = VideoRow("Model", "model", "", lambda c, p: None)
+    assert video_pair(planned, clip, tmp_path / "clip.mp4", False).sound == tone_wav
 
-    class Listener:
-        metrics, outputs = (), {}
 
-        def score_clip(self, pair, row):
-            heard.append(pair.sound)
+def test_a_video_that_cannot_be_made_is_undefined_with_its_reason(talking_clip, tmp_path):
+    def fail(clip, path):
+        raise DataError("no face")
 
-    _score(Listener(), lambda c, p: None, clip, tmp_path / "clip.mp4", RowResult("Model"))
-    assert heard == [tone_wav]
+    clip = make_clip(talking_clip)
+    planned = VideoRow("Model", "model", "", fail)
+    cfg = hyperlips_config(metrics=["PSNR"])
+    row = score(cfg, clip, lambda: video_pair(planned, clip, tmp_path / "a.mp4", False))
+    assert math.isnan(row.values[clip.id]["PSNR"])
+    assert set(row.reasons.values()) == {"not generated: no face"}
 
 
 def test_two_like_notes_of_a_clip_are_one_clip():

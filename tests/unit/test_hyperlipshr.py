@@ -37,7 +37,7 @@ def batch(size: int = 256, frames: int = 2) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("size", [128, 256, 512])
 def test_the_output_has_the_wanted_size_and_the_input_always_128(size):
-    made = model(model_params__image_size=size).eval().predict(batch(size, 1))["generated"]
+    made = model(model_params__image_size=size).eval().forward_train(batch(size, 1))["generated"]
     assert made.shape == (2, 3, 1, size, size)
     assert 0 <= made.min() and made.max() <= 1
 
@@ -98,7 +98,7 @@ def test_a_step_of_a_phase_changes_its_own_network_only(phase):
     hr, data = model(), batch()
     before = {name: snapshot(net) for name, net in hr.networks().items()}
     optimizer = torch.optim.Adam(hr.networks()[phase].parameters(), lr=1e-3)
-    hr.calculate_loss(data, phase=phase)["loss"].backward()
+    losses_of(hr, data, phase)["loss"].backward()
     optimizer.step()
     for name, net in hr.networks().items():
         # A relativistic loss sees differences of scores only: a common offset has no gradient.
@@ -110,10 +110,10 @@ def test_a_step_of_a_phase_changes_its_own_network_only(phase):
 def test_components_are_no_part_of_the_model_and_keep_their_buffers():
     hr = model()
     helper = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    hr.attach_component("base", Component(helper.train()))
+    hr.components["base"] = Component(helper.train())
     before = snapshot(helper)
     hr.train()
-    hr.calculate_loss(batch(), phase="generator")["loss"].backward()
+    losses_of(hr, batch(), "generator")["loss"].backward()
     assert not helper.training and not changed(before, helper)
     assert all(not p.requires_grad for p in helper.parameters())
     assert {key.split(".")[0] for key in hr.state_dict()} == {"generator", "discriminator"}
@@ -124,16 +124,20 @@ def test_losses_around_the_lips_look_at_the_lips_only():
     hr, data = model(loss__disc_wt=0.0), batch()
     shared = {"generated": data["gt_img"].clone()}
     shared["generated"][..., :100, :] += 0.5  # above the lips
-    losses = hr.calculate_loss(data, phase="generator", shared=shared)
+    losses = hr.calculate_loss(data, "generator", shared)
     assert losses["lip_l1"].item() == 0 and losses["l1"].item() > 0.1
 
 
 def test_rectangles_at_the_border_are_let_inwards():
     hr, data = model(loss__disc_wt=0.0), batch()
     data["coords"][:] = torch.tensor([250, 256, 0, 3])
-    assert torch.isfinite(hr.calculate_loss(data, phase="generator")["lip_l1"])
+    assert torch.isfinite(losses_of(hr, data, "generator")["lip_l1"])
 
 
 def test_a_discriminator_that_is_not_wanted_is_not_built():
     hr = model(loss__disc_wt=0.0)
-    assert set(hr.networks()) == {"generator"} and hr.active_phases() == ("generator",)
+    assert set(hr.networks()) == {"generator"} and hr.phases == ("generator",)
+
+
+def losses_of(model, batch, phase="main"):
+    return model.calculate_loss(batch, phase, model.forward_train(batch))

@@ -21,6 +21,8 @@ from talkingface.model.audio_driven_talkingface.moda.modarenderer_networks impor
 from talkingface.model.layers.windows import map_windows, window_starts
 from talkingface.model.weights import load_into
 
+UNITS = {"lips": 1.0, "eyes": 1.0, "head": [1.0] * 7, "torso": [1.0] * 3}
+
 
 @pytest.fixture(scope="module")
 def net() -> nets.MODANet:
@@ -150,7 +152,7 @@ def test_the_subject_of_a_one_person_corpus_does_not_explode():
 
 def test_batches_of_one_subject_leave_the_statistics_alone():
     model = model_of("MODA", **{"model_params.subject_norm": "batch"}).train()
-    model.norm_stats = {"lips": 1.0, "eyes": 1.0, "head": [1.0] * 7, "torso": [1.0] * 3}
+    model.statistics.load({"norm_stats": UNITS})
     norm = model.network.subject_encoder_head.layers[1]
 
     def step(batch: int, same: bool) -> torch.Tensor:
@@ -174,7 +176,7 @@ def test_batches_of_one_subject_leave_the_statistics_alone():
 @torch.no_grad()
 def test_a_sequence_is_mapped_in_windows_of_the_training_length():
     model = model_of("MODA", **{"data.window": 20}).eval()
-    model.norm_stats = {"lips": 1.0, "eyes": 1.0, "head": [1.0] * 7, "torso": [1.0] * 3}
+    model.statistics.load({"norm_stats": UNITS})
     asked = []
 
     def heard(start: int, stop: int) -> np.ndarray:
@@ -190,7 +192,7 @@ def test_a_trained_wav2vec2_has_gradients_everywhere_and_takes_tiny_windows():
     pytest.importorskip("transformers")
     encoder = {"kind": "wav2vec2", "weights": "random", "layers": 2, "freeze": False}
     model = model_of("MODA", audio_encoder=encoder).train()
-    model.norm_stats = {"lips": 1.0, "eyes": 1.0, "head": [1.0] * 7, "torso": [1.0] * 3}
+    model.statistics.load({"norm_stats": UNITS})
     for frames in (5, 30):
         batch = {
             "sound": torch.randn(2, 640 * frames),

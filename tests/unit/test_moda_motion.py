@@ -25,8 +25,9 @@ def model_of(name: str, **overrides):
 
 def speaker(body: str = "dual", **motion) -> Speaker:
     moda, faco = model_of("MODA", **{"model_params.body": body}), model_of("MODAFaCo")
-    moda.norm_stats = {"lips": 3.0, "eyes": 1.0, "head": [1.0] * 6 + [0.01], "torso": [2.0] * 3}
-    faco.norm_stats = {"lips": 3.0, "eyes": 1.0, "mesh": 2.0}
+    units = {"lips": 3.0, "eyes": 1.0, "head": [1.0] * 6 + [0.01], "torso": [2.0] * 3}
+    moda.statistics.load({"norm_stats": units})
+    faco.statistics.load({"norm_stats": {"lips": 3.0, "eyes": 1.0, "mesh": 2.0}})
     keys = {f"infer.motion.{key}": value for key, value in motion.items()}
     cfg = load_config("MODAPortrait", "Synthetic", overrides=keys)
     return Speaker(moda, faco, cfg.infer.motion)

@@ -58,14 +58,14 @@ class Line(AbstractTalkingFace):
         super().__init__(cfg)
         self.line = nn.Linear(1, 1, bias=cfg.line.bias)
 
-    def calculate_loss(self, interaction, valid=False, phase="main", shared=None):
-        error = ((self.line(interaction["x"]) - interaction["y"]) ** 2).mean()
-        return {"loss": error, "squared": error}
+    def forward_train(self, batch):
+        return {"y": self.line(batch["x"])}
 
-    @torch.no_grad()
-    def predict(self, interaction):
-        return {"y": self.line(interaction["x"])}
+    def calculate_loss(self, batch, phase, shared):
+        error = ((shared["y"] - batch["y"]) ** 2).mean()
+        return {"loss": error, "squared": error}
 '''
+KEYS = '    batch_keys = ("depth",)\n\n'
 FILES = {
     "my_line_plugin.py": CODE,
     "properties/model/Line.yaml": """\
@@ -184,7 +184,7 @@ def test_a_plugin_is_trained_and_evaluated_by_the_one_command_and_nothing_else_c
     done = run_command(args, tmp_path, env={"TALKINGFACE_PLUGINS": str(plugin)})
     assert done.returncode == 0, done.stderr
     metrics = json.loads(next(tmp_path.glob("results/Line/Numbers/*/metrics.json")).read_text())
-    assert metrics["rows"]["Line"]["loss"] < 0.05  # a line learns a line
+    assert metrics["rows"]["Line"]["loss"]["mean"] < 0.05  # a line learns a line
     assert (tmp_path / "dataset/Numbers/filelist/train.txt").exists()
     assert repository_state() == before
 
@@ -230,7 +230,7 @@ def test_a_reused_class_says_which_keys_are_missing_before_any_work(tmp_path):
     ("change", "message"),
     [
         (("def encode_audio", "def audio_code"), "DubbingPipeline calls encode_audio of the"),
-        (("    bgr = True", '    bgr = True\n    batch_keys = ("depth",)'), "reads depth from"),
+        (("    def __init__(self, cfg)", KEYS + "    def __init__(self, cfg)"), "reads depth from"),
     ],
 )
 def test_a_network_or_batch_that_does_not_fit_is_reported_before_any_work(

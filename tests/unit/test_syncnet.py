@@ -115,7 +115,7 @@ def test_a_network_for_too_small_pictures_is_refused():
 def losses(kind: str, lips: torch.Tensor, sounds: torch.Tensor, **more) -> dict[str, float]:
     overrides = {f"loss.{key}": value for key, value in {"kind": kind, **more}.items()}
     cfg = load_config("SyncNet", "Synthetic", preset="tiny", overrides=overrides)
-    made = SyncNetModel(cfg).calculate_loss({}, shared={"lips": lips, "sounds": sounds})
+    made = SyncNetModel(cfg).calculate_loss({}, "main", {"lips": lips, "sounds": sounds})
     return {name: float(value) for name, value in made.items()}
 
 

@@ -80,10 +80,13 @@ def test_a_network_left_out_by_the_settings_is_not_trained():
 def hyperlips_step(tiny_synthetic):
     """States before and after one step of HyperLipsBase with a sync expert."""
     trainer, loader, _ = trainer_of(hyperlips_config(tiny_synthetic))
-    trainer.model.attach_component("sync_expert", Component(SyncNetColor(width=0.125)))
+    trainer.model.components["sync_expert"] = Component(SyncNetColor(width=0.125))
     trainer._setup(len(loader), 100)
     trainer.model.train()
-    networks = {**trainer.model.networks(), "expert": trainer.model.component("sync_expert")}
+    networks = {
+        **trainer.model.networks(),
+        "expert": trainer.model.components["sync_expert"].network,
+    }
     before = {name: snapshot(net) for name, net in networks.items()}
     trainer.train_step(next(iter(loader)))
     return trainer, before, {name: trainer.runtime.unwrap(net) for name, net in networks.items()}

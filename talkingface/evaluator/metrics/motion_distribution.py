@@ -1,4 +1,4 @@
-"""Distances and diversities of motion arrays, after audio2photoreal (its spec, section 13).
+"""Distances and diversities of motion arrays, after audio2photoreal.
 
 A motion is (T,C): T frames of C de-normalised values, NaN rows for missing or padded frames.
 """
@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from talkingface.evaluator.base_metric import Metric
-from talkingface.evaluator.clip import ClipPair
 from talkingface.evaluator.frechet import frechet_distance
+from talkingface.evaluator.motion_sample import MotionSample
+from talkingface.registry import Entry
+
+if TYPE_CHECKING:
+    from talkingface.config.config import Config
 
 
 def pooled(motions: Sequence[np.ndarray], order: int = 0) -> np.ndarray:
@@ -74,39 +79,69 @@ def sample_variance(repeats: Sequence[np.ndarray]) -> float:
 
 
 class MotionDistribution(Metric):
-    """Compares sets of motions, not videos: who evaluates models of motion calls :meth:`score`.
+    """Compares the set of generated motions of a row with that of the real ones.
 
-    ``released`` draws pairs as audio2photoreal's script does. Its other defects (fixed sizes, a
-    wrong key, a matrix root that SciPy drops) are not repeated.
+    Outputs of models with several parts (face and pose) carry the part's name. ``released`` draws
+    pairs as audio2photoreal's script does. Its other defects (fixed sizes, a wrong key, a matrix
+    root that SciPy drops) are not repeated.
     """
 
+    takes = "motion"
     uses_frames = False
 
-    def finish(self, clip: ClipPair) -> dict[str, float]:
-        return self.undefined("compares motions of models that generate motion, not videos")
+    def __init__(self, entry: Entry, params: dict[str, Any], cfg: Config | None = None) -> None:
+        super().__init__(entry, params, cfg)
+        self.heads = {"": ""}  # part -> beginning of its outputs' names
+        self._sets: dict[str, tuple[list[np.ndarray], list[np.ndarray]]] = {}
 
-    def score(
-        self, generated: Sequence[np.ndarray], real: Sequence[np.ndarray]
-    ) -> dict[str, float]:
-        """Values of a whole set; ``real`` in the place of ``generated`` gives the reference row.
-
-        Args:
-            generated: per clip (T,C), or (N,T,C) for N samples of one sound; lengths may differ.
-            real: per clip (T,C).
-        """
-        repeats = [g if g.ndim == 3 else g[None] for g in generated]
-        motions = [sample for clip in repeats for sample in clip]
-        if not motions or not len(real):
-            return self.undefined("no motion")
-        results = {
-            "FD_g": motion_frechet(motions, real),
-            "FD_k": motion_frechet(motions, real, order=1),
-            "div_pair": pair_diversity(motions, **self.params),
-            "div_time": time_variance(motions),
-            "div_time_vel": time_variance(motions, order=1),
-            "div_sample": sample_variance(repeats),
+    def of_parts(self, parts: Sequence[str]) -> None:
+        """Name the parts of the motions; several have outputs of their own."""
+        own = dict(self.entry.meta["outputs"])
+        self.heads = {part: f"{part} " if len(parts) > 1 else "" for part in parts}
+        self.outputs = {
+            f"{head}{key}": dict(spec) for head in self.heads.values() for key, spec in own.items()
         }
-        self.reasons = {k: "too few valid frames" for k, v in results.items() if math.isnan(v)}
-        if "div_sample" in self.reasons:
-            self.reasons["div_sample"] = "needs several samples of one sound"
-        return results
+
+    def finish(self, clip: MotionSample) -> dict[str, float]:
+        for part, (generated, real) in clip.motions.items():
+            sets = self._sets.setdefault(part, ([], []))
+            sets[0].append(generated)
+            sets[1].append(real)
+        return dict.fromkeys(self.outputs, math.nan)
+
+    def pool(self) -> tuple[dict[str, float], list[str]]:
+        sets, self._sets = self._sets, {}
+        values = {}
+        for part, pair in sets.items():
+            found = set_statistics(*pair, **self.params)
+            values.update({f"{self.heads[part]}{key}": value for key, value in found.items()})
+        self.reasons = {
+            key: "needs several samples of one sound"
+            if key.endswith("div_sample")
+            else "too few valid frames"
+            for key, value in values.items()
+            if math.isnan(value)
+        }
+        return values, []
+
+
+def set_statistics(
+    generated: Sequence[np.ndarray], real: Sequence[np.ndarray], **params: Any
+) -> dict[str, float]:
+    """Values of a whole set; ``real`` in the place of ``generated`` gives the reference row.
+
+    Args:
+        generated: per clip (T,C), or (N,T,C) for N samples of one sound; lengths may differ.
+        real: per clip (T,C).
+        params: of :func:`pair_diversity`.
+    """
+    repeats = [g if g.ndim == 3 else g[None] for g in generated]
+    motions = [sample for clip in repeats for sample in clip]
+    return {
+        "FD_g": motion_frechet(motions, real),
+        "FD_k": motion_frechet(motions, real, order=1),
+        "div_pair": pair_diversity(motions, **params),
+        "div_time": time_variance(motions),
+        "div_time_vel": time_variance(motions, order=1),
+        "div_sample": sample_variance(repeats),
+    }

@@ -79,14 +79,18 @@ class A2PPipeline(Pipeline):
             head: Any = self.model.components["renderer"].network
             self.renderer = build_pipeline(head.cfg, head, device)
 
+    def _part(self, name: str) -> Any:
+        """The model of a component, None when there is none."""
+        return self.model.components[name].network if name in self.model.components else None
+
     # -- sound -------------------------------------------------------------------------------------
 
     def _stats(self) -> Stats:
         """Units of the parts, or of the dataset for official weights."""
         for part in ("face", "pose"):
-            own = getattr(self.model.component(part), "stats", None)
-            if own is not None:
-                return own
+            network = self._part(part)
+            if network is not None and network.statistics.stats is not None:
+                return network.statistics.stats
         try:
             return A2PProcess(self.cfg).stats
         except TalkingFaceError as error:
@@ -105,8 +109,8 @@ class A2PPipeline(Pipeline):
         if loud < 1e-6:
             raise DataError("the sound is silence: there is nothing to move to")
         samples = (sound - sound.mean(axis=0)) / loud
-        face = self.model.component("face")
-        if not sound[:, 1].any() and (face is None or face.faces is None):
+        face = self._part("face")
+        if not sound[:, 1].any() and (face is None or face.statistics.faces is None):
             # Recordings of two persons are never digital silence (the authors' demo adds the same).
             noise = np.random.default_rng(seed).normal(0, _FLOOR, len(sound))
             samples[:, 1] = noise / float(stats.audio_std_flat[0])
@@ -191,9 +195,10 @@ class A2PPipeline(Pipeline):
                     "static_assets.pt; without it the curves of the pose show the motion"
                 )
             Skeleton.read(resolve(self.cfg.infer.skeleton))
-        face = self.model.component("face")
+        face = self._part("face")
         if view == "lips" and (
-            face is None or (face.faces is None and not hasattr(face.network, "lip_model"))
+            face is None
+            or (face.statistics.faces is None and not hasattr(face.network, "lip_model"))
         ):
             raise ConfigError("infer.view=lips needs a face that was trained with lip_cond=a2plip")
         return view
@@ -219,7 +224,7 @@ class A2PPipeline(Pipeline):
             yield from with_cursor(picture, columns, frames)
 
     def _key_step(self) -> int:
-        pose = self.model.component("pose")
+        pose = self._part("pose")
         return pose.cfg.data.guide_step if pose is not None else self.cfg.data.guide_step
 
     def _faces(self) -> FaceModel:
@@ -228,13 +233,13 @@ class A2PPipeline(Pipeline):
         Raises:
             ConfigError: they are no landmarks.
         """
-        content = getattr(self.model.component("face"), "faces", None)
-        if content is None:
+        face = self._part("face")
+        if face is None or face.statistics.faces is None:
             raise ConfigError(
                 "these face codes are those of the authors' avatars, which no open renderer can "
                 "show; codes of landmarks come from training on videos (--recipe=a2p_video)"
             )
-        return FaceModel.of_content(content)
+        return FaceModel.of_content(face.statistics.faces)
 
     def _head(
         self, identity: Any, motions: dict[str, np.ndarray], sound: np.ndarray
@@ -252,8 +257,8 @@ class A2PPipeline(Pipeline):
 
     def _lips(self, motions: dict[str, np.ndarray], sound: np.ndarray) -> np.ndarray:
         """(T,V,3) lip points: of the codes where they are landmarks, else from the sound."""
-        face = self.model.component("face")
-        if face is not None and face.faces is not None:
+        face = self._part("face")
+        if face is not None and face.statistics.faces is not None:
             from talkingface.data.face.topology import LIPS
 
             model = self._faces()

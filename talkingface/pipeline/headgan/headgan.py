@@ -112,7 +112,7 @@ class HeadGANPipeline(Pipeline):
         self.network = optimize_for_inference(model.network.to(device))
         self.process = HeadGANProcess(cfg)
         self.store = SourceStore(cfg, self.process, PICTURES)
-        self.face, self.voice = model.learnt.or_of(self.process)
+        self.face, self.voice = model.statistics.or_of(self.process)
         self._known: dict[Path, HeadSource] = {}
 
     @classmethod
@@ -328,7 +328,7 @@ class HeadGANPipeline(Pipeline):
         speaker = self.prepare(self._driver) if options.mode == "cross" else identity
         clip = self.store.clip_of(speaker.path)
         stored = self.voice.stored(clip.id) if clip else None
-        return self.model.learnt.voice_vectors(self.voice, wave, self.cfg.fps, count, stored)
+        return self.model.statistics.voice_vectors(self.voice, wave, self.cfg.fps, count, stored)
 
     def _picture(self, identity: HeadSource) -> np.ndarray:
         return self._sized(identity.pictures[identity.reference])

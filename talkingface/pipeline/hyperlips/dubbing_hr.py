@@ -83,7 +83,7 @@ class HyperLipsHRPipeline(DubbingPipeline):
         options = self.cfg.data
         thick = options.sketch == "upstream"
         if options.sketch == "auto":
-            thick = self.model.has_official_weights
+            thick = self.model.origin.official
         with SketchMaker(self.cfg.fps, options.sketch_smoothing, upstream=thick) as maker:
             last, jumps = None, 0
             for index, frame, face in faces:

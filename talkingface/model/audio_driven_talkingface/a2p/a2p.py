@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from talkingface.errors import ConfigError
+from talkingface.model.abilities import ClipResult, mismatched_sound
 from talkingface.model.abstract_talkingface import AbstractTalkingFace
 from talkingface.model.audio_driven_talkingface.a2p.a2p_common import (
     clip_seed,
-    mismatched_audio,
     real_motion,
 )
 from talkingface.model.component import Component
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from talkingface.data.dataprocess.a2p.files import Stats
     from talkingface.data.dataset.a2p.a2p_dataset import SceneMotion
 
@@ -51,17 +49,17 @@ class A2P(AbstractTalkingFace):
         """(samples,K,C) key poses of a sound, in the units of the data."""
         guide, vq = self.components["guide"].network, self.components["vq"].network
         sizes = [(part.cfg.vq.codes, part.cfg.vq.depth) for part in (guide, vq)]
-        if sizes[0] != sizes[1] or guide.has_official_weights != vq.has_official_weights:
+        if sizes[0] != sizes[1] or guide.origin.official != vq.origin.official:
             raise ConfigError(
                 "weights.guide and weights.vq do not belong together: a guide speaks the tokens of "
                 f"the A2PGuideVQ that it was trained with ({sizes[0]} and {sizes[1]} codes and "
                 "stages; official files go with official ones)"
             )
-        guide.attach_component("vq", Component(vq.network))
+        guide.components["vq"] = Component(vq.network)
         tokens = guide.tokens(
             sound, frames, samples=samples, seed=seed, top_p=self.cfg.sampling.top_p
         )
-        return vq.natural(vq.network.decode(tokens).cpu().numpy(), stats)
+        return vq.statistics.denormalize(vq.network.decode(tokens).cpu().numpy(), stats)
 
     def generate(
         self,
@@ -89,30 +87,32 @@ class A2P(AbstractTalkingFace):
         if "face" in self.components:
             face = self.components["face"].network
             codes = face.sample(sound, frames, guidance=options.face_guidance, **more)
-            made["face"] = face.natural(codes, stats)
+            made["face"] = face.statistics.denormalize(codes, stats)
         if self.has_body:
             pose = self.components["pose"].network
             if real_keys is not None:
                 keys = np.repeat(real_keys[None], samples, axis=0)
             else:
                 keys = self.key_poses(sound, frames, samples, seed, stats)
-            mean, std = pose.known_stats(stats).units("pose")
+            mean, std = pose.statistics.or_of(stats).units("pose")
             poses = pose.sample(
                 sound, frames, guide=(keys - mean) / std, guidance=options.pose_guidance, **more
             )
-            made["pose"], made["pose_keys"] = pose.natural(poses, stats), keys
+            made["pose"], made["pose_keys"] = pose.statistics.denormalize(poses, stats), keys
         return made
 
     def lips(self, sound: np.ndarray, frames: int) -> np.ndarray | None:
         """(T,V,3) lip points that the face followed, where its network predicts lips."""
-        face = self.component("face")
-        if face is None or not hasattr(face.network, "lip_model"):
+        if "face" not in self.components:
+            return None
+        face = self.components["face"].network
+        if not hasattr(face.network, "lip_model"):
             return None
         return face.predicted_lips(sound)[:frames]
 
     # -- tests -------------------------------------------------------------------------------------
 
-    def result_notes(self) -> dict[str, str]:
+    def result_notes(self, results: Sequence[ClipResult]) -> dict[str, str]:
         facts = {}
         if self.cfg.data.flip_person:
             facts["flip_person"] = "the real motion is that of the partner, another person"
@@ -122,11 +122,6 @@ class A2P(AbstractTalkingFace):
         source = self.cfg.sampling.guide_source
         said = {"model": "model: key poses by A2PGuide", "gt": "gt: the real key poses of the test"}
         return {**facts, "guide_source": said[source]}
-
-    def check_test_data(self, data: Any) -> None:
-        for name in ("face", "pose"):
-            if name in self.components:
-                self.components[name].network.check_test_data(data)
 
     def sampled_with(self) -> dict[str, Any]:
         """Steps and guidance of each part, and the guide's nucleus, as they are used."""
@@ -146,43 +141,33 @@ class A2P(AbstractTalkingFace):
             made["top_p"] = usual if own.top_p is None else own.top_p
         return {**made, "guide_source": own.guide_source}
 
-    def generate_motions(
-        self, clip: SceneMotion, mismatched: SceneMotion
-    ) -> dict[str, dict[str, np.ndarray]]:
+    def evaluate_clip(self, clip: SceneMotion, mismatched: SceneMotion) -> ClipResult:
         stats, frames = clip.stats, len(clip)
-        keys = None
-        if self.has_body and self.cfg.sampling.guide_source == "gt":
+        keys, step = None, 1
+        if self.has_body:
             step = self.components["pose"].network.cfg.data.guide_step
-            keys = real_motion(clip, "pose")[0, ::step]
+            if self.cfg.sampling.guide_source == "gt":
+                keys = real_motion(clip, "pose")[0, ::step]
         more = {
             "samples": self.cfg.sampling.samples, "seed": clip_seed(clip, self.cfg.seed),
             "stats": stats, "real_keys": keys,
         }  # fmt: skip
         own = self.generate(clip.sound, frames, **more)
-        wrong = self.generate(mismatched_audio(clip, mismatched), frames, **more)
-        result: dict[str, dict[str, np.ndarray]] = {}
+        wrong = self.generate(mismatched_sound(clip.sound, mismatched.sound), frames, **more)
+        result = ClipResult(details={"key_step": step})
         for part, made in own.items():
             if part.endswith("_keys"):
-                result[part] = {self.cfg.model: made}
+                result.motions[part] = {self.cfg.model: made}
                 continue
             real = real_motion(clip, part)
-            result[part] = {
+            result.motions[part] = {
                 self.cfg.model: made,
                 "shuffled audio": wrong[part],
                 "mean motion": np.broadcast_to(stats.units(part)[0], real.shape),
                 "real": real,
             }
-        return result
-
-    def evaluate_motions(
-        self, clip: SceneMotion, motions: Mapping[str, Mapping[str, np.ndarray]]
-    ) -> dict[str, dict[str, float]]:
-        result: dict[str, dict[str, float]] = {}
-        for part, rows in motions.items():
-            if part.endswith("_keys"):
-                continue
-            for row, values in rows.items():
-                found = self.components[part].network.compare(values, rows["real"][0], clip)
+            for row, values in result.motions[part].items():
+                found = self.components[part].network.compare(values, real[0], clip)
                 named = {f"{part} {key}": found[key] for key in ("error", "best_error")}
-                result.setdefault(row, {}).update(named)
+                result.values.setdefault(row, {}).update(named)
         return result

@@ -5,17 +5,18 @@ from __future__ import annotations
 import argparse
 import logging
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from talkingface.data.dataprocess.a2p.files import FACE_SIZE, POSE_SIZE, SAMPLE_RATE, Stats
-from talkingface.data.face.face_model import FaceModel
-from talkingface.errors import ConfigError, WeightsError
+from talkingface.data.dataprocess.a2p.files import FACE_SIZE, POSE_SIZE, SAMPLE_RATE
+from talkingface.errors import WeightsError
+from talkingface.model.abilities import ClipResult
 from talkingface.model.abstract_talkingface import AbstractTalkingFace
+from talkingface.model.audio_driven_talkingface.a2p.a2p_statistics import MotionStatistics
 from talkingface.model.audio_driven_talkingface.a2p.a2plip_networks import LipRegressor
 from talkingface.model.layers.wav2vec1 import UNUSED
 from talkingface.model.weights import extract_state_dict
@@ -71,8 +72,7 @@ class A2PModel(AbstractTalkingFace):
 
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg)
-        self.stats: Stats | None = None
-        self.faces: dict[str, Any] | None = None  # the face model behind codes of videos
+        self.statistics: MotionStatistics = MotionStatistics(cfg, self.kind)
 
     @classmethod
     def remap_state_dict(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -84,86 +84,14 @@ class A2PModel(AbstractTalkingFace):
 
         return {key: value for key, value in state.items() if not unused(key)}
 
-    # -- units -------------------------------------------------------------------------------------
-
-    def fit_statistics(self, data: Any) -> None:
-        self.stats = data.stats
-        if not data.process.of_motion:
-            self.faces = data.process.faces.content()
+    def initialize(self, data: Any) -> None:
+        """Pretrained weights of the audio front end."""
         load_frontend(self.network, self.cfg)
 
-    def check_resume_compatible(self, data: Any) -> None:
-        stored, now = self.stats, data.stats
-        equal = stored is not None and all(
-            key in stored.content() and np.array_equal(stored.content()[key], value)
-            for key, value in now.content().items()
-        )
-        if not equal:
-            raise ConfigError(
-                f"The data of {self.cfg.dataset} has other units (mean and standard deviation) "
-                "than when this run began: its training list or its scenes changed. Restore them, "
-                "or start a new run."
-            )
-
-    def check_test_data(self, data: Any) -> None:
-        if self.faces is not None and (
-            data.process.of_motion or FaceModel.of_content(self.faces).id != data.process.faces.id
-        ):
-            raise ConfigError(
-                f"{self.cfg.model} was trained on the face codes of another face model than that "
-                f"of {data.cfg.dataset} as it is now: its numbers would mean nothing. Test it on "
-                "the data of its training with the same lists and codes.* keys, or train it again."
-            )
-        if self.stats is not None and self.stats.content().keys() == data.stats.content().keys():
-            pairs = zip(self.stats.content().values(), data.stats.content().values(), strict=True)
-            if any(a.shape != b.shape or not np.allclose(a, b, rtol=1e-3) for a, b in pairs):
-                log.warning("%s was trained in other units than those of the data", self.cfg.model)
-
-    def result_notes(self) -> dict[str, str]:
+    def result_notes(self, results: Sequence[ClipResult]) -> dict[str, str]:
         if not self.cfg.data.flip_person:
             return {}
         return {"flip_person": "the real motion is that of the partner, another person"}
-
-    def other_parameter(self) -> dict[str, Any]:
-        made: dict[str, Any] = {"stats": None, "faces": None}
-        if self.stats is not None:
-            content = self.stats.content()
-            made["stats"] = {key: torch.from_numpy(value) for key, value in content.items()}
-        if self.faces is not None:
-            made["faces"] = {
-                key: torch.from_numpy(v) if isinstance(v, np.ndarray) else v
-                for key, v in self.faces.items()
-            }
-        return made
-
-    def load_other_parameter(self, values: Mapping[str, Any]) -> None:
-        if values.get("stats") is not None:
-            self.stats = Stats.of_content(values["stats"])
-        if values.get("faces") is not None:
-            self.faces = {
-                key: v if isinstance(v, str) else np.asarray(v)
-                for key, v in values["faces"].items()
-            }
-
-    def known_stats(self, stats: Stats | None = None) -> Stats:
-        """Its own units, else those of the data: official weights come without.
-
-        Raises:
-            WeightsError: there are none.
-        """
-        found = self.stats or stats
-        if found is None:
-            raise WeightsError(
-                f"These weights of {self.cfg.model} come without the units of their values. Take "
-                "the .ckpt of a run, or keep data_stats.pth beside the scenes of the dataset and "
-                "name the dataset."
-            )
-        return found
-
-    def natural(self, motion: np.ndarray, stats: Stats | None = None) -> np.ndarray:
-        """(...,C) standardised -> units of the data."""
-        mean, std = self.known_stats(stats).units(self.kind)
-        return motion * std + mean.reshape(-1)
 
 
 def load_frontend(network: nn.Module, cfg: Config) -> None:
@@ -209,13 +137,6 @@ def load_fairseq(
                 f"{path} was trained with {key}={stored[key]}, not {value}: set "
                 f"--{section}.{key}={str(stored[key]).lower()} if there is such a key"
             )
-
-
-def mismatched_audio(clip: SceneMotion, mismatched: SceneMotion) -> np.ndarray:
-    """The sound of another clip, repeated or cut; that of a single one moved by half of it."""
-    if mismatched is clip:
-        return np.roll(clip.sound, len(clip.sound) // 2, axis=0)
-    return np.resize(mismatched.sound, clip.sound.shape)
 
 
 def real_motion(clip: SceneMotion, kind: str) -> np.ndarray:

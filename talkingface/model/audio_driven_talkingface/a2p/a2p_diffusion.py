@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -17,6 +17,8 @@ from talkingface.data.face.topology import (
     LIPS,
     MOUTH_CORNERS,
 )
+from talkingface.model.abilities import ClipResult, mismatched_sound
+from talkingface.model.abstract_talkingface import Batch, Tensors
 from talkingface.model.audio_driven_talkingface.a2p.a2p_common import (
     A2PModel,
     channels_of,
@@ -24,7 +26,6 @@ from talkingface.model.audio_driven_talkingface.a2p.a2p_common import (
     frontend_arguments,
     lip_network,
     masked_mean,
-    mismatched_audio,
     real_motion,
     sound_tensor,
 )
@@ -77,39 +78,34 @@ class MotionDiffusion(A2PModel):
 
     # -- training ----------------------------------------------------------------------------------
 
-    def _noise(self, motion: Tensor, valid: bool) -> tuple[Tensor, Tensor]:
+    def _noise(self, motion: Tensor) -> tuple[Tensor, Tensor]:
         """Steps (B,) and noise like the motion; in validation the same each time."""
         count = len(motion)
-        if not valid:
+        if self.training:
             return torch.randint(STEPS, (count,), device=motion.device), torch.randn_like(motion)
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(motion.shape, generator=generator).to(motion)
         t = torch.tensor(_GRID).repeat(math.ceil(count / len(_GRID)))[:count]
         return t.to(motion.device), noise
 
-    def _kept(self, count: int, valid: bool, device: torch.device) -> Tensor:
+    def _kept(self, count: int, device: torch.device) -> Tensor:
         """(B,) bool: samples that train with the condition."""
-        if valid:
+        if not self.training:
             return torch.ones(count, dtype=torch.bool, device=device)
         return torch.rand(count, device=device) >= self.cfg.loss.p_drop
 
-    def calculate_loss(
-        self,
-        interaction: Mapping[str, Any],
-        valid: bool = False,
-        phase: str = "main",
-        shared: Mapping[str, Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        clean, seen = interaction["motion"], interaction["valid"]
-        t, noise = self._noise(clean, valid)
+    def forward_train(self, batch: Batch) -> Tensors:
+        clean = batch["motion"]
+        t, noise = self._noise(clean)
         x = self.diffusion.add_noise(clean, noise, t)
-        guide, keep_guide = None, None
-        keep = self._kept(len(clean), valid, clean.device)
-        if "keyframes" in interaction:
-            guide = interaction["keyframes"]
-            keep_guide = self._kept(len(clean), valid, clean.device)
-        network: Any = self.denoiser
-        made = network(x, t, interaction["audio"], guide, keep, keep_guide).float()
+        guide, keep_guide = batch.get("keyframes"), None
+        keep = self._kept(len(clean), clean.device)
+        if guide is not None:
+            keep_guide = self._kept(len(clean), clean.device)
+        return {"motion": self.denoiser(x, t, batch["audio"], guide, keep, keep_guide).float()}
+
+    def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
+        clean, seen, made = batch["motion"], batch["valid"], shared["motion"]
         losses = {"mse": masked_mean((made - clean).square(), seen)}
         total = losses["mse"]
         if self.cfg.loss.lambda_vel:
@@ -202,26 +198,13 @@ class MotionDiffusion(A2PModel):
         denoise = guided(network.denoise, seen, blind, scale)
         return self.diffusion.sample(denoise, noise, steps or self.cfg.sampler.steps, progress)
 
-    @torch.no_grad()
-    def predict(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
-        """One motion per item, standardised."""
-        made = []
-        for number, sound in enumerate(interaction["audio"].cpu().numpy()):
-            keys = interaction.get("keyframes")
-            guide = None if keys is None else keys[number : number + 1].cpu().numpy()
-            frames = interaction["motion"].shape[1]
-            made.append(self.sample(sound, frames, guide=guide)[0])
-        return {"motion": torch.from_numpy(np.stack(made))}
-
     # -- measures ----------------------------------------------------------------------------------
 
     def _guide_of(self, clip: SceneMotion) -> np.ndarray | None:
         """(K,C) key poses that tests follow, in the units of the data."""
         return None
 
-    def generate_motions(
-        self, clip: SceneMotion, mismatched: SceneMotion
-    ) -> dict[str, dict[str, np.ndarray]]:
+    def evaluate_clip(self, clip: SceneMotion, mismatched: SceneMotion) -> ClipResult:
         real, mean = real_motion(clip, self.kind), clip.stats.units(self.kind)[0].reshape(-1)
         # As many samples in each row: a Frechet distance falls with the number of frames.
         count, seed = self.cfg.sampler.samples, clip_seed(clip, self.cfg.seed)
@@ -230,31 +213,29 @@ class MotionDiffusion(A2PModel):
         def made(sound: np.ndarray) -> np.ndarray:
             guide = None
             if keys is not None:
-                centre, std = self.known_stats(clip.stats).units(self.kind)
+                centre, std = self.statistics.or_of(clip.stats).units(self.kind)
                 guide = np.repeat(((keys - centre) / std)[None], count, axis=0)
             motion = self.sample(sound, len(clip), samples=count, seed=seed, guide=guide)
-            return self.natural(motion, clip.stats)
+            return self.statistics.denormalize(motion, clip.stats)
 
         rows = {
             self.cfg.model: made(clip.sound),
-            "shuffled audio": made(mismatched_audio(clip, mismatched)),
+            "shuffled audio": made(mismatched_sound(clip.sound, mismatched.sound)),
             "mean motion": np.broadcast_to(mean, real.shape),
             "real": real,
         }
-        result = {self.kind: rows}
+        motions = {self.kind: rows}
         if keys is not None:
-            result[f"{self.kind}_keys"] = {self.cfg.model: np.repeat(keys[None], count, axis=0)}
-        return result
-
-    def evaluate_motions(
-        self, clip: SceneMotion, motions: Mapping[str, Mapping[str, np.ndarray]]
-    ) -> dict[str, dict[str, float]]:
-        rows = motions[self.kind]
-        return {row: self.compare(values, rows["real"][0], clip) for row, values in rows.items()}
+            motions[f"{self.kind}_keys"] = {self.cfg.model: np.repeat(keys[None], count, axis=0)}
+        return ClipResult(
+            {row: self.compare(values, real[0], clip) for row, values in rows.items()},
+            motions,
+            {"key_step": self.denoiser.guide_step or 1},
+        )
 
     def compare(self, made: np.ndarray, real: np.ndarray, clip: SceneMotion) -> dict[str, float]:
         """Measures of (N,T,C) motions, of the first sample where they are of one."""
-        mean, std = self.known_stats(clip.stats).units(self.kind)
+        mean, std = self.statistics.or_of(clip.stats).units(self.kind)
         good = np.isfinite(real).all(axis=1)
         made, real = ((values - mean) / std for values in (made[:, good], real[good]))
         errors = np.sqrt(np.square(made - real).mean(axis=(1, 2)))
@@ -282,8 +263,8 @@ class A2PFace(MotionDiffusion):
         lips = lip_network(self.cfg) if self.cfg.lip_cond == "a2plip" else None
         return self._network(lips=lips)
 
-    def fit_statistics(self, data: Any) -> None:
-        super().fit_statistics(data)
+    def initialize(self, data: Any) -> None:
+        super().initialize(data)
         if "lips" in self.components:  # from now on a part of the network
             self.denoiser.lip_model.load_state_dict(self.components["lips"].network.state_dict())
 
@@ -292,16 +273,16 @@ class A2PFace(MotionDiffusion):
         """(T,V,3) lip points of a sound (S,2), in the units of the data where those are known."""
         device = next(self.denoiser.parameters()).device
         points = self.denoiser.lips(sound_tensor(sound, device))[0].cpu().numpy()
-        stats = self.stats
+        stats = self.statistics.stats
         if stats is None or stats.lips_mean is None or stats.lips_mean.size != points[0].size:
             return points
         return points * stats.lips_std + stats.lips_mean.reshape(points.shape[1:])
 
     def compare(self, made: np.ndarray, real: np.ndarray, clip: SceneMotion) -> dict[str, float]:
         result = super().compare(made, real, clip)
-        if self.faces is None:
+        if self.statistics.faces is None:
             return result
-        model = FaceModel.of_content(self.faces)
+        model = FaceModel.of_content(self.statistics.faces)
         lips = [model.lips(values[clip.valid]) for values in (made[0], real)]
         gaps = [points[:, _BELOW, 1] - points[:, _ABOVE, 1] for points in lips]
         moves = min(gap.std() for gap in gaps) > 1e-6
@@ -329,6 +310,6 @@ class A2PPose(MotionDiffusion):
     def _guide_of(self, clip: SceneMotion) -> np.ndarray:
         return real_motion(clip, "pose")[0, :: self.cfg.data.guide_step]
 
-    def result_notes(self) -> dict[str, str]:
+    def result_notes(self, results: Sequence[ClipResult]) -> dict[str, str]:
         said = {"guide_source": "gt: the real key poses of the test scenes were followed"}
-        return {**super().result_notes(), **said}
+        return {**super().result_notes(results), **said}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from talkingface.data.dataprocess.a2p.files import POSE_SIZE
+from talkingface.model.abilities import ClipResult, mismatched_sound
+from talkingface.model.abstract_talkingface import Batch, Tensors
 from talkingface.model.audio_driven_talkingface.a2p.a2p_common import (
     A2PModel,
     frontend_arguments,
     masked_mean,
-    mismatched_audio,
     sound_tensor,
 )
 from talkingface.model.audio_driven_talkingface.a2p.a2p_guide_networks import (
@@ -60,11 +61,11 @@ class A2PGuideVQ(A2PModel):
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg)
         self.codec = codec(cfg)
-        self.__dict__["_tested"] = []  # codes of tested clips
 
     @torch.no_grad()
-    def fit_statistics(self, data: Any) -> None:
-        super().fit_statistics(data)
+    def initialize(self, data: Any) -> None:
+        """Start the codebooks from k-means over key poses."""
+        super().initialize(data)
         # From many batches: one of the released code's has 80 vectors for 1024 codes.
         wanted = _STARTS_FROM * self.cfg.vq.codes
         found: list[Tensor] = []
@@ -79,24 +80,21 @@ class A2PGuideVQ(A2PModel):
         some = every[torch.randperm(len(every))[:wanted]]  # of all scenes
         self.codec.quantizer.start(some, self.cfg.vq.kmeans_iters)
 
-    def calculate_loss(
-        self,
-        interaction: Mapping[str, Any],
-        valid: bool = False,
-        phase: str = "main",
-        shared: Mapping[str, Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        poses, seen = interaction["keyframes"], interaction["key_valid"]
-        made, codes, commit = self.codec(poses)
+    def forward_train(self, batch: Batch) -> Tensors:
+        poses, codes, commit = self.codec(batch["keyframes"])
+        return {"poses": poses, "codes": codes, "commit": commit}
+
+    def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
+        poses, seen, made = batch["keyframes"], batch["key_valid"], shared["poses"]
         losses = {
             "reconstruction": masked_mean(F.smooth_l1_loss(made, poses, reduction="none"), seen)
         }
         total = losses["reconstruction"]
-        if valid:  # the best one rebuilds best; commitment only keeps the codes near
-            losses["perplexity"] = _perplexity(codes[..., -1], self.cfg.vq.codes)
+        if not self.training:  # checkpoints are compared by their reconstruction alone
+            losses["perplexity"] = _perplexity(shared["codes"][..., -1], self.cfg.vq.codes)
             return {"loss": total, **losses}
-        losses["commit"] = commit
-        total = total + self.cfg.loss.commit * commit
+        losses["commit"] = shared["commit"]
+        total = total + self.cfg.loss.commit * shared["commit"]
         if self.cfg.loss.velocity:
             both = seen[:, 1:] * seen[:, :-1]
             change = F.smooth_l1_loss(made.diff(dim=1), poses.diff(dim=1), reduction="none")
@@ -105,19 +103,11 @@ class A2PGuideVQ(A2PModel):
         return {"loss": total, **losses}
 
     @torch.no_grad()
-    def predict(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
-        """``poses`` (B,K,C) rebuilt and ``codes`` (B,K,depth)."""
-        codes = self.codec.encode(interaction["keyframes"])
-        return {"poses": self.codec.decode(codes), "codes": codes}
-
-    @torch.no_grad()
-    def evaluate_clip(
-        self, clip: SceneMotion, mismatched: SceneMotion
-    ) -> dict[str, dict[str, float]]:
+    def evaluate_clip(self, clip: SceneMotion, mismatched: SceneMotion) -> ClipResult:
         keys = clip.motions["pose"][:: self.cfg.data.guide_step]
         device = next(self.parameters()).device
-        self._tested.append(self.codes_of(clip))
-        made = self.predict({"keyframes": torch.from_numpy(keys)[None].to(device)})["poses"][0]
+        codes = self.codec.encode(torch.from_numpy(keys)[None].to(device))
+        made = self.codec.decode(codes)[0]
         rows = {
             self.cfg.model: made.cpu().numpy(),
             "mean motion": np.zeros_like(keys),
@@ -130,7 +120,7 @@ class A2PGuideVQ(A2PModel):
                 "error": float(np.sqrt(missed.mean())),
                 "R2": float(1 - missed.sum() / max(np.square(keys).sum(), 1e-9)),
             }
-        return result
+        return ClipResult(result, details={"codes": self.codes_of(clip)})
 
     @torch.no_grad()
     def codes_of(self, clip: SceneMotion) -> Tensor:
@@ -142,17 +132,12 @@ class A2PGuideVQ(A2PModel):
             found.append(self.codec.encode(keys.to(device))[0].cpu())
         return torch.cat(found)
 
-    def result_notes(self) -> dict[str, str]:
-        if not self._tested:
-            return super().result_notes()
-        every, count = torch.cat(self._tested), self.cfg.vq.codes
+    def result_notes(self, results: Sequence[ClipResult]) -> dict[str, str]:
+        every, count = torch.cat([r.details["codes"] for r in results]), self.cfg.vq.codes
         used = [len(every[:, depth].unique()) / count for depth in range(every.shape[1])]
         shares = ", ".join(f"{share:.0%}" for share in used)
-        said = super().result_notes()
-        return {
-            **said,
-            "codes_used": f"{shares} of the {count} codes of each stage, in {len(every)} poses",
-        }
+        text = f"{shares} of the {count} codes of each stage, in {len(every)} poses"
+        return {**super().result_notes(results), "codes_used": text}
 
 
 def _perplexity(codes: Tensor, count: int) -> Tensor:
@@ -212,8 +197,9 @@ class A2PGuide(A2PModel):
     def tokenizer(self) -> TemporalVertexCodec:
         return self.components["vq"].network
 
-    def fit_statistics(self, data: Any) -> None:
-        super().fit_statistics(data)
+    def initialize(self, data: Any) -> None:
+        """Count the tokens of the training scenes."""
+        super().initialize(data)
         # Every pose of the training scenes once: a baseline of few poses would be too weak.
         counts = torch.full((self.cfg.vq.depth, self.cfg.vq.codes), _SMOOTHING)
         for keys in data.key_poses():
@@ -223,10 +209,9 @@ class A2PGuide(A2PModel):
         self.unigram = (counts / counts.sum(dim=1, keepdim=True)).log()
 
     def other_parameter(self) -> dict[str, Any]:
-        return {**super().other_parameter(), "unigram": self.unigram}
+        return {"unigram": self.unigram}
 
     def load_other_parameter(self, values: Mapping[str, Any]) -> None:
-        super().load_other_parameter(values)
         if values.get("unigram") is not None:
             self.unigram = torch.as_tensor(values["unigram"])
 
@@ -238,23 +223,19 @@ class A2PGuide(A2PModel):
         start = torch.full_like(wanted[:, :1], self.cfg.vq.codes)
         return torch.cat([start, wanted[:, :-1]], dim=1), wanted
 
-    def calculate_loss(
-        self,
-        interaction: Mapping[str, Any],
-        valid: bool = False,
-        phase: str = "main",
-        shared: Mapping[str, Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        codes = self.tokenizer.encode(interaction["keyframes"])
+    def forward_train(self, batch: Batch) -> Tensors:
+        codes = self.tokenizer.encode(batch["keyframes"])
         given, wanted = self._streams(codes)
         keep = None
-        if not valid:
+        if self.training:
             keep = torch.rand(len(codes), device=codes.device) >= self.cfg.loss.p_drop
-        network: Any = self.guide
-        logits = network(given, interaction["audio"], keep).float()
+        return {"logits": self.guide(given, batch["audio"], keep).float(), "wanted": wanted}
+
+    def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
+        logits, wanted = shared["logits"], shared["wanted"]
         # Key poses behind the end of a scene do not count (upstream counts them).
-        seen = interaction["key_valid"].repeat_interleave(self.cfg.vq.depth, dim=1)
-        smoothing = 0.0 if valid else self.cfg.loss.label_smoothing
+        seen = batch["key_valid"].repeat_interleave(self.cfg.vq.depth, dim=1)
+        smoothing = self.cfg.loss.label_smoothing if self.training else 0.0
         errors = F.cross_entropy(
             logits.transpose(1, 2), wanted, label_smoothing=smoothing, reduction="none"
         )
@@ -311,18 +292,7 @@ class A2PGuide(A2PModel):
             start = min(start + max(1, window // 2), keys - window)
 
     @torch.no_grad()
-    def predict(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
-        """``poses`` (B,K,C): greedy key poses."""
-        made = []
-        for sound in interaction["audio"].cpu().numpy():
-            frames = round(len(sound) * self.cfg.fps / self.guide.rate)
-            made.append(self.tokenizer.decode(self.tokens(sound, frames, top_p=0.0))[0])
-        return {"poses": torch.stack(made)}
-
-    @torch.no_grad()
-    def evaluate_clip(
-        self, clip: SceneMotion, mismatched: SceneMotion
-    ) -> dict[str, dict[str, float]]:
+    def evaluate_clip(self, clip: SceneMotion, mismatched: SceneMotion) -> ClipResult:
         device = next(self.parameters()).device
         keys = torch.from_numpy(clip.motions["pose"][:: self.cfg.data.guide_step])[None].to(device)
         codes = self.tokenizer.encode(keys)
@@ -335,13 +305,13 @@ class A2PGuide(A2PModel):
 
         rows = {
             self.cfg.model: scores(clip.sound),
-            "shuffled audio": scores(mismatched_audio(clip, mismatched)),
+            "shuffled audio": scores(mismatched_sound(clip.sound, mismatched.sound)),
         }
         if self.unigram is not None:  # official weights come without
             chance = self.unigram.to(device).repeat(keys.shape[1], 1)[None]
             usual = chance.argmax(dim=-1).view_as(codes)
             rows["unigram"] = _of_tokens(chance, wanted, self.tokenizer.decode(usual), keys)
-        return rows
+        return ClipResult(rows)
 
 
 def _of_tokens(logits: Tensor, wanted: Tensor, poses: Tensor, keys: Tensor) -> dict[str, float]:

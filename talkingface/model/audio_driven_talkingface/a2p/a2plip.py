@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from talkingface.errors import ConfigError
+from talkingface.model.abilities import ClipResult, mismatched_sound
+from talkingface.model.abstract_talkingface import Batch, Tensors
 from talkingface.model.audio_driven_talkingface.a2p.a2p_common import (
     A2PModel,
     lip_network,
     load_fairseq,
     masked_mean,
-    mismatched_audio,
     sound_tensor,
 )
 
@@ -39,8 +38,8 @@ class A2PLip(A2PModel):
         super().__init__(cfg)
         self.regressor = lip_network(cfg)
 
-    def fit_statistics(self, data: Any) -> None:
-        super().fit_statistics(data)
+    def initialize(self, data: Any) -> None:
+        super().initialize(data)
         options, found = self.cfg.lips, data.stats.units("lips")[0].size // 3
         if found != options.n_vertices:
             raise ConfigError(
@@ -57,15 +56,12 @@ class A2PLip(A2PModel):
                 self.cfg.trust_checkpoint,
             )  # fmt: skip
 
-    def calculate_loss(
-        self,
-        interaction: Mapping[str, Any],
-        valid: bool = False,
-        phase: str = "main",
-        shared: Mapping[str, Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        made = self.regressor(interaction["audio"][..., 0]).flatten(2).float()
-        wanted, seen = interaction["motion"], interaction["valid"]
+    def forward_train(self, batch: Batch) -> Tensors:
+        return {"lips": self.regressor(batch["audio"][..., 0])}
+
+    def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
+        made = shared["lips"].flatten(2).float()
+        wanted, seen = batch["motion"], batch["valid"]
         made = made[:, : wanted.shape[1]]
         losses = {"l2": masked_mean((made - wanted).square(), seen)}
         both = seen[:, 1:] * seen[:, :-1]
@@ -73,27 +69,21 @@ class A2PLip(A2PModel):
         return {"loss": losses["l2"] + self.cfg.loss.velocity * losses["velocity"], **losses}
 
     @torch.no_grad()
-    def predict(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
-        """``lips`` (B,T,V,3), standardised."""
-        return {"lips": self.regressor(interaction["audio"][..., 0])}
-
-    def evaluate_clip(
-        self, clip: SceneMotion, mismatched: SceneMotion
-    ) -> dict[str, dict[str, float]]:
+    def evaluate_clip(self, clip: SceneMotion, mismatched: SceneMotion) -> ClipResult:
         device = next(self.parameters()).device
         real = clip.motions["lips"]
 
         def spoken(sound: np.ndarray) -> np.ndarray:
-            made = self.predict({"audio": sound_tensor(sound, device)})["lips"][0]
+            made = self.regressor(sound_tensor(sound, device)[..., 0])[0]
             return made.flatten(1).cpu().numpy()
 
         rows = {
             self.cfg.model: spoken(clip.sound),
-            "shuffled audio": spoken(mismatched_audio(clip, mismatched)),
+            "shuffled audio": spoken(mismatched_sound(clip.sound, mismatched.sound)),
             "mean motion": np.zeros_like(real),
             "real": real,
         }
-        return {name: compare_lips(made, real, clip.valid) for name, made in rows.items()}
+        return ClipResult({k: compare_lips(made, real, clip.valid) for k, made in rows.items()})
 
 
 def compare_lips(made: np.ndarray, real: np.ndarray, valid: np.ndarray) -> dict[str, float]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from talkingface.model.abstract_talkingface import AbstractTalkingFace
+from talkingface.model.abstract_talkingface import AbstractTalkingFace, Batch, Tensors
 from talkingface.model.audio_driven_talkingface.hyperlips.hyperlips_networks import (
     HyperCtrolDiscriminator,
     HyperLipsBaseNet,
@@ -31,9 +31,8 @@ class HyperLipsBase(AbstractTalkingFace):
     ``mels`` (B,1,80,16), ``gt`` (B,3,T,H,W); BGR in 0..1.
     """
 
-    phases: ClassVar[tuple[str, ...]] = ("discriminator", "generator")
+    phases = ("discriminator", "generator")
     main_network: ClassVar[str] = "generator"
-    bgr: ClassVar[bool] = True
 
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg)
@@ -48,25 +47,18 @@ class HyperLipsBase(AbstractTalkingFace):
         )
         if cfg.loss.disc_wt > 0:
             self.discriminator = HyperCtrolDiscriminator(base_channels=size.disc_channels)
+        else:
+            self.phases = ("generator",)
         self.sync_open = cfg.loss.syncnet_gate is None
 
-    def active_phases(self) -> tuple[str, ...]:
-        return self.phases if self.cfg.loss.disc_wt > 0 else ("generator",)
-
-    def forward_train(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def forward_train(self, batch: Batch) -> Tensors:
         return {"generated": self.generator(batch["indiv_mels"], batch["input_frames"])}
 
-    def calculate_loss(
-        self,
-        interaction: Mapping[str, Any],
-        valid: bool = False,
-        phase: str = "generator",
-        shared: Mapping[str, Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        generated = (shared or self.forward_train(interaction))["generated"]
+    def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
+        generated = shared["generated"]
         if phase == "discriminator":
-            return self._discriminator_loss(generated, interaction["gt"])
-        return self._generator_loss(generated, interaction)
+            return self._discriminator_loss(generated, batch["gt"])
+        return self._generator_loss(generated, batch)
 
     def _discriminator_loss(self, generated: Tensor, real: Tensor) -> dict[str, Tensor]:
         """BCE on the lower halves, real against generated (official code); logits for stability."""
@@ -124,13 +116,9 @@ class HyperLipsBase(AbstractTalkingFace):
     def load_other_parameter(self, values: Mapping[str, Any]) -> None:
         self.sync_open = bool(values["sync_open"])
 
-    @torch.no_grad()
-    def predict(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
-        return self.forward_train(interaction)
-
-    def visualize(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Videos (B,T,3,H,4W): reference, masked input, generated, real side by side."""
-        frames = interaction["input_frames"][:4]
-        generated = self.predict(interaction)["generated"][:4].to(frames.dtype)
-        row = torch.cat([frames[:, 3:], frames[:, :3], generated, interaction["gt"][:4]], dim=-1)
-        return {"reference_input_generated_real": row.transpose(1, 2)}
+    def visualize(self, batch: Batch) -> dict[str, Tensor]:
+        """Videos (B,T,3,H,4W), RGB: reference, masked input, generated, real side by side."""
+        frames = batch["input_frames"][:4]
+        generated = self.forward_train(batch)["generated"][:4].to(frames.dtype)
+        row = torch.cat([frames[:, 3:], frames[:, :3], generated, batch["gt"][:4]], dim=-1)
+        return {"reference_input_generated_real": row.flip(1).transpose(1, 2)}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from talkingface.model.abstract_talkingface import AbstractTalkingFace
+from talkingface.model.abstract_talkingface import AbstractTalkingFace, Batch, Tensors
 from talkingface.model.audio_driven_talkingface.hyperlips.hyperlips_networks import (
     fold_time,
 )
@@ -35,9 +35,8 @@ class HyperLipsHR(AbstractTalkingFace):
     ``gt_img`` (B,3,T,S,S), ``coords`` (B,T,4); BGR in 0..1. Squares cut out of both train as well.
     """
 
-    phases: ClassVar[tuple[str, ...]] = ("discriminator", "generator")
+    phases = ("discriminator", "generator")
     main_network: ClassVar[str] = "generator"
-    bgr: ClassVar[bool] = True
 
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg)
@@ -45,9 +44,8 @@ class HyperLipsHR(AbstractTalkingFace):
         self.generator = HRDecoder(SCALES[size.image_size], channels=size.channels, norm=size.norm)
         if cfg.loss.disc_wt > 0:
             self.discriminator = HRDecoderDiscQual(base_channels=size.disc_channels)
-
-    def active_phases(self) -> tuple[str, ...]:
-        return self.phases if self.cfg.loss.disc_wt > 0 else ("generator",)
+        else:
+            self.phases = ("generator",)
 
     def state_hint(self, state: Mapping[str, Tensor]) -> str:
         blocks = {int(key.split(".")[1]) + 1 for key in state if key.startswith("up_conv.")}
@@ -57,23 +55,17 @@ class HyperLipsHR(AbstractTalkingFace):
             return ""
         return f"It makes pictures of {size} px, not {own}: set model_params.image_size={size}."
 
-    def forward_train(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def forward_train(self, batch: Batch) -> Tensors:
         stacked = torch.cat([batch["hyper_img"], batch["hyper_sketch"]], dim=1)
         return {"generated": self.generator(stacked)}
 
-    def calculate_loss(
-        self,
-        interaction: Mapping[str, Any],
-        valid: bool = False,
-        phase: str = "generator",
-        shared: Mapping[str, Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        generated = (shared or self.forward_train(interaction))["generated"]
-        real = interaction["gt_img"]
+    def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
+        generated = shared["generated"]
+        real = batch["gt_img"]
         if phase == "discriminator":
             loss = relativistic(self._judged(real), self._judged(generated.detach()))
             return {"loss": loss}
-        return self._generator_loss(generated, real, interaction["coords"])
+        return self._generator_loss(generated, real, batch["coords"])
 
     def _judged(self, pictures: Tensor) -> Tensor:
         return self.discriminator(pictures, logits=not self.cfg.loss.legacy_sigmoid)
@@ -125,19 +117,15 @@ class HyperLipsHR(AbstractTalkingFace):
         """RGB in -1..1, which LPIPS expects."""
         return pictures if self.cfg.loss.legacy_normalisation else pictures.flip(1) * 2 - 1
 
-    @torch.no_grad()
-    def predict(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
-        return self.forward_train(interaction)
-
-    def visualize(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Videos (B,T,3,S,4S): enlarged base, sketch, generated, real side by side."""
-        generated = self.predict(interaction)["generated"][:4].float()
+    def visualize(self, batch: Batch) -> dict[str, Tensor]:
+        """Videos (B,T,3,S,4S), RGB: enlarged base, sketch, generated, real side by side."""
+        generated = self.forward_train(batch)["generated"][:4].float()
         size = generated.shape[-2:]
         small = [
-            F.interpolate(interaction[key][:4].flatten(1, 2), size=size, mode="bicubic")
+            F.interpolate(batch[key][:4].flatten(1, 2), size=size, mode="bicubic")
             .unflatten(1, (3, -1))
             .clamp(0, 1)
             for key in ("hyper_img", "hyper_sketch")
         ]
-        row = torch.cat([*small, generated, interaction["gt_img"][:4]], dim=-1)
-        return {"base_sketch_generated_real": row.transpose(1, 2)}
+        row = torch.cat([*small, generated, batch["gt_img"][:4]], dim=-1)
+        return {"base_sketch_generated_real": row.flip(1).transpose(1, 2)}

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
-from talkingface.model.abstract_talkingface import AbstractTalkingFace
+from talkingface.model.abstract_talkingface import AbstractTalkingFace, Batch, Tensors
 from talkingface.model.audio_driven_talkingface.hyperlips.hyperlips_networks import SyncNetColor
 from talkingface.model.losses.sync import cosine_bce, sync_accuracy
 
@@ -36,24 +32,10 @@ class SyncExpert(AbstractTalkingFace):
         super().__init__(cfg)
         self.expert = SyncNetColor(width=cfg.model_params.width)
 
-    def forward_train(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def forward_train(self, batch: Batch) -> Tensors:
         audio, face = self.expert(batch["mels"], batch["faces"])
         return {"audio": audio, "face": face}
 
-    def calculate_loss(
-        self,
-        interaction: Mapping[str, Any],
-        valid: bool = False,
-        phase: str = "main",
-        shared: Mapping[str, Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        pair = shared or self.forward_train(interaction)
-        label = interaction["label"]
-        losses = {"loss": cosine_bce(pair["audio"], pair["face"], label)}
-        losses["accuracy"] = sync_accuracy(pair["audio"], pair["face"], label)
-        return losses
-
-    @torch.no_grad()
-    def predict(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
-        pair = self.forward_train(interaction)
-        return {"similarity": torch.nn.functional.cosine_similarity(pair["audio"], pair["face"])}
+    def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
+        triple = shared["audio"], shared["face"], batch["label"]
+        return {"loss": cosine_bce(*triple), "accuracy": sync_accuracy(*triple)}

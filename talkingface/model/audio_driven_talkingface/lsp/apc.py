@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from talkingface.model.abstract_talkingface import AbstractTalkingFace
+from talkingface.model.abstract_talkingface import AbstractTalkingFace, Batch, Tensors
 from talkingface.model.layers.apc_networks import build_apc
 
 if TYPE_CHECKING:
@@ -28,23 +27,16 @@ class APC(AbstractTalkingFace):
         super().__init__(cfg)
         self.apc = build_apc(cfg)
 
-    def forward_train(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def forward_train(self, batch: Batch) -> Tensors:
         ahead = self.cfg.data.steps_ahead
         features = self.apc(batch["mel"][:, :-ahead])
         return {"features": features, "predicted": self.apc.predict_mel(features)}
 
-    def calculate_loss(
-        self,
-        interaction: Mapping[str, Any],
-        valid: bool = False,
-        phase: str = "main",
-        shared: Mapping[str, Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        made = shared or self.forward_train(interaction)
-        mel, ahead = interaction["mel"], self.cfg.data.steps_ahead
+    def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
+        mel, ahead = batch["mel"], self.cfg.data.steps_ahead
         target = mel[:, ahead:]
         known = torch.arange(target.shape[1], device=mel.device) < (
-            interaction["length"][:, None] - ahead
+            batch["length"][:, None] - ahead
         )
         count = known.sum().clamp(min=1) * mel.shape[-1]
 
@@ -52,11 +44,7 @@ class APC(AbstractTalkingFace):
             return (values.abs() * known[..., None]).sum() / count
 
         return {
-            "loss": mean(made["predicted"] - target),
+            "loss": mean(shared["predicted"] - target),
             # What no network would give: the present row again.
             "copy_l1": mean(mel[:, :-ahead] - target).detach(),
         }
-
-    @torch.no_grad()
-    def predict(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
-        return self.forward_train(interaction)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from talkingface.data.dataprocess.lsp.motion import INNER_BOTTOM, INNER_TOP, MOUTH25
-from talkingface.model.abstract_talkingface import AbstractTalkingFace
+from talkingface.model.abilities import ClipResult, mismatched_sound
+from talkingface.model.abstract_talkingface import AbstractTalkingFace, Batch, Tensors
 from talkingface.model.audio_driven_talkingface.lsp.lsp_motion_networks import (
     Audio2FeatureNet,
     look_ahead,
@@ -43,19 +43,13 @@ class Audio2Feature(AbstractTalkingFace):
         size = cfg.model_params
         self.audio2feature = Audio2FeatureNet(cfg.apc.hidden_size, size.hidden, size.layers)
 
-    def forward_train(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def forward_train(self, batch: Batch) -> Tensors:
         return {"points": self.audio2feature(batch["audio"])}
 
-    def calculate_loss(
-        self,
-        interaction: Mapping[str, Any],
-        valid: bool = False,
-        phase: str = "main",
-        shared: Mapping[str, Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        points = (shared or self.forward_train(interaction))["points"].float()
+    def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
+        points = shared["points"].float()
         late = self.cfg.data.frame_future
-        target = interaction["target"]
+        target = batch["target"]
         answered = points[:, late:]
         wanted = target[:, : target.shape[1] - late]
         loss = self.cfg.loss.l2_wt * (answered - wanted).square().mean()
@@ -64,33 +58,24 @@ class Audio2Feature(AbstractTalkingFace):
         return {"loss": loss, "opening_l1": (gap[0] - gap[1]).abs().mean().detach()}
 
     @torch.no_grad()
-    def predict(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
-        return self.forward_train(interaction)
-
-    @torch.no_grad()
     def points(self, speech: Tensor) -> Tensor:
         """Whole speech (N,2*hidden) -> displacements (N,75) of the same frames."""
         late = self.cfg.data.frame_future
         return self.audio2feature(look_ahead(speech, late)[None])[0, late:]
 
-    def evaluate_clip(
-        self, clip: SpeechClip, mismatched: SpeechClip
-    ) -> dict[str, dict[str, float]]:
+    def evaluate_clip(self, clip: SpeechClip, mismatched: SpeechClip) -> ClipResult:
         device = next(self.parameters()).device
 
         def spoken(speech: np.ndarray) -> np.ndarray:
             return self.points(torch.from_numpy(speech).to(device)).cpu().numpy()
 
-        wrong = np.resize(mismatched.speech, clip.speech.shape)
-        if mismatched is clip:
-            wrong = np.roll(clip.speech, len(clip) // 2, axis=0)
         rows = {
             self.cfg.model: spoken(clip.speech),
-            "shuffled audio": spoken(np.ascontiguousarray(wrong)),
+            "shuffled audio": spoken(mismatched_sound(clip.speech, mismatched.speech)),
             "mean motion": np.zeros_like(clip.motion),
             "real": clip.motion,
         }
-        return {name: _compare(made, clip.motion) for name, made in rows.items()}
+        return ClipResult({name: _compare(made, clip.motion) for name, made in rows.items()})
 
 
 def _opening(motion: np.ndarray) -> np.ndarray:

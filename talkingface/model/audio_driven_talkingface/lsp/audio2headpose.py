@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from talkingface.model.abstract_talkingface import AbstractTalkingFace
+from talkingface.model.abilities import ClipResult, mismatched_sound
+from talkingface.model.abstract_talkingface import AbstractTalkingFace, Batch, Tensors
 from talkingface.model.audio_driven_talkingface.lsp.lsp_motion_networks import (
     Audio2HeadposeNet,
     PoseGenerator,
@@ -55,26 +55,16 @@ class Audio2Headpose(AbstractTalkingFace):
             return_frames=cfg.return_seconds * _FPS,
         )
 
-    def forward_train(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def forward_train(self, batch: Batch) -> Tensors:
         length = self.cfg.data.seq_len
         return {"params": self.audio2headpose(batch["history"], batch["audio"], length)}
 
-    def calculate_loss(
-        self,
-        interaction: Mapping[str, Any],
-        valid: bool = False,
-        phase: str = "main",
-        shared: Mapping[str, Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        params = (shared or self.forward_train(interaction))["params"].float()
-        return {"loss": self._nll(params, interaction["target"])}
+    def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
+        params = shared["params"].float()
+        return {"loss": self._nll(params, batch["target"])}
 
     def _nll(self, params: Tensor, target: Tensor) -> Tensor:
         return gaussian_nll(params, target, self.cfg.gmm.ncenter, self.cfg.gmm.sigma_min)
-
-    @torch.no_grad()
-    def predict(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
-        return self.forward_train(interaction)
 
     def generator(self, seed: int = 0, sigma: float | None = None) -> PoseGenerator:
         """Draws poses one after the other."""
@@ -87,23 +77,20 @@ class Audio2Headpose(AbstractTalkingFace):
         padded = look_ahead(speech, self.cfg.data.frame_future)
         return torch.stack(list(self.generator(seed).generate(padded)))
 
-    def evaluate_clip(
-        self, clip: SpeechClip, mismatched: SpeechClip
-    ) -> dict[str, dict[str, float]]:
+    def evaluate_clip(self, clip: SpeechClip, mismatched: SpeechClip) -> ClipResult:
         device = next(self.parameters()).device
         real = clip.motion
-        wrong = np.resize(mismatched.speech, clip.speech.shape)
-        if mismatched is clip:
-            wrong = np.roll(clip.speech, len(clip) // 2, axis=0)
+        wrong = mismatched_sound(clip.speech, mismatched.speech)
         made = self.poses(torch.from_numpy(clip.speech).to(device)).cpu().numpy()
         still = np.zeros_like(real)
-        return {
+        rows = {
             self.cfg.model: {"NLL": self._clip_nll(clip.speech, real, device), **_facts(made)},
             "shuffled audio": {"NLL": self._clip_nll(wrong, real, device)},
             # A Gaussian of the clip's own spread around its mean, which knows more than it may.
             "mean motion": {"NLL": _constant_nll(real), **_facts(still)},
             "real": {"NLL": float("nan"), **_facts(real)},
         }
+        return ClipResult(rows)
 
     @torch.no_grad()
     def _clip_nll(self, speech: np.ndarray, real: np.ndarray, device: torch.device) -> float:

@@ -12,15 +12,16 @@ from torch import Tensor, nn
 
 from talkingface.data.dataprocess.moda.files import OFFICIAL_SIDE, SIDE
 from talkingface.data.face.topology import INNER_LIP_BOTTOM, INNER_LIP_TOP, MODA_MOUTH
-from talkingface.model.abstract_talkingface import AbstractTalkingFace
+from talkingface.model.abilities import ClipResult
+from talkingface.model.abstract_talkingface import AbstractTalkingFace, Batch, Tensors
 from talkingface.model.audio_driven_talkingface.moda.moda_networks import (
     PARTS,
     WIDTH,
     MODANet,
     wav2vec2,
 )
+from talkingface.model.audio_driven_talkingface.moda.moda_statistics import NormStats
 from talkingface.model.layers.windows import map_windows
-from talkingface.model.weights import missing_units
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -76,7 +77,8 @@ class MODA(AbstractTalkingFace):
         )
         if encoder is not None and sound.freeze:
             encoder.requires_grad_(False)
-        self.norm_stats: dict[str, Any] | None = None
+        self.statistics: NormStats = NormStats()
+        self.training_progress = 0.0
 
     def train(self, mode: bool = True) -> MODA:
         """A frozen sound encoder stays as at inference: no dropout, no SpecAugment."""
@@ -111,20 +113,14 @@ class MODA(AbstractTalkingFace):
 
     # -- units ------------------------------------------------------------------------------------
 
-    def fit_statistics(self, data: Any) -> None:
-        self.norm_stats = data.statistics()
+    def initialize(self, data: Any) -> None:
+        """Pretrained weights of wav2vec 2.0."""
         sound = self.cfg.audio_encoder
         if sound.kind == "wav2vec2" and sound.weights != "random":
             from talkingface.utils.paths import resolve
 
             loaded = wav2vec2(str(resolve(sound.weights)), sound.layers)
             self.network.audio_encoder.load_state_dict(loaded.state_dict())
-
-    def other_parameter(self) -> dict[str, Any]:
-        return {"norm_stats": self.norm_stats}
-
-    def load_other_parameter(self, values: Mapping[str, Any]) -> None:
-        self.norm_stats = values.get("norm_stats")
 
     def units(self, subject_std: Tensor | None = None) -> dict[str, Tensor]:
         """What 1 of each network output is, by part, to be broadcast to (B,T,n).
@@ -151,9 +147,7 @@ class MODA(AbstractTalkingFace):
                 [made["head"][..., :6], subject_std[:, None, 306:307].clamp(min=1e-3)], dim=-1
             )
             return made
-        if self.norm_stats is None:
-            raise missing_units(self.cfg.model)
-        stats = self.norm_stats
+        stats = self.statistics.of(self.cfg.model)
         return {
             "lips": torch.tensor([stats["lips"]]),
             "eyes": torch.tensor([stats["eyes"]]),
@@ -167,7 +161,7 @@ class MODA(AbstractTalkingFace):
 
     # -- training ---------------------------------------------------------------------------------
 
-    def forward_train(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def forward_train(self, batch: Batch) -> Tensors:
         inside = batch["inside"] > 0
         noise = None
         if self.training:
@@ -184,27 +178,21 @@ class MODA(AbstractTalkingFace):
                 if isinstance(module, nn.BatchNorm1d) and "subject_encoder_head" in name:
                     module.train(several)
 
-    def calculate_loss(
-        self,
-        interaction: Mapping[str, Any],
-        valid: bool = False,
-        phase: str = "main",
-        shared: Mapping[str, Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        made = shared or self.forward_train(interaction)
-        options, units = self.cfg.loss, self._units_of(interaction)
-        seen = interaction["valid"][..., None]
+    def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
+        made = shared
+        options, units = self.cfg.loss, self._units_of(batch)
+        seen = batch["valid"][..., None]
         weights = {
             "lips": options.w_lip,
             "eyes": options.w_eye,
             "head": options.w_head,
             "torso": options.w_torso,
         }
-        sides = interaction["torso_valid"].repeat_interleave(27, dim=1)[:, None]
+        sides = batch["torso_valid"].repeat_interleave(27, dim=1)[:, None]
         total = seen.new_zeros(())
         losses: dict[str, Tensor] = {}
         for part, weight in weights.items():
-            wanted = interaction[part] / units[part]
+            wanted = batch[part] / units[part]
             mask = seen * sides if part == "torso" else seen
             error = made[part].float() - wanted
             losses[part] = _mean(self._distance(error), mask)
@@ -218,10 +206,10 @@ class MODA(AbstractTalkingFace):
         kl = -0.5 * (1 + logvar - mu.square() - logvar.exp()).mean(dim=-1, keepdim=True)
         losses["kl"] = _mean(kl, seen)
         growth = min(1.0, self.training_progress / options.kl_warmup) if options.kl_warmup else 1.0
-        growth = 1.0 if valid else growth  # one criterion for all validations
+        growth = growth if self.training else 1.0  # the same criterion in all validations
         total = total + options.w_kl * growth * losses["kl"]
-        if valid:  # of the whole window, at temperature 0
-            mouth = interaction["lips"] / units["lips"]
+        if not self.training:  # of the whole window, at temperature 0
+            mouth = batch["lips"] / units["lips"]
             missed = _mean((made["lips"].float() - mouth).square(), seen)
             losses["lip_R2"] = 1 - missed / _mean(mouth.square(), seen).clamp(min=1e-6)
         return {"loss": total, **losses}
@@ -230,14 +218,6 @@ class MODA(AbstractTalkingFace):
         return error.abs() if self.cfg.loss.type == "l1" else error.square()
 
     # -- generation -------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def predict(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Offsets in px, degrees and the factor of the size, at temperature 0."""
-        inside = interaction["inside"] > 0
-        made = self.moda(interaction["sound"], interaction["subject"], valid=inside)
-        units = self._units_of(interaction)
-        return {part: made[part] * units[part] for part in PARTS}
 
     @torch.no_grad()
     def sequence(
@@ -281,9 +261,7 @@ class MODA(AbstractTalkingFace):
             for part, values in made.items()
         }
 
-    def evaluate_clip(
-        self, clip: MappingClip, mismatched: MappingClip
-    ) -> dict[str, dict[str, float]]:
+    def evaluate_clip(self, clip: MappingClip, mismatched: MappingClip) -> ClipResult:
         count, std = len(clip), clip.template.std
 
         def spoken(source: MappingClip, move: int = 0, **more: Any) -> dict[str, np.ndarray]:
@@ -316,7 +294,7 @@ class MODA(AbstractTalkingFace):
             for name, made in rows.items()
         }
         result[self.cfg.model].update(self._diversity(samples, std))
-        return result
+        return ClipResult(result)
 
     def _diversity(self, samples: list[dict[str, np.ndarray]], std: np.ndarray) -> dict[str, float]:
         units = self.units(torch.from_numpy(std)[None])

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from talkingface.data.dataprocess.moda.files import OFFICIAL_SIDE
 from talkingface.data.face.topology import MODA_EYES, MODA_MOUTH
-from talkingface.model.abstract_talkingface import AbstractTalkingFace
+from talkingface.model.abilities import ClipResult
+from talkingface.model.abstract_talkingface import AbstractTalkingFace, Batch, Tensors
 from talkingface.model.audio_driven_talkingface.moda.moda_networks import FaCoDiscriminator, FaCoNet
-from talkingface.model.weights import missing_units
+from talkingface.model.audio_driven_talkingface.moda.moda_statistics import NormStats
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -42,7 +43,7 @@ class MODAFaCo(AbstractTalkingFace):
     Batch of ``MODAFaCoDataset``.
     """
 
-    phases: ClassVar[tuple[str, ...]] = ("discriminator", "generator")
+    phases = ("discriminator", "generator")
     main_network: ClassVar[str] = "generator"
     clip_outputs: ClassVar[dict[str, dict[str, str]]] = {
         "mesh_error": {"direction": "down", "unit": "px of the canonical face, mean distance"},
@@ -55,10 +56,9 @@ class MODAFaCo(AbstractTalkingFace):
         self.generator = FaCoNet()
         if cfg.loss.gan:
             self.discriminator = FaCoDiscriminator()
-        self.norm_stats: dict[str, float] | None = None
-
-    def active_phases(self) -> tuple[str, ...]:
-        return self.phases if self.cfg.loss.gan else ("generator",)
+        else:
+            self.phases = ("generator",)
+        self.statistics: NormStats = NormStats()
 
     def state_hint(self, state: Mapping[str, Tensor]) -> str:
         if any(key.startswith("driven_encoder.") for key in state):
@@ -68,28 +68,17 @@ class MODAFaCo(AbstractTalkingFace):
             )
         return ""
 
-    def fit_statistics(self, data: Any) -> None:
-        self.norm_stats = data.statistics()
-
-    def other_parameter(self) -> dict[str, Any]:
-        return {"norm_stats": self.norm_stats}
-
-    def load_other_parameter(self, values: Mapping[str, Any]) -> None:
-        self.norm_stats = values.get("norm_stats")
-
     @property
     def units(self) -> dict[str, float]:
         """Pixels that are 1 in lips, eyes and mesh."""
         if self.cfg.model_params.std_mode == "none":
             return dict.fromkeys(("lips", "eyes", "mesh"), float(OFFICIAL_SIDE))
-        if self.norm_stats is None:
-            raise missing_units(self.cfg.model)
-        return self.norm_stats
+        return self.statistics.of(self.cfg.model)
 
     def _standardised(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         return {key: batch[key] / self.units[key] for key in ("lips", "eyes", "mesh")}
 
-    def forward_train(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def forward_train(self, batch: Batch) -> Tensors:
         values = self._standardised(batch)
         lips, eyes = values["lips"], values["eyes"]
         if self.training and self.cfg.data.noise:
@@ -97,16 +86,10 @@ class MODAFaCo(AbstractTalkingFace):
             eyes = eyes + self.cfg.data.noise * torch.randn_like(eyes)
         return {"mesh": self.generator(lips, eyes, batch["subject"])}
 
-    def calculate_loss(
-        self,
-        interaction: Mapping[str, Any],
-        valid: bool = False,
-        phase: str = "generator",
-        shared: Mapping[str, Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        made = (shared or self.forward_train(interaction))["mesh"]
-        values, options = self._standardised(interaction), self.cfg.loss
-        subject = interaction["subject"]
+    def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
+        made = shared["mesh"]
+        values, options = self._standardised(batch), self.cfg.loss
+        subject = batch["subject"]
         given = (values["lips"], values["eyes"])
         if phase == "discriminator":
             on_real = (self.discriminator(*given, values["mesh"], subject) - 1).square().mean()
@@ -119,13 +102,8 @@ class MODAFaCo(AbstractTalkingFace):
             losses["gan"] = (self.discriminator(*given, made, subject) - 1).square().mean()
             total = total + losses["gan"]
         pixels = made.detach() * self.units["mesh"]
-        losses["passthrough_px"] = passed_through(pixels, interaction["lips"], interaction["eyes"])
+        losses["passthrough_px"] = passed_through(pixels, batch["lips"], batch["eyes"])
         return {"loss": total, **losses}
-
-    @torch.no_grad()
-    def predict(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
-        """``mesh`` (B,F,1434) offsets in px."""
-        return {"mesh": self.compose(*(interaction[k] for k in ("lips", "eyes", "subject")))}
 
     def compose(self, lips: Tensor, eyes: Tensor, subject: Tensor) -> Tensor:
         """Offsets (B,T,120) and (B,T,180) px to the mesh's offsets (B,T,1434) px."""
@@ -134,7 +112,7 @@ class MODAFaCo(AbstractTalkingFace):
         return made * units["mesh"]
 
     @torch.no_grad()
-    def evaluate_clip(self, clip: MeshClip, mismatched: MeshClip) -> dict[str, dict[str, float]]:
+    def evaluate_clip(self, clip: MeshClip, mismatched: MeshClip) -> ClipResult:
         device = next(self.parameters()).device
         lips, eyes, mesh = (
             torch.from_numpy(values)[None].to(device)
@@ -156,4 +134,4 @@ class MODAFaCo(AbstractTalkingFace):
                 "others_error": float(distance[..., others].mean()),
                 "faco_passthrough_px": float(passed_through(made, lips, eyes)),
             }
-        return result
+        return ClipResult(result)

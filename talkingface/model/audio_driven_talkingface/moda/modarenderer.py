@@ -14,9 +14,19 @@ from talkingface.model.layers.feature2face_networks import (
     Feature2FaceDiscriminator,
     Feature2FaceNet,
 )
+from talkingface.model.statistics import TrainingStatistics
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
+
+
+class ClipLength(TrainingStatistics):
+    """Frames of the longest training clip, the unit of time."""
+
+    names = ("clip_frames",)
+
+    def measure(self, data: Any) -> dict[str, Any]:
+        return {"clip_frames": data.longest}
 
 
 class MODARenderer(ConditionalImageGAN):
@@ -31,16 +41,7 @@ class MODARenderer(ConditionalImageGAN):
             self.discriminator = Feature2FaceDiscriminator(
                 size.ndf, size.n_layers_d, size.num_d, size.conditions
             )
-        self.clip_frames: int | None = None
-
-    def fit_statistics(self, data: Any) -> None:
-        self.clip_frames = data.longest
-
-    def other_parameter(self) -> dict[str, Any]:
-        return {"clip_frames": self.clip_frames}
-
-    def load_other_parameter(self, values: Mapping[str, Any]) -> None:
-        self.clip_frames = values.get("clip_frames")
+        self.statistics: ClipLength = ClipLength()
 
     def stacked(self, condition: Tensor, reference: Tensor, time: Tensor) -> tuple[Tensor, ...]:
         """Inputs of the generator in the official order."""
@@ -50,7 +51,9 @@ class MODARenderer(ConditionalImageGAN):
         return (
             condition,
             reference,
-            time_planes(time, condition.shape[-1], options, self.clip_frames).to(condition.dtype),
+            time_planes(
+                time, condition.shape[-1], options, self.statistics.values.get("clip_frames")
+            ).to(condition.dtype),
         )
 
     def conditions(self, batch: Mapping[str, Any]) -> tuple[Tensor, ...]:

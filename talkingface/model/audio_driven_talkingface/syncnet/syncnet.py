@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from talkingface.model.abstract_talkingface import AbstractTalkingFace
+from talkingface.model.abstract_talkingface import AbstractTalkingFace, Batch, Tensors
 from talkingface.model.audio_driven_talkingface.syncnet.syncnet_networks import (
     EPSILON,
     SyncNet,
@@ -34,14 +33,13 @@ class SyncNetModel(AbstractTalkingFace):
     """
 
     main_network: ClassVar[str] = "syncnet"
-    bgr: ClassVar[bool] = True
 
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg)
         size = cfg.model_params
         self.syncnet = SyncNet(size.width, size.image_size, size.out_features)
 
-    def forward_train(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def forward_train(self, batch: Batch) -> Tensors:
         frames = batch["frames"].float()
         lips = self.syncnet.lip_track(frames)
         count = lips.shape[1]
@@ -49,15 +47,8 @@ class SyncNetModel(AbstractTalkingFace):
         sounds = self.syncnet.forward_aud(windows).unflatten(0, (len(frames), count))
         return {"lips": lips, "sounds": sounds}
 
-    def calculate_loss(
-        self,
-        interaction: Mapping[str, Any],
-        valid: bool = False,
-        phase: str = "main",
-        shared: Mapping[str, Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        made = shared or self.forward_train(interaction)
-        lips, sounds = made["lips"].float(), made["sounds"].float()
+    def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
+        lips, sounds = shared["lips"].float(), shared["sounds"].float()
         distance = distances(lips, sounds)
         count = distance.shape[1]
         steps = torch.arange(count, device=distance.device)
@@ -87,11 +78,6 @@ class SyncNetModel(AbstractTalkingFace):
             "right_distance": right.mean().detach(),
             "wrong_distance": distance.detach()[:, wrong].mean(),
         }
-
-    @torch.no_grad()
-    def predict(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
-        made = self.forward_train(interaction)
-        return {"distance": distances(made["lips"], made["sounds"])}
 
 
 def _found(distance: Tensor, reach: int = 5) -> Tensor:

@@ -18,8 +18,9 @@ from talkingface.data.face.topology import (
     LIPS,
 )
 from talkingface.errors import DataError, WeightsError
-from talkingface.model.abstract_talkingface import AbstractTalkingFace
-from talkingface.model.image_driven_talkingface.headgan.headgan_learnt import LearntFace
+from talkingface.model.abilities import ClipResult, mismatched_sound
+from talkingface.model.abstract_talkingface import AbstractTalkingFace, Batch, Tensors
+from talkingface.model.image_driven_talkingface.headgan.headgan_statistics import HeadGANStatistics
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -52,6 +53,69 @@ class ExpressionRegressor(nn.Module):
         return self.head(self.gru(voice)[0])
 
 
+class Audio2ExpStatistics(HeadGANStatistics):
+    """Also the units of the network and a ridge regression of the same data.
+
+    Attributes:
+        units: mean and standard deviation of the voice features, and the unit of expressions.
+        ridge: (A * frames + 1, E) weights of the regression, the baseline of the result table.
+    """
+
+    def __init__(self, cfg: Config, n_exp: int) -> None:
+        super().__init__(cfg)
+        self.n_exp = n_exp
+        self.units: tuple[list[float], list[float], float] | None = None
+        self.ridge: Tensor | None = None
+
+    def fit(self, data: Any) -> None:
+        super().fit(data)
+        if self.model.n_exp != self.n_exp:
+            raise DataError(
+                f"the face model has {self.model.n_exp} expressions, but geometry.n_exp is "
+                f"{self.n_exp}: set --geometry.n_exp={self.model.n_exp}"
+            )
+        every = np.concatenate([clip.voice for clip in data.clips])
+        std = np.maximum(every.std(axis=0), 1e-3)
+        self.units = (every.mean(axis=0).tolist(), std.tolist(), float(self.model.exp_std[0]))
+        self.ridge = self._fit_ridge(data.clips)
+
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "units": self.units, "ridge": self.ridge}
+
+    def load(self, values: Mapping[str, Any]) -> None:
+        super().load(values)
+        self.units = values.get("units")
+        ridge = values.get("ridge")
+        self.ridge = None if ridge is None else torch.as_tensor(ridge, dtype=torch.float32)
+
+    def known_units(self) -> tuple[np.ndarray, np.ndarray, float]:
+        if self.units is None:
+            raise WeightsError(
+                "These weights of Audio2Exp come without the units of their values. Take the .ckpt "
+                "of the run, or keep weights.json and config.yaml beside the weights."
+            )
+        mean, std, scale = self.units
+        return np.array(mean, np.float32), np.array(std, np.float32), float(scale)
+
+    def _fit_ridge(self, clips: list[ExpressionClip]) -> Tensor:
+        """Ridge regression from a few frames of voice vectors to the expression."""
+        rows = [self.with_neighbours(clip.voice)[clip.valid] for clip in clips]
+        wanted = [clip.expression[clip.valid] for clip in clips]
+        x = torch.from_numpy(np.concatenate(rows)).double()
+        y = torch.from_numpy(np.concatenate(wanted)).double()
+        penalty = _RIDGE * torch.eye(x.shape[1], dtype=torch.float64)
+        penalty[-1, -1] = 0.0
+        return torch.linalg.solve(x.T @ x + penalty, x.T @ y).float()
+
+    def with_neighbours(self, voice: np.ndarray) -> np.ndarray:
+        """(T,A) -> (T,A * frames + 1) standardised rows with their neighbours and a constant."""
+        mean, std, _ = self.known_units()
+        values = (voice - mean) / std
+        around = np.arange(len(values))[:, None] + np.arange(-_AROUND, _AROUND + 1, 2)
+        rows = values[np.clip(around, 0, len(values) - 1)].reshape(len(values), -1)
+        return np.concatenate([rows, np.ones((len(rows), 1), rows.dtype)], axis=1)
+
+
 class Audio2Exp(AbstractTalkingFace):
     """Predicts the deviation from a person's mean expression, so it speaks for anybody.
 
@@ -75,70 +139,13 @@ class Audio2Exp(AbstractTalkingFace):
         self.regressor = ExpressionRegressor(
             self.naf, self.n_exp, size.hidden, size.layers, size.dropout, size.bidirectional
         )
-        self.learnt = LearntFace(cfg)
-        self.units: tuple[list[float], list[float], float] | None = None  # mean, std, scale
-        self.ridge: Tensor | None = None  # (A * frames + 1, E)
+        self.statistics: Audio2ExpStatistics = Audio2ExpStatistics(cfg, self.n_exp)
         self.__dict__["_tables"] = {}
-
-    # -- what travels with the weights -------------------------------------------------------------
-
-    def fit_statistics(self, data: Any) -> None:
-        voices = [clip.voice for clip in data.clips]
-        self.learnt.fit_statistics(data.process, voices)
-        if self.learnt.model.n_exp != self.n_exp:
-            raise DataError(
-                f"the face model has {self.learnt.model.n_exp} expressions, but geometry.n_exp is "
-                f"{self.n_exp}: set --geometry.n_exp={self.learnt.model.n_exp}"
-            )
-        every = np.concatenate(voices)
-        std = np.maximum(every.std(axis=0), 1e-3)
-        scale = float(self.learnt.model.exp_std[0])
-        self.units = (every.mean(axis=0).tolist(), std.tolist(), scale)
-        self.ridge = self._fit_ridge(data.clips)
-
-    def check_resume_compatible(self, data: Any) -> None:
-        self.learnt.check_resume_compatible(data.process)
-
-    def other_parameter(self) -> dict[str, Any]:
-        return {**self.learnt.state(), "units": self.units, "ridge": self.ridge}
-
-    def load_other_parameter(self, values: Mapping[str, Any]) -> None:
-        self.learnt.load(values)
-        self.units = values.get("units")
-        ridge = values.get("ridge")
-        self.ridge = None if ridge is None else torch.as_tensor(ridge, dtype=torch.float32)
-
-    def _units(self) -> tuple[np.ndarray, np.ndarray, float]:
-        if self.units is None:
-            raise WeightsError(
-                "These weights of Audio2Exp come without the units of their values. Take the .ckpt "
-                "of the run, or keep weights.json and config.yaml beside the weights."
-            )
-        mean, std, scale = self.units
-        return np.array(mean, np.float32), np.array(std, np.float32), float(scale)
-
-    def _fit_ridge(self, clips: list[ExpressionClip]) -> Tensor:
-        """Ridge regression from a few frames of voice vectors to the expression."""
-        rows = [self._with_neighbours(clip.voice)[clip.valid] for clip in clips]
-        wanted = [clip.expression[clip.valid] for clip in clips]
-        x = torch.from_numpy(np.concatenate(rows)).double()
-        y = torch.from_numpy(np.concatenate(wanted)).double()
-        penalty = _RIDGE * torch.eye(x.shape[1], dtype=torch.float64)
-        penalty[-1, -1] = 0.0
-        return torch.linalg.solve(x.T @ x + penalty, x.T @ y).float()
-
-    def _with_neighbours(self, voice: np.ndarray) -> np.ndarray:
-        """(T,A) -> (T,A * frames + 1) standardised rows with their neighbours and a constant."""
-        mean, std, _ = self._units()
-        values = (voice - mean) / std
-        around = np.arange(len(values))[:, None] + np.arange(-_AROUND, _AROUND + 1, 2)
-        rows = values[np.clip(around, 0, len(values) - 1)].reshape(len(values), -1)
-        return np.concatenate([rows, np.ones((len(rows), 1), rows.dtype)], axis=1)
 
     # -- training ----------------------------------------------------------------------------------
 
-    def forward_train(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        mean, std, _ = self._units()
+    def forward_train(self, batch: Batch) -> Tensors:
+        mean, std, _ = self.statistics.known_units()
         voice = batch["audio"]
         scaled = (voice - voice.new_tensor(mean)) / voice.new_tensor(std)
         made = self.regressor(scaled.clamp(-5, 5))
@@ -148,23 +155,17 @@ class Audio2Exp(AbstractTalkingFace):
         """(E,120) movement of the lips per coefficient, in shares of the eye distance."""
         key = (str(like.device), str(like.dtype))
         if key not in self._tables:
-            model = self.learnt.model
+            model = self.statistics.model
             basis = model.exp_basis.reshape(len(model.mean), 3, -1)[list(LIPS)]
             table = basis.reshape(-1, basis.shape[-1]).T / _eye_distance(model.mean)
             self._tables[key] = like.new_tensor(table)
         return self._tables[key]
 
-    def calculate_loss(
-        self,
-        interaction: Mapping[str, Any],
-        valid: bool = False,
-        phase: str = "main",
-        shared: Mapping[str, Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        made = (shared or self.forward_train(interaction))["expression"].float()
-        scale = self._units()[2]
-        wanted = interaction["expression"][..., : self.n_exp] / scale
-        known = interaction["valid"][..., None].to(made.dtype)
+    def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
+        made = shared["expression"].float()
+        scale = self.statistics.known_units()[2]
+        wanted = batch["expression"][..., : self.n_exp] / scale
+        known = batch["valid"][..., None].to(made.dtype)
         weights = self.cfg.loss
         off = (made - wanted) * known
         count = known.sum().clamp(min=1)
@@ -181,10 +182,6 @@ class Audio2Exp(AbstractTalkingFace):
     # -- generation --------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def predict(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
-        return self.forward_train(interaction)
-
-    @torch.no_grad()
     def expressions(self, voice: np.ndarray, kind: str | None = None) -> np.ndarray:
         """Voice vectors (T,A), raw -> (T,E) deviations from the mean expression.
 
@@ -192,11 +189,11 @@ class Audio2Exp(AbstractTalkingFace):
             kind: ``gru`` or ``ridge``; None: that of the configuration.
         """
         if (kind or self.cfg.model_params.kind) == "ridge":
-            return self._with_neighbours(voice) @ self.ridge.numpy()
+            return self.statistics.with_neighbours(voice) @ self.statistics.ridge.numpy()
         device = next(self.parameters()).device
         batch = {"audio": torch.from_numpy(np.ascontiguousarray(voice, np.float32))[None]}
         made = self.forward_train({"audio": batch["audio"].to(device)})["expression"][0]
-        return made.float().cpu().numpy() * self._units()[2]
+        return made.float().cpu().numpy() * self.statistics.known_units()[2]
 
     def speak(self, wave: np.ndarray, fps: float, count: int, face: FaceModel) -> np.ndarray:
         """A sound (N,), 16 kHz mono -> (count,E) deviations from a person's mean expression.
@@ -204,7 +201,7 @@ class Audio2Exp(AbstractTalkingFace):
         Raises:
             WeightsError: it was trained with another face model than ``face``.
         """
-        own, voice = self.learnt.model, self.learnt.voice
+        own, voice = self.statistics.model, self.statistics.voice
         if own is None or voice is None or own.id != face.id:
             raise WeightsError(
                 "Audio2Exp and HeadGAN were trained with different face models. Train both on the "
@@ -217,23 +214,19 @@ class Audio2Exp(AbstractTalkingFace):
             return np.zeros((count, self.n_exp))
         return self.expressions(voice.vectors(*voice.features(wave, fps, count)))
 
-    def evaluate_clip(
-        self, clip: ExpressionClip, mismatched: ExpressionClip
-    ) -> dict[str, dict[str, float]]:
-        wrong = np.resize(mismatched.voice, clip.voice.shape)
-        if mismatched is clip:
-            wrong = np.roll(clip.voice, len(clip) // 2, axis=0)
+    def evaluate_clip(self, clip: ExpressionClip, mismatched: ExpressionClip) -> ClipResult:
+        wrong = mismatched_sound(clip.voice, mismatched.voice)
         rows = {
             self.cfg.model: self.expressions(clip.voice),
             "ridge regression": self.expressions(clip.voice, "ridge"),
-            "shuffled audio": self.expressions(np.ascontiguousarray(wrong)),
+            "shuffled audio": self.expressions(wrong),
             "mean motion": np.zeros_like(clip.expression),
             "real": clip.expression,
         }
-        return {name: self._compare(made, clip) for name, made in rows.items()}
+        return ClipResult({name: self._compare(made, clip) for name, made in rows.items()})
 
     def _compare(self, made: np.ndarray, clip: ExpressionClip) -> dict[str, float]:
-        model, scale = self.learnt.model, self._units()[2]
+        model, scale = self.statistics.model, self.statistics.known_units()[2]
         shapes = [model.shape(clip.neutral, e[clip.valid]) for e in (made, clip.expression)]
         unit = 100 / _eye_distance(clip.neutral)
         lips = [unit * shape[:, list(LIPS)] for shape in shapes]

@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from talkingface.data.dataprocess.headgan.voice import voice_size
-from talkingface.model.abstract_talkingface import AbstractTalkingFace
-from talkingface.model.image_driven_talkingface.headgan.headgan_learnt import LearntFace
+from talkingface.model.abstract_talkingface import AbstractTalkingFace, Batch, Tensors
 from talkingface.model.image_driven_talkingface.headgan.headgan_networks import (
     HeadGANDiscriminator,
     HeadGANGenerator,
@@ -19,6 +18,7 @@ from talkingface.model.image_driven_talkingface.headgan.headgan_networks import 
     levels_of,
     variant_of,
 )
+from talkingface.model.image_driven_talkingface.headgan.headgan_statistics import HeadGANStatistics
 from talkingface.model.losses.adversarial import (
     feature_matching,
     hinge_generator,
@@ -36,7 +36,7 @@ _L1_WITHOUT_VGG = 10.0
 class HeadGAN(AbstractTalkingFace):
     """Batches of ``HeadGANDataset``; with ``loss.gan_wt`` above 0 there are two discriminators."""
 
-    phases: ClassVar[tuple[str, ...]] = ("discriminator", "generator")
+    phases = ("discriminator", "generator")
     main_network: ClassVar[str] = "generator"
 
     def __init__(self, cfg: Config) -> None:
@@ -60,15 +60,9 @@ class HeadGAN(AbstractTalkingFace):
             if disc.mouth:
                 voice = self.naf if size.use_audio else 0
                 self.mouth_discriminator = HeadGANDiscriminator(voice + 3, *shape)
-        self.learnt = LearntFace(cfg)
-
-    def active_phases(self) -> tuple[str, ...]:
-        return self.phases if self.cfg.loss.gan_wt > 0 else ("generator",)
-
-    def phase_networks(self, phase: str) -> tuple[str, ...]:
-        if phase == "generator":
-            return ("generator",)
-        return tuple(name for name in self.networks() if name != "generator")
+        else:
+            self.phases = ("generator",)
+        self.statistics: HeadGANStatistics = HeadGANStatistics(cfg)
 
     def state_hint(self, state: Mapping[str, Tensor]) -> str:
         variant = variant_of(state)
@@ -77,27 +71,13 @@ class HeadGAN(AbstractTalkingFace):
                  if getattr(own, k) != v]  # fmt: skip
         return f"Its names look like {' and '.join(wrong)}." if wrong else ""
 
-    # -- what travels with the weights -------------------------------------------------------------
-
-    def fit_statistics(self, data: Any) -> None:
-        self.learnt.fit_statistics(data.process, [clip.voice for clip in data.clips])
-
-    def check_resume_compatible(self, data: Any) -> None:
-        self.learnt.check_resume_compatible(data.process)
-
-    def other_parameter(self) -> dict[str, Any]:
-        return self.learnt.state()
-
-    def load_other_parameter(self, values: Mapping[str, Any]) -> None:
-        self.learnt.load(values)
-
     # -- training ----------------------------------------------------------------------------------
 
     def voice_of(self, batch: Mapping[str, Any]) -> Tensor | None:
         """(B,A) voice vectors in the network's units; None without voice."""
         if not self.cfg.model_params.use_audio:
             return None
-        return self.learnt.scaled(batch["audio"])
+        return self.statistics.scaled(batch["audio"])
 
     def generated(self, batch: Mapping[str, Any]) -> HeadGANOutput:
         """The generator on a batch."""
@@ -105,22 +85,16 @@ class HeadGAN(AbstractTalkingFace):
             batch["pncc"], batch["ref_pncc"], batch["ref_image"], self.voice_of(batch)
         )
 
-    def forward_train(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def forward_train(self, batch: Batch) -> Tensors:
         made = self.generated(batch)
         return {"image": made.image, "warped": made.warped, "mask": made.mask, "flow": made.flow}
 
-    def calculate_loss(
-        self,
-        interaction: Mapping[str, Any],
-        valid: bool = False,
-        phase: str = "generator",
-        shared: Mapping[str, Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        made = shared or self.forward_train(interaction)
+    def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
+        made = shared
         if phase == "discriminator":
-            return self._discriminator_loss(interaction, made["image"].detach())
-        weights, real = self.cfg.loss, interaction["tgt_image"]
-        face = (interaction["pncc"][:, -3:].sum(dim=1, keepdim=True) > _FACE).to(real.dtype)
+            return self._discriminator_loss(batch, made["image"].detach())
+        weights, real = self.cfg.loss, batch["tgt_image"]
+        face = (batch["pncc"][:, -3:].sum(dim=1, keepdim=True) > _FACE).to(real.dtype)
         pairs = {"image": made["image"]}
         if self.cfg.model_params.use_flow:
             pairs["warped"] = made["warped"]
@@ -134,11 +108,11 @@ class HeadGAN(AbstractTalkingFace):
             if "vgg" in self.components and weights.vgg_wt > 0:
                 losses[f"vgg_{name}"] = vgg_levels(self.components["vgg"].network, picture, real)
                 total = total + weights.vgg_wt * losses[f"vgg_{name}"]
-        if "mask_union" in interaction and self.cfg.model_params.use_flow:
-            losses["mask"] = F.l1_loss(made["mask"], interaction["mask_union"])
+        if "mask_union" in batch and self.cfg.model_params.use_flow:
+            losses["mask"] = F.l1_loss(made["mask"], batch["mask_union"])
             total = total + weights.mask_wt * losses["mask"]
-        # A changing opponent says nothing of how good a checkpoint is.
-        pairs = [] if valid else self._discriminated(interaction, made["image"])
+        # Not in validation: the discriminator changes, so its values do not compare checkpoints.
+        pairs = self._discriminated(batch, made["image"]) if self.training else []
         for name, discriminator, fake, truth in pairs:
             on_fake = discriminator(fake)
             with torch.no_grad():
@@ -189,14 +163,10 @@ class HeadGAN(AbstractTalkingFace):
             total = total + weight * (on_real + on_fake)
         return {"loss": total, **losses}
 
-    @torch.no_grad()
-    def predict(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
-        return self.forward_train(interaction)
-
-    def visualize(self, interaction: Mapping[str, Any]) -> dict[str, Tensor]:
+    def visualize(self, batch: Batch) -> dict[str, Tensor]:
         """Reference, PNCC, warped, generated and real picture side by side (B,3,S,5S)."""
-        few = {key: value[:4] for key, value in interaction.items() if torch.is_tensor(value)}
-        made = self.predict(few)
+        few = {key: value[:4] for key, value in batch.items() if torch.is_tensor(value)}
+        made = self.forward_train(few)
         shown = [few["ref_image"], made["warped"].float(), made["image"].float(), few["tgt_image"]]
         reference, *rest = [(picture + 1) / 2 for picture in shown]
         row = [reference, few["pncc"][:, -3:], *rest]

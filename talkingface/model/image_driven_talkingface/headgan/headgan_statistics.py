@@ -1,4 +1,4 @@
-"""Face model and voice of a training: what HeadGAN and Audio2Exp keep beside their weights."""
+"""Face model and voice features of the training split, for HeadGAN and Audio2Exp."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from talkingface.data.dataprocess.headgan.voice import Voice, restored
 from talkingface.data.face.face_model import FaceModel
 from talkingface.errors import StageError, WeightsError
+from talkingface.model.statistics import TrainingStatistics
 from talkingface.utils.paths import program
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ log = logging.getLogger(__name__)
 _FARTHEST = 5.0  # standard deviations; beyond lies what training never held, such as pure zeros
 
 
-class LearntFace:
-    """Face model and voice that a model was trained with: they travel in its checkpoint.
+class HeadGANStatistics(TrainingStatistics):
+    """Face model and voice features of the training, which travel in the checkpoint.
 
     Attributes:
         model: None where weights came without, or were trained on the official tree.
@@ -35,6 +36,7 @@ class LearntFace:
     """
 
     def __init__(self, cfg: Config) -> None:
+        super().__init__()
         self.cfg = cfg
         self.model: FaceModel | None = None
         self.mean: list[float] | None = None
@@ -43,23 +45,19 @@ class LearntFace:
         self._characters = ""
         self._classes: dict[str, Any] = {}
 
-    def fit_statistics(self, process: Any, vectors: list[np.ndarray]) -> None:
-        """Take them from a preparation.
-
-        Args:
-            vectors: voice vectors of the training clips.
-        """
+    def fit(self, data: Any) -> None:
+        process = data.process
         self.official = not process.training_clips
         if not self.official:
             self.model = process.face_model
             encoder = process.voice.encoder
             self._characters, self._classes = encoder.id, encoder.content()
-        every = np.concatenate(vectors).astype(np.float64)
+        every = np.concatenate([clip.voice for clip in data.clips]).astype(np.float64)
         self.mean = every.mean(axis=0).tolist()
         self.std = np.maximum(every.std(axis=0), 1e-3).tolist()
 
-    def check_resume_compatible(self, process: Any) -> None:
-        """Raises StageError: the training clips have another face model or voice by now."""
+    def check_resume(self, data: Any) -> None:
+        process = data.process
         own = self.model.id if self.model else "", self._characters
         if self.official or not process.training_clips:
             return
@@ -72,7 +70,6 @@ class LearntFace:
             )
 
     def state(self) -> dict[str, Any]:
-        """For :meth:`AbstractTalkingFace.other_parameter`."""
         state: dict[str, Any] = {
             "voice_mean": self.mean,
             "voice_std": self.std,

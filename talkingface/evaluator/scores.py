@@ -1,0 +1,59 @@
+"""Scores of an interrupted evaluation, kept clip by clip."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from talkingface.utils.paths import write_json
+
+if TYPE_CHECKING:
+    from talkingface.evaluator.evaluator import RowResult
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Content of a JSON file with one entry per clip; empty when there is none or it is damaged."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+class ScoreRecord:
+    """Scores of one row in a JSON file.
+
+    Args:
+        state: of a clip; its scores are used again while this is equal.
+    """
+
+    def __init__(self, path: Path, state: Callable[[str], Any]) -> None:
+        self.path, self.state = path, state
+        self._kept = read_record(path)
+
+    def restore(self, clip: str, row: RowResult) -> bool:
+        """Take over the scores of a clip, if they are still those of its state."""
+        kept = self._kept.get(clip, {})
+        if "state" not in kept or kept["state"] != self.state(clip):
+            return False
+        row.values[clip] = {k: math.nan if v is None else v for k, v in kept["values"].items()}
+        row.reasons.update({(clip, k): reason for k, reason in kept["reasons"].items()})
+        row.notes[clip] = list(kept["notes"])
+        if kept["facts"]:
+            row.facts[clip] = kept["facts"]
+        return True
+
+    def keep(self, clip: str, row: RowResult) -> None:
+        """Write the scores of a clip."""
+        values = row.values[clip].items()
+        self._kept[clip] = {
+            "state": self.state(clip),
+            "values": {k: v if math.isfinite(v) else None for k, v in values},
+            "reasons": {k: reason for (c, k), reason in row.reasons.items() if c == clip},
+            "notes": row.notes[clip],
+            "facts": row.facts.get(clip, {}),
+        }
+        write_json(self.path, self._kept)
