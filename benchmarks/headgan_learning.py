@@ -110,9 +110,9 @@ def measure(
     source, held = (pipeline.prepare(clips / f"{name}.mp4") for name in PIECES)
     wave = held.wave()
     real = np.stack([pipeline._sized(held.pictures[n]) for n in range(len(held))])
-    pipeline.driver = clips / "end.mp4"
+    crossed = pipeline.with_driver(source, clips / "end.mp4")
     rows = {
-        title: np.stack(list(pipeline.generate(source, wave, baseline=baseline)))
+        title: np.stack(list(pipeline.generate(crossed, wave, baseline=baseline)))
         for title, baseline in (
             ("generated", None), ("warped", "warped"), ("copied", "copy_reference")
         )
@@ -125,8 +125,8 @@ def measure(
         cfg = load_config("HeadGAN", "HDTF", preset=preset,
                           overrides={**settings, "infer.camera": "adapt"})  # fmt: skip
         pipeline = build_pipeline(cfg, model, torch.device("cpu"))
-        pipeline.driver = root / "other" / "end.mp4"
-        rows["other driver"] = np.stack(list(pipeline.generate(source, wave)))
+        crossed = pipeline.with_driver(source, root / "other" / "end.mp4")
+        rows["other driver"] = np.stack(list(pipeline.generate(crossed, wave)))
         count = min(count, len(rows["other driver"]))
     result = {title: psnr(made[:count], real[:count]) for title, made in rows.items()}
     shown = np.linspace(0, count - 1, 4).astype(int)

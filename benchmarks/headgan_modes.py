@@ -88,8 +88,8 @@ def main() -> None:
         for driver in drivers:
             if driver == source:
                 continue
-            cross.driver = driver
-            moving = cross.prepare(driver)
+            own = cross.with_driver(own, driver)
+            moving = own.driver
             wave = moving.wave()[: len(silence)]
             count = min(args.frames, cross.frame_count(own, wave))
             frames = [f for f, _ in zip(cross.generate(own, wave), range(count), strict=False)]

@@ -60,7 +60,7 @@ class MODARun:
         self.fps = fps
 
     def sound(self, dataset, clip) -> Path:
-        return dataset.process.output_dirs(clip.id)[0] / "audio.wav"
+        return dataset.process.prepared.output_dirs(clip.id)[0] / "audio.wav"
 
     def real(self, clip) -> np.ndarray:
         return clip.offsets["lips"]

@@ -82,7 +82,7 @@ def main() -> None:
         return
     process = SyncNetProcess(cfg)
     clips = split_clips(cfg, "test")[: given.clips]
-    usable, bad = process.select([clip.id for clip in clips])
+    usable, bad = process.prepared.select([clip.id for clip in clips])
     errors, scores, waves, all_lips = {}, {}, {}, {}
     for clip in tqdm([clip for clip in clips if clip.id in usable], unit="clip"):
         folder = process.folder / clip.id

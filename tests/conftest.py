@@ -179,6 +179,7 @@ def tiny_apc(tiny_synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     from trainkit import fit
 
     from talkingface.config.config import load_config
+    from talkingface.data.dataprocess.engine import prepare_clips
 
     folder = tmp_path_factory.mktemp("apc")
     place = {"root": str(tiny_synthetic / "dataset" / "Synthetic-tiny"), "device": "cpu"}
@@ -188,7 +189,8 @@ def tiny_apc(tiny_synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         preset="tiny",
         overrides={**place, "epochs": 1, "num_workers": 0, "process_workers": 1},
     )
-    cfg.registry.resolve(cfg.model_entry, "dataprocess")(cfg).run(show_progress=False)
+    process = cfg.registry.resolve(cfg.model_entry, "dataprocess")(cfg)
+    prepare_clips(process, show_progress=False)
     fit(cfg, folder)
     return folder / "best.ckpt"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from talkingface.config.config import Config, load_config
 from talkingface.data.clips import Clip, write_filelist
 from talkingface.data.dataprocess.base import DataProcess, ProcessReport, SkipClip
+from talkingface.data.dataprocess.engine import prepare_clips
 from talkingface.data.dataprocess.hyperlips.hyperlipsbase_process import HyperLipsBaseProcess
 
 SCRIPT = Path(__file__).resolve().parents[1] / "run_talkingface.py"
@@ -27,7 +28,7 @@ def config(root: Path, clips: Path, **more: object) -> Config:
 def prepare(root: Path, clips: Path, workers: int | None = 1, **more: object) -> ProcessReport:
     """Prepare a folder of clips for HyperLips; dotted keys come as ``**{"face.choose": 1}``."""
     process = HyperLipsBaseProcess(config(root, clips, **more))
-    return process.run(workers=workers, show_progress=False)
+    return prepare_clips(process, workers=workers, show_progress=False)
 
 
 def start(project: Path, root: Path, clips: Path, **more: object) -> subprocess.Popen:
@@ -112,4 +113,6 @@ class Counting(DataProcess):
 
 def count(root: Path, clips: Path, workers: int | None = 1, **more: object) -> ProcessReport:
     """Like :func:`prepare`, with :class:`Counting`."""
-    return Counting(config(root, clips, **more)).run(workers=workers, show_progress=False)
+    return prepare_clips(
+        Counting(config(root, clips, **more)), workers=workers, show_progress=False
+    )

@@ -20,7 +20,6 @@ from pydantic import Field
 from torch import nn
 
 from talkingface.config.schema import ModelConfig, Section
-from talkingface.data.clips import read_filelist
 from talkingface.data.dataprocess.video import VideoProcess
 from talkingface.data.dataset.base import TalkingFaceDataset
 from talkingface.data.face.topology import CHIN, FOREHEAD
@@ -82,10 +81,10 @@ class JawWarpDataset(TalkingFaceDataset):
     def build_index(self):
         process = JawWarpProcess(self.cfg)
         # Clips of the list that were prepared with these settings, and the others with a reason.
-        names, self.unusable = process.select(read_filelist(self.cfg.filelist(self.split)))
+        names, self.unusable = process.prepared.usable(self.split)
         items = []
         for name in names:
-            with np.load(process.output_dirs(name)[0] / "clip.npz") as clip:
+            with np.load(process.prepared.output_dirs(name)[0] / "clip.npz") as clip:
                 pairs = zip(clip["mel"], clip["opening"], strict=True)
                 items += [(mel, value) for mel, value in pairs if np.isfinite(value)]
         return items
@@ -120,8 +119,9 @@ class JawWarpPipeline(Pipeline):
 
     needs_config = (*Pipeline.needs_config, "infer.strength")
 
-    def prepare(self, source):
-        track = track_face(source, fps=self.cfg.fps, options=self.cfg.face)
+    def prepare(self, source, *, show_progress=False):
+        options = {"fps": self.cfg.fps, "show_progress": show_progress}
+        track = track_face(source, options=self.cfg.face, **options)
         return source, track, mouth_opening(track.landmarks)
 
     def frame_count(self, identity, wave):

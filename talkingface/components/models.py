@@ -43,13 +43,12 @@ _MOVED = {
 }
 
 
-def build_model(cfg: Config) -> AbstractTalkingFace:
-    """The untrained model of a configuration.
+def check_model_class(model_cls: type[AbstractTalkingFace]) -> None:
+    """Refuse a class that was written for an earlier version.
 
     Raises:
-        ConfigError: its class has a method under a former name, which nothing would call.
+        ConfigError: it has a member under a former name, which nothing would use.
     """
-    model_cls = cfg.registry.resolve(cfg.model_entry, "model")
     name = model_cls.__name__
     for old, new in _MOVED.items():
         if hasattr(model_cls, old):
@@ -59,6 +58,12 @@ def build_model(cfg: Config) -> AbstractTalkingFace:
             f"{name}.calculate_loss takes (batch, phase, shared); in validation self.training is "
             "False (docs/extending.md)."
         )
+
+
+def build_model(cfg: Config) -> AbstractTalkingFace:
+    """The untrained model of a configuration."""
+    model_cls = cfg.registry.resolve(cfg.model_entry, "model")
+    check_model_class(model_cls)
     return model_cls(cfg)
 
 

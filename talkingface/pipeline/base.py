@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -44,8 +44,52 @@ class Rendered:
         return self.seconds_taken / max(self.seconds_of_video, 1e-9)
 
 
+@runtime_checkable
+class ImpliesSettings(Protocol):
+    """Options of ``--infer`` imply keys of its configuration."""
+
+    @classmethod
+    def implied(cls, options: Mapping[str, str]) -> dict[str, Any]:
+        """Keys and values, used unless the user gives the keys."""
+
+
+@runtime_checkable
+class MakesOwnSound(Protocol):
+    """Also generates without ``--audio``."""
+
+    def own_sound(self, source: Path, driver: Path | None = None) -> np.ndarray:
+        """Mono 16 kHz samples for a source."""
+
+
+@runtime_checkable
+class TakesDriver(Protocol):
+    """The face of another video can move that of the source (``--driver``)."""
+
+    def with_driver(self, identity: Any, driver: Path) -> Any:
+        """What :meth:`Pipeline.prepare` returned, moved by a driver."""
+
+
+@runtime_checkable
+class HasReference(Protocol):
+    """Its videos are not compared with the clip as it is, e.g. as it shows a crop."""
+
+    def reference(self, clip: Clip, folder: Path) -> Clip:
+        """The real video and sound that generated ones are compared with, written into a folder."""
+
+
 class Pipeline(ABC):
     """Generates videos with a trained model.
+
+    Class attributes:
+        needs_config: keys of the configuration that it reads, beside those that every run has. A
+            sub-class adds its own: ``(*Pipeline.needs_config, "infer.strength")``.
+        needs_network: attributes that the main network must have.
+        baselines: replacements for the model that it can generate as rows of the result table:
+            ``copy_reference``, ``first_stage``, ``warped``, ``other_driver``.
+        stochastic: whether the model draws random numbers; :meth:`generate` then takes ``seed``.
+        source_kind: ``file``; ``name`` if a source may also be the name of a prepared person;
+            ``optional`` if there may be none.
+        usage: options of ``--infer`` that show what the model does.
 
     Args:
         cfg: configuration of the model.
@@ -53,34 +97,23 @@ class Pipeline(ABC):
         device: where networks run.
     """
 
-    # Keys of the configuration that it reads, beside those that every run has. A sub-class adds
-    # its own: (*Pipeline.needs_config, "infer.strength").
     needs_config: tuple[str, ...] = ("fps", "infer.crf")
-    # Attributes that the main network must have.
     needs_network: tuple[str, ...] = ()
-    # Names of replacements for the model that serve as baselines in the evaluation.
     baselines: tuple[str, ...] = ()
-    # Whether a source may also be the name of a prepared person.
-    sources_by_name: bool = False
-    # Whether the model draws random numbers; then generate() takes a ``seed`` too.
     stochastic: bool = False
-    # Options of --infer that show what the model does.
+    source_kind: str = "file"
     usage: str = "--audio=speech.wav --source=face.mp4"
-    # Whether it also generates without a given sound; then there is own_sound().
-    audio_optional: bool = False
-    # Whether it also generates without a source; prepare() is then given None.
-    source_optional: bool = False
-    # Video whose face moves that of the source, for pipelines that can use one.
-    driver: Path | None = None
-    # Whether the source's preparation shows a bar: as the rendering that asks for it.
-    show_progress: str | bool = False
 
     def __init__(self, cfg: Config, model: AbstractTalkingFace, device: torch.device) -> None:
         self.cfg, self.model, self.device = cfg, model, device
 
     @abstractmethod
-    def prepare(self, source: Path) -> Any:
-        """What is known about a source (face track, reference...), reused for many sounds."""
+    def prepare(self, source: Path | None, *, show_progress: str | bool = False) -> Any:
+        """What is known about a source (face track, reference...), reused for many sounds.
+
+        Args:
+            show_progress: whether a long preparation shows a bar.
+        """
 
     @abstractmethod
     def frame_count(self, identity: Any, wave: np.ndarray) -> int:
@@ -100,22 +133,6 @@ class Pipeline(ABC):
         frames, other seeds other ones.
         """
 
-    @classmethod
-    def implied(cls, options: Mapping[str, str]) -> dict[str, Any]:
-        """Configuration keys that options of ``--infer`` imply, unless they are given."""
-        return {}
-
-    def own_sound(self, source: Path, driver: Path | None = None) -> np.ndarray:
-        """Mono 16 kHz samples for a source without a given sound (``audio_optional``)."""
-        raise NotImplementedError(f"{type(self).__name__} needs a sound")
-
-    def reference(self, clip: Clip, folder: Path) -> Clip:
-        """The real video and sound that generated ones are compared with.
-
-        Pipelines that show people in a window of their own write it into ``folder``.
-        """
-        return clip
-
     def _precision(self) -> contextlib.AbstractContextManager:
         """Autocast on a GPU where ``precision`` asks for it."""
         half = self.cfg.precision != "32-true" and self.device.type == "cuda"
@@ -128,6 +145,7 @@ class Pipeline(ABC):
         audio: Path | np.ndarray,
         output: Path,
         *,
+        driver: Path | None = None,
         frames: int | None = None,
         baseline: str | None = None,
         seed: int | None = None,
@@ -137,6 +155,7 @@ class Pipeline(ABC):
 
         Args:
             audio: a file, or mono 16 kHz samples.
+            driver: video whose face moves the source, for pipelines with ``with_driver``.
             frames: write exactly so many, with silence behind the sound if need be; default: as
                 many as the sound gives by the model's own rule.
             seed: of a stochastic model; others give the same video for all.
@@ -146,8 +165,10 @@ class Pipeline(ABC):
         """
         started = time.monotonic()
         wave = load_audio(audio, SAMPLE_RATE) if isinstance(audio, (str, Path)) else audio
-        self.show_progress = show_progress
-        identity = self.prepare(None if source is None else Path(source))
+        place = None if source is None else Path(source)
+        identity = self.prepare(place, show_progress=show_progress)
+        if driver is not None:
+            identity = self.with_driver(identity, driver)
         padded = wave
         if frames is not None:
             missing = frames / self.cfg.fps + TAIL_SECONDS - len(wave) / SAMPLE_RATE

@@ -9,7 +9,9 @@ import torch
 from talkingface.components.models import build_model, load_model_weights
 from talkingface.components.store import ComponentStore
 from talkingface.config.config import load_config
+from talkingface.data.dataprocess.base import CompletesClips
 from talkingface.trainer.runtime import choose_device
+from talkingface.utils.locks import file_lock
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -71,6 +73,11 @@ def build_dataset(cfg: Config, split: str, role: str = "dataset") -> TalkingFace
     Raises:
         StageError: no usable item.
     """
+    if cfg.model_entry.target("dataprocess"):
+        process = build_process(cfg)
+        if isinstance(process, CompletesClips):
+            with file_lock(process.prepared.lock_path):
+                process.complete(split)
     dataset_cls = cfg.registry.resolve(cfg.model_entry, role)
     return dataset_cls(cfg, split, **_components(dataset_cls, cfg))
 

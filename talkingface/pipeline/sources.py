@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from talkingface.data.clips import Clip
-from talkingface.data.dataprocess.base import IMPORTED
+from talkingface.data.dataprocess.prepared import IMPORTED
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.writer import VideoWriter
 from talkingface.errors import DataError
@@ -46,11 +46,11 @@ class SourceStore:
         """The clip of the dataset that a file is, if it was prepared with these settings from this
         very file."""
         clip = self._clips.get(source.resolve())
-        if clip is None or not self.process.select([clip.id])[0]:
+        if clip is None or not self.process.prepared.select([clip.id])[0]:
             return None
-        known = self.process.read_marker(clip.id)["fingerprint"]
+        known = self.process.prepared.read_marker(clip.id)["fingerprint"]
         imported = known["processor"] == IMPORTED
-        current = imported or known["inputs"] == self.process.fingerprint(clip)["inputs"]
+        current = imported or known["inputs"] == self.process.prepared.fingerprint(clip)["inputs"]
         return clip if current else None
 
     def prepared(self, source: Path) -> Path:
@@ -63,7 +63,7 @@ class SourceStore:
             raise DataError(f"The source {source} does not exist.")
         facts = source.stat()
         state = [str(source.resolve()), facts.st_size, facts.st_mtime_ns]
-        key = hashlib.sha256(json.dumps([*state, self.process.settings_hash()]).encode())
+        key = hashlib.sha256(json.dumps([*state, self.process.prepared.settings_hash()]).encode())
         folder = self.process.folder / ".sources" / f"{source.stem}-{key.hexdigest()[:10]}"
         if not (folder / self.complete).is_file():
             shutil.rmtree(folder, ignore_errors=True)

@@ -17,6 +17,7 @@ import numpy as np
 
 from talkingface.components.store import ComponentStore
 from talkingface.data.clips import Clip, split_clips
+from talkingface.data.dataset.base import build_loader
 from talkingface.data.media.audio import load_audio
 from talkingface.errors import EnvironmentProblem, StageError, TalkingFaceError
 from talkingface.evaluator.clip import ClipPair
@@ -33,6 +34,7 @@ from talkingface.pipeline.build import build_dataset, build_pipeline, build_proc
 from talkingface.quick_start.previews import write_preview
 from talkingface.quick_start.rows import Generator, baseline_rows, model_row, video_pair
 from talkingface.quick_start.run_dir import RunDir
+from talkingface.trainer.validation import Scorer, mean_losses
 from talkingface.utils.paths import resolve, shown
 
 if TYPE_CHECKING:
@@ -80,12 +82,10 @@ def _losses(
     cfg: Config, model: AbstractTalkingFace, data: Any, runtime: Runtime
 ) -> dict[str, float]:
     """Mean losses of the test split."""
-    from talkingface.data.dataset.base import build_loader
-    from talkingface.trainer.trainer import Trainer
-
-    losses = Trainer(cfg, model, runtime).evaluate(build_loader(data, cfg, train=False))
-    model.eval()  # the trainer leaves networks as in training
-    return losses
+    loader = build_loader(data, cfg, train=False)
+    losses = mean_losses(model, loader, runtime, show_progress=cfg.show_progress, alone=True)
+    model.eval()
+    return losses or {}
 
 
 def usable_clips(cfg: Config, split: str) -> list[Clip]:
@@ -93,8 +93,8 @@ def usable_clips(cfg: Config, split: str) -> list[Clip]:
     clips = split_clips(cfg, split)
     if cfg.model_entry.target("dataprocess"):
         process = build_process(cfg)
-        prepared = [clip.id for clip in clips if process.read_marker(clip.id)]
-        _, bad = process.select(prepared, any_settings=True)
+        prepared = [clip.id for clip in clips if process.prepared.read_marker(clip.id)]
+        _, bad = process.prepared.select(prepared, any_settings=True)
         if bad:
             log.warning(
                 "%d clip(s) of the %s split are unusable and left out: %s",
@@ -238,8 +238,6 @@ def _log_media(cfg: Config, run: RunDir, clip: Clip, folder: Path) -> None:
 
 def make_scorer(cfg: Config, metric: str, outputs: Mapping[str, Any], scratch: Path) -> Any:
     """Scores the model on the first validation clips, for a ``valid_metric`` such as PSNR_mouth."""
-    from talkingface.trainer.trainer import Scorer
-
     clips = usable_clips(cfg, "val")[: cfg.eval_clips or 4]
     evaluator = Evaluator(cfg)
     owner = next(m.name for m in evaluator.metrics if metric in m.outputs)

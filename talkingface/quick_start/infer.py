@@ -28,20 +28,23 @@ def infer_command(
 ) -> int:
     """Run ``--infer``; see the help text for its options. Returns the exit status."""
     kind = _pipeline_class(options, config, config_files)
-    free = {"audio": kind and kind.audio_optional, "source": kind and kind.source_optional}
+    free = {
+        "audio": hasattr(kind, "own_sound"),
+        "source": kind is not None and kind.source_kind == "optional",
+    }
     for key, optional in free.items():
         if not options.get(key) and not optional:
             raise ConfigError(f"--infer needs --{key}=<file>")
-    if options.get("driver") and not (kind and kind.audio_optional):
+    if options.get("driver") and not hasattr(kind, "with_driver"):
         raise ConfigError("--driver is for models whose faces a video drives, e.g. HeadGAN")
     source = Path(options["source"]).expanduser() if options.get("source") else None
-    if source and not source.exists() and not (kind and kind.sources_by_name):
+    if source and not source.exists() and not (kind and kind.source_kind == "name"):
         _existing(str(source), "source")
     driver = _existing(options["driver"], "driver") if options.get("driver") else None
     sounds: list[Path | None] = [None]
     if options.get("audio"):
         sounds = list(list_sounds(_existing(options["audio"], "audio")))
-    if kind is not None:
+    if hasattr(kind, "implied"):
         config = {**kind.implied(options), **config}
     cfg, checkpoint = configure(options, config, config_files)
     setup_logging(cfg.log_level)
@@ -59,7 +62,6 @@ def infer_command(
         load_model_weights(model, checkpoint, cfg.trust_checkpoint)
         log.info("%s with %s", cfg.model, shown(checkpoint))
     pipeline = build_pipeline(cfg, model.eval(), choose_device(cfg.device))
-    pipeline.driver = driver
     failed = []
     plan = plan_outputs(sounds, source, options.get("output"), cfg, driver)
     for used in (source, driver):
@@ -67,10 +69,14 @@ def infer_command(
             raise ConfigError(f"--output would replace {used}; choose another name")
     for sound, target in plan:
         try:
-            pipeline.show_progress = cfg.show_progress
             audio = pipeline.own_sound(source, driver) if sound is None else sound
             done = pipeline.render(
-                source, audio, target, seed=cfg.seed, show_progress=cfg.show_progress
+                source,
+                audio,
+                target,
+                driver=driver,
+                seed=cfg.seed,
+                show_progress=cfg.show_progress,
             )
         except TalkingFaceError as error:
             if len(sounds) == 1:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from talkingface.data.clips import write_filelist
-from talkingface.data.dataprocess.base import IMPORTED
 from talkingface.data.dataprocess.headgan import convert as headgan
 from talkingface.data.dataprocess.headgan.headgan_process import HeadGANProcess, PersonMasks
 from talkingface.data.dataprocess.lsp import files
@@ -18,6 +17,7 @@ from talkingface.data.dataprocess.lsp.convert import convert_person
 from talkingface.data.dataprocess.lsp.lsp_process import LSPProcess
 from talkingface.data.dataprocess.moda.convert import convert_clip, is_original, original_clips
 from talkingface.data.dataprocess.moda.moda_process import MODAProcess
+from talkingface.data.dataprocess.prepared import IMPORTED
 from talkingface.errors import ConfigError, DataError, StageError
 from talkingface.quick_start.prepare import relative_root
 from talkingface.registry import refresh

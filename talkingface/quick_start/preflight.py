@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 import shutil
 from collections.abc import Collection
@@ -120,10 +121,22 @@ def _classes(cfg: Config) -> list[TalkingFaceError]:
                 )
             )
     own = not model_cls.__module__.startswith("talkingface.")  # the toolkit's are tested
-    if own and entry.target("pipeline"):
-        from talkingface.components.models import build_model
+    if own:
+        from talkingface.components.models import build_model, check_model_class
 
+        try:
+            check_model_class(model_cls)
+        except ConfigError as error:
+            return [*found, error]
+    if own and entry.target("pipeline"):
         pipeline_cls = cfg.registry.resolve(entry, "pipeline")
+        if "show_progress" not in inspect.signature(pipeline_cls.prepare).parameters:
+            found.append(
+                ConfigError(
+                    f"{pipeline_cls.__name__}.prepare takes (source, *, show_progress=False) "
+                    "(docs/extending.md)."
+                )
+            )
         network = build_model(cfg).network if pipeline_cls.needs_network else None
         lacking = [name for name in pipeline_cls.needs_network if not hasattr(network, name)]
         if lacking:
@@ -180,8 +193,8 @@ def _data(cfg: Config, stages: Collection[str]) -> list[TalkingFaceError]:
             from talkingface.pipeline.build import build_process
 
             process = build_process(cfg)
-            if not process.raw_clips():
-                found.append(StageError(process.no_clips_message()))
+            if not process.corpus.clips():
+                found.append(StageError(process.corpus.no_clips_message()))
         elif not discover_clips(cfg.data_dir, cfg.clips, quiet=True):
             found.append(StageError(no_clips_message(cfg)))
     else:

@@ -17,6 +17,7 @@ from typing import Any
 
 from talkingface.config.config import load_config
 from talkingface.data.clips import VIDEO_SUFFIXES, Clip, make_clip, split_names, write_filelist
+from talkingface.data.dataprocess.engine import prepare_clips
 from talkingface.data.face.scan import content_hash
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.probe import MediaInfo, probe
@@ -90,7 +91,7 @@ def prepare_videos(options: Mapping[str, str], config: Mapping[str, Any]) -> int
     from talkingface.pipeline.build import build_process
 
     process = build_process(cfg)
-    log.info("data: %s", process.run(show_progress=cfg.show_progress).describe())
+    log.info("data: %s", prepare_clips(process, show_progress=cfg.show_progress).describe())
     log.info("train it:  %s --model=%s --dataset=%s", program(), cfg.model, name)
     return 0
 

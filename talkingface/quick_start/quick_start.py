@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from talkingface.components.store import ComponentStore
 from talkingface.config.config import Config
 from talkingface.config.merge import flatten
+from talkingface.data.dataprocess.engine import prepare_clips
 from talkingface.errors import ConfigError, StageError
 from talkingface.pipeline.build import build_dataset, build_process
 from talkingface.quick_start import preflight
@@ -158,7 +159,7 @@ def preprocess(cfg: Config) -> None:
         source = cfg.registry.resolve(cfg.dataset_entry, "source")
         source.from_config(cfg).ensure(show_progress=_bars(cfg))
     if cfg.model_entry.target("dataprocess"):
-        report = build_process(cfg).run(show_progress=cfg.show_progress)
+        report = prepare_clips(build_process(cfg), show_progress=cfg.show_progress)
         log.info("data: %s", report.describe())
 
 

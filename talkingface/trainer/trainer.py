@@ -7,14 +7,11 @@ Everything that a resumed run needs is in the checkpoint, down to the position i
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +27,7 @@ from talkingface.model.abilities import (
     WatchesPlateau,
 )
 from talkingface.model.abstract_talkingface import AbstractTalkingFace, networks_of_phase
-from talkingface.model.component import component_sources
 from talkingface.model.weights import (
-    extra_state,
     load_checkpoint,
     load_extra_state,
     restore_networks,
@@ -40,50 +35,19 @@ from talkingface.model.weights import (
 from talkingface.trainer.checkpoint import save_checkpoint
 from talkingface.trainer.loggers import RunLogger
 from talkingface.trainer.meter import LossMeter, PlateauWatch
-from talkingface.trainer.optim import AveragedWeights, Schedule, build_optimizer
+from talkingface.trainer.networks import TrainedNetworks
+from talkingface.trainer.optim import Schedule
 from talkingface.trainer.runtime import Runtime
 from talkingface.trainer.signals import StopRequest
+from talkingface.trainer.state import FitResult, Progress, load_training_state, training_state
+from talkingface.trainer.validation import Scorer, mean_losses
 from talkingface.utils.logs import progress
-from talkingface.utils.seeding import get_rng_state, preserve_rng, set_rng_state
+from talkingface.utils.seeding import get_rng_state, preserve_rng
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class FitResult:
-    """Outcome of a training."""
-
-    best_score: float | None
-    best_step: int
-    steps: int
-    epochs: int
-    seconds: float
-    reason: str
-
-
-@dataclass
-class Scorer:
-    """Scores the model on generated validation videos, for a ``valid_metric`` that is no loss."""
-
-    score: Callable[[AbstractTalkingFace], dict[str, float]]
-    higher_is_better: bool
-
-
-@dataclass
-class _Progress:
-    """Counters of a run; all are saved."""
-
-    epoch: int = 0
-    batch_in_epoch: int = 0
-    global_step: int = 0
-    nan_batches: int = 0
-    bad_validations: int = 0
-    seconds: float = 0.0
-    validation_due: bool = False  # stopped by a signal between an epoch and its validation
-    best: dict[str, Any] = field(default_factory=dict)
 
 
 def epoch_batches(loader: DataLoader, epochs: int) -> list[int]:
@@ -122,7 +86,7 @@ class Trainer:
         self.checkpoint_dir = checkpoint_dir if cfg.saved else None
         self.logger = logger or RunLogger(None, None)
         self.scorer = scorer
-        self.progress = _Progress()
+        self.progress = Progress()
         self.phases = model.phases
         self._check_options()
         self._resume_state: dict[str, Any] | None = None
@@ -174,61 +138,13 @@ class Trainer:
         if state is not None:
             restore_networks(self.model, state, averaged=False)
             load_extra_state(self.model, state["other_parameter"])
-        self.optimizers: dict[str, Any] = {}
-        self.base_rates: dict[str, list[float]] = {}
-        self.average = None
-        trained = {n for phase in self.phases for n in networks_of_phase(self.model, phase)}
-        main = self.model.main_network
-        for name, network in self.model.networks().items():
-            if name not in trained:
-                network.to(self.runtime.device)
-                continue
-            if self.cfg.channels_last:
-                network.to(memory_format=torch.channels_last)
-            optimizer = build_optimizer(self.cfg, name, network)
-            self.base_rates[name] = [group["lr"] for group in optimizer.param_groups]
-            wrapped, optimizer = self.runtime.setup(network, optimizer)
-            setattr(self.model, name, wrapped)
-            self.optimizers[name] = optimizer
+        self.networks = TrainedNetworks(self.cfg, self.model, self.runtime)
         for component in self.model.components.values():
             component.network.to(self.runtime.device)
-        if self.cfg.optim.ema_decay > 0:
-            self.average = AveragedWeights(self._bare(main), self.cfg.optim.ema_decay)
         self.total_steps = max(total_steps, 1)
         self.schedule = Schedule(self.cfg, total_steps, steps_per_epoch)
         if state is not None:
-            self._load_training_state(state)
-
-    def _load_training_state(self, state: Mapping[str, Any]) -> None:
-        for name, optimizer in self.optimizers.items():
-            if name in state["optimizers"]:
-                optimizer.load_state_dict(state["optimizers"][name])
-        if self.average is not None and state.get("ema_state_dict"):
-            self.average.load_state_dict(
-                state["ema_state_dict"][self.model.main_network], state["ema_updates"]
-            )
-        self.schedule.load_state_dict(state["schedule"])
-        self.runtime.load_scaler_state(state["scaler"])
-        self.progress = _Progress(**state["progress"])
-        set_rng_state(state["rng"][self.runtime.rank % len(state["rng"])])
-
-    def _bare(self, name: str) -> torch.nn.Module:
-        return self.runtime.unwrap(getattr(self.model, name))
-
-    def _unwrap_all(self) -> None:
-        for name in self.optimizers:
-            setattr(self.model, name, self._bare(name))
-
-    @contextlib.contextmanager
-    def _bare_networks(self) -> Iterator[None]:
-        """The model without wrappers, e.g. for a pipeline that calls more than ``forward``."""
-        wrapped = {name: getattr(self.model, name) for name in self.optimizers}
-        self._unwrap_all()
-        try:
-            yield
-        finally:
-            for name, network in wrapped.items():
-                setattr(self.model, name, network)
+            load_training_state(self, state)
 
     # -- the loop ---------------------------------------------------------------------------------
 
@@ -280,7 +196,7 @@ class Trainer:
                     break
         if self.checkpoint_dir is not None and not (self.checkpoint_dir / "best.ckpt").exists():
             self._save("best.ckpt")
-        self._unwrap_all()
+        self.networks.unwrap()
         p = self.progress
         return FitResult(
             p.best.get("value"),
@@ -366,10 +282,12 @@ class Trainer:
             self._skip(batch, "the batch holds NaN or infinite values")
             return False
         batch = self.runtime.to_device(batch)
-        self.schedule.apply(self.optimizers, self.base_rates, p.global_step, p.epoch)
+        self.schedule.apply(
+            self.networks.optimizers, self.networks.base_rates, p.global_step, p.epoch
+        )
         if isinstance(self.model, FollowsProgress):
             self.model.training_progress = p.global_step / self.total_steps
-        everything = [getattr(self.model, name) for name in self.optimizers]
+        everything = [getattr(self.model, name) for name in self.networks.optimizers]
         with self.runtime.no_sync(everything, not boundary):
             shared = self.model.forward_train(batch)
         for phase in self.phases:
@@ -378,9 +296,14 @@ class Trainer:
                 early = p.global_step < phase_options.start_step
                 if early or p.global_step % phase_options.every:
                     continue
-            names = [n for n in networks_of_phase(self.model, phase) if n in self.optimizers]
+            names = [
+                n for n in networks_of_phase(self.model, phase) if n in self.networks.optimizers
+            ]
             networks = [getattr(self.model, name) for name in names]
-            with self._only_requires_grad(names), self.runtime.no_sync(networks, not boundary):
+            with (
+                self.networks.only_requires_grad(names),
+                self.runtime.no_sync(networks, not boundary),
+            ):
                 losses = self.model.calculate_loss(batch, phase, shared)
                 if self.runtime.any(not bool(torch.isfinite(losses["loss"]))):
                     self._skip(batch, f"the loss of the phase '{phase}' is not finite")
@@ -392,43 +315,17 @@ class Trainer:
                 {f"loss_{phase}" if k == "loss" and several else k: v for k, v in losses.items()}
             )
             limit = phase_options.clip_grad if phase_options else None
-            if boundary and not self._step(names, limit or options.clip_grad):
+            if boundary and not self.networks.step(names, limit or options.clip_grad):
                 self._skip(batch, f"a gradient of the phase '{phase}' is not finite")
                 return False
-        if boundary and self.average is not None:
-            self.average.update(self._bare(self.model.main_network))
+        if boundary:
+            self.networks.update_average()
         return True
-
-    def _step(self, names: list[str], limit: float | None) -> bool:
-        """Clip and step; False, without a step, when a gradient is not finite."""
-        for name in names:
-            network = getattr(self.model, name)
-            norm = self.runtime.clip(network, self.optimizers[name], limit or math.inf)
-            # In fp16 the scaler itself skips steps that overflow.
-            if self.cfg.precision != "16-mixed" and not bool(torch.isfinite(norm)):
-                return False
-        for name in names:
-            self.optimizers[name].step()
-            self.optimizers[name].zero_grad(set_to_none=True)
-        return True
-
-    @contextlib.contextmanager
-    def _only_requires_grad(self, names: list[str]) -> Iterator[None]:
-        """Gradients for the networks of a phase only."""
-        others = [self._bare(name) for name in self.optimizers if name not in names]
-        for network in others:
-            network.requires_grad_(False)
-        try:
-            yield
-        finally:
-            for network in others:
-                network.requires_grad_(True)
 
     def _skip(self, batch: Mapping[str, Any], why: str) -> None:
         p = self.progress
         p.nan_batches += 1
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
+        self.networks.zero_grad()
         names = batch.get("clip_id")
         log.warning(
             "step %d: %s; the batch is skipped (clips: %s)",
@@ -448,7 +345,7 @@ class Trainer:
     def _log_step(self, bar: Any, rate: float, waiting: float, total: int) -> None:
         p = self.progress
         means = self.meter.take()
-        first = next(iter(self.optimizers.values()))
+        first = next(iter(self.networks.optimizers.values()))
         extra = {
             "learning_rate": first.param_groups[0]["lr"],
             "items_per_second": rate,
@@ -477,29 +374,30 @@ class Trainer:
 
     # -- validation -------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def averaged_weights(self) -> Iterator[None]:
-        """The model with its averaged weights, when there are any."""
-        bare = self._bare(self.model.main_network)
-        if self.average is not None:
-            self.average.swap(bare)
-        try:
-            yield
-        finally:
-            if self.average is not None:
-                self.average.swap(bare)
+    def _log_pictures(self, batch: Mapping[str, Any]) -> None:
+        if self.runtime.is_zero and isinstance(self.model, Visualizes):
+            folder = self.checkpoint_dir.parent / "samples" if self.checkpoint_dir else None
+            self.logger.pictures(self.model.visualize(batch), self.progress.global_step, folder)
 
     def _validate(self, loader: DataLoader) -> bool:
         """Validate, remember the best; True when patience is over."""
         p = self.progress
-        for name in self.optimizers:
+        for name in self.networks.optimizers:
             self.runtime.sync_buffers(getattr(self.model, name))
-        with preserve_rng(), self.averaged_weights():
-            losses = self._valid_epoch(loader)
+        with preserve_rng(), self.networks.averaged():
+            losses = mean_losses(
+                self.model,
+                loader,
+                self.runtime,
+                show_progress=self.cfg.show_progress,
+                batches=self.cfg.valid_batches,
+                stop=self.stop,
+                first=self._log_pictures,
+            )
             if losses is None:  # asked to stop: made up for after the resume
                 return False
             if self.scorer is not None and self.runtime.is_zero:
-                with self._bare_networks():
+                with self.networks.unwrapped():
                     losses.update(self.scorer.score(self.model))
             losses = self.runtime.broadcast(losses)
         if isinstance(self.model, FollowsValidation):
@@ -545,49 +443,6 @@ class Trainer:
             )
         return 0 < self.cfg.stopping_step <= p.bad_validations
 
-    def evaluate(self, data: DataLoader) -> dict[str, float]:
-        """Mean losses of the model as it is over all of a split, on this process alone."""
-        losses = self._valid_epoch(data, alone=True)
-        assert losses is not None  # only a validation inside fit is broken off
-        return losses
-
-    @torch.no_grad()
-    def _valid_epoch(self, loader: DataLoader, *, alone: bool = False) -> dict[str, float] | None:
-        """Mean losses over a split, weighted by items; logs pictures of the first batch.
-
-        Args:
-            alone: this process sees the whole split, the others do not take part.
-
-        Returns:
-            None when a signal asked to stop before the end.
-        """
-        self.model.eval()
-        sums: dict[str, Tensor] = {}
-        count = torch.zeros((), device=self.runtime.device)
-        show = self.cfg.show_progress if self.runtime.is_zero else False
-        batches = islice(loader, None if alone else self.cfg.valid_batches)
-        bar = progress(batches, total=len(loader), show=show, desc="validation", leave=False)
-        for number, batch in enumerate(bar):
-            if not alone and self.runtime.any(bool(self.stop)):
-                self.model.train()
-                return None
-            batch = self.runtime.to_device(batch)
-            size = next(len(v) for v in batch.values() if isinstance(v, Tensor))
-            shared = self.model.forward_train(batch)
-            losses = self.model.calculate_loss(batch, self.phases[-1], shared)
-            for key, value in losses.items():
-                sums[key] = sums.get(key, torch.zeros_like(count)) + value.detach() * size
-            count += size
-            if number == 0 and self.runtime.is_zero and isinstance(self.model, Visualizes):
-                folder = self.checkpoint_dir.parent / "samples" if self.checkpoint_dir else None
-                self.logger.pictures(self.model.visualize(batch), self.progress.global_step, folder)
-        if not alone:
-            count = self.runtime.sum(count)
-            sums = {key: self.runtime.sum(value) for key, value in sums.items()}
-        result = {key: float(value / count) for key, value in sums.items()}
-        self.model.train()
-        return result
-
     # -- checkpoints ------------------------------------------------------------------------------
 
     def _save_is_due(self) -> bool:
@@ -598,7 +453,7 @@ class Trainer:
     def _save(self, name: str) -> None:
         if self.checkpoint_dir is None:
             return
-        for network in self.optimizers:
+        for network in self.networks.optimizers:
             self.runtime.sync_buffers(getattr(self.model, network))
         rng = [get_rng_state()]
         if self.runtime.world_size > 1:
@@ -606,40 +461,9 @@ class Trainer:
             torch.distributed.all_gather_object(gathered, rng[0])
             rng = gathered
         if self.runtime.is_zero:
-            save_checkpoint(self.checkpoint_dir / name, self.state(rng))
+            save_checkpoint(self.checkpoint_dir / name, training_state(self, rng))
         self._last_save = time.monotonic()
         self.runtime.barrier()
-
-    def state(self, rng: list[dict[str, Any]]) -> dict[str, Any]:
-        """Everything that a resumed run needs, as tensors and plain values."""
-        from talkingface.utils.system import versions
-
-        main = self.model.main_network
-        p = self.progress
-        return {
-            "model_name": self.cfg.model,
-            "dataset_name": self.cfg.dataset,
-            "config": self.cfg.to_yaml(),
-            "config_hash": self.cfg.hash,
-            "epoch": p.epoch,
-            "global_step": p.global_step,
-            "best_valid_score": p.best.get("value"),
-            "progress": {**vars(p), "best": dict(p.best)},
-            "state_dict": {
-                f"{name}.{key}": value
-                for name in self.model.networks()
-                for key, value in self._bare(name).state_dict().items()
-            },
-            "ema_state_dict": {main: self.average.state_dict()} if self.average else None,
-            "ema_updates": self.average.updates if self.average else 0,
-            "optimizers": {name: opt.state_dict() for name, opt in self.optimizers.items()},
-            "schedule": self.schedule.state_dict(),
-            "scaler": self.runtime.scaler_state(),
-            "other_parameter": extra_state(self.model),
-            "frozen_weights": component_sources(self.model.components),
-            "rng": rng,
-            "versions": versions(),
-        }
 
     # -- signals ----------------------------------------------------------------------------------
 
@@ -647,7 +471,7 @@ class Trainer:
         if not self.runtime.any(bool(self.stop)):
             return
         self._save("last.ckpt")
-        self._unwrap_all()
+        self.networks.unwrap()
         where = "nothing was saved (saved=false)"
         if self.checkpoint_dir is not None:
             where = (

@@ -20,6 +20,7 @@ from talkingface.data.dataprocess.a2p.files import (
     wrapped,
 )
 from talkingface.data.dataprocess.a2p.skeleton import Skeleton
+from talkingface.data.dataprocess.engine import prepare_clips
 from talkingface.data.dataset.a2p.a2p_dataset import (
     A2PFaceDataset,
     A2PGuideVQDataset,
@@ -62,7 +63,7 @@ def person(scenes, tmp_path):
 
 def prepare(process: A2PProcess) -> dict[str, str]:
     """Run; reasons of what is not usable."""
-    report = process.run(show_progress=False)
+    report = prepare_clips(process, show_progress=False)
     return {n: m.get("reason", "") for n, m in report.markers.items() if m["status"] != "ok"}
 
 
@@ -124,13 +125,13 @@ def test_too_few_scenes_name_the_least_number(person):
 def test_a_folder_without_scenes_says_where_they_come_from(tmp_path):
     cfg = load_config("A2PFace", "PXB184", overrides={"root": str(tmp_path)})
     with pytest.raises(StageError, match=r"releases/download.*data_stats\.pth only"):
-        A2PProcess(cfg).discover()
+        A2PProcess(cfg).corpus.to_prepare()
 
 
 def test_scenes_that_were_unpacked_beside_the_data_folder_are_found(person):
     cfg, process = person(data_root=str(person.folder / "nowhere"), root=str(person.folder))
     assert process.source == person.folder
-    assert len(process.discover()) == 8
+    assert len(process.corpus.to_prepare()) == 8
 
 
 def wrong_rate(folder: Path) -> None:
@@ -192,7 +193,7 @@ def test_units_are_those_of_valid_training_frames(person):
     _, process = person()
     prepare(process)
     code = np.load(person.folder / "scene01_face_expression.npy")[3:]
-    stats = process.stats
+    stats = process.load_stats()
     np.testing.assert_allclose(stats.code_mean, code.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(stats.code_std, np.maximum(code.std(axis=0), 1e-4), rtol=1e-3)
     wave = soundfile.read(person.folder / "scene01_audio.wav")[0]
@@ -218,8 +219,8 @@ def test_released_statistics_are_read_without_running_code(person):
     torch.save(content, path)
     _, process = person()
     prepare(process)
-    assert process.stats.code_mean == pytest.approx(content["code_mean"].ravel(), rel=1e-6)
-    assert process.stats.pose_std.shape == (104,)
+    assert process.load_stats().code_mean == pytest.approx(content["code_mean"].ravel(), rel=1e-6)
+    assert process.load_stats().pose_std.shape == (104,)
     torch.save({"code_mean": Path("x")}, path)  # any other object is refused
     with pytest.raises(DataError, match="cannot be read"):
         Stats.read(path)

@@ -18,6 +18,7 @@ import pytest
 from conftest import run_command
 
 from talkingface.cli import main
+from talkingface.data.dataprocess.engine import prepare_clips
 from talkingface.errors import EnvironmentProblem
 from talkingface.utils.paths import explain_os_errors, write_text
 
@@ -288,14 +289,14 @@ def test_a_preparation_on_a_full_disk_stops_with_a_reason_and_goes_on_later(root
     process = cfg.registry.resolve(cfg.model_entry, "dataprocess")(cfg)
     with small_disk(root / "dataset/MEAD/preprocessed_data", "900k") as disk:
         with pytest.raises(EnvironmentProblem, match="full.*Free some space") as caught:
-            process.run(workers=1)
+            prepare_clips(process, workers=1)
         assert caught.value.exit_code == 2
         finished = {path.stem for path in (process.folder / ".status").glob("*.json")}
         assert finished < {"clip0", "clip1", "clip2"}
         for clip in ("clip0", "clip1", "clip2"):  # whole or not there at all
             assert (process.folder / clip).is_dir() == (clip in finished)
         subprocess.run(["mount", "-o", "remount,size=32m", str(disk)], check=True)
-        report = process.run(workers=1)
+        report = prepare_clips(process, workers=1)
     assert len(report.of("ok")) == 3
     assert report.fresh == 3 - len(finished)
 

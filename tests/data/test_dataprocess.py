@@ -27,6 +27,7 @@ from preparekit import (
 
 from talkingface.data.clips import read_filelist
 from talkingface.data.dataprocess.base import ProcessReport
+from talkingface.data.dataprocess.engine import prepare_clips
 from talkingface.data.dataprocess.hyperlips.hyperlipsbase_process import HyperLipsBaseProcess
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.mel import wav2lip_mel
@@ -135,20 +136,20 @@ def test_a_setting_that_does_not_touch_the_files_redoes_nothing(prepared, clips)
 def test_a_new_version_of_the_processor_redoes_the_clips(prepared, clips, monkeypatch):
     monkeypatch.setattr(HyperLipsBaseProcess, "version", HyperLipsBaseProcess.version + 1)
     process = HyperLipsBaseProcess(config(prepared, clips))
-    assert not any(process.is_current(clip) for clip in process.discover())
+    assert not any(process.prepared.is_current(clip) for clip in process.corpus.to_prepare())
 
 
 def test_clips_of_another_face_tracker_are_refused_and_made_again(prepared, clips, monkeypatch):
     """Data prepared with the tracker before, e.g. by an earlier version of the toolkit."""
     process = HyperLipsBaseProcess(config(prepared, clips))
-    names = sorted(process.report_on(process.discover()).of("ok"))
-    assert process.select(names) == (names, {})
+    names = sorted(process.prepared.report_on(process.corpus.to_prepare()).of("ok"))
+    assert process.prepared.select(names) == (names, {})
     monkeypatch.setattr("talkingface.data.dataprocess.video.TRACKER", "another")
-    good, refused = process.select(names)
+    good, refused = process.prepared.select(names)
     assert not good and set(refused) == set(names)
     assert set(refused.values()) == {"prepared with other settings; run the stage preprocess"}
     assert prepare(prepared, clips).fresh == len(names)
-    assert process.select(names)[0] == names
+    assert process.prepared.select(names)[0] == names
 
 
 @pytest.mark.parametrize(
@@ -258,8 +259,10 @@ def test_unexpected_failures_are_tried_again_and_skipped_clips_are_not(tmp_path)
     clips = names_as_clips(tmp_path, "key", "skip", "good1", "good2")
     list_clips(tmp_path, "key", "skip", "good1", "good2")
     process = Counting(config(tmp_path, clips))
-    process.run(workers=1, show_progress=False)
-    again = [clip.id for clip in process.discover() if not process.is_current(clip)]
+    prepare_clips(process, workers=1, show_progress=False)
+    again = [
+        clip.id for clip in process.corpus.to_prepare() if not process.prepared.is_current(clip)
+    ]
     assert again == ["key"]
 
 
@@ -290,7 +293,7 @@ def test_a_full_disk_stops_the_run(tmp_path, workers):
 def test_markers_say_what_was_read(tmp_path):
     clips = names_as_clips(tmp_path, "a", "b", "c")
     process = Counting(config(tmp_path, clips))
-    process.run(workers=1, show_progress=False)
+    prepare_clips(process, workers=1, show_progress=False)
     marker = json.loads((process.folder / ".status" / "a.json").read_text())
     name, size, _ = marker["fingerprint"]["inputs"][0]
     assert (name, size, marker["status"], marker["frames"]) == ("a.mp4", 1, "ok", 3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from talkingface.data.clips import Clip
-from talkingface.data.dataprocess.base import join_equal_sounds
+from talkingface.data.dataprocess.engine import join_equal_sounds
 
 
 def clip(name: str, source: str) -> Clip:

@@ -13,6 +13,7 @@ import pytest
 from preparekit import config, count, names_as_clips, prepare, settings, tree
 
 from talkingface.data.dataprocess import executors
+from talkingface.data.dataprocess.engine import prepare_clips
 from talkingface.errors import ConfigError, EnvironmentProblem
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -169,14 +170,14 @@ def test_workers_lack_what_no_plugin_path_names(tmp_path, own_processor, dask_ke
     kind, _ = own_processor
     cfg = config(tmp_path, names_as_clips(tmp_path, "a", "b", "c"), **dask_keys)
     with pytest.raises(EnvironmentProblem, match="dask cluster cannot.*mine_for_a_cluster"):
-        kind(cfg).run(show_progress=False)
+        prepare_clips(kind(cfg), show_progress=False)
 
 
 def test_workers_know_the_users_own_classes(tmp_path, own_processor, dask_keys):
     kind, folder = own_processor
     clips = names_as_clips(tmp_path, "a", "b", "c")
     cfg = config(tmp_path, clips, plugin_path=[str(folder)], **dask_keys)
-    assert kind(cfg).run(show_progress=False).of("ok") == ["a", "b", "c"]
+    assert prepare_clips(kind(cfg), show_progress=False).of("ok") == ["a", "b", "c"]
 
 
 def test_a_clip_that_kills_its_dask_worker_costs_no_other_clip(tmp_path, dask_keys):

@@ -39,9 +39,9 @@ def make_clip(root: Path, name: str, frames: int = FRAMES, missing: tuple[int, .
     boxes, segments = np.zeros((frames, 4), np.float32), np.zeros(frames, np.int32)
     np.savez(folder / "face.npz", boxes=boxes, found=found, segments=segments)
     process = HyperLipsBaseProcess(hyperlips_config(root=str(root)))
-    path = process.marker_path(name)
+    path = process.prepared.marker_path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fingerprint = {"processor": process.settings_hash()}
+    fingerprint = {"processor": process.prepared.settings_hash()}
     path.write_text(json.dumps({"status": "ok", "clip": name, "fingerprint": fingerprint}))
 
 

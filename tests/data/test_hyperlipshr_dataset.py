@@ -15,6 +15,7 @@ from trainkit import differences
 from talkingface.components.models import build_model, config_of_checkpoint, load_model_weights
 from talkingface.config.config import Config, load_config
 from talkingface.data.clips import Clip, discover_clips, make_clip, read_filelist
+from talkingface.data.dataprocess.engine import prepare_clips
 from talkingface.data.dataprocess.hyperlips.hyperlipshr_process import PARTS, HyperLipsHRProcess
 from talkingface.data.dataset.hyperlips.hyperlipshr_dataset import HyperLipsHRDataset
 from talkingface.data.media.audio import load_audio
@@ -32,7 +33,7 @@ CPU = torch.device("cpu")
 def prepared(tiny_synthetic: Path, tiny_base: Path, tmp_path_factory) -> Path:
     """Root of a dataset that is prepared for HyperLipsHR, with the clips of tiny_synthetic."""
     root = tmp_path_factory.mktemp("hr")
-    report = build_process(configured(root, tiny_synthetic, tiny_base)).run(workers=1)
+    report = prepare_clips(build_process(configured(root, tiny_synthetic, tiny_base)), workers=1)
     assert report.of("ok") and not report.of("failed")
     return root
 
@@ -96,7 +97,7 @@ def test_the_prepared_picture_is_the_one_that_generation_gives_the_decoder(cfg):
     seen = decoder_inputs(cfg, clip)
     for number in (0, 11, 30):
         for part, picture in zip(("HYPER_IMG", "HYPER_SKETCH"), seen[number], strict=True):
-            stored = read_image(process.part(part, name) / f"{number}.png")[..., ::-1]
+            stored = read_image(process.folder / part / name / f"{number}.png")[..., ::-1]
             assert np.array_equal(stored, picture)
 
 
@@ -123,7 +124,7 @@ def test_another_base_makes_the_prepared_files_stale(cfg, with_, tiny_base, tmp_
     content["global_step"] += 1
     torch.save(content, tmp_path / "other.ckpt")
     other = build_process(with_(weights__base=str(tmp_path / "other.ckpt")))
-    assert other.settings_hash() != process.settings_hash()
+    assert other.prepared.settings_hash() != process.prepared.settings_hash()
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,9 @@ def test_another_base_makes_the_prepared_files_stale(cfg, with_, tiny_base, tmp_
 )
 def test_what_changes_the_prepared_files_makes_them_stale(cfg, with_, settings, stale):
     other = with_(**settings)
-    changed = build_process(other).settings_hash() != build_process(cfg).settings_hash()
+    changed = (
+        build_process(other).prepared.settings_hash() != build_process(cfg).prepared.settings_hash()
+    )
     assert changed == stale
     # A run that would go on with other data is another run.
     assert (other.hash != cfg.hash) or not stale

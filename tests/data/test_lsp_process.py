@@ -13,6 +13,7 @@ from conftest import run_command
 
 from talkingface.config.config import load_config
 from talkingface.data.clips import read_filelist
+from talkingface.data.dataprocess.engine import prepare_clips
 from talkingface.data.dataprocess.lsp import files
 from talkingface.data.dataprocess.lsp.convert import convert_person
 from talkingface.data.dataprocess.lsp.lsp_process import LSPProcess
@@ -48,7 +49,7 @@ def config(project: Path, model: str = "Feature2Face", **overrides):
 @pytest.fixture(scope="module")
 def process(project) -> LSPProcess:
     process = LSPProcess(config(project, **{"person.name": "one"}))
-    process.run(show_progress=False)
+    prepare_clips(process, show_progress=False)
     return process
 
 
@@ -56,7 +57,7 @@ def process(project) -> LSPProcess:
 def clips(process) -> list[files.ClipFiles]:
     markers = sorted((process.folder / ".status").rglob("*.json"))
     names = [json.loads(path.read_text())["clip"] for path in markers]
-    return [files.ClipFiles(process.output_dirs(name)[0]) for name in names]
+    return [files.ClipFiles(process.prepared.output_dirs(name)[0]) for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -138,18 +139,18 @@ def test_the_candidates_are_two_mouths_and_two_turns(person):
 def test_a_second_run_makes_nothing_anew_and_another_split_does(process, person):
     path = person.folder / files.MEAN_POINTS
     before = path.stat().st_mtime_ns
-    assert process.run(show_progress=False).fresh == 0
+    assert prepare_clips(process, show_progress=False).fresh == 0
     assert path.stat().st_mtime_ns == before
     lists = {s: process.cfg.filelist(s) for s in ("train", "val")}
     texts = {s: p.read_text() for s, p in lists.items()}
     try:
         lists["train"].write_text(texts["train"] + texts["val"])
-        process.run(show_progress=False)
+        prepare_clips(process, show_progress=False)
         assert path.stat().st_mtime_ns != before
     finally:
         for split, p in lists.items():
             p.write_text(texts[split])
-        process.run(show_progress=False)
+        prepare_clips(process, show_progress=False)
 
 
 def test_another_window_moves_points_camera_and_shoulders_together(clips, tmp_path):
@@ -219,7 +220,8 @@ def test_official_trees_there_and_back(person, clips, tmp_path):
 @pytest.fixture(scope="module")
 def motion(project, process, tiny_apc):
     more = {"person.name": "one", "weights.apc": str(tiny_apc)}
-    build_process(config(project, "Audio2Feature", **more)).run(show_progress=False)
+    process = build_process(config(project, "Audio2Feature", **more))
+    prepare_clips(process, show_progress=False)
     return lambda model, **extra: config(project, model, **{**more, **extra})
 
 
@@ -338,7 +340,7 @@ def test_a_kill_between_the_files_of_a_window_is_noticed(process, clips, person)
     (clip.folder / files.WINDOW_FILE).unlink()  # written last, so it is what a kill leaves out
     files.save_array(clip.folder / files.POINTS_2D, np.zeros((len(clip), 73, 2)))
     (person.folder / ".made_of.json").unlink()
-    process.run(show_progress=False)
+    prepare_clips(process, show_progress=False)
     assert files.verify_files(files.ClipFiles(clip.folder))["projection_error"] < 1e-3
 
 

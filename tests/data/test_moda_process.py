@@ -13,6 +13,7 @@ from torch.utils.data import default_collate
 
 from talkingface.config.config import load_config
 from talkingface.data.clips import read_filelist
+from talkingface.data.dataprocess.engine import prepare_clips
 from talkingface.data.dataprocess.moda.convert import convert_clip
 from talkingface.data.dataprocess.moda.drawing import draw_condition, mouth_mask
 from talkingface.data.dataprocess.moda.files import (
@@ -59,7 +60,7 @@ def project(tiny_synthetic, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def process(project) -> MODAProcess:
     process = build_process(config(project))
-    process.run(show_progress=False)
+    prepare_clips(process, show_progress=False)
     return process
 
 
@@ -96,7 +97,7 @@ def test_the_torso_is_there_and_lies_where_the_shoulders_are(clip):
 
 
 def test_sound_and_picture_have_the_same_length(process, names, clip):
-    wave = load_audio(process.output_dirs(names[0])[0] / SOUND, 16000)
+    wave = load_audio(process.prepared.output_dirs(names[0])[0] / SOUND, 16000)
     assert abs(len(wave) / 16000 - len(clip) / clip.fps) < 0.01
 
 
@@ -104,7 +105,7 @@ def test_shoulders_in_the_space_of_the_picture(project, names):
     cfg = config(project, **{"prep.torso_space": "image"})
     process = MODAProcess(cfg)
     # Another setting is another preparation; here of one clip, beside the folder of the others.
-    clip = next(c for c in process.discover() if c.id == names[0])
+    clip = next(c for c in process.corpus.to_prepare() if c.id == names[0])
     out = project / "image_space"
     out.mkdir()
     process.process_clip(clip, out)
@@ -237,8 +238,8 @@ def test_a_source_is_prepared_again_when_settings_or_the_video_changed(
     cfg = config(project, "MODARenderer")
     pipeline = MODARendererPipeline(cfg, build_model(cfg).eval(), torch.device("cpu"))
     clip = next(c for c in discover_clips(cfg.data_dir, cfg.clips) if c.id == names[0])
-    assert pipeline.prepare(clip.path).folder == process.output_dirs(names[0])[0]
-    changed = {**pipeline.process.fingerprint(clip), "inputs": [["other.mp4", 1, 1]]}
+    assert pipeline.prepare(clip.path).folder == process.prepared.output_dirs(names[0])[0]
+    changed = {**pipeline.process.prepared.fingerprint(clip), "inputs": [["other.mp4", 1, 1]]}
     monkeypatch.setattr(pipeline.process, "fingerprint", lambda _: changed)
     assert ".sources" in str(pipeline.prepare(clip.path).folder)
     other = config(project, "MODARenderer", **{"prep.torso_space": "image"})
@@ -302,7 +303,7 @@ def original_tree(folder: Path, clip: Features, wave: np.ndarray, shares: bool) 
 
 @pytest.mark.parametrize("shares", [True, False])
 def test_the_released_layout_is_read(tmp_path, process, names, clip, shares):
-    wave = load_audio(process.output_dirs(names[0])[0] / SOUND, 16000)
+    wave = load_audio(process.prepared.output_dirs(names[0])[0] / SOUND, 16000)
     original_tree(tmp_path / "a", clip, wave, shares)
     made = convert_clip(tmp_path / "a", tmp_path / "b", 25.0)
     again = Features.read(tmp_path / "b" / FEATURES)
@@ -341,7 +342,7 @@ def test_converted_pieces_of_a_recording_stay_together(tmp_path):
 def test_a_converted_tree_is_a_dataset_to_train_on(tmp_path, process, names):
     tree = tmp_path / "hdtf processed"
     for number, name in enumerate(names[:3]):
-        wave = load_audio(process.output_dirs(name)[0] / SOUND, 16000)
+        wave = load_audio(process.prepared.output_dirs(name)[0] / SOUND, 16000)
         original_tree(tree / f"person_{number:03d}", process.features(name), wave, number == 1)
     (tree / "person_002" / "audio.wav").unlink()  # a damaged one must not stop the others
     env = {"TALKINGFACE_ROOT": str(tmp_path)}

@@ -30,7 +30,9 @@ from preparekit import (
 
 from talkingface.data.clips import Clip, read_filelist
 from talkingface.data.dataprocess.base import ProcessReport
+from talkingface.data.dataprocess.engine import prepare_clips
 from talkingface.data.dataprocess.executors import parse_shard
+from talkingface.data.dataprocess.prepared import PreparedClips
 from talkingface.data.dataset.hyperlips.hyperlipsbase_dataset import HyperLipsBaseDataset
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.reader import read_frames
@@ -178,13 +180,13 @@ class Drawing(Counting):
     """Also writes something in the place of a sheet."""
 
     def process_clip(self, clip: Clip, out: Path):
-        write_text(self.sheet_path(clip.id), f"picture of {clip.id}")
+        write_text(self.prepared.sheet_path(clip.id), f"picture of {clip.id}")
         return super().process_clip(clip, out)
 
 
 def draw(root: Path, clips: Path) -> ProcessReport:
     cfg = config(root, clips, stages=["preprocess"])
-    return Drawing(cfg).run(workers=1, show_progress=False)
+    return prepare_clips(Drawing(cfg), workers=1, show_progress=False)
 
 
 def die_writing(victim: str, *args: Path) -> None:
@@ -226,10 +228,12 @@ def test_a_kill_while_a_file_is_written_leaves_the_old_one_or_the_new_one(tmp_pa
 class InParts(Counting):
     """A layout with the clip's folder below each of two parts, as stage 2 of HyperLips has it."""
 
-    parts = ("PICTURES", "NUMBERS")
+    def __init__(self, cfg):
+        super().__init__(cfg)
+        self.prepared = PreparedClips(self, ("PICTURES", "NUMBERS"))
 
     def process_clip(self, clip: Clip, out: Path):
-        for part in self.parts:
+        for part in self.prepared.parts:
             (out / part).mkdir()
         (out / "PICTURES" / "0.jpg").write_text(clip.id)
         (out / "NUMBERS" / "n.txt").write_text(str(len(clip.id)))
@@ -239,9 +243,8 @@ class InParts(Counting):
 
 
 def in_parts(root: Path, clips: Path, workers: int = 1) -> ProcessReport:
-    return InParts(config(root, clips, stages=["preprocess"])).run(
-        workers=workers, show_progress=False
-    )
+    process = InParts(config(root, clips, stages=["preprocess"]))
+    return prepare_clips(process, workers=workers, show_progress=False)
 
 
 def test_a_layout_in_parts_holds_each_clip_once_per_part_and_nothing_of_bad_ones(tmp_path):

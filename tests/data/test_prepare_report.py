@@ -309,7 +309,7 @@ def test_a_changed_limit_changes_the_report_and_processes_nothing(prepared):
 def test_limits_are_no_settings_of_the_files(prepared):
     root, clips = prepared
     hashes = {
-        HyperLipsBaseProcess(config(root, clips, **more)).settings_hash()
+        HyperLipsBaseProcess(config(root, clips, **more)).prepared.settings_hash()
         for more in ({}, {"quality.max_yaw": 1}, {"quality.drop": "all"}, {"executor": "dask"})
     }
     assert len(hashes) == 1

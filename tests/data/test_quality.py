@@ -460,7 +460,7 @@ def test_dropped_clips_are_not_tested_and_it_is_said(dataset, caplog, monkeypatc
 
 def test_select_names_every_broken_limit_that_drops_a_clip(dataset):
     process = HyperLipsBaseProcess(config(dataset, dataset / "data", **{"quality.drop": "all"}))
-    good, bad = process.select(["bgan5s", FROZEN, "no such clip"])
+    good, bad = process.prepared.select(["bgan5s", FROZEN, "no such clip"])
     assert good == ["bgan5s"]
     assert set(bad) == {FROZEN, "no such clip"} and bad["no such clip"] == "not prepared"
     assert all(text in bad[FROZEN] for text in ("hardly moves", "repeated pictures", "frozen"))
@@ -469,9 +469,9 @@ def test_select_names_every_broken_limit_that_drops_a_clip(dataset):
 def test_clips_of_other_settings_are_not_trained_on_but_may_be_tested(dataset):
     smaller = {"data.max_crop": 64}
     process = HyperLipsBaseProcess(config(dataset, dataset / "data", **smaller))
-    assert process.select(["bgan5s"])[0] == []
-    assert "prepared with other settings" in process.select(["bgan5s"])[1]["bgan5s"]
-    assert process.select(["bgan5s"], any_settings=True) == (["bgan5s"], {})
+    assert process.prepared.select(["bgan5s"])[0] == []
+    assert "prepared with other settings" in process.prepared.select(["bgan5s"])[1]["bgan5s"]
+    assert process.prepared.select(["bgan5s"], any_settings=True) == (["bgan5s"], {})
 
 
 def test_dropping_all_clips_is_an_error_that_says_so(dataset):

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY, run_command
 
+from talkingface.data.dataprocess.engine import prepare_clips
+
 pytestmark = pytest.mark.slow
 
 FRAME = 640  # samples at 16 kHz
@@ -102,7 +104,7 @@ def test_moda_fits_two_clips_with_an_untrained_wav2vec2(tiny_synthetic, tmp_path
             "data": {"window": 50, "stride": 50},
         },
     )
-    build_process(cfg).run(show_progress=False)
+    prepare_clips(build_process(cfg), show_progress=False)
     data = build_dataset(cfg, "train")
     batch = default_collate([data[0], data[1]])
     torch.manual_seed(0)

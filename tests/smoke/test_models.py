@@ -15,6 +15,7 @@ from trainkit import SMALL_HYPERLIPS, changed, snapshot
 import talkingface
 from talkingface.components.models import build_model
 from talkingface.config.config import load_config
+from talkingface.data.dataprocess.engine import prepare_clips
 from talkingface.model.abilities import Initializes
 from talkingface.model.abstract_talkingface import networks_of_phase
 from talkingface.model.component import Component
@@ -54,7 +55,7 @@ class Case:
             source.from_config(self.cfg).ensure(show_progress=False)
         torch.manual_seed(0)
         self.initial = self.build()
-        build_process(self.cfg).run(show_progress=False)
+        prepare_clips(build_process(self.cfg), show_progress=False)
         self.data = build_dataset(self.cfg, "train")
         if self.initial.statistics is not None:
             self.initial.statistics.fit(self.data)

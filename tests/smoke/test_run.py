@@ -172,7 +172,7 @@ def test_the_table_compares_the_model_with_trivial_baselines(run, model):
 
 @pytest.mark.parametrize("model", WITH_VIDEO)
 def test_a_finished_run_speaks_with_any_voice(run, model, tone_wav, talking_clip, tmp_path):
-    if resolve(REGISTRY, model).sources_by_name:  # these draw only people that they know
+    if resolve(REGISTRY, model).source_kind == "name":  # these draw only people that they know
         talking_clip = sorted((run.root / "dataset").rglob("data/**/*.mp4"))[0]
     av = pytest.importorskip("av")
     from conftest import run_command

@@ -221,7 +221,7 @@ def score(cfg, clip, sample) -> RowResult:
 class Shaky(Pipeline):
     """Repeats the source's frames, moved by the seed when it is ``stochastic``."""
 
-    def prepare(self, source: Path, show_progress: object = False) -> list[np.ndarray]:
+    def prepare(self, source: Path, *, show_progress: object = False) -> list[np.ndarray]:
         return list(read_frames(source, fps=25))
 
     def frame_count(self, identity, wave) -> int:

@@ -227,6 +227,26 @@ def test_a_reused_class_says_which_keys_are_missing_before_any_work(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("added", "message"),
+    [
+        ("    def predict(self, batch):\n        return {}\n", "predict is not used any more"),
+        (
+            "    def calculate_loss(self, interaction, valid=False, phase='main', shared=None):\n"
+            "        return {}\n",
+            "takes (batch, phase, shared)",
+        ),
+    ],
+)
+def test_a_model_of_an_earlier_version_is_reported_before_any_work(tmp_path, added, message):
+    plugin = tinydub(tmp_path / "plugin")
+    with open(plugin / "tinydub.py", "a", encoding="utf-8") as file:
+        file.write("\n" + added)
+    done = run_tinydub(plugin, tmp_path / "root")
+    assert done.returncode == 2 and message in done.stderr
+    assert not (tmp_path / "root" / "dataset").exists()
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         (("def encode_audio", "def audio_code"), "DubbingPipeline calls encode_audio of the"),

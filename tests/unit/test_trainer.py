@@ -29,7 +29,7 @@ def test_a_step_changes_generator_and_discriminator():
     trainer, batches = ready(toy_config())
     before = {name: snapshot(net) for name, net in trainer.model.networks().items()}
     assert trainer.train_step(batches[0]) is True
-    trainer._unwrap_all()
+    trainer.networks.unwrap()
     for name, network in trainer.model.networks().items():
         assert {key for key, _ in network.named_parameters()} <= changed(before[name], network), (
             name
@@ -70,7 +70,7 @@ def test_a_phase_with_every_two_steps_on_every_second_batch():
 
 def test_a_network_left_out_by_the_settings_is_not_trained():
     trainer = fit(toy_config(toy__adversarial=False, max_steps=2))
-    assert list(trainer.optimizers) == ["generator"]
+    assert list(trainer.networks.optimizers) == ["generator"]
 
 
 # -- HyperLipsBase ---------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ def test_each_network_keeps_its_own_learning_rate_under_a_schedule():
     trainer, batches = ready(cfg)
     trainer.progress.global_step = 50
     trainer.train_step(batches[0])
-    rates = {name: opt.param_groups[0]["lr"] for name, opt in trainer.optimizers.items()}
+    rates = {name: opt.param_groups[0]["lr"] for name, opt in trainer.networks.optimizers.items()}
     assert rates == pytest.approx({"generator": 0.005, "discriminator": 0.02})
 
 
@@ -273,8 +273,8 @@ def test_the_averaged_weights_follow_their_formula():
 def test_validation_uses_the_averaged_weights_and_gives_the_trained_ones_back():
     trainer = fit(toy_config(epochs=1, optim__ema_decay=0.9, eval_step=0, saved=False))
     before = snapshot(trainer.model.generator)
-    averaged = {key: value.clone() for key, value in trainer.average.values.items()}
-    with trainer.averaged_weights():
+    averaged = {key: value.clone() for key, value in trainer.networks.average.values.items()}
+    with trainer.networks.averaged():
         assert changed(averaged, trainer.model.generator) == set()
     assert changed(before, trainer.model.generator) == set()
     assert averaged["0.weight"].ne(before["0.weight"]).any()

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from talkingface.data.clips import Clip, discover_clips, read_filelist
+from talkingface.data.clips import Clip, discover_clips
 from talkingface.data.dataprocess.base import DataProcess, SkipClip
 from talkingface.data.dataprocess.sheet import contact_sheet, picture, sheet_frames
 from talkingface.data.face.mesh import TRACKER
@@ -24,7 +24,6 @@ from talkingface.data.media.probe import MediaInfo, probe
 from talkingface.data.media.reader import read_frames
 from talkingface.data.media.writer import write_image
 from talkingface.data.quality import RATE, measure
-from talkingface.utils.locks import file_lock
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +96,7 @@ class VideoProcess(DataProcess):
             self.require_usable(face_clip)
             self.prepare_clip(face_clip, out)
         finally:  # the sheet of an unusable clip shows why
-            write_image(self.sheet_path(clip.id), face_clip.sheet(), sync=False)
+            write_image(self.prepared.sheet_path(clip.id), face_clip.sheet(), sync=False)
         return {
             "frames": int(track.found.sum()),
             "seconds": round(len(track) / fps, 3),
@@ -184,7 +183,7 @@ class SpeakerProcess(VideoProcess):
     def person_of(self, clip_id: str) -> str:
         """Folder name of the person that a clip shows, also when its video is gone."""
         known = self.cfg.person.name or self.people.get(clip_id)
-        return known or (self.read_marker(clip_id) or {}).get("person") or self.cfg.dataset
+        return known or (self.prepared.read_marker(clip_id) or {}).get("person") or self.cfg.dataset
 
     def process_clip(self, clip: Clip, out: Path) -> dict[str, Any]:
         return {**super().process_clip(clip, out), "person": self.person_of(clip.id)}
@@ -203,7 +202,7 @@ class DatasetStatisticsProcess(SpeakerProcess):
 
     def usable_training_clips(self) -> list[str]:
         """Of the training list."""
-        names, _ = self.select(read_filelist(self.cfg.filelist("train")))
+        names, _ = self.prepared.usable("train")
         return names
 
     @cached_property
@@ -213,7 +212,9 @@ class DatasetStatisticsProcess(SpeakerProcess):
 
     def learnt_key(self, *more: Any) -> str:
         """Names files that are learnt from the training clips."""
-        own = [[n, (self.read_marker(n) or {})["fingerprint"]] for n in self.training_clips]
+        own = [
+            [n, (self.prepared.read_marker(n) or {})["fingerprint"]] for n in self.training_clips
+        ]
         state = json.dumps([self.learnt_version, own, *more], sort_keys=True, default=str)
         return hashlib.sha256(state.encode()).hexdigest()[:10]
 
@@ -221,7 +222,5 @@ class DatasetStatisticsProcess(SpeakerProcess):
     def ensure(self, names: Iterable[str]) -> None:
         """What these clips have only when the training clips are known."""
 
-    def ensure_locked(self, names: Iterable[str]) -> None:
-        """:meth:`ensure`, by one process at a time."""
-        with file_lock(self._lock_path):
-            self.ensure(names)
+    def complete(self, split: str) -> None:
+        self.ensure(self.prepared.usable(split)[0])

@@ -61,7 +61,7 @@ class A2PPipeline(Pipeline):
         "sampling.guide_source",
     )
 
-    source_optional = True
+    source_kind = "optional"
     stochastic = True
     usage = "--audio=talk.wav"
 
@@ -92,7 +92,7 @@ class A2PPipeline(Pipeline):
             if network is not None and network.statistics.stats is not None:
                 return network.statistics.stats
         try:
-            return A2PProcess(self.cfg).stats
+            return A2PProcess(self.cfg).load_stats()
         except TalkingFaceError as error:
             raise WeightsError(
                 f"official weights come without units: {error} Name the person's dataset with "
@@ -141,7 +141,7 @@ class A2PPipeline(Pipeline):
 
     # -- the toolkit's interface -------------------------------------------------------------------
 
-    def prepare(self, source: Path | None) -> Any:
+    def prepare(self, source: Path | None, *, show_progress: str | bool = False) -> Any:
         if source is None:
             return None
         if self.renderer is None:
@@ -149,7 +149,7 @@ class A2PPipeline(Pipeline):
                 "--source shows the motion on a face, for which A2P needs a trained HeadGAN: "
                 "--weights.renderer=auto, or a checkpoint. Without --source curves are shown."
             )
-        return self.renderer.prepare(source)
+        return self.renderer.prepare(source, show_progress=show_progress)
 
     def frame_count(self, identity: Any, wave: np.ndarray) -> int:
         return int(len(wave) * self._shown_fps(identity) / SAMPLE_RATE)
@@ -167,7 +167,7 @@ class A2PPipeline(Pipeline):
     ) -> Iterator[np.ndarray]:
         own = resampled(wave, SAMPLE_RATE, RATE)
         sound = np.stack([own, np.zeros_like(own)], axis=1)
-        motions = self.motions(sound, seed=seed, show_progress=self.show_progress)
+        motions = self.motions(sound, seed=seed)
         yield from self.pictures(identity, motions, sound)
 
     def _view(self, identity: Any) -> str:
@@ -276,6 +276,7 @@ class A2PPipeline(Pipeline):
         audio: Path | np.ndarray,
         output: Path,
         *,
+        driver: Path | None = None,
         frames: int | None = None,
         baseline: str | None = None,
         seed: int | None = None,

@@ -52,6 +52,7 @@ class HeadSource:
     Attributes:
         geometry: fitted face of every frame, pixels of the stored crop.
         reference: number of the frame that is the reference.
+        driver: the video whose face moves this one, in the mode ``cross``.
     """
 
     path: Path
@@ -59,6 +60,7 @@ class HeadSource:
     points: Points
     geometry: Geometry
     reference: int
+    driver: HeadSource | None = None
 
     @property
     def pictures(self) -> PictureReader:
@@ -103,7 +105,6 @@ class HeadGANPipeline(Pipeline):
     )
 
     baselines = ("copy_reference", "warped", "other_driver")
-    audio_optional = True
     usage = "--source=me.jpg --driver=other.mp4"
 
     def __init__(self, cfg: Config, model: AbstractTalkingFace, device: torch.device) -> None:
@@ -123,7 +124,7 @@ class HeadGANPipeline(Pipeline):
 
     # -- sources -----------------------------------------------------------------------------------
 
-    def prepare(self, source: Path) -> HeadSource:
+    def prepare(self, source: Path, *, show_progress: str | bool = False) -> HeadSource:
         source = resolve(source)
         if source not in self._known:
             if len(self._known) > 64:
@@ -131,9 +132,22 @@ class HeadGANPipeline(Pipeline):
             self._known[source] = self._load(source)
         return self._known[source]
 
+    def with_driver(self, identity: HeadSource, driver: Path) -> HeadSource:
+        return replace(identity, driver=self.prepare(driver))
+
+    def _moving(self, identity: HeadSource) -> HeadSource:
+        """Whose face and voice the video shows."""
+        if self.cfg.infer.mode != "cross":
+            return identity
+        if identity.driver is None:
+            raise ConfigError("infer.mode=cross needs --driver=<video>")
+        return identity.driver
+
     def _load(self, source: Path) -> HeadSource:
         clip = self.store.clip_of(source)
-        folder = self.process.output_dirs(clip.id)[0] if clip else self.store.prepared(source)
+        folder = (
+            self.process.prepared.output_dirs(clip.id)[0] if clip else self.store.prepared(source)
+        )
         points = Points.read(folder / POINTS)
         geometry = fit(self.face, points, self.process.identity_mode(self.face))
         seen = np.flatnonzero(points.valid)
@@ -184,17 +198,10 @@ class HeadGANPipeline(Pipeline):
 
     def frame_count(self, identity: HeadSource, wave: np.ndarray) -> int:
         count = max(1, round(len(wave) * self.cfg.fps / SAMPLE_RATE))
-        mode = self.cfg.infer.mode
-        if mode == "audio":
+        if self.cfg.infer.mode == "audio":
             return count
-        moving = self.prepare(self._driver) if mode == "cross" else identity
+        moving = self._moving(identity)
         return count if len(moving) == 1 else min(len(moving), count)
-
-    @property
-    def _driver(self) -> Path:
-        if self.driver is None:
-            raise ConfigError("infer.mode=cross needs --driver=<video>")
-        return self.driver
 
     def motion(
         self, identity: HeadSource, wave: np.ndarray, count: int, baseline: str | None = None
@@ -203,7 +210,7 @@ class HeadGANPipeline(Pipeline):
         options, own = self.cfg.infer, identity.geometry
         mode = options.mode
         if mode == "cross":
-            moving = self.prepare(self._driver).geometry
+            moving = self._moving(identity).geometry
         elif baseline == "other_driver":
             moving = self.prepare(self._other(identity)).geometry
             moving = replace(moving, neutral=own.neutral)
@@ -256,7 +263,7 @@ class HeadGANPipeline(Pipeline):
 
         for splits in (("test",), SPLITS):
             clips = [clip for split in splits for clip in split_clips(self.cfg, split)]
-            good, _ = self.process.select([clip.id for clip in clips])
+            good, _ = self.process.prepared.select([clip.id for clip in clips])
             paths = [clip.path.resolve() for clip in clips if clip.id in good]
             here = identity.path.resolve()
             others = [path for path in paths if path != here]
@@ -314,7 +321,7 @@ class HeadGANPipeline(Pipeline):
 
     def _seen(self, identity: HeadSource, count: int) -> Iterator[np.ndarray]:
         """Pictures of the one that moves."""
-        moving = self.prepare(self._driver) if self.cfg.infer.mode == "cross" else identity
+        moving = self._moving(identity)
         for number in _pingpong(len(moving), count):
             yield self._sized(moving.pictures[int(number)])
 
@@ -325,8 +332,7 @@ class HeadGANPipeline(Pipeline):
             return None
         if options.mode == "frontalize":  # official: nothing is said
             wave = np.zeros_like(wave)
-        speaker = self.prepare(self._driver) if options.mode == "cross" else identity
-        clip = self.store.clip_of(speaker.path)
+        clip = self.store.clip_of(self._moving(identity).path)
         stored = self.voice.stored(clip.id) if clip else None
         return self.model.statistics.voice_vectors(self.voice, wave, self.cfg.fps, count, stored)
 

@@ -93,7 +93,7 @@ class DubbingPipeline(Pipeline):
 
     # -- source -----------------------------------------------------------------------------------
 
-    def prepare(self, source: Path) -> DubbingSource:
+    def prepare(self, source: Path, *, show_progress: str | bool = False) -> DubbingSource:
         """Follow the face and take the reference crop.
 
         Raises:
@@ -106,7 +106,7 @@ class DubbingPipeline(Pipeline):
                 raise DataError(f"{source} has no picture; give a video or an image as the source.")
             if abs(info.fps - fps) > 0.01:
                 log.info("%s: converted from %.3f to %g frames/s", source.name, info.fps, fps)
-        track = track_face(source, fps=fps, options=self.cfg.face, show_progress=self.show_progress)
+        track = track_face(source, fps=fps, options=self.cfg.face, show_progress=show_progress)
         if track.found_ratio < 0.9:
             log.warning(
                 "%s: a face was found in only %.0f %% of the frames; the others stay as they are",

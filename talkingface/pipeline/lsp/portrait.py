@@ -68,7 +68,7 @@ class PortraitPipeline(Pipeline):
     needs_config = (*Pipeline.needs_config, "fps", "infer.batch_size")
 
     baselines = ("copy_reference",)
-    sources_by_name = True
+    source_kind = "name"
 
     def __init__(
         self, cfg: Config, model: AbstractTalkingFace, device: torch.device, face: Any, size: int
@@ -79,7 +79,7 @@ class PortraitPipeline(Pipeline):
         self.process = LSPProcess(cfg)
         self._candidates: dict[Path, tuple[np.ndarray, torch.Tensor]] = {}
 
-    def prepare(self, source: Path) -> PortraitSource:
+    def prepare(self, source: Path, *, show_progress: str | bool = False) -> PortraitSource:
         known = person_folders(self.process.folder)
         source = known.get(str(source)) or resolve(source)
         if (source / MEAN_POINTS).is_file():
@@ -94,7 +94,7 @@ class PortraitPipeline(Pipeline):
         )
 
     def _clip_files(self, path: Path) -> ClipFiles:
-        folder = self.process.output_dirs(self._clips[path.resolve()].id)[0]
+        folder = self.process.prepared.output_dirs(self._clips[path.resolve()].id)[0]
         if not (folder / MANIFEST).is_file():
             raise DataError(
                 f"{path} is not prepared for {self.cfg.model}; run the stage preprocess"
@@ -241,7 +241,7 @@ class LiveSpeechPortraitsPipeline(PortraitPipeline):
         self.apc = apc_id(Path(source["path"])) if source else None
         self._speech: dict[Path, SpeechMotion] = {}
 
-    def prepare(self, source: Path) -> PortraitSource:
+    def prepare(self, source: Path, *, show_progress: str | bool = False) -> PortraitSource:
         chosen = self.cfg.infer.person
         return super().prepare(Path(chosen) if chosen else source)
 

@@ -77,11 +77,11 @@ class MODAPipeline(Pipeline):
         self.process = MODAPicturesProcess(cfg)
         self.store = SourceStore(cfg, self.process, PICTURES)
 
-    def prepare(self, source: Path) -> MODASource:
+    def prepare(self, source: Path, *, show_progress: str | bool = False) -> MODASource:
         source = resolve(source)
         clip = self.store.clip_of(source)
         if clip is not None:
-            folder = self.process.output_dirs(clip.id)[0]
+            folder = self.process.prepared.output_dirs(clip.id)[0]
             if not (folder / PICTURES).is_file():
                 self.process.write_pictures(clip, Features.read(folder / FEATURES))
             template = self.process.template(clip.id, self._template)

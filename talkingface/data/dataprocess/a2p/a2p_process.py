@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from talkingface.config.config import load_config
-from talkingface.data.clips import Clip, write_filelist
+from talkingface.config.config import Config, load_config
+from talkingface.data.clips import Clip
 from talkingface.data.dataprocess.a2p.files import (
     FACE_SIZE,
     POSE_SIZE,
@@ -28,11 +28,11 @@ from talkingface.data.dataprocess.a2p.files import (
     SceneFiles,
     Stats,
     check_sound,
-    find_scenes,
     learn_stats,
     load_array,
     missing_frames,
 )
+from talkingface.data.dataprocess.a2p.scene_corpus import SceneCorpus
 from talkingface.data.dataprocess.base import ProcessReport, SkipClip
 from talkingface.data.dataprocess.video import DatasetStatisticsProcess, FaceClip
 from talkingface.data.face.face_model import FaceModel, learn_face_model
@@ -41,7 +41,7 @@ from talkingface.data.face.series import fill_gaps
 from talkingface.data.media.audio import load_audio, save_stereo
 from talkingface.errors import DataError, StageError
 from talkingface.utils.logs import progress
-from talkingface.utils.paths import atomic, resolve, shown, write_json
+from talkingface.utils.paths import atomic, resolve, write_json
 
 log = logging.getLogger(__name__)
 
@@ -68,81 +68,20 @@ class A2PProcess(DatasetStatisticsProcess):
         """Whether the dataset holds scenes of motion, not videos."""
         return self.cfg.dataset_entry.meta.get("kind") == "motion"
 
-    @cached_property
-    def source(self) -> Path:
-        """Folder of the scenes: the data folder, or the dataset's own if it was unpacked there."""
-        folder = self.cfg.data_dir
-        if not find_scenes(folder) and find_scenes(self.cfg.dataset_root):
-            return self.cfg.dataset_root
-        return folder
+    def __init__(self, cfg: Config) -> None:
+        super().__init__(cfg)
+        if self.of_motion:
+            self.corpus = SceneCorpus(cfg)
 
     def settings(self) -> dict[str, Any]:
         if self.of_motion:
             return {"fps": self.cfg.fps}
         return super().settings()
 
-    # -- clips -------------------------------------------------------------------------------------
-
-    def raw_clips(self) -> list[Clip]:
-        return find_scenes(self.source) if self.of_motion else super().raw_clips()
-
-    def discover(self) -> list[Clip]:
-        if not self.of_motion:
-            return super().discover()
-        clips = self.raw_clips()
-        if not clips:
-            raise StageError(self.no_clips_message())
-        return clips
-
-    def no_clips_message(self) -> str:
-        if not self.of_motion:
-            return super().no_clips_message()
-        meta = self.cfg.dataset_entry.meta
-        about = (meta.get("about") or {}).get("layout", "")
-        return (
-            f"No scene (*_body_pose.npy) was found in {self.cfg.data_dir}. Put the scenes of "
-            f"{self.cfg.dataset} there, or set --data_root=<folder>. How to get them: "
-            f"{meta.get('origin')} The repository itself holds data_stats.pth only, no scenes. "
-            f"{about}"
-        )
-
-    def write_lists(self, clips: list[Clip]) -> None:
-        """Official split of scenes: the last four test, the two before validate."""
-        lists = {split: self.cfg.filelist(split) for split in ("train", "val", "test")}
-        if not self.of_motion or any(path.exists() for path in lists.values()):
-            super().write_lists(clips)
-            return
-        names = sorted(clip.id for clip in clips)
-        held = sum(_HELD.values())
-        if len(names) <= held:
-            raise StageError(
-                f"{self.cfg.dataset} has {len(names)} usable scene(s); at least {held + 1} are "
-                "needed: the last four test, two validate, the others train. Or write the lists "
-                f"in {lists['train'].parent} yourself."
-            )
-        parts = {"train": names[:-held], "val": names[-held : -_HELD["test"]],
-                 "test": names[-_HELD["test"] :]}  # fmt: skip
-        for split, path in lists.items():
-            write_filelist(path, parts[split])
-        log.info(
-            "official split of %d scenes: %s (lists in %s)", len(names),
-            ", ".join(f"{len(v)} {k}" for k, v in parts.items()), shown(lists["train"].parent),
-        )  # fmt: skip
-
-    def fingerprint(self, clip: Clip) -> dict[str, Any]:
-        made = super().fingerprint(clip)
-        if self.of_motion:
-            files = self.scene_files(clip.id)
-            for path in (files.face, files.missing, files.lips):
-                if path is not None and path.is_file():
-                    own = path.stat()
-                    made["inputs"].append([path.name, own.st_size, int(own.st_mtime)])
-        return made
-
     def process_clip(self, clip: Clip, out: Path) -> dict[str, Any]:
         if not self.of_motion:
             return super().process_clip(clip, out)
-        files = SceneFiles.of_folder(self.source, clip.id)
+        files = SceneFiles.of_folder(self.corpus.source, clip.id)
         pose = load_array(files.pose, (POSE_SIZE,))
         face = load_array(files.face, (FACE_SIZE,))
         if len(pose) != len(face):
@@ -182,13 +121,13 @@ class A2PProcess(DatasetStatisticsProcess):
     def finalize(self, report: ProcessReport) -> None:
         super().finalize(report)
         self.ensure(sorted(set(report.of("ok")) - report.dropped))
-        _ = self.stats  # made once, while only one process is here
+        self.load_stats()  # while only one process is here
 
     def ensure(self, names: Iterable[str]) -> None:
         """Codes of videos, where these settings have not made them yet."""
         if self.of_motion:
             return
-        faces = self.faces
+        faces = self.load_face_model()
         missing = [name for name in names if not self.scene_files(name).face.is_file()]
         if not missing:
             return
@@ -197,7 +136,7 @@ class A2PProcess(DatasetStatisticsProcess):
             self._encode(name, faces)
 
     def _encode(self, name: str, faces: FaceModel) -> None:
-        points = Points.read(self.output_dirs(name)[0] / POINTS)
+        points = Points.read(self.prepared.output_dirs(name)[0] / POINTS)
         seen = points.landmarks[points.valid]
         rows = np.linspace(0, len(seen) - 1, min(len(seen), 200)).astype(int)
         codes = faces.fit(points.landmarks, faces.neutral_of(seen[rows])).expression
@@ -211,16 +150,19 @@ class A2PProcess(DatasetStatisticsProcess):
             with atomic(path) as temporary, open(temporary, "wb") as file:
                 np.save(file, values)
 
+    def load_face_model(self) -> FaceModel:
+        """The face model of a dataset of videos; fitted and written where it does not exist."""
+        return self._face_model
+
     @cached_property
-    def faces(self) -> FaceModel:
-        """The face model of a dataset of videos, learnt on first use."""
+    def _face_model(self) -> FaceModel:
         options = self.cfg.codes
         people = {name: self.person_of(name) for name in self.training_clips}
         path = self.folder / f"face_model_{self.learnt_key(options.model_dump(), people)}.npz"
         if not path.is_file():
             clips = {}
             for name in self.training_clips:
-                points = Points.read(self.output_dirs(name)[0] / POINTS)
+                points = Points.read(self.prepared.output_dirs(name)[0] / POINTS)
                 clips[name] = points.landmarks[points.valid]
             model = learn_face_model(
                 clips, people, n_exp=options.n, frames_per_clip=options.frames_per_clip
@@ -234,12 +176,19 @@ class A2PProcess(DatasetStatisticsProcess):
     def scene_files(self, name: str) -> SceneFiles:
         """Where the parts of a usable clip lie."""
         if self.of_motion:
-            return SceneFiles.of_folder(self.source, name)
-        home = self.output_dirs(name)[0]
-        codes = home / f"codes_{self.faces.id}"
+            return SceneFiles.of_folder(self.corpus.source, name)
+        home = self.prepared.output_dirs(name)[0]
+        codes = home / f"codes_{self.load_face_model().id}"
         return SceneFiles(
             name, None, codes / "face.npy", codes / "missing.npy", home / SOUND, codes / "lips.npy"
         )
+
+    def turned(self, split: str) -> bool:
+        """Whether a split is that of the partner's recordings (``data.flip_person``)."""
+        return self.cfg.data.flip_person and split == "test"
+
+    def complete(self, split: str) -> None:
+        (self.partner() if self.turned(split) else super()).complete(split)
 
     def partner(self) -> A2PProcess:
         """The preparation of the partner's recordings.
@@ -267,14 +216,17 @@ class A2PProcess(DatasetStatisticsProcess):
     def wraps(self) -> bool:
         return self.of_motion and self.cfg.wrap_root_yaw
 
-    @cached_property
-    def stats(self) -> Stats:
+    def load_stats(self) -> Stats:
         """Units of motion and sound: the released ones where they lie beside the scenes, else those
-        of the training scenes."""
-        released = self.source / STATS
+        of the training scenes, which are computed and written where they do not exist."""
+        return self._stats
+
+    @cached_property
+    def _stats(self) -> Stats:
+        released = self.corpus.source / STATS
         if self.of_motion and released.is_file():
             return Stats.read(released)
-        more = [self.wraps, None if self.of_motion else self.faces.id]
+        more = [self.wraps, None if self.of_motion else self.load_face_model().id]
         path = self.folder / f"data_stats_{self.learnt_key(*more)}.npz"
         if not path.is_file():
             self.ensure(self.training_clips)

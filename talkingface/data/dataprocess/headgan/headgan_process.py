@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from talkingface.data.clips import Clip
-from talkingface.data.dataprocess.base import IMPORTED, ProcessReport, SkipClip
 from talkingface.data.dataprocess.headgan.characters import SoundClasses
 from talkingface.data.dataprocess.headgan.files import MASKS, OFFICIAL, PICTURES, SAMPLE_RATE, SOUND
 from talkingface.data.dataprocess.headgan.licensed import FILES, read_licensed
 from talkingface.data.dataprocess.headgan.voice import Voice, encoder_kind, plain_encoder
+from talkingface.data.dataprocess.prepared import IMPORTED, ProcessReport, SkipClip
 from talkingface.data.dataprocess.video import DatasetStatisticsProcess, FaceClip
 from talkingface.data.face.face_model import (
     FEW_PEOPLE,
@@ -188,12 +188,12 @@ class HeadGANProcess(DatasetStatisticsProcess):
         names = [name for name in names if not self.is_official(name)]
         if not names:
             return
-        model = self.face_model
+        model = self.load_face_model()
         missing = [n for n in names if not self._geometry_path(n, model).is_file()]
         for name in self._bar(missing, "geometry"):
             self._fit(name, model)
-        voice = self.voice
-        missing = [n for n in names if not voice.is_current(self.output_dirs(n)[0], n)]
+        voice = self.load_voice()
+        missing = [n for n in names if not voice.is_current(self.prepared.output_dirs(n)[0], n)]
         for name in self._bar(missing, "voice features"):
             self._hear(name, voice)
         if self.draws_pncc and self.cfg.data.cache_pncc:
@@ -212,13 +212,16 @@ class HeadGANProcess(DatasetStatisticsProcess):
         """Those with a video; clips of the official tree have no geometry."""
         return [name for name in self.usable_training_clips() if not self.is_official(name)]
 
-    @cached_property
-    def face_model(self) -> FaceModel:
-        """The face model of these settings, learnt on first use.
+    def load_face_model(self) -> FaceModel:
+        """The face model of these settings; fitted and written where it does not exist.
 
         Raises:
             DataError: no training clips, or a licensed model is not there.
         """
+        return self._face_model
+
+    @cached_property
+    def _face_model(self) -> FaceModel:
         options = self.cfg.geometry
         kind = options.model
         if kind == "auto":
@@ -247,9 +250,13 @@ class HeadGANProcess(DatasetStatisticsProcess):
         log.info("face model learnt from %s", model.sources)
         return model
 
+    def load_voice(self) -> Voice:
+        """The voice features of these settings; sound classes are fitted and written where they do
+        not exist."""
+        return self._voice
+
     @cached_property
-    def voice(self) -> Voice:
-        """The voice features of these settings; sound classes are learnt on first use."""
+    def _voice(self) -> Voice:
         options = self.cfg.audio
         kind = encoder_kind(options, self.cfg.weights_dir)
         if kind != "kmeans27":
@@ -276,7 +283,7 @@ class HeadGANProcess(DatasetStatisticsProcess):
     def _hear(self, name: str, voice: Voice) -> None:
         points = self.points(name)
         made = voice.features(self.wave(name), points.fps, len(points), voice.stored(name))
-        voice.save(self.output_dirs(name)[0], made)
+        voice.save(self.prepared.output_dirs(name)[0], made)
 
     def _draw(self, name: str, model: FaceModel) -> None:
         placed = model.placed(self.geometry(name))
@@ -305,42 +312,42 @@ class HeadGANProcess(DatasetStatisticsProcess):
 
     def is_official(self, name: str) -> bool:
         """Whether a clip came from the official dataset tree, with PNCC and voice of its own."""
-        marker = self.read_marker(name) or {}
+        marker = self.prepared.read_marker(name) or {}
         imported = marker.get("fingerprint", {}).get("processor") == IMPORTED
-        return imported and (self.output_dirs(name)[0] / OFFICIAL).is_file()
+        return imported and (self.prepared.output_dirs(name)[0] / OFFICIAL).is_file()
 
     def points(self, name: str) -> Points:
-        return Points.read(self.output_dirs(name)[0] / POINTS)
+        return Points.read(self.prepared.output_dirs(name)[0] / POINTS)
 
     def wave(self, name: str) -> np.ndarray:
-        return load_audio(self.output_dirs(name)[0] / SOUND, SAMPLE_RATE)
+        return load_audio(self.prepared.output_dirs(name)[0] / SOUND, SAMPLE_RATE)
 
     def pictures(self, name: str) -> PictureReader:
-        return PictureReader(self.output_dirs(name)[0] / PICTURES)
+        return PictureReader(self.prepared.output_dirs(name)[0] / PICTURES)
 
     def masks(self, name: str) -> PictureReader | None:
-        path = self.output_dirs(name)[0] / MASKS
+        path = self.prepared.output_dirs(name)[0] / MASKS
         return PictureReader(path) if path.is_file() else None
 
     def pncc_store(self, name: str) -> PictureReader | None:
         """PNCC pictures that were drawn before."""
-        path = self._pncc_path(name, self.face_model)
+        path = self._pncc_path(name, self.load_face_model())
         return PictureReader(path) if path.is_file() else None
 
     def geometry(self, name: str) -> Geometry:
         """Fitted face of a clip."""
-        content = read_npz(self._geometry_path(name, self.face_model))
+        content = read_npz(self._geometry_path(name, self.load_face_model()))
         return Geometry(**{key: content[key] for key in Geometry.__dataclass_fields__})
 
     def _geometry_path(self, name: str, model: FaceModel) -> Path:
         mode = self.identity_mode(model)
-        return self.output_dirs(name)[0] / f"geometry_{model.id}_{mode}.npz"
+        return self.prepared.output_dirs(name)[0] / f"geometry_{model.id}_{mode}.npz"
 
     def _pncc_path(self, name: str, model: FaceModel) -> Path:
         options = self.cfg.geometry
         look = f"{self.identity_mode(model)[0]}{options.shading[0]}{int(options.cull)}"
         size = self.cfg.model_params.crop_size
-        return self.output_dirs(name)[0] / f"pncc_{model.id}_{look}_{size}.h5"
+        return self.prepared.output_dirs(name)[0] / f"pncc_{model.id}_{look}_{size}.h5"
 
 
 class HeadGANMotionProcess(HeadGANProcess):

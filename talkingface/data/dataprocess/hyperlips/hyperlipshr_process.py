@@ -16,10 +16,13 @@ import logging
 import multiprocessing
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from talkingface.config.config import Config
+from talkingface.data.dataprocess.base import Components
+from talkingface.data.dataprocess.prepared import PreparedClips
 from talkingface.data.dataprocess.video import FaceClip, VideoProcess
 from talkingface.data.face.boxes import crop_face, integer_box, resize_image
 from talkingface.data.face.masks import mouth_mask
@@ -48,7 +51,10 @@ class HyperLipsHRProcess(VideoProcess):
     id = "HR_Train_Dateset"
     version = 1
     uses_components = True
-    parts: ClassVar[tuple[str, ...]] = PARTS
+
+    def __init__(self, cfg: Config, components: Components) -> None:
+        super().__init__(cfg, components)
+        self.prepared = PreparedClips(self, PARTS)
 
     def settings(self) -> dict[str, Any]:
         return {

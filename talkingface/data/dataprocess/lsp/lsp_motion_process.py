@@ -28,7 +28,7 @@ class LSPMotionProcess(LSPProcess):
         return apc_id(self.components.path("apc"))
 
     def clip(self, clip_id: str) -> ClipFiles:
-        return ClipFiles(self.output_dirs(clip_id)[0])
+        return ClipFiles(self.prepared.output_dirs(clip_id)[0])
 
     def ensure_features(self, names: Iterable[str]) -> None:
         """Speech features of clips, where this APC has not made them yet."""
@@ -36,6 +36,9 @@ class LSPMotionProcess(LSPProcess):
         ensure_features(
             lambda: self.components.network("apc"), self.apc, clips, self.cfg.show_progress
         )
+
+    def complete(self, split: str) -> None:
+        self.ensure_features(self.prepared.usable(split)[0])
 
     def finalize(self, report: ProcessReport) -> None:
         super().finalize(report)

@@ -18,12 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from talkingface.config.config import Config
 from talkingface.data.dataprocess.base import ProcessReport, SkipClip
 from talkingface.data.dataprocess.lsp import files
 from talkingface.data.dataprocess.lsp.drawing import WINDOW
 from talkingface.data.dataprocess.lsp.motion import matrix_to_euler
 from talkingface.data.dataprocess.lsp.person import apply_window, build_persons
 from talkingface.data.dataprocess.lsp.window import Window
+from talkingface.data.dataprocess.prepared import PreparedClips
 from talkingface.data.dataprocess.video import FaceClip, SpeakerProcess
 from talkingface.data.face.lifting import SCALE, LiftedFace, lift, resample_motion
 from talkingface.data.face.mesh import TRACKER
@@ -39,6 +41,13 @@ from talkingface.utils.env import import_cv2
 _BLURRY = 1.5  # scale above which the window is an enlargement that shows
 _MAX_PADDING = 0.10  # share of the window outside the source
 _TURNED = 30.0  # degrees of yaw
+
+
+class PersonFolders(PreparedClips):
+    """``<person>/clips/<clip>``, the official layout."""
+
+    def output_dirs(self, clip_id: str) -> list[Path]:
+        return [files.clip_folder(self.folder / self.process.person_of(clip_id), clip_id)]
 
 
 class LSPProcess(SpeakerProcess):
@@ -65,8 +74,9 @@ class LSPProcess(SpeakerProcess):
         person = self.cfg.person.model_dump(exclude={"name", "max_seconds"})
         return {**common, "person": person}
 
-    def output_dirs(self, clip_id: str) -> list[Path]:
-        return [files.clip_folder(self.folder / self.person_of(clip_id), clip_id)]
+    def __init__(self, cfg: Config) -> None:
+        super().__init__(cfg)
+        self.prepared = PersonFolders(self)
 
     def clip_fps(self, info: MediaInfo) -> float:
         """The file's own rate: pictures are kept as they are, motion is interpolated to 60 Hz."""

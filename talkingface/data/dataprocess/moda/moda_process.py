@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from talkingface.data.clips import Clip, read_filelist
+from talkingface.data.clips import Clip
 from talkingface.data.dataprocess.base import Components, ProcessReport
 from talkingface.data.dataprocess.moda.files import (
     FEATURES,
@@ -148,7 +148,7 @@ class MODAProcess(SpeakerProcess):
         Raises:
             DataError: missing, damaged, or, where it was converted, of another frame rate or space.
         """
-        found = Features.read(self.output_dirs(clip_id)[0] / FEATURES)
+        found = Features.read(self.prepared.output_dirs(clip_id)[0] / FEATURES)
         for key, own, wanted in (
             ("fps", found.fps, self.cfg.fps),
             ("prep.torso_space", found.torso_space, self.cfg.prep.torso_space),
@@ -164,16 +164,16 @@ class MODAProcess(SpeakerProcess):
     def _by_person(self) -> dict[str, list[Template]]:
         """Templates of the training clips of each person."""
         found: dict[str, list[Template]] = {}
-        names, _ = self.select(read_filelist(self.cfg.filelist("train")))
+        names, _ = self.prepared.usable("train")
         for name in names:
-            template = Template.read(self.output_dirs(name)[0] / TEMPLATE)
+            template = Template.read(self.prepared.output_dirs(name)[0] / TEMPLATE)
             found.setdefault(self.person_of(name), []).append(template)
         return found
 
     def template(self, clip_id: str, of: str = "clip") -> Template:
         """Means of a clip; with ``of="subject"`` the mesh is that of the person's training clips,
         if it has some."""
-        own = Template.read(self.output_dirs(clip_id)[0] / TEMPLATE)
+        own = Template.read(self.prepared.output_dirs(clip_id)[0] / TEMPLATE)
         return self.of_person(own, self.person_of(clip_id)) if of == "subject" else own
 
     def of_person(self, template: Template, person: str) -> Template:
@@ -228,12 +228,17 @@ class MODAMappingProcess(MODAProcess):
         super().finalize(report)
         self.ensure_sound(sorted(set(report.of("ok")) - report.dropped))
 
+    def complete(self, split: str) -> None:
+        self.ensure_sound(self.prepared.usable(split)[0])
+
     def ensure_sound(self, names: Iterable[str]) -> None:
         """Sound features of clips, where this encoder has not made them yet."""
         if self.sound is None:
             return
-        missing = [n for n in names if not self.sound.path(self.output_dirs(n)[0]).is_file()]
-        clips = ((self.output_dirs(name)[0], self.features(name)) for name in missing)
+        missing = [
+            n for n in names if not self.sound.path(self.prepared.output_dirs(n)[0]).is_file()
+        ]
+        clips = ((self.prepared.output_dirs(name)[0], self.features(name)) for name in missing)
         items = [(folder, len(clip), clip.fps) for folder, clip in clips]
         self.sound.ensure(items, self.cfg.show_progress)
 
@@ -306,7 +311,7 @@ class MODAPicturesProcess(MODAProcess):
         self._write(out / PICTURES, crop_frames(clip, features))
 
     def pictures_path(self, clip_id: str) -> Path:
-        return self.output_dirs(clip_id)[0] / PICTURES
+        return self.prepared.output_dirs(clip_id)[0] / PICTURES
 
     def pictures(self, clip_id: str) -> PictureReader:
         return PictureReader(self.pictures_path(clip_id))

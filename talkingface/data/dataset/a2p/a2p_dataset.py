@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from talkingface.data.clips import read_filelist
 from talkingface.data.dataprocess.a2p.a2p_process import A2PProcess
 from talkingface.data.dataprocess.a2p.files import (
     SAMPLE_RATE,
@@ -79,14 +78,13 @@ class A2PMotionDataset(TalkingFaceDataset):
         self.length = data.max_seq_length
         self.least = data.min_seq_length or min(400, 2 * self.length // 3)
         self.frame = round(SAMPLE_RATE / cfg.fps)
-        self.turned = data.flip_person and split == "test"  # the partner's recordings
+        self.turned = self.process.turned(split)
         super().__init__(cfg, split)
 
     def build_index(self) -> list[tuple[int, int]]:
         process = self.process.partner() if self.turned else self.process
-        names, self.unusable = process.select(read_filelist(process.cfg.filelist(self.split)))
-        process.ensure_locked(names)
-        self.stats = self.process.stats
+        names, self.unusable = process.prepared.usable(self.split)
+        self.stats = self.process.load_stats()
         self.scenes: list[SceneFiles] = []
         self.missing: list[np.ndarray] = []
         self.scene_process = process

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from talkingface.data.clips import read_filelist
 from talkingface.data.dataprocess.headgan.headgan_process import HeadGANMotionProcess
 from talkingface.data.dataset.base import TalkingFaceDataset
 
@@ -51,7 +50,7 @@ class Audio2ExpDataset(TalkingFaceDataset):
         super().__init__(cfg, split)
 
     def build_index(self) -> list[tuple[int, int]]:
-        names, self.unusable = self.process.select(read_filelist(self.cfg.filelist(self.split)))
+        names, self.unusable = self.process.prepared.usable(self.split)
         official = {n: "of the official tree: no geometry" for n in names
                     if self.process.is_official(n)}  # fmt: skip
         self.unusable |= official
@@ -62,7 +61,6 @@ class Audio2ExpDataset(TalkingFaceDataset):
         names = [name for name in names if name not in silent]
         if not names:
             return []
-        self.process.ensure_locked(names)
         self.clips = [self._load(name) for name in names]
         index = []
         for number, clip in enumerate(self.clips):
@@ -73,10 +71,10 @@ class Audio2ExpDataset(TalkingFaceDataset):
     def _load(self, name: str) -> ExpressionClip:
         geometry, points = self.process.geometry(name), self.process.points(name)
         mean = geometry.expression[points.valid].mean(axis=0)
-        model = self.process.face_model
+        model = self.process.load_face_model()
         return ExpressionClip(
             id=name,
-            voice=self.process.voice.read(self.process.output_dirs(name)[0]),
+            voice=self.process.load_voice().read(self.process.prepared.output_dirs(name)[0]),
             expression=(geometry.expression - mean).astype(np.float32),
             neutral=model.shape(geometry.neutral, mean[None])[0],
             valid=points.valid,

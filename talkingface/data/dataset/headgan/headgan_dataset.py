@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from talkingface.data.clips import read_filelist
 from talkingface.data.dataprocess.headgan.camera import reference_frames
 from talkingface.data.dataprocess.headgan.convert import PNCC, REFERENCE_PNCC, REFERENCES
 from talkingface.data.dataprocess.headgan.files import OFFICIAL
@@ -71,7 +70,7 @@ def load_clip(process: HeadGANProcess, name: str, *, voice: bool = True) -> Head
     chosen = reference_frames(geometry.part(seen), process.cfg.data.n_refs)
     size = voice_size(process.cfg.audio)
     values = (
-        process.voice.read(process.output_dirs(name)[0])
+        process.load_voice().read(process.prepared.output_dirs(name)[0])
         if voice
         else np.zeros((len(points), size), np.float32)
     )
@@ -92,7 +91,7 @@ def load_clip(process: HeadGANProcess, name: str, *, voice: bool = True) -> Head
 
 
 def _official_clip(process: HeadGANProcess, name: str) -> HeadClip:
-    folder = process.output_dirs(name)[0]
+    folder = process.prepared.output_dirs(name)[0]
     content = read_npz(folder / OFFICIAL)
     wanted = voice_size(process.cfg.audio)
     if content["voice"].shape[1] != wanted:
@@ -157,8 +156,7 @@ class HeadGANDataset(TalkingFaceDataset):
         super().__init__(cfg, split)
 
     def build_index(self) -> list[tuple[int, int, int]]:
-        names, self.unusable = self.process.select(read_filelist(self.cfg.filelist(self.split)))
-        self.process.ensure_locked(names)  # an earlier run may have had another face model
+        names, self.unusable = self.process.prepared.usable(self.split)
         use_voice = self.cfg.model_params.use_audio or self.cfg.model_params.disc.mouth
         self.clips = [load_clip(self.process, name, voice=use_voice) for name in names]
         history = self.cfg.model_params.n_frames - 1
@@ -292,7 +290,7 @@ class HeadGANDataset(TalkingFaceDataset):
 
     @cached_property
     def _model(self) -> Any:
-        return self.process.face_model
+        return self.process.load_face_model()
 
     def mask(self, clip: HeadClip, frame: int, pncc: np.ndarray) -> np.ndarray:
         """(1,S,S) float32 in 0..1: the person."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from talkingface.data.clips import read_filelist
 from talkingface.data.dataprocess.hyperlips.hyperlipsbase_process import HyperLipsBaseProcess
 from talkingface.data.dataset.base import TalkingFaceDataset
 from talkingface.data.face.boxes import resize_image
@@ -94,7 +93,7 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
     def build_index(self) -> list[int]:
         """One entry (the clip's number) per item of an epoch."""
         process = HyperLipsBaseProcess(self.cfg)
-        names, self.unusable = process.select(read_filelist(self.cfg.filelist(self.split)))
+        names, self.unusable = process.prepared.usable(self.split)
         for name in names:
             self._add_clip(name, process.folder / name)
         if self.unusable:

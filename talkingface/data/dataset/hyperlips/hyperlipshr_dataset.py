@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from talkingface.data.clips import read_filelist
 from talkingface.data.dataprocess.hyperlips.hyperlipshr_process import HyperLipsHRProcess
 from talkingface.data.dataset.base import TalkingFaceDataset
 from talkingface.data.face.boxes import resize_image
@@ -47,10 +46,10 @@ class HyperLipsHRDataset(TalkingFaceDataset):
         super().__init__(cfg, split)
 
     def build_index(self) -> list[_Clip]:
-        names, self.unusable = self.process.select(read_filelist(self.cfg.filelist(self.split)))
+        names, self.unusable = self.process.prepared.usable(self.split)
         clips = []
         for name in names:
-            segments = np.load(self.process.part("GT_IMG", name) / "segments.npy")
+            segments = np.load(self.process.folder / "GT_IMG" / name / "segments.npy")
             starts = [
                 np.arange(begin, end - self.length + 1)
                 for begin, end in runs(segments)
@@ -104,7 +103,7 @@ class HyperLipsHRDataset(TalkingFaceDataset):
     def _read(self, part: str, clip: str, number: int, size: int) -> np.ndarray:
         """(S,S,3) uint8 BGR."""
         suffix = ".jpg" if part == "GT_IMG" else ".png"
-        picture = read_image(self.process.part(part, clip) / f"{number}{suffix}")[..., ::-1]
+        picture = read_image(self.process.folder / part / clip / f"{number}{suffix}")[..., ::-1]
         return picture if len(picture) == size else resize_image(picture, size)
 
 

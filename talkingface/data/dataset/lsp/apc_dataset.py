@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from talkingface.data.clips import read_filelist
 from talkingface.data.dataprocess.lsp.apc_process import APCProcess
 from talkingface.data.dataset.base import TalkingFaceDataset
 from talkingface.data.media.apc_mel import MOTION_FPS, ROWS_PER_FRAME
@@ -32,7 +31,7 @@ class APCDataset(TalkingFaceDataset):
 
     def build_index(self) -> list[Path]:
         process = APCProcess(self.cfg)
-        names, self.unusable = process.select(read_filelist(self.cfg.filelist(self.split)))
+        names, self.unusable = process.prepared.usable(self.split)
         paths = [process.folder / name / "mel.npy" for name in names]
         return [path for path in paths for _ in range(self.cfg.data.windows_per_clip)]
 

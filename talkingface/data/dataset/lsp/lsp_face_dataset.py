@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from talkingface.data.clips import read_filelist
 from talkingface.data.dataprocess.lsp.drawing import draw_feature_map
 from talkingface.data.dataprocess.lsp.files import ClipFiles, Person
 from talkingface.data.dataprocess.lsp.lsp_process import LSPProcess
@@ -101,14 +100,14 @@ class Feature2FaceDataset(TalkingFaceDataset):
         super().__init__(cfg, split)
 
     def build_index(self) -> list[tuple[int, int]]:
-        names, self.unusable = self.process.select(read_filelist(self.cfg.filelist(self.split)))
+        names, self.unusable = self.process.prepared.usable(self.split)
         self.clips = []
         index: list[tuple[int, int]] = []
         limit = self.cfg.data.frames_per_clip
         people: dict[Any, np.ndarray] = {}
         for name in names:
-            clip = load_face_clip(self.process.output_dirs(name)[0], self.size, people)
-            person = Person(self.process.output_dirs(name)[0].parents[1])
+            clip = load_face_clip(self.process.prepared.output_dirs(name)[0], self.size, people)
+            person = Person(self.process.prepared.output_dirs(name)[0].parents[1])
             sides = np.repeat(person.manifest.get("shoulder_sides", [True, True]), 9)
             # Lines with and without shoulders for the same picture would confuse the training.
             if self.split == "train" and not np.isfinite(clip.shoulders[:, sides]).all():

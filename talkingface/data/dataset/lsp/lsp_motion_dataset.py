@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from talkingface.data.clips import read_filelist
 from talkingface.data.dataprocess.lsp.files import Person
 from talkingface.data.dataprocess.lsp.lsp_motion_process import LSPMotionProcess
 from talkingface.data.dataprocess.lsp.motion import MOUTH25, pose_vectors
@@ -54,8 +53,7 @@ class MotionDataset(TalkingFaceDataset):
         super().__init__(cfg, split)
 
     def build_index(self) -> list[tuple[int, int]]:
-        names, self.unusable = self.process.select(read_filelist(self.cfg.filelist(self.split)))
-        self.process.ensure_features(names)  # an earlier run may have used another APC
+        names, self.unusable = self.process.prepared.usable(self.split)
         self.clips: list[SpeechClip] = []
         index: list[tuple[int, int]] = []
         for name in names:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from talkingface.data.clips import read_filelist
 from talkingface.data.dataprocess.moda.files import (
     LEAST,
     OFFICIAL_SIDE,
@@ -109,8 +108,7 @@ class MODADataset(TalkingFaceDataset):
         super().__init__(cfg, split)
 
     def build_index(self) -> list[tuple[int, int]]:
-        names, self.unusable = self.process.select(read_filelist(self.cfg.filelist(self.split)))
-        self.process.ensure_sound(names)  # an earlier run may have used another encoder
+        names, self.unusable = self.process.prepared.usable(self.split)
         self.clips = [self._load(name) for name in names]
         index = []
         data = self.cfg.data
@@ -122,7 +120,7 @@ class MODADataset(TalkingFaceDataset):
 
     def _load(self, name: str) -> MappingClip:
         features = self.process.features(name)
-        folder = self.process.output_dirs(name)[0]
+        folder = self.process.prepared.output_dirs(name)[0]
         template = self.process.template(name, self.cfg.data.template)
         if self.process.sound is None:
             sound = normalised(load_audio(folder / SOUND, SAMPLE_RATE))
@@ -282,7 +280,7 @@ class MODAFaCoDataset(TalkingFaceDataset):
         super().__init__(cfg, split)
 
     def build_index(self) -> list[int]:
-        names, self.unusable = self.process.select(read_filelist(self.cfg.filelist(self.split)))
+        names, self.unusable = self.process.prepared.usable(self.split)
         self.clips = [self._load(name) for name in names]
         count = self.cfg.data.items_per_clip if self.split == "train" else 1
         return [number for number in range(len(self.clips)) for _ in range(count)]

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from talkingface.data.clips import read_filelist
 from talkingface.data.dataprocess.moda.drawing import draw_condition, mouth_mask
 from talkingface.data.dataprocess.moda.files import Features, posed, posed_torso
 from talkingface.data.dataprocess.moda.moda_process import MODAPicturesProcess
@@ -99,7 +98,7 @@ class MODARendererDataset(TalkingFaceDataset):
         super().__init__(cfg, split)
 
     def build_index(self) -> list[tuple[int, int]]:
-        names, self.unusable = self.process.select(read_filelist(self.cfg.filelist(self.split)))
+        names, self.unusable = self.process.prepared.usable(self.split)
         limit, n_ref = self.cfg.data.frames_per_clip, self.cfg.model_params.n_ref
         self.clips, index = [], []
         for number, name in enumerate(names):

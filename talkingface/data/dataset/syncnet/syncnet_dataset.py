@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from talkingface.data.clips import read_filelist
 from talkingface.data.dataprocess.syncnet.syncnet_process import SyncNetProcess
 from talkingface.data.dataset.base import TalkingFaceDataset
 from talkingface.data.face.series import runs
@@ -47,7 +46,7 @@ class SyncNetDataset(TalkingFaceDataset):
 
     def build_index(self) -> list[int]:
         process = SyncNetProcess(self.cfg)
-        names, self.unusable = process.select(read_filelist(self.cfg.filelist(self.split)))
+        names, self.unusable = process.prepared.usable(self.split)
         for name in names:
             folder = process.folder / name
             mfcc, segments = np.load(folder / "mfcc.npy"), np.load(folder / "segments.npy")

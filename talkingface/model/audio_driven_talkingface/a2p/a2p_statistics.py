@@ -40,7 +40,7 @@ class MotionStatistics(TrainingStatistics):
     def fit(self, data: Any) -> None:
         self.stats = data.stats
         if not data.process.of_motion:
-            self.faces = data.process.faces.content()
+            self.faces = data.process.load_face_model().content()
 
     def state(self) -> dict[str, Any]:
         made: dict[str, Any] = {"stats": None, "faces": None}
@@ -78,7 +78,8 @@ class MotionStatistics(TrainingStatistics):
 
     def check_test(self, data: Any) -> None:
         if self.faces is not None and (
-            data.process.of_motion or FaceModel.of_content(self.faces).id != data.process.faces.id
+            data.process.of_motion
+            or FaceModel.of_content(self.faces).id != data.process.load_face_model().id
         ):
             raise ConfigError(
                 f"{self.cfg.model} was trained on the face codes of another face model than that "

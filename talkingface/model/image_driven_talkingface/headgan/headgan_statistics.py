@@ -49,8 +49,8 @@ class HeadGANStatistics(TrainingStatistics):
         process = data.process
         self.official = not process.training_clips
         if not self.official:
-            self.model = process.face_model
-            encoder = process.voice.encoder
+            self.model = process.load_face_model()
+            encoder = process.load_voice().encoder
             self._characters, self._classes = encoder.id, encoder.content()
         every = np.concatenate([clip.voice for clip in data.clips]).astype(np.float64)
         self.mean = every.mean(axis=0).tolist()
@@ -61,7 +61,7 @@ class HeadGANStatistics(TrainingStatistics):
         own = self.model.id if self.model else "", self._characters
         if self.official or not process.training_clips:
             return
-        now = process.face_model.id, process.voice.encoder.id
+        now = process.load_face_model().id, process.load_voice().encoder.id
         if own != now:
             raise StageError(
                 f"This run was trained with the face model {own[0]} and the characters {own[1]}, "
@@ -120,7 +120,7 @@ class HeadGANStatistics(TrainingStatistics):
                 "(DeepSpeech) cannot be made here, so they generate no videos. Train on clips."
             )
         if self.model is not None:
-            return self.model, self.voice or process.voice
+            return self.model, self.voice or process.load_voice()
         if not process.cfg.filelist("train").is_file():
             raise WeightsError(
                 "These weights hold no face model (official ones never do), and "
@@ -132,9 +132,9 @@ class HeadGANStatistics(TrainingStatistics):
             "these weights hold no face model; faces are drawn with that of %s and the voice is "
             "%s, neither of which they were trained with: expect poor pictures",
             process.cfg.dataset,
-            process.voice.encoder.id,
+            process.load_voice().encoder.id,
         )
-        return process.face_model, process.voice
+        return process.load_face_model(), process.load_voice()
 
     # -- vectors -----------------------------------------------------------------------------------
 

@@ -1,0 +1,76 @@
+"""The scenes of a dataset of motion, in the layout of audio2photoreal."""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+from pathlib import Path
+
+from talkingface.data.clips import Clip, write_filelist
+from talkingface.data.corpus import Corpus
+from talkingface.data.dataprocess.a2p.files import SceneFiles, find_scenes
+from talkingface.errors import StageError
+from talkingface.utils.paths import shown
+
+log = logging.getLogger(__name__)
+
+_HELD = {"val": 2, "test": 4}  # last scenes (official split)
+
+
+class SceneCorpus(Corpus):
+    """Scenes of the data folder, or of the dataset's own folder where they were unpacked there."""
+
+    @cached_property
+    def source(self) -> Path:
+        """Folder of the scenes: the data folder, or the dataset's own if it was unpacked there."""
+        folder = self.cfg.data_dir
+        if not find_scenes(folder) and find_scenes(self.cfg.dataset_root):
+            return self.cfg.dataset_root
+        return folder
+
+    def clips(self) -> list[Clip]:
+        return find_scenes(self.source)
+
+    def files_of(self, clip: Clip) -> list[Path]:
+        files = SceneFiles.of_folder(self.source, clip.id)
+        further = (files.face, files.missing, files.lips)
+        return super().files_of(clip) + [p for p in further if p is not None and p.is_file()]
+
+    def to_prepare(self, lock: Path | None = None) -> list[Clip]:
+        clips = self.clips()
+        if not clips:
+            raise StageError(self.no_clips_message())
+        return clips
+
+    def no_clips_message(self) -> str:
+        meta = self.cfg.dataset_entry.meta
+        about = (meta.get("about") or {}).get("layout", "")
+        return (
+            f"No scene (*_body_pose.npy) was found in {self.cfg.data_dir}. Put the scenes of "
+            f"{self.cfg.dataset} there, or set --data_root=<folder>. How to get them: "
+            f"{meta.get('origin')} The repository itself holds data_stats.pth only, no scenes. "
+            f"{about}"
+        )
+
+    def write_lists(self, clips: list[Clip]) -> None:
+        """Official split of scenes: the last four test, the two before validate."""
+        lists = {split: self.cfg.filelist(split) for split in ("train", "val", "test")}
+        if any(path.exists() for path in lists.values()):
+            super().write_lists(clips)
+            return
+        names = sorted(clip.id for clip in clips)
+        held = sum(_HELD.values())
+        if len(names) <= held:
+            raise StageError(
+                f"{self.cfg.dataset} has {len(names)} usable scene(s); at least {held + 1} are "
+                "needed: the last four test, two validate, the others train. Or write the lists "
+                f"in {lists['train'].parent} yourself."
+            )
+        parts = {"train": names[:-held], "val": names[-held : -_HELD["test"]],
+                 "test": names[-_HELD["test"] :]}  # fmt: skip
+        for split, path in lists.items():
+            write_filelist(path, parts[split])
+        log.info(
+            "official split of %d scenes: %s (lists in %s)", len(names),
+            ", ".join(f"{len(v)} {k}" for k, v in parts.items()), shown(lists["train"].parent),
+        )  # fmt: skip

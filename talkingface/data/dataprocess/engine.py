@@ -1,0 +1,227 @@
+"""Run a preparation: clips in, folders out, nothing half-done and nothing silently lost.
+
+Each clip is processed into a temporary folder that is renamed when complete; a small JSON marker
+per clip says what happened. A killed run goes on where it was, a changed setting redoes what it
+touches, and the result does not depend on the number of workers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from talkingface.data.clips import SPLITS, Clip, merger
+from talkingface.data.dataprocess.base import DataProcess
+from talkingface.data.dataprocess.executors import parse_shard, run_jobs
+from talkingface.data.dataprocess.report import write_report
+from talkingface.data.dataprocess.result import ProcessReport, short
+from talkingface.errors import EnvironmentProblem, StageError, TalkingFaceError
+from talkingface.utils.locks import file_lock
+from talkingface.utils.logs import progress
+from talkingface.utils.paths import explain_os_errors, shown, write_json
+
+log = logging.getLogger(__name__)
+
+
+def prepare_clips(
+    process: DataProcess, *, workers: int | None = None, show_progress: str | bool = "auto"
+) -> ProcessReport:
+    """Process what is missing or stale. A second run on the same folder waits for the first.
+
+    With ``cfg.shard`` only a part is processed; the shard that finishes last also makes the
+    report and the lists.
+
+    Raises:
+        StageError: no clip at all, or more than ``max_failed_ratio`` of them unusable.
+    """
+    cfg, prepared = process.cfg, process.prepared
+    clips = sorted(process.corpus.to_prepare(prepared.lock_path), key=lambda clip: clip.id)
+    number, count = parse_shard(cfg.shard)
+    mine = clips[number - 1 :: count]
+    todo = [clip for clip in mine if not prepared.is_current(clip)]
+    if todo:
+        with _acquire_lock(prepared.lock_path, number, count):
+            todo = [clip for clip in todo if not prepared.is_current(clip)]
+            if todo:
+                _process(process, todo, workers, show_progress)
+    done = [clip for clip in clips if count == 1 or prepared.was_tried(clip)]
+    report = prepared.report_on(done)
+    report.fresh, report.pending = len(todo), len(clips) - len(done)
+    if report.pending:
+        return report
+    write_report(report, f"{cfg.dataset}: {process.id}")
+    _require_usable_clips(process, report)
+    if not all(cfg.filelist(split).exists() for split in SPLITS):
+        # Only now is it known which clips are usable: a split must not be made of the others.
+        good = set(report.of("ok")) - report.dropped
+        clips = join_equal_sounds(clips, report.markers)
+        with file_lock(prepared.lock_path):  # another run may be writing them right now
+            process.corpus.write_lists([clip for clip in clips if clip.id in good])
+    with file_lock(prepared.lock_path):
+        process.finalize(report)
+    return report
+
+
+@contextmanager
+def _acquire_lock(path: Path, number: int, count: int) -> Iterator[None]:
+    """Shards of one job array run side by side; everything else takes turns."""
+    if count == 1:
+        with file_lock(path):
+            yield
+        return
+    own = path.with_name(f".lock-{number}-{count}")
+    with file_lock(path, shared=True), file_lock(own):
+        yield
+
+
+def _process(
+    process: DataProcess, todo: list[Clip], workers: int | None, show_progress: str | bool
+) -> None:
+    log.info("%s: preparing into %s", process.cfg.dataset, shown(process.folder))
+    bar = progress(total=len(todo), unit="clip", desc="preparing", show=show_progress)
+    start, frames, reasons = time.perf_counter(), 0, Counter()
+    with bar:
+        work, lost = partial(process_one, process), partial(_mark_crashed, process)
+        jobs = run_jobs(work, todo, process.cfg, workers, lost=lost)
+        for number, marker in enumerate(jobs, 1):
+            frames += marker["frames"]
+            if marker["status"] != "ok":
+                reasons[short(marker["reason"])] += 1
+            bar.update()
+            rate = frames / max(time.perf_counter() - start, 1e-6)
+            text = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common(3))
+            state = f"{rate:.0f} frames/s, {sum(reasons.values())} unusable"
+            state += f" ({text})" if text else ""
+            bar.set_postfix_str(state)
+            if bar.disable and number % 100 == 0:
+                log.info("prepared %d of %d clips, %s", number, len(todo), state)
+
+
+def process_one(process: DataProcess, clip: Clip) -> dict[str, Any]:
+    """Process one clip and write its marker; problems of the clip become its status.
+
+    Raises:
+        EnvironmentProblem: disk full, no permission: these stop the whole run.
+    """
+    prepared = process.prepared
+    final = prepared.work_dir(clip.id)
+    temporary = final.with_name(f".{final.name}.tmp{os.getpid()}")
+    marker: dict[str, Any] = {"clip": clip.id, "fingerprint": prepared.fingerprint(clip)}
+    with explain_os_errors(process.folder):
+        # Those of killed runs; a living one holds the lock that this run has.
+        for left in prepared.unfinished(clip.id):
+            shutil.rmtree(left, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        prepared.sheet_path(clip.id).unlink(missing_ok=True)  # of an earlier version of the clip
+        try:
+            with _collected_warnings(clip) as warnings:
+                marker.update(status="ok", **process.process_clip(clip, temporary))
+            # The marker comes last: a kill between the moves leaves a clip that is redone.
+            made = [temporary / name for name in prepared.parts] or [temporary]
+            for part, home in zip(made, prepared.output_dirs(clip.id), strict=True):
+                if home.exists():
+                    shutil.rmtree(home)
+                home.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(part, home)
+        except (EnvironmentProblem, OSError):  # the disk, not the clip
+            raise
+        except TalkingFaceError as error:
+            marker.update(status="skipped", reason=str(error), frames=0, seconds=0.0)
+        except Exception as error:
+            # A defect of ours or an unforeseen file (OpenCV's errors have no common base):
+            # recorded by name, never hidden.
+            log.debug("clip %s", clip.id, exc_info=True)
+            reason = f"unexpected {type(error).__name__}: {error}"
+            marker.update(status="failed", reason=reason, frames=0, seconds=0.0)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        if marker["status"] != "ok":
+            for home in prepared.output_dirs(clip.id):
+                shutil.rmtree(home, ignore_errors=True)
+    if warnings:
+        marker["warnings"] = warnings
+    write_json(prepared.marker_path(clip.id), marker)
+    return marker
+
+
+def _mark_crashed(process: DataProcess, clip: Clip) -> dict[str, Any]:
+    """Marker of a clip whose worker process died, e.g. for lack of memory."""
+    prepared = process.prepared
+    for left in (*prepared.output_dirs(clip.id), *prepared.unfinished(clip.id)):
+        shutil.rmtree(left, ignore_errors=True)
+    marker = {
+        "clip": clip.id,
+        "fingerprint": prepared.fingerprint(clip),
+        "status": "failed",
+        "reason": "its process died: out of memory, or a crash in a decoder",
+        "frames": 0,
+        "seconds": 0.0,
+    }
+    write_json(prepared.marker_path(clip.id), marker)
+    return marker
+
+
+def _require_usable_clips(process: DataProcess, report: ProcessReport) -> None:
+    total, bad = len(report.markers), len(report.markers) - len(report.of("ok"))
+    if bad == total or bad > process.cfg.max_failed_ratio * total:
+        raise StageError(
+            f"{bad} of {total} clips of {process.cfg.dataset} are unusable (max_failed_ratio = "
+            f"{process.cfg.max_failed_ratio}).\n{report.describe()}"
+        )
+    if len(report.dropped) == total - bad:
+        raise StageError(
+            f"quality.drop leaves out all usable clips of {process.cfg.dataset}.\n"
+            f"{report.describe()}"
+        )
+
+
+def join_equal_sounds(clips: list[Clip], markers: dict[str, dict[str, Any]]) -> list[Clip]:
+    """Give clips with the very same sound one source: copies must not be trained on and tested."""
+    by_sound: dict[str, list[Clip]] = {}
+    for clip in clips:
+        if sound := markers[clip.id].get("sound"):
+            by_sound.setdefault(sound, []).append(clip)
+    equal = [group for group in by_sound.values() if len({c.source for c in group}) > 1]
+    if not equal:
+        return clips
+    log.warning(
+        "%d group(s) of clips have the same sound and count as one source, e.g. %s",
+        len(equal),
+        ", ".join(clip.id for clip in equal[0][:3]),
+    )
+    merged = merger([c.source for c in group] for group in equal)
+    return [replace(clip, source=merged(clip.source)) for clip in clips]
+
+
+@contextmanager
+def _collected_warnings(clip: Clip) -> Iterator[list[str]]:
+    """What the layers below warn of, e.g. damaged pictures: for the marker and the report.
+
+    Workers have no log of their own, and a line among hundreds of clips would be lost.
+    """
+    texts: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = record.getMessage().replace(str(clip.path), clip.path.name)
+            if text not in texts:
+                texts.append(text)
+
+    package = logging.getLogger("talkingface")
+    handler, propagate = Collector(logging.WARNING), package.propagate
+    package.addHandler(handler)
+    package.propagate = False
+    try:
+        yield texts
+    finally:
+        package.removeHandler(handler)
+        package.propagate = propagate

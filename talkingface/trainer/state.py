@@ -1,0 +1,88 @@
+"""The state of a training: counters, and everything that a resumed run needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from talkingface.model.component import component_sources
+from talkingface.model.weights import extra_state
+from talkingface.utils.seeding import set_rng_state
+from talkingface.utils.system import versions
+
+if TYPE_CHECKING:
+    from talkingface.trainer.trainer import Trainer
+
+
+@dataclass
+class FitResult:
+    """Outcome of a training."""
+
+    best_score: float | None
+    best_step: int
+    steps: int
+    epochs: int
+    seconds: float
+    reason: str
+
+
+@dataclass
+class Progress:
+    """Counters of a run; all are saved."""
+
+    epoch: int = 0
+    batch_in_epoch: int = 0
+    global_step: int = 0
+    nan_batches: int = 0
+    bad_validations: int = 0
+    seconds: float = 0.0
+    validation_due: bool = False  # stopped by a signal between an epoch and its validation
+    best: dict[str, Any] = field(default_factory=dict)
+
+
+def training_state(trainer: Trainer, rng: list[dict[str, Any]]) -> dict[str, Any]:
+    """Everything that a resumed run needs, as tensors and plain values."""
+    main = trainer.model.main_network
+    p = trainer.progress
+    return {
+        "model_name": trainer.cfg.model,
+        "dataset_name": trainer.cfg.dataset,
+        "config": trainer.cfg.to_yaml(),
+        "config_hash": trainer.cfg.hash,
+        "epoch": p.epoch,
+        "global_step": p.global_step,
+        "best_valid_score": p.best.get("value"),
+        "progress": {**vars(p), "best": dict(p.best)},
+        "state_dict": {
+            f"{name}.{key}": value
+            for name in trainer.model.networks()
+            for key, value in trainer.networks.bare(name).state_dict().items()
+        },
+        "ema_state_dict": {main: trainer.networks.average.state_dict()}
+        if trainer.networks.average
+        else None,
+        "ema_updates": trainer.networks.average.updates if trainer.networks.average else 0,
+        "optimizers": {name: opt.state_dict() for name, opt in trainer.networks.optimizers.items()},
+        "schedule": trainer.schedule.state_dict(),
+        "scaler": trainer.runtime.scaler_state(),
+        "other_parameter": extra_state(trainer.model),
+        "frozen_weights": component_sources(trainer.model.components),
+        "rng": rng,
+        "versions": versions(),
+    }
+
+
+def load_training_state(trainer: Trainer, state: Mapping[str, Any]) -> None:
+    """Restore what :func:`training_state` returned, except for the networks."""
+    for name, optimizer in trainer.networks.optimizers.items():
+        if name in state["optimizers"]:
+            optimizer.load_state_dict(state["optimizers"][name])
+    if trainer.networks.average is not None and state.get("ema_state_dict"):
+        trainer.networks.average.load_state_dict(
+            state["ema_state_dict"][trainer.model.main_network], state["ema_updates"]
+        )
+    trainer.schedule.load_state_dict(state["schedule"])
+    trainer.runtime.load_scaler_state(state["scaler"])
+    trainer.progress = Progress(**state["progress"])
+    set_rng_state(state["rng"][trainer.runtime.rank % len(state["rng"])])
