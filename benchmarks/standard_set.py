@@ -42,7 +42,7 @@ from talkingface.data.media.writer import VideoWriter
 from talkingface.evaluator.clip import ClipPair
 from talkingface.evaluator.evaluator import Evaluator, RowResult
 from talkingface.evaluator.metrics import niqe
-from talkingface.evaluator.sync_score import crops
+from talkingface.evaluator.metrics.syncnet.sync_score import crops
 from talkingface.model.audio_driven_talkingface.syncnet.syncnet_networks import (
     SyncNet,
     audio_windows,

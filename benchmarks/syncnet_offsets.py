@@ -23,7 +23,7 @@ from talkingface.data.face.series import runs
 from talkingface.data.face.tracking import video_landmarks
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.reader import read_frames, read_image
-from talkingface.evaluator.sync_score import (
+from talkingface.evaluator.metrics.syncnet.sync_score import (
     FPS,
     SyncScore,
     crops,

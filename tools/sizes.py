@@ -37,12 +37,17 @@ def by_family() -> Counter:
 
 
 def members(name: str) -> list[str]:
-    """Public methods, properties and class attributes of a contract."""
+    """Public methods, properties and attributes of a contract, without constructor arguments."""
     tree = ast.parse((PACKAGE / CONTRACTS[name][0]).read_text("utf-8"))
     body = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name).body
     found = [n.name for n in body if isinstance(n, ast.FunctionDef)]
     found += [n.target.id for n in body if isinstance(n, ast.AnnAssign)]
     found += [t.id for n in body if isinstance(n, ast.Assign) for t in n.targets]
+    init = next((n for n in body if getattr(n, "name", "") == "__init__"), None)
+    if init is not None:
+        given = {argument.arg for argument in init.args.args}
+        stored = [n for n in ast.walk(init) if isinstance(n, ast.Attribute)]
+        found += [n.attr for n in stored if isinstance(n.ctx, ast.Store) and n.attr not in given]
     return sorted({name for name in found if not name.startswith("_")})
 
 

@@ -36,7 +36,7 @@ _TABLE = (
     (
         "model.image_driven_talkingface",
         "model.image_driven_talkingface.headgan",
-        "headgan_config headgan_networks headgan_learnt audio2exp",
+        "headgan_config headgan_networks headgan_learnt=headgan_statistics audio2exp",
     ),
     ("data.dataset", "data.dataset.hyperlips", "hyperlipsbase_dataset hyperlipshr_dataset"),
     ("data.dataset", "data.dataset.lsp", "apc_dataset lsp_face_dataset lsp_motion_dataset"),
@@ -57,6 +57,8 @@ _TABLE = (
     ("pipeline", "pipeline.moda", "moda_motion"),
     ("model.audio_driven_talkingface", "model.layers", "apc_networks feature2face_networks"),
     ("model", "model", "painter=conditional_gan"),
+    ("evaluator", "evaluator.metrics.syncnet", "sync_score"),
+    ("evaluator.metrics", "evaluator.metrics.syncnet", "lse"),
     ("config", "utils", "loader=yaml_files suggest"),
     ("quick_start", "components", "helpers=store"),
     ("quick_start", "quick_start", "earlier=prerequisites"),

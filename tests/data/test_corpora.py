@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import random
 import re
@@ -566,22 +567,25 @@ def raw(tmp_path) -> Path:
     return tmp_path / "raw"
 
 
-def hdtf(annotations: Path, raw: Path, *more: str) -> int:
-    from talkingface.data.hdtf import main as command
+def hdtf_tool():
+    folder = str(REPOSITORY / "tools")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return importlib.import_module("hdtf")
 
+
+def hdtf(annotations: Path, raw: Path, *more: str) -> int:
     out = raw.parent / "data"
-    return command([f"--annotations={annotations}", f"--out={out}", f"--raw={raw}", *more])
+    return hdtf_tool().main([f"--annotations={annotations}", f"--out={out}", f"--raw={raw}", *more])
 
 
 def test_the_lists_are_read_and_every_bad_line_is_named(annotations):
-    from talkingface.data.hdtf import Piece, read_annotations
-
-    videos, problems = read_annotations(annotations)
+    videos, problems = hdtf_tool().read_annotations(annotations)
     ann, bob = videos
     assert (ann.name, ann.url, ann.height) == ("WRA_Ann", "https://v.example/1", 96)
     assert ann.pieces == [
-        Piece("WRA_Ann_000", 1, 3, (10, 20, 40, 40)),
-        Piece("WRA_Ann_002", 4, 6, (0, 0, 40, 40)),
+        hdtf_tool().Piece("WRA_Ann_000", 1, 3, (10, 20, 40, 40)),
+        hdtf_tool().Piece("WRA_Ann_002", 4, 6, (0, 0, 40, 40)),
     ]
     assert (bob.height, bob.pieces[0].end) == (720, 3723)
     text = "\n".join(problems)
@@ -673,7 +677,7 @@ def test_what_cannot_be_downloaded_never_stops_the_rest(annotations, raw, monkey
     source = Path(shutil.copy(raw / "WRA_Ann.mp4", raw.parent / "elsewhere.mp4"))
     shutil.rmtree(raw)
     fake = FakeDownloader(source)
-    monkeypatch.setattr("talkingface.data.hdtf.require", lambda *a, **k: fake)
+    monkeypatch.setattr(hdtf_tool(), "require", lambda *a, **k: fake)
     urls = annotations / "WRA_video_url.txt"
     urls.write_text("".join(sorted(urls.read_text().splitlines(keepends=True), reverse=True)))
     assert hdtf(annotations, raw) == 0
@@ -700,7 +704,7 @@ def test_not_one_clip_is_exit_status_3_and_leaves_no_file(annotations, raw, dama
 
 
 def test_a_dry_run_of_the_command_tells_the_plan_and_writes_nothing(annotations, tmp_path):
-    command = [sys.executable, "-m", "talkingface.data.hdtf", f"--annotations={annotations}"]
+    command = [sys.executable, "tools/hdtf.py", f"--annotations={annotations}"]
     command += [f"--out={tmp_path}/data", "--dry_run"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

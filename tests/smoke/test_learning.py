@@ -22,7 +22,7 @@ def test_a_small_syncnet_finds_every_offset_on_held_out_clips(tmp_path: Path):
     from talkingface.data.face.tracking import video_landmarks
     from talkingface.data.media.audio import load_audio
     from talkingface.data.media.reader import read_frames
-    from talkingface.evaluator.sync_score import (
+    from talkingface.evaluator.metrics.syncnet.sync_score import (
         crops,
         lip_features,
         load_syncnet,

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from talkingface.data.face.masks import face_mask, mouth_mask, polygon_mask, sketch
-from talkingface.data.face.topology import EYE_LEFT, FACE_OVAL, MOUTH_RING, N_POINTS
+from talkingface.data.face.masks import mouth_mask, polygon_mask, sketch
+from talkingface.data.face.topology import EYE_LEFT, MOUTH_RING, N_POINTS
 
 # The lip mask's polygon of the official code, in this order.
 LIP_POLYGON = [164, 167, 165, 92, 186, 57, 43, 106, 182, 83, 18, 313, 406, 335, 273, 287, 410, 322,
@@ -145,16 +145,6 @@ def test_the_mouth_mask_holds_the_lips_and_no_nose_or_chin(face):
     outside = [mask[int(y), int(x)] for x, y in points[[1, 2, 152, 205, 425], :2]]
     assert inside == [255] * 6 and outside == [0] * 5
     assert set(MOUTH_RING) == set(LIP_POLYGON)
-
-
-def test_the_face_mask_is_the_oval(face):
-    points = face * 200 + 28
-    mask = face_mask(points, 256, 256)
-    x, y = points[list(FACE_OVAL), :2].T
-    area = abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2
-    assert (mask > 0).sum() == pytest.approx(area, rel=0.03)
-    assert set(np.unique(mask)) == {0, 255}
-    assert mask[mouth_mask(points, 256, 256) > 0].min() == 255
 
 
 def test_corners_of_polygons_are_rounded_down():

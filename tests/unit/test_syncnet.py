@@ -13,9 +13,9 @@ from talkingface.config.config import load_config
 from talkingface.data.face.boxes import syncnet_crop
 from talkingface.data.media.mfcc import syncnet_mfcc
 from talkingface.errors import WeightsError
-from talkingface.evaluator import sync_score
 from talkingface.evaluator.base_metric import build_metric
 from talkingface.evaluator.clip import ClipPair
+from talkingface.evaluator.metrics.syncnet import sync_score
 from talkingface.model.audio_driven_talkingface.syncnet.syncnet import SyncNetModel, distances
 from talkingface.model.audio_driven_talkingface.syncnet.syncnet_networks import (
     SyncNet,

@@ -51,7 +51,7 @@ class TalkingFaceDataset(Dataset, ABC):
         self.unusable: dict[str, str] = {}  # clips of the list without items, and why
         self.index = self.build_index()
         if not self.index:
-            raise StageError(self.explain_empty())
+            raise StageError(self._explain_empty())
 
     @abstractmethod
     def build_index(self) -> list[Any]:
@@ -61,7 +61,7 @@ class TalkingFaceDataset(Dataset, ABC):
     def load_item(self, entry: Any, rng: np.random.Generator) -> dict[str, Any]:
         """One item; all randomness comes from ``rng``."""
 
-    def explain_empty(self) -> str:
+    def _explain_empty(self) -> str:
         text = (
             f"The {self.split} split of {self.cfg.dataset} has no usable item for "
             f"{self.cfg.model}. List: {self.cfg.filelist(self.split)}. {len(self.unusable)} clips "

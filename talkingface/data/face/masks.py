@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from talkingface.data.face.topology import FACE_OVAL, MOUTH_RING, SKETCH_EDGES
+from talkingface.data.face.topology import MOUTH_RING, SKETCH_EDGES
 from talkingface.utils.env import import_cv2
 
 _CHIN_ROOM = 0.08  # share of the face's height that a mouth may open beyond the original chin
@@ -27,11 +27,6 @@ def polygon_mask(points: np.ndarray, height: int, width: int) -> np.ndarray:
 def mouth_mask(landmarks: np.ndarray, height: int, width: int) -> np.ndarray:
     """Mask of the mouth: the ring one step outside the lips (official code), (H,W) 0/255."""
     return polygon_mask(landmarks[list(MOUTH_RING)], height, width)
-
-
-def face_mask(landmarks: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Mask of the face oval, (H,W) 0/255."""
-    return polygon_mask(landmarks[list(FACE_OVAL)], height, width)
 
 
 def lower_face_weights(oval: np.ndarray, height: int, width: int, border: float) -> np.ndarray:

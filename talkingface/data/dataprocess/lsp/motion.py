@@ -199,11 +199,6 @@ def repair_lips(points: np.ndarray) -> np.ndarray:
     return result
 
 
-def lip_opening(points: np.ndarray) -> np.ndarray:
-    """Height of the gap between the inner lips, (N,), in the unit of the points (N,73,>=2)."""
-    return np.abs(points[:, INNER_TOP, 1] - points[:, INNER_BOTTOM, 1])
-
-
 @dataclass(frozen=True)
 class Motion:
     """A stretch of motion at 60 Hz in the 512 px window, ready to be drawn.

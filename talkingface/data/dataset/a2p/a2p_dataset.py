@@ -242,8 +242,8 @@ class A2PLipDataset(A2PMotionDataset):
     kinds = ("lips",)
     batch_spec = {**_MOTION, **_SOUND}
 
-    def explain_empty(self) -> str:
-        text = super().explain_empty()
+    def _explain_empty(self) -> str:
+        text = super()._explain_empty()
         if not self.scenes and any("no lips" in reason for reason in self.unusable.values()):
             text += (
                 "\n  The released data holds no lip points, and none can be had from its codes. "

@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Keys of the audio front end that networks must share.
-FRONTEND_KEYS = ("fps", "audio.frontend", "audio.bands", "audio.log_compression")
-
 
 def channels_of(cfg: Config, kind: str, given: int | None) -> int:
     """Values per frame of a motion: given, or those of the dataset."""

@@ -1,4 +1,4 @@
-"""HDTF from its official lists: ``python -m talkingface.data.hdtf --annotations=DIR --out=DIR``.
+"""HDTF from its official lists: ``python tools/hdtf.py --annotations=DIR --out=DIR``.
 
 The corpus is a set of lists (https://github.com/MRzzm/HDTF, folder ``HDTF_dataset``) of addresses,
 times and crops of public videos. Each video is downloaded at the height that its crops refer to and
@@ -19,6 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from talkingface.data.clips import VIDEO_SUFFIXES
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.files import exact_fps
@@ -30,7 +32,7 @@ from talkingface.utils.env import require
 from talkingface.utils.logs import progress, setup_logging
 from talkingface.utils.paths import shown
 
-log = logging.getLogger("talkingface.data.hdtf")  # also as the main program
+log = logging.getLogger("talkingface.hdtf")  # below the package: it shares its handlers
 
 SUBSETS = ("RD", "WDA", "WRA")
 LISTS = ("video_url", "annotion_time", "crop_wh", "resolution")  # "annotion": the official name
@@ -241,7 +243,7 @@ def make(annotations: Path, out: Path, raw: Path, only: str = "*", dry_run: bool
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
-    parser = argparse.ArgumentParser("python -m talkingface.data.hdtf", allow_abbrev=False)
+    parser = argparse.ArgumentParser("python tools/hdtf.py", allow_abbrev=False)
     parser.add_argument("--annotations", type=Path, required=True, help="folder HDTF_dataset")
     parser.add_argument("--out", type=Path, required=True, help="clips, e.g. dataset/HDTF/data")
     parser.add_argument("--raw", type=Path, help="downloads; default: <out>/../raw")

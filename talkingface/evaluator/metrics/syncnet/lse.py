@@ -14,7 +14,7 @@ from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import read_frames
 from talkingface.evaluator.base_metric import Metric
 from talkingface.evaluator.clip import ClipPair, missing_faces
-from talkingface.evaluator.sync_score import (
+from talkingface.evaluator.metrics.syncnet.sync_score import (
     FPS,
     crops,
     lip_features,
