@@ -46,8 +46,8 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
 
 
-class _FormerPlaces:
-    """Asked last, when no module of a name exists: says where it is now."""
+class _MovedModules:
+    """Last import finder: raises an error with the new name of a module that has moved."""
 
     @staticmethod
     def find_spec(name: str, path: Any = None, target: Any = None) -> None:
@@ -58,4 +58,4 @@ class _FormerPlaces:
                 raise ModuleNotFoundError(f"{name} is now {MOVED[name]}", name=name)
 
 
-sys.meta_path.append(_FormerPlaces)
+sys.meta_path.append(_MovedModules)

@@ -1,4 +1,4 @@
-"""``python -m talkingface`` is ``run_talkingface.py`` from any folder."""
+"""``python -m talkingface`` does the same as ``run_talkingface.py``, from any folder."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The functions behind ``import talkingface``; heavy packages load when a function needs them."""
+"""The functions of ``import talkingface``; each imports heavy packages only when it is called."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def run(
     preset: str | None = None,
     dry_run: bool = False,
 ) -> RunResult:
-    """Preprocess, train and evaluate, as the command line does; never reads ``sys.argv``.
+    """Preprocess, train and evaluate like the command line; does not read ``sys.argv``.
 
     Args:
         model, dataset: names as shown by :func:`list_models` and :func:`list_datasets`.
         config_files: YAML files with settings; later ones win.
         overrides: settings; dotted keys are allowed, e.g. ``{"optim.ema_decay": 0.99}``.
         preset: named settings of the model, e.g. ``"tiny"``.
-        dry_run: build everything and take one step only.
+        dry_run: run all stages with one step and one clip only, in a temporary folder.
 
     Returns:
         ``best_valid_score``, ``valid_metric``, ``test_result``, ``run_dir``, ``checkpoint``.
 
     Raises:
-        TalkingFaceError: one of its sub-classes, for anything that the caller can correct.
+        TalkingFaceError: a sub-class, for errors that the caller can correct.
     """
     from talkingface.quick_start.quick_start import run_config
 
@@ -55,14 +55,14 @@ def create_model(
     *,
     plugin_path: str | Path | None = None,
 ) -> AbstractTalkingFace:
-    """A bare, untrained model on the CPU, in eval mode.
+    """An untrained model on the CPU, in eval mode.
 
     Args:
         name: model name; ``preset`` and ``overrides`` choose its size.
 
     Returns:
-        The wrapper. ``model(...)`` calls its main network with the paper's signature;
-        ``model.network`` is that network itself, with the official state_dict names.
+        The model class. ``model(...)`` calls its main network with the paper's signature;
+        ``model.network`` is that network, with the official state_dict names.
     """
     settings = dict(overrides or {})
     if plugin_path is not None:
@@ -85,9 +85,9 @@ def load_weights(
 
     Args:
         model: from :func:`create_model`.
-        path_or_state_dict: a file of ours or of the original authors, or its content.
-        network: which network gets them; default: the main one.
-        trust: SHA-256 of a file that holds pickled objects and may be opened nevertheless.
+        path_or_state_dict: a file of a run or of the original authors, or its content.
+        network: name of the network to load them into; default: the main network.
+        trust: SHA-256 of a trusted file that contains pickled objects.
 
     Raises:
         WeightsError: keys missing, unexpected or of another shape; the message groups them.
@@ -97,27 +97,23 @@ def load_weights(
     return load_into(model, path_or_state_dict, network=network, trust=trust)
 
 
-def _names(kind: str, plugin_path: str | Path | None) -> list[str]:
-    return get_registry(plugin_path).names(kind)
-
-
 def list_models(plugin_path: str | Path | None = None) -> list[str]:
     """Names of all models."""
-    return _names("model", plugin_path)
+    return get_registry(plugin_path).names("model")
 
 
 def list_datasets(plugin_path: str | Path | None = None) -> list[str]:
     """Names of all datasets."""
-    return _names("dataset", plugin_path)
+    return get_registry(plugin_path).names("dataset")
 
 
 def list_metrics(plugin_path: str | Path | None = None) -> list[str]:
     """Names of all metrics."""
-    return _names("metric", plugin_path)
+    return get_registry(plugin_path).names("metric")
 
 
 def create_metric(name: str, *, plugin_path: str | Path | None = None, **params: Any) -> Metric:
-    """A metric by name, in any spelling.
+    """A metric by name (any spelling).
 
     Args:
         params: settings of the metric; the defaults are in ``properties/metric/<name>.yaml``.

@@ -1,7 +1,6 @@
 """Command line: grammar, actions and exit statuses.
 
-Everything that stops before a run (``--list``, ``--print_config``, ``--explain``, ``--help``) is
-answered without importing torch.
+``--list``, ``--print_config``, ``--explain``, ``--help`` and ``--version`` do not import torch.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ Train, run and compare audio-driven talking heads.
   {program} --model=<Model> --dataset=<Dataset> [--key=value ...]
 
 prepares the data (if needed), trains with validation, and evaluates the best checkpoint on the test
-split. Every key of the configuration can be given as --key=value or --key value; dotted keys reach
-into sections (--loss.syncnet_wt=0.1); --flag and --no-flag set booleans; lists are [a, b].
+split. Every key of the configuration can be given as --key=value or --key value; a dotted key is a
+key of a section (--loss.syncnet_wt=0.1); --flag and --no-flag set booleans; lists are [a, b].
 
 Main options
   -m, --model NAME            model (see --list)
@@ -32,56 +31,59 @@ Main options
   --preset NAME               named settings of the model, e.g. tiny (seconds on a CPU) or paper
   --config_files A.yaml,B.yaml  more settings; later files win
   --stages preprocess,train,evaluate
-  --resume auto|PATH          go on with a run that was stopped, exactly where it was
+  --resume auto|PATH          continue a stopped run exactly where it stopped
   --evaluate_model_file PATH  evaluate a checkpoint without training
-  --plugin_path DIR           folder with models, datasets and metrics of your own
+  --plugin_path DIR           folder with your own models, datasets and metrics
 
 Actions that stop before training
-  --list                      models, datasets and metrics with a line each
+  --list                      models, datasets, recipes and metrics, one line each
   --print_config              all settings of this command and where each comes from
   --explain KEY               meaning, type and default of one key
   --dry_run                   build everything, one step, one generated clip, one metric
   --help, --version
 
-Own videos
+Your own videos
   --prepare --dataset=my_face --videos=a.mp4,b.mp4
                               make dataset/my_face and its YAML from videos of a person
 Generate
   --infer --model=<Model> --audio=a.wav --source=face.mp4|face.png [--checkpoint=PATH|RUN]
           [--output=out.mp4]  --audio may be a folder or a .txt list
   --infer --model=HeadGAN --source=me.jpg --driver=other.mp4
-                              another video moves the face; docs/headgan.md has more
+                              another video drives the face; see docs/headgan.md
   --live --model=live_speech_portraits --audio=a.wav|microphone --source=<person>
-                              the same while the sound is spoken, with a bounded delay
+                              generate while the audio arrives, with a bounded delay
 Files of a person (Live Speech Portraits)
   --verify=DIR                check the files below a folder
-  --convert=DIR --output=DIR  official training or inference folders to ours and back; with
-                              --dataset=NAME in place of --output a dataset to train on
+  --convert=DIR --output=DIR  convert official training or inference folders to the layout of this
+                              toolkit and back; --dataset=NAME in place of --output: make a
+                              dataset to train on
 Weights
   --fetch=NAME[,NAME]         download a known file (checkpoints/manifest.yaml) and check it; NAME
                               may be a metric or model that uses it, e.g. LSE or NIQE
 Several stages
   --recipe=NAME --dataset=NAME [--preset=...] [--<stage>.key=value] [--<stage>=CHECKPOINT]
-                              runs that build on each other, e.g. hyperlips; repeated, it goes on
+                              runs that build on each other, e.g. hyperlips; the same command
+                              again continues a stopped recipe
 Score videos of any tool
   --evaluate_videos=DIR[,DIR2] --reference=DIR [--metrics=LMD,LSE] [--output=DIR]
                               pairs by name; one row per folder and one for the real videos
 Compare
   --benchmark --models=A,B,C --datasets=D,E [--baseline=ROW] [--metrics=...] [--output=DIR]
-                              all on the same clips: console, CSV, Markdown, LaTeX, benchmark.html.
-                              A model's name means its newest run; run ids, checkpoints and folders
-                              of videos do as well, with Title= before them if wanted. A dataset may
-                              be a folder of real videos. Run again, it goes on where it stopped.
+                              score all on the same clips; writes CSV, Markdown, LaTeX and
+                              benchmark.html. A model's name means its newest run; a run id, a
+                              checkpoint or a folder of videos is accepted too, optionally as
+                              Title=... A dataset may be a folder of real videos. The same command
+                              again continues where it stopped.
 
-Exit status: 0 success, 1 unexpected error, 2 something to correct by you, 3 a stage gave nothing
-usable, 130 stopped by Ctrl-C (state saved). --debug shows the traceback of any error.
+Exit status: 0 success, 1 unexpected error, 2 an error that you can correct, 3 a stage has no
+usable result, 130 stopped by Ctrl-C (state saved). --debug shows the traceback of any error.
 """
 
 _FLAGS = {
     *("list", "print_config", "help", "version", "debug"),
     *("dry_run", "infer", "live", "prepare", "benchmark"),
 }
-# Options of actions; their values are kept as typed, since they are mostly paths.
+# Options of actions; their values are not parsed, since most are paths.
 _OPTIONS = {
     *("explain", "videos", "audio", "source", "output", "checkpoint", "config_files"),
     *("fetch", "recipe", "evaluate_videos", "reference", "models", "datasets", "baseline"),
@@ -95,9 +97,10 @@ class Arguments:
     """A parsed command line.
 
     Attributes:
-        flags: actions that were asked for.
+        flags: given flags, e.g. actions without a value.
         options: options of actions, as typed.
         config: configuration keys with parsed values.
+        config_files: paths of further YAML files.
     """
 
     flags: set[str] = field(default_factory=set)
@@ -110,7 +113,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     """Read ``--key=value``, ``--key value``, ``--flag`` and ``--no-flag``.
 
     Raises:
-        ConfigError: a word that belongs to no option, or one key with two values.
+        ConfigError: a word without an option before it, or one key with two values.
     """
     args = Arguments()
     short = {"-m": "--model", "-d": "--dataset", "-h": "--help"}
@@ -124,9 +127,8 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         if not head.startswith("--") or len(head) < 3:
             raise ConfigError(
                 f"'{token}' is not an option. Options are written --key=value; "
-                "quote values that hold blanks."
+                "quote values that contain spaces."
             )
-        # Only the first part of a dotted key is folded: names below it belong to the user.
         first, dot, rest = head[2:].partition(".")
         key = first.replace("-", "_") + dot + rest.replace("-", "_")
         if key in _FLAGS:
@@ -134,9 +136,9 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
                 args.flags.add(key)
             continue
         if not equals:
-            follows = tokens[position] if position < len(tokens) else None
-            if follows is not None and not follows.startswith("--") and follows not in short:
-                value = follows
+            following = tokens[position] if position < len(tokens) else "--"
+            if not following.startswith("--") and following not in short:
+                value = following
                 position += 1
             elif key.startswith("no_"):
                 key, value = key[3:], "false"
@@ -151,7 +153,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
 def _store(args: Arguments, key: str, value: str) -> None:
     if key == "config_files":
         for part in [value] if os.path.isfile(value) else value.split(","):
-            # A name may hold blanks; without such a file they separate names.
+            # Spaces separate names, unless a file of the whole name exists.
             args.config_files += [part] if os.path.isfile(part) else part.split()
         return
     if key == "audio" and not {"infer", "live"} & args.flags and "{" in value:
@@ -169,7 +171,7 @@ def _store(args: Arguments, key: str, value: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    # Threads of PyTorch that wait in a loop starve each other as soon as another job runs.
+    # Busy waiting of PyTorch's OpenMP threads is slow as soon as another job uses the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
@@ -207,31 +209,25 @@ def _dispatch(args: Arguments) -> int:
     if "list" in args.flags:
         print(_listing(args), end="")
         return 0
-    action = _action(args)
+    action = next((name for name in _ACTIONS if name in args.flags or name in args.options), None)
     _refuse_stray_options(args, action)
-    for flag in ("dry_run", "print_config") if action == "recipe" else ():
-        if flag in args.flags:
-            raise ConfigError(
-                f"--{flag} belongs to a single model: use --model instead of --recipe"
-            )
-    if action == "recipe" and args.config.get("model"):
-        raise ConfigError("--recipe names its models itself; leave --model out")
-    if action:
-        from talkingface.utils.env import check_torchvision
+    if action is None:
+        return _run(args)
+    if action == "recipe":
+        for flag in ("dry_run", "print_config"):
+            if flag in args.flags:
+                raise ConfigError(
+                    f"--{flag} belongs to a single model: use --model instead of --recipe"
+                )
+        if args.config.get("model"):
+            raise ConfigError("--recipe names its models itself; leave --model out")
+    from talkingface.utils.env import check_torchvision
 
-        check_torchvision()
+    check_torchvision()
     if action == "prepare":
         from talkingface.quick_start.prepare import prepare_videos
 
         return prepare_videos(args.options, args.config)
-    if action == "infer":
-        from talkingface.quick_start.infer import infer_command
-
-        return infer_command(args.options, args.config, args.config_files)
-    if action == "live":
-        from talkingface.quick_start.live import live_command
-
-        return live_command(args.options, args.config, args.config_files)
     if action in ("verify", "convert"):
         from talkingface.quick_start import person_files
 
@@ -244,17 +240,18 @@ def _dispatch(args: Arguments) -> int:
         from talkingface.quick_start.recipe import run_recipe
 
         return run_recipe(args.options["recipe"], args.config, args.config_files, sys.argv)
-    if action == "evaluate_videos":
-        from talkingface.quick_start.score_videos import score_videos
+    if action == "infer":
+        from talkingface.quick_start.infer import infer_command as command
+    elif action == "live":
+        from talkingface.quick_start.live import live_command as command
+    elif action == "evaluate_videos":
+        from talkingface.quick_start.score_videos import score_videos as command
+    else:
+        from talkingface.benchmark.run import benchmark as command
+    return command(args.options, args.config, args.config_files)
 
-        return score_videos(args.options, args.config, args.config_files)
-    if action == "benchmark":
-        from talkingface.benchmark.run import benchmark
 
-        return benchmark(args.options, args.config, args.config_files)
-    return _run(args)
-
-
+# Commands other than an ordinary run; of several given ones the first of this order is run.
 _ACTIONS = (
     *("prepare", "infer", "live", "verify", "convert", "fetch", "recipe", "evaluate_videos"),
     "benchmark",
@@ -274,20 +271,11 @@ _OWNERS = {
 }
 
 
-def _action(args: Arguments) -> str | None:
-    """The action besides an ordinary run that a command asks for."""
-    return next((name for name in _ACTIONS if name in args.flags or name in args.options), None)
-
-
 def _refuse_stray_options(args: Arguments, action: str | None) -> None:
     for key in args.options:
         owners = _OWNERS.get(key, (action,))
         if action not in owners:
-            hint = (
-                " (to evaluate a checkpoint: --evaluate_model_file=PATH)"
-                if key == "checkpoint"
-                else ""
-            )
+            hint = " (to evaluate a checkpoint: --evaluate_model_file=PATH)" * (key == "checkpoint")
             places = " or ".join(f"--{name}" for name in owners)
             raise ConfigError(f"--{key} belongs to {places}, which is missing.{hint}")
 
@@ -339,23 +327,19 @@ def _listing(args: Arguments) -> str:
 
     def table(title: str, rows: list[tuple[str, str]]) -> None:
         width = max((len(row[0]) for row in rows), default=0)
-        lines.append(title)
-        lines.extend(f"  {name:<{width}}  {text}" for name, text in rows)
-        lines.append("")
+        lines.extend([title, *(f"  {name:<{width}}  {text}" for name, text in rows), ""])
 
     models = registry.entries("model").values()
+    datasets = registry.entries("dataset").values()
     table("Models", [(m.name, m.summary) for m in models])
-    table("Datasets", [(d.name, d.summary) for d in registry.entries("dataset").values()])
+    table("Datasets", [(d.name, d.summary) for d in datasets])
     pairs = []
     for entry in models:
-        names = [
-            d.name for d in registry.entries("dataset").values() if registry.supports(entry, d)
-        ]
+        names = ", ".join(d.name for d in datasets if registry.supports(entry, d))
         presets = ", ".join(entry.presets) or "none"
-        pairs.append((entry.name, f"{', '.join(names)}   (presets: {presets})"))
+        pairs.append((entry.name, f"{names}   (presets: {presets})"))
     table("Supported pairs", pairs)
-    recipes = registry.entries("recipe").values()
-    table("Recipes", [(entry.name, entry.summary) for entry in recipes])
+    table("Recipes", [(r.name, r.summary) for r in registry.entries("recipe").values()])
     rows = []
     for entry in registry.entries("metric").values():
         outputs = entry.meta.get("outputs") or {}

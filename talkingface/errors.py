@@ -1,13 +1,13 @@
-"""Errors that a user can act on. Each carries the exit status of the command line.
+"""Errors that a user can correct. Each class has the exit status of the command line.
 
-A message answers three questions: what is wrong, where (file, key, clip), how to fix it.
+A message contains what is wrong, where (file, key, clip), and how to fix it.
 """
 
 from __future__ import annotations
 
 
 class TalkingFaceError(Exception):
-    """Base of every error that is the user's to solve; shown as a message, without a traceback."""
+    """Base of all errors that a user can correct; shown as a message without a traceback."""
 
     exit_code = 2
 
@@ -38,7 +38,7 @@ class Interrupted(TalkingFaceError):
     """The run was stopped by a signal, after its state had been saved.
 
     Args:
-        message: what was saved and how to go on.
+        message: what was saved and how to continue.
         signum: number of the signal; the exit status is 128 + signum (130 for Ctrl-C).
     """
 

@@ -1,9 +1,9 @@
 """The registry: every model, dataset and metric is one YAML file below a ``properties`` folder.
 
-Listing names imports nothing; asking for a class imports exactly the module that the YAML names.
-Folders outside the repository are added with ``--plugin_path`` or ``TALKINGFACE_PLUGINS``
-(several are separated by ``os.pathsep``). Such a folder holds ``properties/{model,dataset,metric}``
-and the Python modules that its YAML files name.
+Listing names imports nothing; resolving a class imports only the module in its YAML.
+``--plugin_path`` or ``TALKINGFACE_PLUGINS`` (several paths separated by ``os.pathsep``) add folders
+outside the repository. Such a folder contains ``properties/{model,dataset,metric}`` and the Python
+modules of its YAML files.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ META_KEYS = {
     "recipe": ("name", "summary", "stages", "aliases"),
     "metric": ("name", "summary", "reference", "class", "outputs", "inputs", "params", "aliases"),
 }  # fmt: skip
-# test_dataset: what a model that only joins trained parts is tested on.
+# test_dataset: dataset class for the test of a model that only joins trained parts.
 ROLES = ("model", "config", "dataset", "test_dataset", "dataprocess", "trainer", "pipeline",
          "source")  # fmt: skip
 
@@ -47,7 +47,7 @@ class Entry:
         path: the YAML file.
         meta: the descriptive keys (see :data:`META_KEYS`).
         values: configuration values that this file sets.
-        lines: line of every dotted key.
+        lines: line number of every dotted key.
     """
 
     kind: str
@@ -66,20 +66,20 @@ class Entry:
         return self.meta.get("presets") or {}
 
     def target(self, role: str) -> str | None:
-        """The ``module:Class`` string of a role; None leaves it to the default."""
+        """The ``module:Class`` string of a role; None if the YAML has none."""
         if self.kind == "metric":
             return self.meta.get("class") if role == "metric" else None
         return (self.meta.get("classes") or {}).get(role)
 
 
 class Registry:
-    """All entries found below a list of ``properties`` folders.
+    """All entries below a list of ``properties`` folders.
 
     Args:
-        plugins: extra folders, searched after the repository.
+        plugins: further folders, searched after the repository.
 
     Raises:
-        ConfigError: a plugin folder does not exist or two files carry one name.
+        ConfigError: a plugin folder does not exist, or two files have the same name.
     """
 
     def __init__(self, plugins: Iterable[str | Path] = ()) -> None:
@@ -99,20 +99,19 @@ class Registry:
     def entries(self, kind: str) -> dict[str, Entry]:
         """Entries of a kind, keyed by canonical name, sorted by name."""
         if kind not in self._entries:
-            found: dict[str, Entry] = {}
+            entries: dict[str, Entry] = {}
             folders = [root / kind for root in self.roots]
             folders += [self.own_datasets] if kind == "dataset" else []
             paths = (path for folder in folders for path in sorted(folder.rglob("*.yaml")))
             for path in dict.fromkeys(paths):
                 entry = _read_entry(kind, path)
-                clash = found.get(fold(entry.name))
-                if clash is not None:
+                other = entries.setdefault(fold(entry.name), entry)
+                if other is not entry:
                     raise ConfigError(
-                        f"two files describe the {kind} '{entry.name}': {clash.path}, {path}."
+                        f"two files describe the {kind} '{entry.name}': {other.path}, {path}."
                         " Rename one of them."
                     )
-                found[fold(entry.name)] = entry
-            ordered = sorted(found.values(), key=lambda item: item.name.lower())
+            ordered = sorted(entries.values(), key=lambda item: item.name.lower())
             self._entries[kind] = {entry.name: entry for entry in ordered}
         return self._entries[kind]
 
@@ -120,14 +119,14 @@ class Registry:
         return list(self.entries(kind))
 
     def entry(self, kind: str, name: str) -> Entry:
-        """The entry of that name, in any spelling.
+        """The entry of a name (any spelling) or alias.
 
         Raises:
-            ConfigError: unknown name; the message holds the nearest known ones.
+            ConfigError: unknown name; the message contains the most similar known ones.
         """
         wanted = fold(name)
         for entry in self.entries(kind).values():
-            if wanted in (fold(entry.name), *(fold(a) for a in entry.meta.get("aliases") or ())):
+            if wanted in map(fold, (entry.name, *(entry.meta.get("aliases") or ()))):
                 return entry
         known = self.names(kind)
         raise ConfigError(
@@ -136,8 +135,8 @@ class Registry:
         )
 
     def supports(self, model: Entry, dataset: Entry) -> bool:
-        """Whether a model's YAML lists the dataset; ``datasets: any`` accepts those with video,
-        ``all`` those of motion too."""
+        """Whether a model's YAML lists the dataset; ``datasets: any`` accepts all with videos,
+        ``datasets: all`` also those of motion."""
         supported = model.meta.get("datasets", "any")
         if supported == "all":
             return True
@@ -145,21 +144,26 @@ class Registry:
             return dataset.meta.get("kind", "video") == "video"
         return fold(dataset.name) in {fold(item) for item in supported}
 
-    def resolve(self, entry: Entry, role: str, default: str | None = None) -> Any:
-        """Import the class that plays ``role`` for ``entry``.
+    def resolve(self, entry: Entry, role: str) -> Any:
+        """Import the class of an entry for a role, e.g. ``dataset``.
 
         Raises:
-            ConfigError: the YAML names no class, or one that does not exist.
+            ConfigError: the YAML has no class for the role, or it does not exist.
             EnvironmentProblem: its module needs a package that is not installed.
         """
-        target = entry.target(role) or default
+        target = entry.target(role)
         if not target:
             raise ConfigError(f"{entry.path}: 'classes' names no '{role}' for {entry.name}")
         return import_target(target, f"{entry.path} (classes.{role})", self.plugins)
 
 
 def import_target(target: str, where: str, plugins: Iterable[Path] = ()) -> Any:
-    """The object that ``module:Class`` points to. ``where`` is named in errors."""
+    """Import ``module:Class``.
+
+    Args:
+        where: source of the text, for error messages.
+        plugins: folders to add to ``sys.path``.
+    """
     module_name, _, attribute = str(target).partition(":")
     if not attribute:
         raise ConfigError(f"{where}: '{target}' must have the form 'package.module:Class'")
@@ -203,13 +207,10 @@ def _read_entry(kind: str, path: Path) -> Entry:
 
 def plugin_folders(extra: str | Path | Iterable[str | Path] | None = None) -> tuple[str, ...]:
     """Plugin folders of the setting ``plugin_path`` and of ``TALKINGFACE_PLUGINS``."""
-    found: list[str] = []
-    if extra:
-        items = [extra] if isinstance(extra, (str, Path)) else list(extra)
-        for item in items:
-            found += [part for part in str(item).split(os.pathsep) if part]
-    found += [p for p in os.environ.get("TALKINGFACE_PLUGINS", "").split(os.pathsep) if p]
-    return tuple(dict.fromkeys(found))
+    items = [extra] if isinstance(extra, (str, Path)) else list(extra or ())
+    items.append(os.environ.get("TALKINGFACE_PLUGINS", ""))
+    parts = (part for item in items for part in str(item).split(os.pathsep) if part)
+    return tuple(dict.fromkeys(parts))
 
 
 @lru_cache(maxsize=8)
@@ -218,10 +219,10 @@ def _cached(plugins: tuple[str, ...], root: Path) -> Registry:
 
 
 def get_registry(plugin_path: str | Path | Iterable[str | Path] | None = None) -> Registry:
-    """The registry of this process; read once per set of plugin folders."""
+    """The registry of this process, cached for each set of plugin folders."""
     return _cached(plugin_folders(plugin_path), project_root())
 
 
 def refresh() -> None:
-    """Forget what was read, after a YAML file was added at run time."""
+    """Clear the cache, after a YAML file was added at run time."""
     _cached.cache_clear()

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[1]
 PACKAGE = TOP / "talkingface"
 FAMILIES = ("hyperlips", "lsp", "moda", "a2p", "syncnet", "headgan")
 LIMITS = {"package": 36_000, "framework": 20_000, "family": 3_500, "file": 500}
+# What is still above its limit, with the count that it must not exceed on the way there.
+ABOVE = {"package": 40_900, "framework": 23_900, "family a2p": 3_910}
 CONTRACTS = {  # class -> file, and the most documented members that it may have
     "AbstractTalkingFace": ("model/abstract_talkingface.py", 12),
     "TalkingFaceDataset": ("data/dataset/base.py", 10),
@@ -51,19 +55,23 @@ def members(name: str) -> list[str]:
     return sorted({name for name in found if not name.startswith("_")})
 
 
-def main() -> None:
-    def row(title: str, count: int, limit: int) -> None:
-        print(f"{title:<40}{count:>7}  of {limit}{'  too many' if count > limit else ''}")
-
+def rows() -> Iterator[tuple[str, int, int]]:
+    """Title, count and limit of everything that is limited, files from the largest on."""
     counts = by_family()
-    row("package", sum(counts.values()), LIMITS["package"])
-    row("framework", counts.pop("framework"), LIMITS["framework"])
+    yield "package", sum(counts.values()), LIMITS["package"]
+    yield "framework", counts.pop("framework"), LIMITS["framework"]
     for name, count in counts.most_common():
-        row(f"family {name}", count, LIMITS["family"])
-    for path in sorted(PACKAGE.rglob("*.py"), key=lines, reverse=True)[:5]:
-        row(str(path.relative_to(PACKAGE)), lines(path), LIMITS["file"])
+        yield f"family {name}", count, LIMITS["family"]
     for name, (_, limit) in CONTRACTS.items():
-        row(f"members of {name}", len(members(name)), limit)
+        yield f"members of {name}", len(members(name)), limit
+    for path in sorted(PACKAGE.rglob("*.py"), key=lines, reverse=True):
+        yield path.relative_to(PACKAGE).as_posix(), lines(path), LIMITS["file"]
+
+
+def main() -> None:
+    for title, count, limit in islice(rows(), 17):
+        remark = f"  too many, at most {ABOVE[title]:,} for now" if title in ABOVE else ""
+        print(f"{title:<60}{count:>7,}  of {limit:,}{remark}")
 
 
 if __name__ == "__main__":

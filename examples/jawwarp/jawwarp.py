@@ -1,13 +1,13 @@
-"""A model with data of its own: preparation, dataset, configuration, network and pipeline.
+"""Example of a model with its own preparation, dataset, configuration, network and pipeline.
 
-From 200 ms of sound it predicts how far the mouth opens, and moves the lower face of the source by
-the predicted minus its own opening: no pictures are generated. Run it with
+It predicts the mouth opening from 200 ms of audio and moves the lower face of the source by the
+difference between the predicted and the original opening. No images are generated. Run it with
 
     python run_talkingface.py --plugin_path=examples/jawwarp --model=JawWarp --dataset=Synthetic \
         --preset=tiny
 
-Compare it with 'shuffled audio' only: the source of a test is the real clip itself, so that doing
-nothing would score best.
+Compare it with 'shuffled audio' only: the source of a test is the real clip itself, so unchanged
+frames would have the best scores.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from talkingface.pipeline.base import SAMPLE_RATE, Pipeline
 from talkingface.utils.env import import_cv2
 
 UPPER_LIP, LOWER_LIP = 13, 14  # vertices around the middle of the mouth
-SCALE = 10.0  # the network gives ten times the opening, so that its values are near 1
+SCALE = 10.0  # the output of the network is ten times the opening, so that values are near 1
 
 
 class Network(Section):
@@ -45,11 +45,11 @@ class Infer(Section):
     """Generation."""
 
     crf: int = Field(18, ge=0, le=40, description="H.264 quality of the videos; lower is better.")
-    strength: float = Field(1.0, ge=0, description="Factor on the movement.")
+    strength: float = Field(1.0, ge=0, description="Factor of the motion.")
 
 
 class JawWarpConfig(ModelConfig):
-    """Keys of JawWarp: unknown ones are refused, and --explain shows the descriptions."""
+    """Keys of JawWarp: unknown keys are errors, and --explain shows the descriptions."""
 
     fps: float = Field(25.0, gt=0, le=60, description="Frame rate.")
     model_params: Network = Field(default_factory=Network, description="Network.")
@@ -57,7 +57,7 @@ class JawWarpConfig(ModelConfig):
 
 
 class JawWarpProcess(VideoProcess):
-    """Writes ``clip.npz``: mel windows (T,80,16) and openings (T,), NaN without a face."""
+    """Writes ``clip.npz``: mel windows (T,80,16) and mouth openings (T,), NaN without a face."""
 
     id = "JawWarp"
     version = 1
@@ -74,13 +74,13 @@ class JawWarpDataset(TalkingFaceDataset):
     """Single frames with a face; all of them are kept in memory (5 kB each)."""
 
     batch_spec = {
-        "mel": "B 80 16 float32; log-mel columns of the 200 ms from the frame on",
-        "opening": "B 1 float32; height of the lips, shares of the face's height",
+        "mel": "B 80 16 float32; log-mel columns of the 200 ms from the start of the frame",
+        "opening": "B 1 float32; mouth opening as a fraction of the face height",
     }
 
     def build_index(self):
         process = JawWarpProcess(self.cfg)
-        # Clips of the list that were prepared with these settings, and the others with a reason.
+        # Clips of the list that were prepared with these settings; reasons for all other clips.
         names, self.unusable = process.prepared.usable(self.split)
         items = []
         for name in names:
@@ -95,7 +95,7 @@ class JawWarpDataset(TalkingFaceDataset):
 
 
 class JawWarp(AbstractTalkingFace):
-    """One network, one loss."""
+    """One network and one loss."""
 
     batch_keys = ("mel", "opening")
 
@@ -115,7 +115,7 @@ class JawWarp(AbstractTalkingFace):
 
 
 class JawWarpPipeline(Pipeline):
-    """Moves the lower face of a video or a still."""
+    """Moves the lower face of a video or a still image."""
 
     needs_config = (*Pipeline.needs_config, "infer.strength")
 
@@ -130,27 +130,27 @@ class JawWarpPipeline(Pipeline):
         return count if is_image(source) else min(count, len(track))
 
     def generate(self, identity, wave, *, baseline=None):
-        source, track, own = identity
+        source, track, opening = identity
         count = self.frame_count(identity, wave)
         windows = torch.from_numpy(mel_windows(wav2lip_mel(wave), self.cfg.fps)).float()
         with torch.inference_mode():
             network = self.model.network.to(self.device).eval()
-            wanted = network(windows.to(self.device))[:, 0].cpu().numpy() / SCALE
+            predicted = network(windows.to(self.device))[:, 0].cpu().numpy() / SCALE
         frames = read_frames(source, fps=self.cfg.fps)
         if is_image(source):
             frames = [next(iter(frames))] * count
         for index, frame in enumerate(islice(frames, count)):
             number = min(index, len(track) - 1)
-            target = wanted[min(index, len(wanted) - 1)]
-            change = self.cfg.infer.strength * (target - own[number])
+            target = predicted[min(index, len(predicted) - 1)]
+            change = self.cfg.infer.strength * (target - opening[number])
             yield moved(frame, track.landmarks[number], change) if track.found[number] else frame
 
 
 def moved(frame, landmarks, change):
-    """The frame (H,W,3) with everything from the mouth to below the chin moved down or up.
+    """The frame (H,W,3) with the region from the mouth to below the chin moved down or up.
 
     Args:
-        change: of the opening in shares of the face's height; negative: up.
+        change: change of the opening as a fraction of the face height; negative: up.
     """
     points = landmarks[:, :2]
     height = np.linalg.norm(points[CHIN] - points[FOREHEAD])

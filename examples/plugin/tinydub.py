@@ -1,7 +1,7 @@
-"""A model of one's own in a folder outside the toolkit: a small U-Net that is told the sound.
+"""Example of a model in a folder outside the toolkit: a small U-Net with audio input.
 
 It reuses the preparation, dataset, configuration keys and dubbing pipeline of HyperLipsBase and
-brings only a network and a loss. Run it with
+adds only a network and a loss. Run it with
 
     python run_talkingface.py --plugin_path=examples/plugin --model=TinyDub --dataset=Synthetic \
         --preset=tiny
@@ -16,7 +16,7 @@ from talkingface.model.abstract_talkingface import AbstractTalkingFace
 
 
 class TinyDubNet(nn.Module):
-    """Masked frame + reference (N,6,H,W) and a mel window (N,1,80,16) -> frame (N,3,H,W)."""
+    """Masked frame and reference (N,6,H,W), mel window (N,1,80,16) -> frame (N,3,H,W) in 0..1."""
 
     def __init__(self, channels: int = 16, code: int = 32) -> None:
         super().__init__()
@@ -28,11 +28,11 @@ class TinyDubNet(nn.Module):
         self.up2 = nn.Conv2d(channels + 6, 3, 3, 1, 1)
 
     def encode_audio(self, audio: Tensor) -> tuple[Tensor, ...]:
-        """The dubbing pipeline calls this once per video."""
+        """Audio code (N,32); the dubbing pipeline calls this once per video."""
         return (self.sound(audio),)
 
     def decode(self, codes, face: Tensor, render_batch: int | None = None) -> Tensor:
-        """The dubbing pipeline calls this per batch of frames."""
+        """Frames (N,3,H,W) in 0..1; the dubbing pipeline calls this for each batch of frames."""
         fine = self.down1(face)
         coarse = self.down2(fine) + self.tell(codes[0])[:, :, None, None]
         coarse = nn.functional.interpolate(coarse, scale_factor=2.0)
@@ -45,7 +45,7 @@ class TinyDubNet(nn.Module):
 
 
 class TinyDub(AbstractTalkingFace):
-    """One network, one loss: everything else is inherited."""
+    """One network and one loss; everything else is inherited."""
 
     def __init__(self, cfg) -> None:
         super().__init__(cfg)

@@ -1,1 +1,1 @@
-"""Compare models, runs and finished videos on the same clips: ``--benchmark``."""
+"""``--benchmark``: compare models, runs and folders of videos on the same clips."""

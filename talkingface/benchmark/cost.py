@@ -1,10 +1,9 @@
-"""What a model costs: parameters, operations, time and memory."""
+"""Cost of a model: parameters, operations, time and memory."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -26,18 +25,20 @@ _PROBE_SECONDS = 1.0
 
 @dataclass
 class Cost:
-    """Figures of one model.
+    """Cost of one model; None where it is not known.
 
     Attributes:
-        parameters: numbers in the networks that generate.
-        flops_per_frame: floating point operations of matrix products and convolutions, two per
-            multiply-add, with all that belongs to a frame (also its share of the sound).
-        real_time_factor: time to make a video over the time it plays; above 1 is slower.
-        ms_per_frame: the same per frame. The face track of the source is known before; reading,
-            networks, pasting and encoding count.
-        peak_memory_mb: on a GPU what PyTorch held at most; on a CPU the process at most, with all
-            libraries and models that it had loaded.
-        device: where the networks ran.
+        parameters: number of parameters of the networks that generate.
+        flops_per_frame: floating-point operations of matrix products and convolutions, two per
+            multiply-add, of a whole video (audio networks too) divided by its frames.
+        real_time_factor: generation time over duration of the video; above 1 is slower than real
+            time.
+        ms_per_frame: generation time per frame, in ms: reading, networks, pasting and encoding,
+            without the face tracking of the source.
+        peak_memory_mb: in MB (2^20 bytes); on a GPU the largest memory allocated by PyTorch, on a
+            CPU the largest resident memory of the process with all loaded libraries and models.
+        device: name of the device of the networks.
+        note: why operations are not counted.
     """
 
     parameters: int | None = None
@@ -52,7 +53,7 @@ class Cost:
         return asdict(self)
 
     def add_times(self, rendered: list[dict[str, Any]]) -> None:
-        """Take times and memory of the videos that were made (:func:`timed`)."""
+        """Set times and memory from those of the generated videos (:func:`timed`)."""
         frames = sum(item["frames"] for item in rendered)
         if not frames:
             return
@@ -64,17 +65,17 @@ class Cost:
 
 
 def measure_network(pipeline: Pipeline, clip: Clip) -> Cost:
-    """Parameters and operations of a pipeline; generates one second of video."""
+    """Count parameters and operations of a pipeline, with one generated second of video."""
     from torch.utils.flop_counter import FlopCounterMode
 
     model = pipeline.model
-    own = [model.network] if model.networks() else []  # some only join others
+    networks = [model.network] if model.networks() else []  # joined models have none of their own
     specs = ComponentStore(pipeline.cfg).specs
-    parts = [part.network for name, part in model.components.items() if specs[name].at_inference]
-    networks = [*own, *parts]
+    networks += [c.network for name, c in model.components.items() if specs[name].at_inference]
+    device = pipeline.device
     cost = Cost(
         parameters=sum(p.numel() for net in networks for p in net.parameters()),
-        device=_device_name(pipeline.device),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     )
     frames = max(1, round(_PROBE_SECONDS * pipeline.cfg.fps))
     with tempfile.TemporaryDirectory() as folder:
@@ -95,7 +96,7 @@ def measure_network(pipeline: Pipeline, clip: Clip) -> Cost:
 
 
 def timed(rendered: Rendered, peak_mb: float | None) -> dict[str, float | None]:
-    """The figures of one video that are kept for :meth:`Cost.add_times`."""
+    """Times and memory of one video, for :meth:`Cost.add_times`."""
     return {
         "frames": rendered.frames,
         "seconds": rendered.seconds_taken,
@@ -104,39 +105,21 @@ def timed(rendered: Rendered, peak_mb: float | None) -> dict[str, float | None]:
     }
 
 
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
 @contextlib.contextmanager
 def peak_memory(device: torch.device) -> Iterator[list[float]]:
-    """Yields a list that holds the peak in MB after the block; empty where it is not known."""
-    found: list[float] = []
+    """Yields a list that contains the peak in MB after the block; empty where it is not known."""
+    peaks: list[float] = []
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        yield found
-        found.append(torch.cuda.max_memory_allocated(device) / 2**20)
+        yield peaks
+        peaks.append(torch.cuda.max_memory_allocated(device) / 2**20)
         return
-    fresh = _reset_peak()
-    yield found
-    peak = _process_peak()
-    if peak is not None and fresh:
-        found.append(peak)
-
-
-def _reset_peak() -> bool:
-    """Let Linux forget the highest memory use so far; elsewhere it cannot be forgotten."""
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: resets the peak of the process
     except OSError:
-        return False
-    return True
-
-
-def _process_peak() -> float | None:
-    if sys.platform != "linux":
-        return None
+        yield peaks
+        return
+    yield peaks
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    return None
+            peaks.append(int(line.split()[1]) / 1024)

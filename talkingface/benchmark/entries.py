@@ -1,4 +1,4 @@
-"""What is compared: registered models, finished runs, weight files and folders of videos."""
+"""Inputs of a comparison: models, runs, weights and folders of videos, and the clips."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Competitor:
-    """One part of ``--models``, for one dataset.
+    """One item of ``--models``, for one dataset.
 
     Attributes:
-        title: name of its row.
-        detail: which run, weights or folder.
-        cfg, checkpoint: of a model; None for a folder of videos.
-        videos: of a folder, by name.
-        warnings: what a reader of the table must know.
+        title: title of its row.
+        detail: name of its run, weights or folder.
+        cfg, checkpoint: settings and weights of a model; None for a folder of videos.
+        videos: videos of a folder, by name.
+        warnings: warnings for the tables, e.g. on the training data.
     """
 
     title: str
@@ -53,7 +53,7 @@ class Material:
 
     Attributes:
         cfg: settings of the dataset and of the metrics.
-        facts: where the clips come from, for people.
+        facts: texts on the origin of the clips, for the tables.
     """
 
     name: str
@@ -68,27 +68,27 @@ def find_entries(
     config: Mapping[str, Any],
     config_files: Sequence[str] = (),
 ) -> list[Competitor]:
-    """Models, runs and folders of videos by name.
+    """Find models, runs and folders of videos.
 
     Args:
         parts: each a model's name (its newest run on the dataset, else on any), a run id, run
-            folder or checkpoint, or a folder of videos; with ``Title=`` before it if wanted. The
-            title of an official weight file names its model.
+            folder or checkpoint, or a folder of videos; optionally with ``Title=`` before it. The
+            title of official weights must be the name of their model.
         dataset: registered name; None for a folder of real videos.
 
     Raises:
-        ConfigError: a part names nothing, or two rows would have one title.
+        ConfigError: a part does not exist, or two rows would have one title.
     """
     registry = get_registry(config.get("plugin_path"))
     entries: list[Competitor] = []
+    models = {name.lower() for name in registry.names("model")}
     for part in parts:
         title, what = titled(part)
-        models = {name.lower() for name in registry.names("model")}
         entry = None if what.lower() in models else _videos(title, what)
         entry = entry or _model(registry, title, what, dataset, config, config_files)
         taken = {other.title.casefold() for other in entries}
-        again = any(entry.checkpoint and entry.checkpoint == other.checkpoint for other in entries)
-        if entry.title.casefold() in taken and entry.checkpoint and not (title or again):
+        repeated = entry.checkpoint in [other.checkpoint for other in entries]
+        if entry.title.casefold() in taken and entry.checkpoint and not (title or repeated):
             entry.title = f"{entry.title} ({_run_id(entry.checkpoint)})"
         if entry.title.casefold() in taken:
             raise ConfigError(
@@ -99,7 +99,7 @@ def find_entries(
 
 
 def titled(part: str) -> tuple[str, str]:
-    """``Title=what`` in parts; a path that exists is no title, whatever it holds."""
+    """Split ``Title=what``; the name of an existing path is not split."""
     title, equals, what = part.partition("=")
     if not equals or Path(part).expanduser().exists():
         return "", part
@@ -107,10 +107,10 @@ def titled(part: str) -> tuple[str, str]:
 
 
 def dataset_name(what: str, config: Mapping[str, Any]) -> str | None:
-    """The registered name of a dataset in any spelling, None for a folder.
+    """The registered name of a dataset in any spelling; None for a folder.
 
     Raises:
-        ConfigError: neither.
+        ConfigError: there is no such dataset or folder.
     """
     registry = get_registry(config.get("plugin_path"))
     known = {name.lower() for name in registry.names("dataset")}
@@ -147,7 +147,7 @@ def _model(
         except ConfigError:
             if not (named and dataset):
                 raise
-            cfg, checkpoint = configure(options, settings, files)  # trained on something else
+            cfg, checkpoint = configure(options, settings, files)  # trained on another dataset
     except (ConfigError, DataError) as error:
         raise ConfigError(
             f"--models: '{what}' is neither a trained model, nor a run, nor a folder of videos. "
@@ -169,11 +169,11 @@ def _model(
 
 
 def _run_id(checkpoint: Path) -> str:
-    own = checkpoint.parent.name == "checkpoints" and checkpoint.suffix == ".ckpt"
-    return checkpoint.parent.parent.name if own else checkpoint.name
+    of_run = checkpoint.parent.name == "checkpoints" and checkpoint.suffix == ".ckpt"
+    return checkpoint.parent.parent.name if of_run else checkpoint.name
 
 
-# What a run says about its own evaluation; a benchmark is asked for by its command alone.
+# Settings that a benchmark takes from its command, not from the run that gives the test split.
 _OF_EVALUATION = {
     *("metrics", "metric_params", "baselines", "eval_clips", "n_preview", "metric_decimal_place"),
     *("model", "dataset", "preset", "resume", "evaluate_model_file", "show_progress", "log_level"),
@@ -186,11 +186,12 @@ def find_material(
     config: Mapping[str, Any],
     config_files: Sequence[str] = (),
 ) -> Material:
-    """The test split of a dataset as the first run on it divided it, or a folder of real videos.
+    """The test split of a dataset, with the settings of the first run on it, or a folder of real
+    videos.
 
     Raises:
-        ConfigError: no such dataset or folder.
-        StageError: it has no usable clip.
+        ConfigError: there is no such dataset or folder.
+        StageError: the test split has no usable clip.
     """
     from talkingface.quick_start.evaluation import usable_clips
 
@@ -200,16 +201,16 @@ def find_material(
     if dataset is None:
         path = Path(what).expanduser()
         cfg = load_config("SyncNet", "Synthetic", **options)
-        found = find_videos("datasets", what)
-        clips = [make_clip(file, clip_id) for clip_id, file in found.items()]
+        videos = find_videos("datasets", what)
+        clips = [make_clip(file, clip_id) for clip_id, file in videos.items()]
         facts = [f"all videos in the folder {path.resolve().name}"]
         return Material(title or path.resolve().name, cfg, clips[: cfg.eval_clips], facts)
-    own = next((e.cfg for e in entries if e.cfg and e.cfg.dataset == dataset), None)
-    if own is None:
+    run = next((e.cfg for e in entries if e.cfg and e.cfg.dataset == dataset), None)
+    if run is None:
         cfg = load_config("SyncNet", dataset, **options)
     else:
-        stored = {k: v for k, v in own.to_dict().items() if k not in _OF_EVALUATION}
-        cfg = load_config(own.model, dataset, base=stored, **options)
+        stored = {k: v for k, v in run.to_dict().items() if k not in _OF_EVALUATION}
+        cfg = load_config(run.model, dataset, base=stored, **options)
     clips = usable_clips(cfg, "test")[: cfg.eval_clips]
     if not clips:
         raise StageError(
@@ -220,7 +221,7 @@ def find_material(
 
 
 def seen_in_training(entry: Competitor, clips: list[Clip]) -> int:
-    """How many of the clips, by content, lie in the train split of the entry's run."""
+    """Number of clips whose content is also in the train split of the entry's run."""
     if entry.cfg is None or entry.checkpoint is None or entry.checkpoint.suffix != ".ckpt":
         return 0
     try:
@@ -232,14 +233,16 @@ def seen_in_training(entry: Competitor, clips: list[Clip]) -> int:
     for path in trained:
         if path.is_file():
             sizes.setdefault(path.stat().st_size, []).append(path)
-    seen = 0
-    for clip in clips:
-        others = sizes.get(clip.path.stat().st_size, [])
-        seen += any(content_hash(clip.path) == content_hash(other) for other in others)
-    return seen
+    return sum(
+        any(
+            content_hash(clip.path) == content_hash(other)
+            for other in sizes.get(clip.path.stat().st_size, [])
+        )
+        for clip in clips
+    )
 
 
 def videos_for(entry: Competitor, clips: list[Clip]) -> dict[str, Path]:
-    """Videos of a folder by the id of the clip that they belong to; what has none is reported."""
+    """Videos of a folder by clip id; videos and clips without a partner are logged."""
     pairs = pair_videos(entry.title, entry.videos, {clip.id: clip.path for clip in clips})
-    return {name: made for name, (made, _) in pairs.items()}
+    return {name: video for name, (video, _) in pairs.items()}

@@ -1,6 +1,6 @@
 """``benchmark.html``: all results of a benchmark in one file that needs no server and no network.
 
-The page is ``page.html`` with the results embedded as JSON; its script draws everything from them.
+The page is ``page.html`` with the results embedded as JSON, from which its script builds the page.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 from talkingface.utils.paths import write_text
 
 _PLACE = "@@DATA@@"  # in page.html, inside a script element of type application/json
-# Legal in JSON strings, but "<" could end the element ("</script>"), and U+2028 and U+2029 end
-# lines for some readers. All of them appear in strings only, where an escape means the same.
+# "<" could end the element ("</script>"), and some parsers end a line at U+2028 and U+2029. All of
+# these characters are in JSON strings only, where an escape sequence is equivalent.
 _ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
@@ -25,8 +25,8 @@ def write_page(path: Path, data: Mapping[str, Any]) -> None:
 
     Args:
         path: target, ``.html``. Missing folders are created.
-        data: ``title``, ``rows``, ``outputs``, ``datasets``, ``cost`` and so on, as the script of
-            ``page.html`` reads them. nan and infinite values are shown as undefined.
+        data: result of :func:`~talkingface.benchmark.report.report`, which the script of
+            ``page.html`` reads. nan and infinite values are shown as undefined.
 
     Raises:
         EnvironmentProblem: disk full, read-only folder.
@@ -37,16 +37,16 @@ def write_page(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def _embedded(data: Mapping[str, Any]) -> str:
-    """JSON that cannot leave its script element."""
+    """JSON that cannot end its script element."""
     text = json.dumps(_clean(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     text = text.translate(_ESCAPES)
-    # Names of files that are not UTF-8 hold lone surrogates, which no UTF-8 file can; the escape
-    # that Python writes for them is that of JSON.
+    # File names that are not UTF-8 contain lone surrogates, which UTF-8 cannot encode; Python's
+    # backslash escape for them is also the JSON escape.
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _clean(value: Any) -> Any:
-    """The same in types of JSON: nan and inf as null, keys as text, NumPy scalars as numbers."""
+    """Convert to JSON types: nan and inf to null, keys to text, NumPy scalars to numbers."""
     if isinstance(value, Mapping):
         return {str(key): _clean(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

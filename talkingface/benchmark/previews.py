@@ -1,4 +1,4 @@
-"""Small copies of videos that fit into a web page."""
+"""Small copies of videos for the result page."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from talkingface.data.media.reader import read_frames
 from talkingface.data.media.writer import VideoWriter
 from talkingface.pipeline.base import SAMPLE_RATE
 
-HEIGHT = 320  # px at most
-SECONDS = 10.0  # at most
+HEIGHT = 320  # largest height, in pixels
+SECONDS = 10.0  # longest duration
 _FPS, _CRF = 25.0, 26
 
 
 def embedded_video(path: Path, clip: Clip) -> str:
-    """The beginning of a video as a ``data:`` address: small, with its own sound or the clip's."""
+    """The beginning of a video as a ``data:`` URL, downscaled, with its own or the clip's audio."""
     info = probe(path)
     scale = min(1.0, HEIGHT / info.height)
     size = (2 * round(info.width * scale / 2), 2 * round(info.height * scale / 2))

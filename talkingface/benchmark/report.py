@@ -1,4 +1,4 @@
-"""The results of a benchmark as plain data, and the page that shows them."""
+"""The results of a benchmark as plain data, and its page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,14 @@ from talkingface.quick_start.rows import VideoRow
 
 @dataclass
 class Comparison:
-    """Everything about one dataset that the tables show."""
+    """Rows, scores and costs of one dataset.
+
+    Attributes:
+        baseline: title of the row that the others are tested against.
+        rows: scores of the rows.
+        summary: row -> output -> statistics, see :func:`.stats.summarize`.
+        costs: title of a model's row -> its cost.
+    """
 
     material: Material
     plans: list[VideoRow]
@@ -51,24 +58,21 @@ def _described(evaluator: Evaluator) -> dict[str, dict[str, Any]]:
 
 
 def report(comparisons: Sequence[Comparison]) -> dict[str, Any]:
-    """All that the tables and the page show, as plain data."""
+    """All contents of the tables and the page, as plain data."""
     from talkingface.utils.system import cpu_count
 
     outputs: dict[str, Any] = {}
     rows: dict[str, Any] = {}
-    for found in comparisons:
-        outputs.update(_described(found.evaluator))
-        for plan in found.plans:
-            place = rows.setdefault(
+    for comparison in comparisons:
+        outputs.update(_described(comparison.evaluator))
+        for plan in comparison.plans:
+            row = rows.setdefault(
                 plan.title, {"kind": plan.kind, "detail": plan.detail, "warnings": []}
             )
-            if plan.detail not in place["detail"]:
-                place["detail"] += f"; {plan.detail}"
-            place["warnings"] += [
-                f"{found.material.name}: {text}"
-                for text in plan.warnings
-                if f"{found.material.name}: {text}" not in place["warnings"]
-            ]
+            if plan.detail not in row["detail"]:
+                row["detail"] += f"; {plan.detail}"
+            warnings = [f"{comparison.material.name}: {text}" for text in plan.warnings]
+            row["warnings"] += [text for text in warnings if text not in row["warnings"]]
     return {
         "title": "Benchmark",
         "created": time.strftime("%Y-%m-%d %H:%M"),
@@ -77,50 +81,52 @@ def report(comparisons: Sequence[Comparison]) -> dict[str, Any]:
         "hardware": f"{cpu_count()} CPU cores",
         "rows": rows,
         "outputs": outputs,
-        "datasets": [_dataset(found) for found in comparisons],
+        "datasets": [_dataset(comparison) for comparison in comparisons],
         "cost": {
-            f"{title} ({found.material.name})" if len(comparisons) > 1 else title: cost.as_dict()
-            for found in comparisons
-            for title, cost in found.costs.items()
+            f"{title} ({c.material.name})" if len(comparisons) > 1 else title: cost.as_dict()
+            for c in comparisons
+            for title, cost in c.costs.items()
         },
     }
 
 
 def _quoted(word: str) -> str:
-    own = Path(word).stem in ("run_talkingface", "talkingface")
-    return shlex.quote(Path(word).name if own else word)
+    """A word of the command for a shell; the program by its name alone."""
+    is_program = Path(word).stem in ("run_talkingface", "talkingface")
+    return shlex.quote(Path(word).name if is_program else word)
 
 
-def _dataset(found: Comparison) -> dict[str, Any]:
-    clips = found.material.clips
-    frames = {c: f["frames"] for row in found.rows for c, f in row.facts.items()}
-    sizes = sorted({f["size"] for row in found.rows for f in row.facts.values()})
-    facts = [*found.material.facts, f"{len(clips)} clips, {sum(frames.values())} frames"]
-    facts.append(
-        "pictures of " + ", ".join(sizes[:4]) + (" px and other sizes" if len(sizes) > 4 else " px")
-    )
+def _dataset(comparison: Comparison) -> dict[str, Any]:
+    rows, material, evaluator = comparison.rows, comparison.material, comparison.evaluator
+    frames = {c: f["frames"] for row in rows for c, f in row.facts.items()}
+    sizes = sorted({f["size"] for row in rows for f in row.facts.values()})
+    other = " px and other sizes" if len(sizes) > 4 else " px"
     header = {
-        "name": found.material.name,
-        "clips": [clip.id for clip in clips],
-        "definitions": found.evaluator.definitions(),
-        "not_applicable": found.evaluator.not_applicable,
-        "baseline": found.baseline,
-        "real": found.real,
-        "facts": facts,
+        "name": material.name,
+        "clips": [clip.id for clip in material.clips],
+        "definitions": evaluator.definitions(),
+        "not_applicable": evaluator.not_applicable,
+        "baseline": comparison.baseline,
+        "real": comparison.real,
+        "facts": [
+            *material.facts,
+            f"{len(material.clips)} clips, {sum(frames.values())} frames",
+            f"pictures of {', '.join(sizes[:4])}{other}",
+        ],
         "previews": [],
     }
-    return result_data(found.rows, found.summary, found.evaluator.outputs, header)
+    return result_data(rows, comparison.summary, evaluator.outputs, header)
 
 
 def write_results(folder: Path, data: dict[str, Any], comparisons: list[Comparison]) -> None:
-    """The page holds the first clips' videos itself, small, so that one file can be sent away."""
+    """Write ``benchmark.html`` with small copies of the videos of the first clips."""
     from talkingface.benchmark.page import write_page
     from talkingface.benchmark.previews import embedded_video
 
-    for part, found in zip(data["datasets"], comparisons, strict=True):
-        for clip in found.material.clips[: found.material.cfg.n_preview]:
+    for part, comparison in zip(data["datasets"], comparisons, strict=True):
+        for clip in comparison.material.clips[: comparison.material.cfg.n_preview]:
             videos = []
-            for plan in found.plans:
+            for plan in comparison.plans:
                 if clip.id not in plan.videos:
                     continue
                 try:

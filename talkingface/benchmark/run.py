@@ -1,4 +1,4 @@
-"""``--benchmark``: generate, score and compare on exactly the same clips; can be resumed."""
+"""``--benchmark``: generate, score and compare videos of the same clips; can be resumed."""
 
 from __future__ import annotations
 
@@ -50,23 +50,23 @@ def benchmark(
 
     Options: ``models`` (:func:`find_entries`), ``datasets`` (registered names or folders of real
     videos), ``baseline`` (title of the row that the others are tested against; default: the first
-    model or, when there is but one, copy reference), ``output`` (folder). The same command again
-    goes on where it was stopped.
+    model or, with one model only, copy reference), ``output`` (folder). The same command again
+    continues where it stopped.
 
     Raises:
-        ConfigError: an option is missing or names nothing.
-        WeightsError: a metric that was named lacks its weights.
+        ConfigError: an option is missing, or its value does not exist.
+        WeightsError: the weights of a metric that the user chose are missing.
     """
     config = dict(config)
     for key in ("models", "datasets"):
         if not options.get(key):
             raise ConfigError(f"--benchmark needs --{key}=A,B (see --help)")
-    named = "metrics" in config
+    chosen = "metrics" in config
     known = get_registry(config.get("plugin_path")).entries("metric")
     config.setdefault("metrics", [name for name in STANDARD if name in known])
     setup_logging(str(config.get("log_level", "info")))
     folder = _folder(options, config)
-    # All that can be wrong is found before any work.
+    # Check all datasets and models before any slow work.
     comparisons: list[Comparison] = []
     for part in split_list(options["datasets"]):
         dataset = dataset_name(titled(part)[1], config)
@@ -76,29 +76,29 @@ def benchmark(
             raise ConfigError(
                 f"--datasets: two are called '{material.name}'; write Title={part} for one of them"
             )
-        comparisons.append(_planned(material, entries, options.get("baseline"), named, folder))
+        comparisons.append(_planned(material, entries, options.get("baseline"), chosen, folder))
     log.info("benchmark in %s", shown(folder))
-    for found in comparisons:
-        _compare(found, folder / "videos" / _slug(found.material.name))
+    for comparison in comparisons:
+        _compare(comparison, folder / "videos" / _slug(comparison.material.name))
     decimals = comparisons[0].material.cfg.metric_decimal_place
     data = report(comparisons)
     write_tables(folder, data, decimals)
     for line in console_lines(data, decimals):
         log.info("%s", line)
-    for found in comparisons:
-        for line in reasons_text(found.rows):
-            log.info("  note: %s: %s", found.material.name, line)
+    for comparison in comparisons:
+        for line in reasons_text(comparison.rows):
+            log.info("  note: %s: %s", comparison.material.name, line)
     write_results(folder, data, comparisons)
     log.info("open %s", shown(folder / "benchmark.html"))
     return 0
 
 
 def _folder(options: Mapping[str, str], config: Mapping[str, Any]) -> Path:
-    """``--output``, else a folder whose name belongs to the command: repeated, it goes on there."""
+    """``--output``, else a folder with a hash of the command in its name, so that it can resume."""
     if options.get("output"):
         return resolve(Path(options["output"]).expanduser())
-    asked = json.dumps([sorted(options.items()), sorted(config.items(), key=str)], default=str)
-    name = f"benchmark-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
+    command = json.dumps([sorted(options.items()), sorted(config.items(), key=str)], default=str)
+    name = f"benchmark-{hashlib.sha256(command.encode()).hexdigest()[:8]}"
     return resolve(str(config.get("results_dir", "results"))) / name
 
 
@@ -109,18 +109,24 @@ def _planned(
     material: Material,
     entries: list[Competitor],
     baseline: str | None,
-    named: bool,
+    need_weights: bool,
     folder: Path,
 ) -> Comparison:
-    """Rows and metrics of a dataset, checked."""
+    """Rows and metrics of a dataset, checked.
+
+    Args:
+        need_weights: missing weights of a metric are an error.
+    """
     evaluator = Evaluator(material.cfg)
-    if named:
+    if need_weights:
         require_weights(evaluator.metrics)
-    evaluator.definitions()  # from here on no newer SyncNet is taken
+    evaluator.definitions()  # this fixes the SyncNet file: one trained later is not used
     plans = plan_rows(material, entries, folder / "references" / _slug(material.name))
     titles = [plan.title for plan in plans]
-    if twice := [title for title in titles if titles.count(title) > 1]:
-        raise ConfigError(f"--models: '{twice[0]}' is the name of a baseline; write another Title=")
+    if repeated := [title for title in titles if titles.count(title) > 1]:
+        raise ConfigError(
+            f"--models: '{repeated[0]}' is the name of a baseline; write another Title="
+        )
     if baseline is None:
         systems = [plan.title for plan in plans if plan.kind in ("model", "videos")]
         baseline = COPY if len(systems) < 2 and COPY in titles else systems[0]
@@ -130,7 +136,7 @@ def _planned(
 
 
 def _slug(text: str) -> str:
-    """A folder name; texts that lose something get a checksum, so that no two share a folder."""
+    """A folder name; a text whose characters must be replaced gets a hash, so that names differ."""
     plain = re.sub(r"[^\w.-]+", "_", text).strip("_.")
     if plain == text:
         return plain
@@ -140,39 +146,37 @@ def _slug(text: str) -> str:
 # -- work ------------------------------------------------------------------------------------------
 
 
-def _compare(found: Comparison, place: Path) -> None:
+def _compare(comparison: Comparison, folder: Path) -> None:
     """Generate and score all rows of a dataset."""
-    clips, evaluator = found.material.clips, found.evaluator
-    total, show = len(found.plans) * len(clips), found.material.cfg.show_progress
+    material, evaluator, plans = comparison.material, comparison.evaluator, comparison.plans
+    clips, show = material.clips, material.cfg.show_progress
     diverse = any(metric.name == "Div" for metric in evaluator.metrics)
-    with progress(total=total, unit="video", desc=found.material.name, show=show) as bar:
-        for plan in found.plans:
-            folder = place / _slug(plan.title)
-            made = _generate(plan, clips, folder, diverse, bar)
+    total = len(plans) * len(clips)
+    with progress(total=total, unit="video", desc=material.name, show=show) as bar:
+        for plan in plans:
+            row_folder = folder / _slug(plan.title)
+            rendered = _generate(plan, clips, row_folder, diverse, bar)
             if plan.generator:
-                found.costs[plan.title] = _cost(plan, clips, made, folder)
+                comparison.costs[plan.title] = _cost(plan, clips, rendered, row_folder)
     definitions = evaluator.definitions()
+    by_id = {clip.id: clip for clip in clips}
 
     def row(plan: VideoRow) -> Row:
-        by_id = {clip.id: clip for clip in clips}
-
         def state(name: str) -> list[Any]:
             states = file_state(plan.videos[name]), clip_state(by_id[name])
             return [__version__, definitions, *states]
 
-        samples = {clip.id: partial(_pair, plan, clip) for clip in clips}
-        return Row(
-            plan.title, samples, ScoreRecord(place / _slug(plan.title) / "scores.json", state)
-        )
+        record = ScoreRecord(folder / _slug(plan.title) / "scores.json", state)
+        return Row(plan.title, {clip.id: partial(_pair, plan, clip) for clip in clips}, record)
 
-    found.rows = evaluator.run([row(plan) for plan in found.plans], desc="scoring")
-    found.summary = summarize(
-        found.rows, evaluator.outputs, baseline=found.baseline, real=found.real
+    comparison.rows = evaluator.run([row(plan) for plan in plans], desc="scoring")
+    comparison.summary = summarize(
+        comparison.rows, evaluator.outputs, baseline=comparison.baseline, real=comparison.real
     )
 
 
 def _pair(plan: VideoRow, clip: Clip) -> ClipPair:
-    """The finished video of a clip beside the real one."""
+    """The finished video of a clip with the real one."""
     if clip.id not in plan.videos:
         raise DataError(plan.failures.get(clip.id, f"no video of this clip in {plan.detail}"))
     real = plan.reference(clip)
@@ -186,49 +190,51 @@ def _pair(plan: VideoRow, clip: Clip) -> ClipPair:
 def _generate(
     plan: VideoRow, clips: list[Clip], folder: Path, diverse: bool, bar: Any
 ) -> list[dict[str, Any]]:
-    """Make the missing videos of a row; times of all that exist."""
+    """Write the missing videos of a row; returns times and memory (:func:`.cost.timed`) of all."""
     if plan.make is None:
         bar.update(len(clips))
         return []
     record = folder / "videos.json"
-    kept = read_record(record)
-    made: dict[str, dict[str, Any]] = {}
+    stored = read_record(record)
+    entries: dict[str, dict[str, Any]] = {}
     for clip in clips:
         path, state = folder / f"{clip.id}.mp4", plan.state(clip)
-        old = kept.get(clip.id, {})
-        fresh = old.get("state") != state or not path.exists()
+        old = stored.get(clip.id, {})
+        missing = old.get("state") != state or not path.exists()
         try:
-            done = plan.make(clip, path) if fresh else old["figures"]
-            made[clip.id] = {"state": state, "figures": done if isinstance(done, dict) else {}}
+            timing = plan.make(clip, path) if missing else old["figures"]
+            figures = timing if isinstance(timing, dict) else {}
+            entries[clip.id] = {"state": state, "figures": figures}
             plan.videos[clip.id] = path
             if diverse and plan.generator:
-                plan.samples[clip.id] = _samples(plan.generator, clip, path, fresh)
+                plan.samples[clip.id] = _samples(plan.generator, clip, path, missing)
         except EnvironmentProblem:
             raise
-        except TalkingFaceError as error:  # tried again when the command is repeated
+        except TalkingFaceError as error:  # the same command again tries it again
             plan.failures[clip.id] = f"not generated: {error}"
-        if fresh:
-            write_json(record, {**kept, **made})
+        if missing:
+            write_json(record, {**stored, **entries})
         bar.update()
-    return [item["figures"] for item in made.values() if item["figures"]]
+    return [entry["figures"] for entry in entries.values() if entry["figures"]]
 
 
-def _samples(generator: Generator, clip: Clip, path: Path, fresh: bool) -> tuple[Path, ...]:
-    """Videos with other seeds, for Div; those of an earlier start are taken over."""
-    known = sorted(path.parent.glob(f"{glob.escape(path.stem)}.seed*{path.suffix}"))
-    return tuple(known) if known and not fresh else generator.samples(clip, path)
+def _samples(generator: Generator, clip: Clip, path: Path, is_new: bool) -> tuple[Path, ...]:
+    """Videos with other seeds, for the metric Div; existing ones are used for an old video."""
+    existing = sorted(path.parent.glob(f"{glob.escape(path.stem)}.seed*{path.suffix}"))
+    return tuple(existing) if existing and not is_new else generator.samples(clip, path)
 
 
-def _cost(plan: VideoRow, clips: list[Clip], made: list[dict[str, Any]], folder: Path) -> Cost:
-    """Parameters and operations are counted once per model and dataset, and kept."""
+def _cost(plan: VideoRow, clips: list[Clip], rendered: list[dict[str, Any]], folder: Path) -> Cost:
+    """The cost of a model; its parameters and operations are counted once and stored."""
     generator = plan.generator
     assert isinstance(generator, TimedGenerator)
-    record, kept = folder / "cost.json", read_record(folder / "cost.json")
-    if generator.cost is None and kept.get("state") == generator.state:
-        generator.cost = Cost(**kept["cost"])
+    record = folder / "cost.json"
+    stored = read_record(record)
+    if generator.cost is None and stored.get("state") == generator.state:
+        generator.cost = Cost(**stored["cost"])
     elif generator.cost is None:
         clip = next((clip for clip in clips if clip.id in plan.videos), clips[0])
         generator.cost = measure_network(generator.pipeline, clip)
     write_json(record, {"state": generator.state, "cost": generator.cost.as_dict()})
-    generator.cost.add_times(made)
+    generator.cost.add_times(rendered)
     return generator.cost

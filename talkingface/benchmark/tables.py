@@ -22,10 +22,10 @@ _NOTE = (
 
 
 def write_tables(folder: Path, data: Mapping[str, Any], decimals: int) -> None:
-    """Write ``benchmark.json``, ``.csv`` (one line per row and output), ``clips.csv``, ``.md`` and
-    ``.tex``."""
+    """Write ``benchmark.json``, ``benchmark.csv`` (one line per row and output), ``clips.csv``,
+    ``benchmark.md`` and ``benchmark.tex``."""
     text = json.dumps(clean(data), indent=1, ensure_ascii=False)
-    write_text(folder / "benchmark.json", text + "\n")  # rows in the order of the table
+    write_text(folder / "benchmark.json", text + "\n")  # not write_json, which would sort the rows
     write_text(folder / "benchmark.csv", _csv(_summary_lines(data)))
     write_text(folder / "clips.csv", _csv(_clip_lines(data)))
     write_text(folder / "benchmark.md", _markdown(data, decimals))
@@ -33,7 +33,7 @@ def write_tables(folder: Path, data: Mapping[str, Any], decimals: int) -> None:
 
 
 def console_lines(data: Mapping[str, Any], decimals: int) -> list[str]:
-    """The comparison for a terminal."""
+    """The tables for a terminal."""
     lines = []
     for part in data["datasets"]:
         table = [["", *_heads(data["outputs"]), "clips"]]
@@ -55,7 +55,7 @@ def console_lines(data: Mapping[str, Any], decimals: int) -> list[str]:
 
 
 def _folded(table: list[list[str]], width: int) -> list[str]:
-    """Aligned columns; those that a line cannot hold follow below with the row names again."""
+    """Aligned columns; columns beyond the width follow below, with the row names again."""
     widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
     lines: list[str] = []
     start = 1
@@ -80,7 +80,7 @@ def _heads(outputs: Mapping[str, Any]) -> list[str]:
 
 
 def _plain(cell: Mapping[str, Any] | None, decimals: int) -> str:
-    """``1.234 ±0.056**``, the best with ``!``."""
+    """Mean and half the interval, e.g. ``1.234 ±0.056**``; the best row has ``!`` at the end."""
     if cell is None or not math.isfinite(cell["mean"]):
         return "nan"
     text = f"{cell['mean']:.{decimals}f}"
@@ -113,9 +113,9 @@ def _clip_lines(data: Mapping[str, Any]) -> Iterable[list[Any]]:
     for part in data["datasets"]:
         reasons: dict[tuple[str, str], list[str]] = {}
         for item in part["undefined"]:
-            place = reasons.setdefault((item["row"], item["clip"]), [])
-            if item["reason"] not in place:
-                place.append(item["reason"])
+            texts = reasons.setdefault((item["row"], item["clip"]), [])
+            if item["reason"] not in texts:
+                texts.append(item["reason"])
         for row in part["rows"]:
             for clip in part["clips"]:
                 values = part["values"][row].get(clip, {})
@@ -153,9 +153,9 @@ def _markdown(data: Mapping[str, Any], decimals: int) -> str:
     lines += [_md_line(head), _md_line(["---", *["---:"] * (len(head) - 1)])]
     lines += [_md_line(line) for line in costs]
     lines += ["", "## Rows", ""]
-    for row, what in data["rows"].items():
-        lines.append(f"* {row}: {what['detail']}")
-        lines += [f"  * **{text}**" for text in what["warnings"]]
+    for row, entry in data["rows"].items():
+        lines.append(f"* {row}: {entry['detail']}")
+        lines += [f"  * **{text}**" for text in entry["warnings"]]
     lines += ["", "## Definitions", ""]
     definitions = dict.fromkeys(spec["definition"] for spec in data["outputs"].values())
     lines += [f"* `{text}`" for text in definitions]
@@ -218,15 +218,15 @@ def _cost_cells(data: Mapping[str, Any]) -> list[list[str]]:
             [
                 row,
                 f"{cost['parameters']:,}" if cost["parameters"] else "-",
-                _figure(flops / 1e9 if flops else None, 2),
-                _figure(cost["ms_per_frame"], 1),
-                _figure(cost["real_time_factor"], 2),
-                _figure(cost["peak_memory_mb"], 0),
+                _rounded(flops / 1e9 if flops else None, 2),
+                _rounded(cost["ms_per_frame"], 1),
+                _rounded(cost["real_time_factor"], 2),
+                _rounded(cost["peak_memory_mb"], 0),
                 cost["device"],
             ]
         )
     return lines
 
 
-def _figure(value: float | None, decimals: int) -> str:
+def _rounded(value: float | None, decimals: int) -> str:
     return "-" if value is None else f"{value:.{decimals}f}"

@@ -1,1 +1,1 @@
-"""Trained networks that other models need: declared, found, loaded and checked in one place."""
+"""Trained networks that other models need: the one place that finds, loads and checks them."""

@@ -18,14 +18,14 @@ from talkingface.model.weights import (
     restore_networks,
 )
 from talkingface.utils.weights import read_weights
+from talkingface.utils.yaml_files import parse_yaml
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
 
 log = logging.getLogger(__name__)
 
-
-# Methods of models that have other names now; a model of the user that has one is told.
+# Former names of model methods and their replacements; a model class with one is an error.
 _MOVED = {
     "frozen_networks": "components(cfg) of the model's config class",
     **dict.fromkeys(("learn_from", "fit_statistics"), "statistics, or initialize"),
@@ -44,10 +44,10 @@ _MOVED = {
 
 
 def check_model_class(model_cls: type[AbstractTalkingFace]) -> None:
-    """Refuse a class that was written for an earlier version.
+    """Check that a model class has no member of an earlier version.
 
     Raises:
-        ConfigError: it has a member under a former name, which nothing would use.
+        ConfigError: a member has a former name, so that nothing would call it.
     """
     name = model_cls.__name__
     for old, new in _MOVED.items():
@@ -68,7 +68,7 @@ def build_model(cfg: Config) -> AbstractTalkingFace:
 
 
 def load_model_weights(model: AbstractTalkingFace, path: Path, trust: str | None = None) -> None:
-    """Load a checkpoint of ours (averaged weights first) or an official file.
+    """Load a checkpoint of a run (the averaged weights if it has some) or an official file.
 
     Raises:
         WeightsError: missing, damaged, unsafe, or made for another model or size.
@@ -95,18 +95,16 @@ def load_model_weights(model: AbstractTalkingFace, path: Path, trust: str | None
 
 
 def config_of_checkpoint(path: Path, trust: str | None = None) -> dict[str, Any] | None:
-    """Settings stored in a checkpoint of ours, or beside weights that a run exported; None for an
-    official file."""
-    from talkingface.utils.yaml_files import parse_yaml
-
+    """Settings of the run that trained a file: stored in its checkpoint, or in the config.yaml
+    beside exported weights; None for an official file."""
     content = read_weights(path, trust=trust)
-    if content.get("format") != CHECKPOINT_FORMAT:
-        beside = path.with_name("config.yaml")
-        if not (path.with_name("weights.json").is_file() and beside.is_file()):
-            return None
-        text = beside.read_text("utf-8")
-    else:
+    if content.get("format") == CHECKPOINT_FORMAT:
         text = content["config"]
+    else:
+        file = path.with_name("config.yaml")
+        if not (path.with_name("weights.json").is_file() and file.is_file()):
+            return None
+        text = file.read_text("utf-8")
     settings = parse_yaml(text, str(path))
     if not isinstance(settings, dict):
         raise ConfigError(f"{path}: the stored configuration is damaged")

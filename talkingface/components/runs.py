@@ -1,4 +1,4 @@
-"""Where runs and their checkpoints lie."""
+"""Folders of runs and their checkpoints."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ if TYPE_CHECKING:
 
 
 def saved_folder(cfg: Config) -> Path:
-    """Where runs are saved."""
+    """The parent folder of all runs."""
     folder = resolve(cfg.checkpoint_dir)
-    if cfg.checkpoint_sub_dir:  # the ancestor wrote it with a leading slash
-        folder = folder / cfg.checkpoint_sub_dir.lstrip("/\\")
-    return folder
+    # Old configurations write checkpoint_sub_dir with a leading slash.
+    return folder / (cfg.checkpoint_sub_dir or "").lstrip("/\\")
 
 
 def named_weights(cfg: Config, text: str) -> Path:
-    """The file that a weights key names: a path (see ``Config.weights_path``) or a run id.
+    """The file of a weights key: a path (see ``Config.weights_path``) or a run's best checkpoint.
 
     The file need not exist.
     """
@@ -35,7 +34,7 @@ def newest_checkpoint(
     """Best checkpoint of the newest run of a model, over all datasets or one.
 
     Args:
-        finished: only of runs that reached their end.
+        finished: consider only runs that reached their end.
     """
     candidates = [
         path

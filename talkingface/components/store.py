@@ -1,4 +1,4 @@
-"""Which file satisfies a component, what it was trained with, and how to get a missing one."""
+"""Choose, check and load the weights files of components."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ComponentStore:
     """The components of one configuration.
 
     Args:
-        cfg: of the model that needs the components.
+        cfg: configuration of the model that needs the components.
     """
 
     def __init__(self, cfg: Config) -> None:
@@ -41,15 +41,15 @@ class ComponentStore:
 
     @cached_property
     def specs(self) -> dict[str, ComponentSpec]:
-        """Declared by the config class, by name."""
+        """Specs that the config class declares, by name."""
         return self.cfg.schema.components(self.cfg)
 
     # -- finding -----------------------------------------------------------------------------------
 
     def find(self, name: str) -> Path | None:
-        """The file that the key ``weights.<name>`` means now; None when there is none.
+        """The file of the key ``weights.<name>``; None without one.
 
-        ``auto`` takes only runs that reached their end. A path need not exist.
+        ``auto`` takes only runs that reached their end. A given path need not exist.
         """
         spec = self.specs[name]
         if spec.weights != "auto":
@@ -59,26 +59,27 @@ class ComponentStore:
             saved = saved_folder(self.cfg)
             trained = newest_checkpoint(saved, spec.model, self.cfg.dataset, finished=True)
         official = self._official(spec)
-        # What generates belongs to the data; a network in a loss gains from more training data.
+        # A component that generates should fit the dataset; one in a loss is better when it was
+        # trained on more data.
         return trained or official if spec.at_inference else official or trained
 
     def path(self, name: str) -> Path:
         """As :meth:`find`, for a file that must exist.
 
         Raises:
-            WeightsError: there is none; the message says how to get it.
+            WeightsError: the file is missing; the message explains how to get it.
         """
-        found = self.find(name)
-        if found is None or not found.is_file():
+        path = self.find(name)
+        if path is None or not path.is_file():
             raise self._missing(name)
-        return found
+        return path
 
     def sha256(self, name: str) -> str:
         """SHA-256 of :meth:`path`, in hex."""
         return sha256_of(self.path(name))
 
     def to_train(self) -> list[str]:
-        """Names of required components that only a training of ``model`` can supply now."""
+        """Names of required components without a file, which a run of ``model`` can supply."""
         return [
             name
             for name, spec in self.specs.items()
@@ -86,7 +87,7 @@ class ComponentStore:
         ]
 
     def _official(self, spec: ComponentSpec) -> Path | None:
-        """An official file whose further files are there too."""
+        """The first official file that exists, if all ``extra_files`` exist too."""
         folder = resolve(self.cfg.weights_dir)
         if not all((folder / name).is_file() for name in spec.extra_files):
             return None
@@ -96,24 +97,24 @@ class ComponentStore:
         return WeightsError(f"{self.specs[name].purpose} needs weights: {self._how_to_get(name)}")
 
     def _how_to_get(self, name: str) -> str:
-        spec, ways = self.specs[name], []
+        spec, options = self.specs[name], []
         if spec.model:
-            ways.append(f"train one with --model={spec.model} --dataset={self.cfg.dataset}")
+            options.append(f"train one with --model={spec.model} --dataset={self.cfg.dataset}")
         if spec.files:
-            further = "".join(f" and {file}" for file in spec.extra_files)
-            ways.append(f"put {' or '.join(spec.files)}{further} into {self.cfg.weights_dir}/")
-        return ", or ".join([*ways, f"set weights.{name}"])
+            extra = "".join(f" and {file}" for file in spec.extra_files)
+            options.append(f"put {' or '.join(spec.files)}{extra} into {self.cfg.weights_dir}/")
+        return ", or ".join([*options, f"set weights.{name}"])
 
     # -- attaching ---------------------------------------------------------------------------------
 
     def attach_for_training(
         self, model: AbstractTalkingFace, resumed: Mapping[str, Any] | None = None
     ) -> None:
-        """Load the components that the losses use; log which are used and which are not.
+        """Load the components that training uses; log the file of each or that it is not used.
 
         Args:
-            resumed: content of the checkpoint to go on from. Its components are used again, so that
-                one trained in the meantime does not change the run.
+            resumed: content of the checkpoint that training continues from. Its components are
+                used again, not newer ones.
 
         Raises:
             WeightsError: a named or required file is missing, does not fit, or has changed since
@@ -130,11 +131,10 @@ class ComponentStore:
             elif spec.required:
                 raise self._missing(name)
             else:
-                ways = self._how_to_get(name)
-                log.warning("%s is not used: no weights (%s)", spec.purpose, ways)
+                log.warning("%s is not used: no weights (%s)", spec.purpose, self._how_to_get(name))
 
     def attach_for_inference(self, model: AbstractTalkingFace) -> None:
-        """Load the components that a model generates with: those that it was trained with."""
+        """Load the components that generation needs: the files that the model was trained with."""
         for name, spec in self.specs.items():
             if spec.at_inference and name not in model.components:
                 path = self._trained_with(name, model.origin, model.components)
@@ -147,8 +147,8 @@ class ComponentStore:
     # -- lineage -----------------------------------------------------------------------------------
 
     def as_trained(self, model: AbstractTalkingFace) -> Config:
-        """The configuration with the files that a loaded model was trained with in place of
-        ``auto``: data that a component makes must be made by the same one."""
+        """The configuration with ``auto`` replaced by the files that a loaded model was trained
+        with, so that test data are made by the same components as the training data."""
         chosen = {
             f"weights.{name}": str(self._trained_with(name, model.origin, model.components))
             for name, spec in self.specs.items()
@@ -161,7 +161,7 @@ class ComponentStore:
         return load_config(self.cfg.model, self.cfg.dataset, base=base, overrides=overrides)
 
     def inference_files(self, checkpoint: Path) -> list[Path]:
-        """Files of the components that a checkpoint generates with."""
+        """Files of the components that generation with a checkpoint needs."""
         content = read_weights(checkpoint, trust=self.cfg.trust_checkpoint)
         official = content.get("format") != CHECKPOINT_FORMAT
         lineage = {} if official else dict(content.get("frozen_weights") or {})
@@ -172,20 +172,21 @@ class ComponentStore:
         ]
 
     def change_since(self, checkpoint: Mapping[str, Any]) -> str | None:
-        """Why a run cannot go on from a checkpoint: a component of it is another file now."""
+        """Why a run cannot continue from a checkpoint: the file of a component that generates is
+        another one now. None if it can continue."""
         pinned = checkpoint.get("frozen_weights") or {}
         for name, spec in self.specs.items():
             source = pinned.get(name)
             if not source or not spec.at_inference:
                 continue
-            found = self.find(name)
-            if found is not None and found.is_file() and sha256_of(found) == source["sha256"]:
+            path = self.find(name)
+            if path is not None and _unchanged(path, source["sha256"]):
                 continue
-            if found is None or str(found) == source["path"]:
+            if path is None or str(path) == source["path"]:
                 return f"{source['path']} has changed since, or is gone"
             return (
-                f"it was trained with {source['path']}, but weights.{name} means {shown(found)} "
-                f"now (--weights.{name}={source['path']} takes the old one, in a new run)"
+                f"it was trained with {source['path']}, but weights.{name} selects {shown(path)} "
+                f"now (--weights.{name}={source['path']} selects the old file, in a new run)"
             )
         return None
 
@@ -198,50 +199,50 @@ class ComponentStore:
         """The file that loaded weights were trained with, unless the key names another.
 
         Args:
-            origin: of the loaded weights.
-            attached: components that the model has already.
+            origin: origin of the loaded weights.
+            attached: components that the model already has.
         """
         spec, source = self.specs[name], origin.lineage.get(name)
         if source and spec.weights in ("auto", source["path"]):
             path = Path(source["path"])
-            if path.is_file() and sha256_of(path) == source["sha256"]:
+            if _unchanged(path, source["sha256"]):
                 return path
             log.warning(
-                "%s: %s, with which it was trained, is gone or changed", self.cfg.model, path
+                "%s: %s, with which it was trained, is gone or has changed", self.cfg.model, path
             )
         if origin.official and spec.weights == "auto":
-            found = self._official(spec)
-            if found is None:
+            official = self._official(spec)
+            if official is None:
                 raise WeightsError(
                     f"{spec.purpose} needs the official file that belongs to these weights: put "
                     f"{' or '.join(spec.files)} into {self.cfg.weights_dir}/, or set "
                     f"weights.{name}"
                 )
-            return found
+            return official
         return self._shared(name, attached) or self.path(name)
 
     def _shared(self, name: str, attached: Mapping[str, Component]) -> Path | None:
-        """The file of a component with which other components were trained."""
+        """The file that the components in ``same_as`` were trained with; None for a given key."""
         spec = self.specs[name]
-        found: dict[str, tuple[str, str]] = {}
+        sources: dict[str, tuple[str, str]] = {}  # SHA-256 -> path, component
         for other in spec.same_as:
             source = attached[other].lineage.get(name) if other in attached else None
             if source:
-                found[source["sha256"]] = (source["path"], other)
+                sources[source["sha256"]] = (source["path"], other)
         if spec.weights != "auto":
             named = self.find(name)
-            if found and named and named.is_file() and sha256_of(named) not in found:
-                log.warning("%s: the other parts were trained with another one", shown(named))
+            if sources and named and named.is_file() and sha256_of(named) not in sources:
+                log.warning("%s: the other parts were trained with another file", shown(named))
             return None
-        if len(found) > 1:
-            parts = " and ".join(f"{other} with {path}" for path, other in found.values())
+        if len(sources) > 1:
+            parts = " and ".join(f"{other} with {path}" for path, other in sources.values())
             raise ConfigError(
-                f"{spec.purpose}: the parts do not belong together ({parts}). Train one of them "
-                f"again, or name others with weights.<part>."
+                f"{spec.purpose}: the parts were trained with different files ({parts}). Train one "
+                "of them again, or name others with weights.<part>."
             )
-        for sha256, (text, other) in found.items():
+        for sha256, (text, other) in sources.items():
             path = Path(text)
-            if not path.is_file() or sha256_of(path) != sha256:
+            if not _unchanged(path, sha256):
                 raise WeightsError(
                     f"{other} was trained with {path}, which is gone or has changed. Restore the "
                     f"file, train {other} again, or set weights.{name}."
@@ -256,11 +257,11 @@ class ComponentStore:
         return self.load(name, self.path(name)).network
 
     def load(self, name: str, path: Path) -> Component:
-        """A component of the size of a trained run or of an official file.
+        """Build a component with the settings of its run, or for official weights; load its file.
 
         Raises:
-            WeightsError: damaged, or made for another model.
-            ConfigError: trained with settings that do not agree with those of this run.
+            WeightsError: the file is damaged or made for another model.
+            ConfigError: it was trained with settings that contradict those of this run.
         """
         source = {"path": str(path), "sha256": sha256_of(path)}
         spec, settings = self.specs[name], self.settings(name, path)
@@ -285,8 +286,8 @@ class ComponentStore:
         """Settings of the run that trained a component; None for an official file.
 
         Raises:
-            WeightsError: it belongs to another model.
-            ConfigError: keys that must agree with this run do not.
+            WeightsError: the file belongs to another model.
+            ConfigError: a key of ``same_settings`` has another value in this run.
         """
         settings = config_of_checkpoint(path, self.cfg.trust_checkpoint)
         if settings is None:
@@ -302,42 +303,43 @@ class ComponentStore:
         spec, cfg = self.specs[name], self.cfg
         if path.with_name("weights.json").is_file():
             raise WeightsError(
-                f"{path} was exported by a run, but the run's config.yaml, which holds its "
-                "settings, does not lie beside it. Copy it there, or name the .ckpt of the run."
+                f"{path} was exported by a run, but the run's config.yaml with its settings "
+                "is not beside it. Copy it there, or name the .ckpt of the run."
             )
         model_cls = cfg.registry.resolve(cfg.registry.entry("model", str(spec.model)), "model")
         state = extract_state_dict(read_weights(path, trust=cfg.trust_checkpoint), (), "")
-        settings = {**flatten(spec.official_settings or {}), **_settings_of(model_cls, state)}
+        # Optional class method: settings that follow from the names in an official state_dict.
+        settings_of = getattr(model_cls, "settings_of", None)
+        inferred = settings_of(state) if settings_of else {}
+        settings = {**flatten(spec.official_settings or {}), **inferred}
         own = load_config(spec.model, cfg.dataset, overrides={**settings, "resume": False})
         self._require_agreement(name, path, flatten(own.to_dict()))
         model = build_model(own)
         load_model_weights(model, path, cfg.trust_checkpoint)
         return model
 
-    def _require_agreement(self, name: str, path: Path, then: Mapping[str, Any]) -> None:
-        now = flatten(self.cfg.to_dict())
+    def _require_agreement(self, name: str, path: Path, trained: Mapping[str, Any]) -> None:
+        current = flatten(self.cfg.to_dict())
         for key in self.specs[name].same_settings:
-            if key in then and then[key] != now[key]:
+            if key in trained and trained[key] != current[key]:
                 raise ConfigError(
-                    f"weights.{name}: {path} was trained with {key}={then[key]}, but this run has "
-                    f"{now[key]}. Set --{key}={str(then[key]).replace(' ', '')}."
+                    f"weights.{name}: {path} was trained with {key}={trained[key]}, but this run "
+                    f"has {current[key]}. Set --{key}={str(trained[key]).replace(' ', '')}."
                 )
 
 
+def _unchanged(path: Path, sha256: str) -> bool:
+    return path.is_file() and sha256_of(path) == sha256
+
+
 def _pinned(name: str, source: Source | None) -> Path | None:
-    """The file that a checkpoint was trained with; None when it had none."""
+    """The file that a checkpoint was trained with; None without one."""
     if source is None:
         return None
     path = Path(source["path"])
-    if not path.is_file() or sha256_of(path) != source["sha256"]:
+    if not _unchanged(path, source["sha256"]):
         raise WeightsError(
-            f"The run was trained with {path} as {name}; the file has vanished or changed, so it "
-            "cannot go on exactly. Restore the file, or start a new run."
+            f"The run was trained with {path} as {name}; the file is gone or has changed, so the "
+            "run cannot continue exactly. Restore the file, or start a new run."
         )
     return path
-
-
-def _settings_of(model_cls: type, state: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys of the configuration that the names of an official file tell."""
-    read = getattr(model_cls, "settings_of", None)
-    return read(state) if read else {}

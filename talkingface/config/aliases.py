@@ -1,4 +1,4 @@
-"""Old and loosely spelt key names, translated before the layers are merged."""
+"""Old key names and spelling variants, translated before the layers are merged."""
 
 from __future__ import annotations
 
@@ -12,24 +12,21 @@ from talkingface.errors import ConfigError
 from talkingface.registry import META_KEYS
 from talkingface.utils.suggest import fold
 
-# Keys of the ancestor that have no successor, and why they are not needed.
+# Keys of the earlier talkingface-toolkit without a replacement, and the reason.
 _RETIRED = {
     "temp_sub_dir": "scratch files need no folder of their own",
     "valid_metric_bigger": "the direction follows from the metric",
 }
-
-
 # Sections that may be written as a single value: --face=left.
 _SHORT = {"face": "choose"}
-
-_HINTS = {"gpu_id": " It counts devices; a certain GPU is chosen with 'device: cuda:<number>'."}
+_HINTS = {"gpu_id": " It is a number of devices; choose a GPU with 'device: cuda:<number>'."}
 
 
 def spelled_out(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Short forms written in full, beside dotted keys of the same section.
+    """Replace short forms by full keys.
 
     Raises:
-        ConfigError: the short and the full form say different things.
+        ConfigError: the short and the full form have different values.
     """
     result = dict(values)
     for section, key in _SHORT.items():
@@ -46,7 +43,17 @@ def spelled_out(values: Mapping[str, Any]) -> dict[str, Any]:
 def apply_aliases(
     layers: list[Layer], aliases: Mapping[str, str], metrics: Iterable[str]
 ) -> list[str]:
-    """Rename old keys within each layer; both spellings with different values are an error."""
+    """Rename old keys within each layer.
+
+    Args:
+        metrics: names of the registered metrics.
+
+    Returns:
+        Deprecation messages.
+
+    Raises:
+        ConfigError: an old key and its new name have different values.
+    """
     notes = []
     old_names = {fold(name): name for name in (*aliases, *_RETIRED)}
     for layer in layers:
@@ -62,17 +69,16 @@ def apply_aliases(
                 continue
             value = layer.values.pop(old)
             place = layer.where(old)
-            section, _, rest = new.partition(".")
-            if section == "metric_params" and rest.split(".")[0] not in metrics:
-                metric = rest.split(".")[0]
-                notes.append(f"{place}: '{old}' has no effect: there is no metric {metric} here.")
+            parts = new.split(".")
+            if parts[0] == "metric_params" and parts[1] not in metrics:
+                notes.append(f"{place}: '{old}' has no effect: there is no metric {parts[1]}.")
                 continue
             if old == "gpu_id":
                 value = len([p for p in str(value).split(",") if p.strip()]) or 1
             current: Any = layer.values
-            for part in new.split("."):
-                current = current.get(part, None) if isinstance(current, dict) else None
-            # The ancestor wrote 'resume: true' beside the path; that is no contradiction.
+            for part in parts:
+                current = current.get(part) if isinstance(current, dict) else None
+            # Old configurations have 'resume: true' beside resume_checkpoint_path.
             agrees = current == value or (old == "resume_checkpoint_path" and current is True)
             if current is not None and not agrees:
                 raise ConfigError(
@@ -80,19 +86,16 @@ def apply_aliases(
                     f"values ({value!r} and {current!r}). Keep only '{new}'."
                 )
             merge_into(layer.values, nest({new: value}))
-            layer.lines[new] = layer.lines.get(old, layer.lines.get(new, 0)) or layer.lines.pop(
-                new, 0
-            )
-            if not layer.lines.get(new):
-                layer.lines.pop(new, None)
+            if old in layer.lines:
+                layer.lines[new] = layer.lines[old]
             notes.append(f"{place}: '{old}' is an old name; write '{new}'." + _HINTS.get(old, ""))
         if "use_gpu" in layer.values:
             place, use = layer.where("use_gpu"), layer.values.pop("use_gpu")
             device = layer.values.get("device")
             if device is not None and device != "auto" and bool(use) == (device == "cpu"):
                 raise ConfigError(
-                    f"{place}: 'use_gpu: {str(use).lower()}' is the old way to write 'device', and "
-                    f"'device: {device}' says the opposite. Keep only 'device'."
+                    f"{place}: 'use_gpu: {str(use).lower()}' (old name of 'device') contradicts "
+                    f"'device: {device}'. Keep only 'device'."
                 )
             if not use:
                 layer.values["device"] = "cpu"
@@ -105,6 +108,6 @@ def fold_keys(layers: list[Layer], schema: type[BaseModel]) -> None:
     known = {fold(name): name for name in schema.model_fields}
     for layer in layers:
         for key in list(layer.values):
-            right = known.get(fold(key))
-            if right and right != key and META_KEYS["model"].count(key) == 0:
-                layer.values[right] = layer.values.pop(key)
+            canonical = known.get(fold(key))
+            if canonical and canonical != key and key not in META_KEYS["model"]:
+                layer.values[canonical] = layer.values.pop(key)

@@ -1,4 +1,4 @@
-"""Checks of a merged configuration; messages name key, value, place and the nearest name."""
+"""Checks of merged settings; messages contain key, value, source and the most similar name."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
+from talkingface.config.merge import source_of
 from talkingface.config.schema import Section
 from talkingface.errors import ConfigError
 from talkingface.registry import Registry
@@ -15,16 +16,15 @@ from talkingface.utils.suggest import did_you_mean
 def validation_message(
     error: ValidationError, provenance: Mapping[str, str], known: list[str]
 ) -> str:
+    """The text of pydantic's errors, one line for each wrong setting."""
     lines = []
     for item in error.errors():
-        # Tuple indices, union branches and the like follow the field name; only field names count.
+        # In pydantic's 'loc', tuple indices and union branches follow the field names.
         loc = [str(part) for part in item["loc"]]
-        while loc and item["type"] != "extra_forbidden" and not _is_key(".".join(loc), known):
+        while loc and item["type"] != "extra_forbidden" and ".".join(loc) not in known:
             loc.pop()
         key = ".".join(loc) or ".".join(str(part) for part in item["loc"])
-        origin = next((src for k, src in provenance.items() if k == key), None) or next(
-            (src for k, src in provenance.items() if k.startswith(key + ".")), "default"
-        )
+        origin = source_of(provenance, key)
         if item["type"] == "extra_forbidden":
             scope = [k for k in known if k.startswith(key.rsplit(".", 1)[0] + ".")] or known
             hint = did_you_mean(key, scope) or did_you_mean(key, known)
@@ -43,10 +43,6 @@ def title_of(count: int) -> str:
     return "1 setting is wrong:" if count == 1 else f"{count} settings are wrong:"
 
 
-def _is_key(key: str, known: list[str]) -> bool:
-    return key in known
-
-
 def check_values(values: Section, registry: Registry, provenance: Mapping[str, str]) -> list[str]:
     """Checks that need more than one key or the registry; metric names become canonical."""
     problems = []
@@ -60,13 +56,12 @@ def check_values(values: Section, registry: Registry, provenance: Mapping[str, s
             try:
                 canonical[metric] = registry.entry("metric", metric).name
             except ConfigError as error:
-                prefix = f"{name}.{metric}."
-                places = [
+                sources = (
                     source
                     for key, source in provenance.items()
-                    if key == name or f"{key}.".startswith(prefix)
-                ]
-                problems.append(f"{name} ({(places or ['default'])[0]}): {error}")
+                    if key == name or f"{key}.".startswith(f"{name}.{metric}.")
+                )
+                problems.append(f"{name} ({next(sources, 'default')}): {error}")
         if name == "metrics":
             values.metrics = [canonical.get(item, item) for item in values.metrics]
         else:
@@ -86,7 +81,7 @@ def check_values(values: Section, registry: Registry, provenance: Mapping[str, s
 def _check_metric_settings(
     values: Section, registry: Registry, provenance: Mapping[str, str]
 ) -> list[str]:
-    """Names that would otherwise be found wrong only after the training."""
+    """Unknown metric parameters and an unusable ``valid_metric``."""
     problems = []
     metrics = registry.entries("metric")
     for metric, params in values.metric_params.items():
@@ -96,7 +91,7 @@ def _check_metric_settings(
                 dotted = f"metric_params.{metric}.{key}"
                 problems.append(
                     f"unknown key '{dotted}' ({provenance.get(dotted, 'default')})."
-                    f"{did_you_mean(key, known)} {metric} knows: {', '.join(known) or 'none'}."
+                    f"{did_you_mean(key, known)} Keys of {metric}: {', '.join(known) or 'none'}."
                 )
     criterion = values.valid_metric
     if "train" in values.stages and criterion.split("/")[0] != "loss":
@@ -111,7 +106,7 @@ def _check_metric_settings(
             goal = {"real": "the real video's value", "zero": "zero"}.get(
                 goals.get(criterion), "neither a large nor a small value"
             )
-            why = f"its goal is {goal}, so that no checkpoint is best; " * (criterion in goals)
+            why = f"its goal is {goal}, so it cannot rank checkpoints; " * (criterion in goals)
             problems.append(
                 f"valid_metric = '{criterion}' ({provenance.get('valid_metric', 'default')}): "
                 f"{why}choose loss, loss/<part>, or an output of the metrics that should rise or "

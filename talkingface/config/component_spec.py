@@ -1,4 +1,4 @@
-"""Declaration of a trained network that a model needs. No torch here: ``--explain`` stays fast."""
+"""Declaration of a trained network that a model needs. It does not import torch."""
 
 from __future__ import annotations
 
@@ -12,28 +12,26 @@ from typing import Any
 class ComponentSpec:
     """A trained network that another model needs: for a loss, as input, or to generate.
 
-    A config class returns its specs from ``components(cfg)``; the name of each is that of its key
-    in the section ``weights``. :class:`talkingface.components.ComponentStore` finds and loads the
-    files.
+    ``components(cfg)`` of a config class returns its specs by name; ``weights.<name>`` is the key
+    of each. :class:`talkingface.components.store.ComponentStore` finds and loads the files.
 
     Attributes:
         weights: value of the key ``weights.<name>``: ``auto``, a path, a run id, or None for off.
-        purpose: what it is for; shown in messages.
+        purpose: what uses the network; shown in messages.
         model: registered model whose finished runs can supply it.
-        files: file names of official weights, looked for in ``weights_dir``; one is enough.
+        files: alternative file names of official weights in ``weights_dir``.
         extra_files: further official files that belong to the same network.
         network: ``module:callable`` that builds the network for official files. Not needed with
             ``official_settings``.
         arguments: of that callable.
-        required: missing weights are an error; otherwise the loss is left out with a warning.
+        required: missing weights are an error; otherwise the loss is not used, with a warning.
         at_inference: generation needs it too, not only training. ``auto`` then prefers runs on the
             same dataset to official files; for losses it is the other way round.
-        same_settings: keys that must have the values with which a run of ``model`` was trained.
-        optional_keys: prefixes of names that official files may lack or hold in excess.
-        same_as: components that have a component of this name themselves; ``auto`` means theirs.
-        official_settings: attach the whole model, which knows the units of its values, in place of
-            its main network; these are the settings of ``model`` that official files were trained
-            with.
+        same_settings: keys whose values must equal those of the run of ``model`` that supplies it.
+        optional_keys: prefixes of state_dict names that official files may lack or have in excess.
+        same_as: components that have a component of this name themselves; ``auto`` selects theirs.
+        official_settings: settings of ``model`` that official files were trained with. If given,
+            the whole model, with the units of its values, is attached in place of its main network.
     """
 
     weights: str | None
@@ -52,7 +50,7 @@ class ComponentSpec:
 
     @property
     def whole_model(self) -> bool:
-        """Whether the model itself is attached, not its main network."""
+        """Whether the whole model is attached in place of its main network."""
         return self.official_settings is not None
 
     def build(self) -> Any:

@@ -1,4 +1,4 @@
-"""Merge the layers of settings, validate them once, remember where each value came from."""
+"""Merge the layers of settings, validate them once, keep the source of each value."""
 
 from __future__ import annotations
 
@@ -22,52 +22,17 @@ from talkingface.utils.paths import SHIPPED, project_root, resolve, shown
 from talkingface.utils.suggest import did_you_mean, fold
 from talkingface.utils.yaml_files import load_yaml
 
-# Keys that do not change what is learned: two runs that differ only here may resume each other.
+# Keys that do not change the trained weights at a given step: one of two runs that differ in
+# these keys only may resume the other.
 _NOT_IN_HASH = {
-    "plugin_path",
-    "device",
-    "devices",
-    "num_workers",
-    "process_workers",
-    "executor",
-    "executor_address",
-    "shard",
-    "show_progress",
-    "log_level",
-    "log_wandb",
-    "stages",
-    "need_preprocess",
-    "train",
-    "evaluate_model_file",
-    "checkpoint_dir",
-    "checkpoint_sub_dir",
-    "results_dir",
-    "log_dir",
-    "tensorboard_dir",
-    "weights_dir",
-    "epochs",
-    "max_steps",
-    "max_minutes",
-    "eval_batch_size",
-    "saved",
-    "save_minutes",
-    "keep_every",
-    "resume",
-    "log_every",
-    "trust_checkpoint",
-    "metrics",
-    "metric_params",
-    "baselines",
-    "eval_clips",
-    "n_preview",
-    "metric_decimal_place",
-    "loss_decimal_place",
-    "infer",
-    "sampler",
-    "stopping_step",
-    "eval_step",
-    "valid_batches",
-    "preset",
+    *("plugin_path", "preset", "stages", "need_preprocess", "train", "evaluate_model_file"),
+    *("device", "devices", "num_workers", "process_workers", "executor", "executor_address"),
+    *("shard", "show_progress", "log_level", "log_wandb", "log_every", "trust_checkpoint"),
+    *("checkpoint_dir", "checkpoint_sub_dir", "results_dir", "log_dir", "tensorboard_dir"),
+    *("weights_dir", "saved", "save_minutes", "keep_every", "resume"),
+    *("epochs", "max_steps", "max_minutes", "stopping_step", "eval_step", "valid_batches"),
+    *("eval_batch_size", "metrics", "metric_params", "baselines", "eval_clips", "n_preview"),
+    *("metric_decimal_place", "loss_decimal_place", "infer", "sampler"),
 }
 
 
@@ -79,16 +44,12 @@ def _inferred_section(name: str, values: Mapping[str, Any]) -> type[Section]:
             section = _inferred_section(f"{name}_{key}", value)
             fields[key] = (section, Field(default_factory=section, description="Set in the YAML."))
         else:
-            kind: Any = float if type(value) in (int, float) else type(value)
-            kind = int if type(value) is int else kind
-            fields[key] = (
-                Any if value is None else kind,
-                Field(value, description="Set in the YAML."),
-            )
+            kind = Any if value is None else type(value)
+            fields[key] = (kind, Field(value, description="Set in the YAML."))
     return create_model(name, __base__=Section, **fields)
 
 
-def _own_class(registry: Registry, entry: Entry, base: type[Section]) -> type[Section]:
+def _config_class(registry: Registry, entry: Entry, base: type[Section]) -> type[Section]:
     """The class that declares the keys of an entry's YAML."""
     if entry.target("config"):
         return registry.resolve(entry, "config")
@@ -121,7 +82,7 @@ class Config(Mapping):
     Attributes:
         model_entry, dataset_entry: registry entries of the pair.
         provenance: source of every leaf that is not a built-in default.
-        notes: deprecation lines to show to the user.
+        notes: deprecation messages for the user.
     """
 
     def __init__(
@@ -185,7 +146,7 @@ class Config(Mapping):
 
     @property
     def hash(self) -> str:
-        """SHA-256 of all settings that change what is learned."""
+        """SHA-256 of all settings that change the trained weights."""
         kept = {key: value for key, value in self.to_dict().items() if key not in _NOT_IN_HASH}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
@@ -195,14 +156,14 @@ class Config(Mapping):
         return bool(place) and place == self.provenance.get(other, "").rsplit(":", 1)[0]
 
     def chosen(self, key: str) -> bool:
-        """Whether the user set a key, beside the files of the toolkit and of a plugin."""
+        """Whether the user set a key: not the files of the toolkit or of a plugin."""
         entries = (self.model_entry.path, self.dataset_entry.path)
         files = ("properties/", *(str(path) for path in entries), *map(shown, entries))
         files += (shown(SHIPPED / "properties"), str(SHIPPED / "properties"))
         return not self.provenance.get(key, "properties/").startswith(files)
 
     def __reduce__(self) -> tuple:
-        """Travel to worker processes as plain values; the classes are found again there."""
+        """Pickle plain values; a worker process builds the classes again from the YAML files."""
         return _rebuild, (self.model, self.dataset, self.to_dict(), self.provenance)
 
     @property
@@ -216,7 +177,7 @@ class Config(Mapping):
 
     @property
     def processed_dir(self) -> Path:
-        """Folder that holds one sub-folder per processor."""
+        """Folder with one sub-folder per preparation."""
         if self.preprocessed_root:
             return resolve(self.preprocessed_root)
         return self.dataset_root / "preprocessed_data"
@@ -228,8 +189,8 @@ class Config(Mapping):
 
     def weights_path(self, name: str | Path) -> Path:
         """A weights file given as a path or as a name below ``checkpoints/``."""
-        direct = resolve(name)
-        return direct if direct.exists() else resolve(self.weights_dir) / name
+        path = resolve(name)
+        return path if path.exists() else resolve(self.weights_dir) / name
 
 
 def _rebuild(model: str, dataset: str, values: dict, provenance: dict[str, str]) -> Config:
@@ -238,11 +199,14 @@ def _rebuild(model: str, dataset: str, values: dict, provenance: dict[str, str])
     return cfg
 
 
-def _peek(config_layers: list[Layer], key: str) -> Any:
-    for layer in reversed(config_layers):
-        if layer.values.get(key):
-            return layer.values[key]
-    return None
+def _last_value(layers: list[Layer], key: str) -> Any:
+    """The value of a key in the last layer that has one; None without."""
+    return next((layer.values[key] for layer in reversed(layers) if layer.values.get(key)), None)
+
+
+def _file_layer(path: Path, label: str) -> Layer:
+    values, lines = load_yaml(path)
+    return Layer(label, nest(spelled_out(values)), lines)
 
 
 def load_config(
@@ -262,7 +226,7 @@ def load_config(
 
     Args:
         model, dataset: names in any spelling; may also be given in a config file.
-        base: settings of a finished run, some of which others replace.
+        base: settings of a finished run, e.g. stored in a checkpoint.
         config_files: YAML files; later ones win.
         overrides: mapping from Python; dotted keys are allowed.
         cli: mapping from the command line; dotted keys are allowed.
@@ -272,44 +236,41 @@ def load_config(
         ConfigError: unknown names, keys or presets, wrong values; all wrong values are listed.
     """
     user_layers = [Layer("the checkpoint", nest(base))] if base else []
-    for path in config_files:
-        values, lines = load_yaml(resolve(path, Path.cwd()))
-        user_layers.append(Layer(shown(path), nest(spelled_out(values)), lines))
-    if overrides:
-        user_layers.append(Layer("overrides", nest(spelled_out(overrides))))
-    if cli:
-        user_layers.append(Layer("command line", nest(spelled_out(cli))))
-    model = model or _peek(user_layers, "model")
-    dataset = dataset or _peek(user_layers, "dataset")
-    preset = preset or _peek(user_layers, "preset")
-    registry = get_registry(_peek(user_layers, "plugin_path"))
+    user_layers += [_file_layer(resolve(path, Path.cwd()), shown(path)) for path in config_files]
+    for label, mapping in (("overrides", overrides), ("command line", cli)):
+        if mapping:
+            user_layers.append(Layer(label, nest(spelled_out(mapping))))
+    model = model or _last_value(user_layers, "model")
+    dataset = dataset or _last_value(user_layers, "dataset")
+    preset = preset or _last_value(user_layers, "preset")
+    registry = get_registry(_last_value(user_layers, "plugin_path"))
     if not model or not dataset:
-        missing = "--model" if not model else "--dataset"
-        raise ConfigError(f"{missing} is missing")
+        raise ConfigError(f"{'--dataset' if model else '--model'} is missing")
     model_entry = registry.entry("model", model)
     dataset_entry = registry.entry("dataset", dataset)
     if not registry.supports(model_entry, dataset_entry):
         kind = dataset_entry.meta.get("kind", "video")
-        why = "" if kind == "video" else f": that corpus holds no video, only {kind} data"
-        able = [e.name for e in registry.entries("dataset").values()
-                if registry.supports(model_entry, e)]  # fmt: skip
+        why = "" if kind == "video" else f": the corpus has no videos, only {kind} data"
+        datasets = registry.entries("dataset").values()
+        supported = ", ".join(e.name for e in datasets if registry.supports(model_entry, e))
         raise ConfigError(
             f"{model_entry.name} cannot be trained on {dataset_entry.name}{why}; it supports: "
-            + ", ".join(able)
+            f"{supported}"
         )
 
-    layers = [_overall_layer(registry)]
+    folders = [project_root() / "properties", SHIPPED / "properties"]
+    layers = _first_file(folders, "overall.yaml")
     for entry in (model_entry, dataset_entry):
-        values = nest(spelled_out(_copy(entry.values)))
+        values = nest(spelled_out(entry.values))
         layers.append(Layer(shown(entry.path), values, dict(entry.lines)))
-    layers += _pair_layers(registry, model_entry, dataset_entry)
+    layers += _first_file(registry.roots, f"pair/{model_entry.name}@{dataset_entry.name}.yaml")
     if preset:
         layers += _preset_layers(preset, model_entry, dataset_entry)
     layers += user_layers
 
     schema = _schema(
-        _own_class(registry, model_entry, ModelConfig),
-        _own_class(registry, dataset_entry, DatasetConfig),
+        _config_class(registry, model_entry, ModelConfig),
+        _config_class(registry, dataset_entry, DatasetConfig),
     )
     notes = apply_aliases(layers, schema.aliases, registry.names("metric"))
     fold_keys(layers, schema)
@@ -326,26 +287,10 @@ def load_config(
     return Config(checked, provenance, registry, model_entry, dataset_entry, notes)
 
 
-def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in values.items()}
-
-
-def _overall_layer(registry: Registry) -> Layer:
-    for folder in (project_root() / "properties", SHIPPED / "properties"):
-        path = folder / "overall.yaml"
-        if path.exists():
-            values, lines = load_yaml(path)
-            return Layer(shown(path), nest(spelled_out(values)), lines)
-    return Layer("built-in", {})
-
-
-def _pair_layers(registry: Registry, model: Entry, dataset: Entry) -> list[Layer]:
-    for folder in registry.roots:
-        path = folder / "pair" / f"{model.name}@{dataset.name}.yaml"
-        if path.exists():
-            values, lines = load_yaml(path)
-            return [Layer(shown(path), nest(spelled_out(values)), lines)]
-    return []
+def _first_file(folders: Iterable[Path], name: str) -> list[Layer]:
+    """The layer of the first folder that has a file of that name; none without."""
+    path = next((folder / name for folder in folders if (folder / name).exists()), None)
+    return [_file_layer(path, shown(path))] if path else []
 
 
 def _preset_layers(preset: str, model: Entry, dataset: Entry) -> list[Layer]:
@@ -363,5 +308,5 @@ def _preset_layers(preset: str, model: Entry, dataset: Entry) -> list[Layer]:
             prefix = f"presets.{name}."
             lines = {k[len(prefix) :]: v for k, v in entry.lines.items() if k.startswith(prefix)}
             label = f"{shown(entry.path)} preset {name}"
-            layers.append(Layer(label, nest(_copy(entry.presets[name] or {})), lines))
+            layers.append(Layer(label, nest(entry.presets[name] or {}), lines))
     return layers

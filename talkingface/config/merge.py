@@ -1,4 +1,4 @@
-"""Layers of settings and their deep merge."""
+"""Layers of settings and their merge."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Layer:
     """One source of settings.
 
     Attributes:
-        label: how the source is called in messages, e.g. a path or ``command line``.
+        label: name of the source in messages, e.g. a path or ``command line``.
         values: nested mapping; dotted keys are expanded by :func:`nest`.
-        lines: line per dotted key, for files.
+        lines: line number of each dotted key, for files.
     """
 
     label: str
@@ -46,6 +46,7 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merge_into(base: dict, extra: Mapping) -> None:
+    """Merge mappings recursively in place; other values of ``extra`` replace those of ``base``."""
     for key, value in extra.items():
         if isinstance(value, Mapping) and isinstance(base.get(key), dict):
             merge_into(base[key], value)
@@ -65,7 +66,11 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def merge_layers(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Deep-merge mappings, lists and scalars replace. Returns values and provenance per leaf."""
+    """Merge layers, low to high: mappings recursively, lists and scalars replace earlier values.
+
+    Returns:
+        The values, and the source (``label:line``) of each leaf by dotted key.
+    """
     merged: dict[str, Any] = {}
     provenance: dict[str, str] = {}
 
@@ -79,7 +84,7 @@ def merge_layers(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, str
                 put(target[key], value, layer, dotted + ".")
             else:
                 if isinstance(value, Mapping) and isinstance(target.get(key), dict):
-                    continue  # an empty mapping adds nothing
+                    continue  # an empty mapping
                 for old in [k for k in provenance if k == dotted or k.startswith(dotted + ".")]:
                     del provenance[old]
                 target[key] = dict(value) if isinstance(value, Mapping) else value
@@ -88,3 +93,9 @@ def merge_layers(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, str
     for layer in layers:
         put(merged, layer.values, layer, "")
     return merged, provenance
+
+
+def source_of(provenance: Mapping[str, str], key: str) -> str:
+    """The source of a key or, for a section, of its first key that is set; else ``default``."""
+    inner = (source for name, source in provenance.items() if name.startswith(key + "."))
+    return provenance.get(key) or next(inner, "default")

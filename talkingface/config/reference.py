@@ -1,4 +1,4 @@
-"""Texts about configuration keys: ``--print_config``, ``--explain`` and the reference page."""
+"""Texts on configuration keys: ``--print_config`` and ``--explain``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from talkingface.config.config import Config, iter_fields, load_config
-from talkingface.config.merge import flatten
+from talkingface.config.merge import flatten, source_of
 from talkingface.errors import ConfigError
 from talkingface.utils.suggest import did_you_mean, fold
 
@@ -32,26 +32,25 @@ def type_name(annotation: Any) -> str:
     if origin in (list, tuple, dict):
         inner = ", ".join(type_name(item) for item in typing.get_args(annotation))
         return f"{origin.__name__} of {inner}"
-    return {"str": "text", "bool": "true|false"}.get(
-        getattr(annotation, "__name__", ""), getattr(annotation, "__name__", str(annotation))
-    )
+    name = getattr(annotation, "__name__", str(annotation))
+    return {"str": "text", "bool": "true|false"}.get(name, name)
 
 
 def _limits(info: Any) -> str:
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-    found = []
-    for item in info.metadata:
-        for name, sign in signs.items():
-            if getattr(item, name, None) is not None:
-                found.append(f"{sign} {getattr(item, name)}")
-    return ", ".join(found)
+    return ", ".join(
+        f"{sign} {getattr(item, name)}"
+        for item in info.metadata
+        for name, sign in signs.items()
+        if getattr(item, name, None) is not None
+    )
 
 
 def print_config(cfg: Config) -> str:
     """All keys, aligned, with the layer that set each."""
     flat = flatten(cfg.to_dict())
     width = max(len(key) for key in flat)
-    lines = []
+    lines: list[str] = []
     section = None
     for key, value in flat.items():
         head = key.split(".")[0] if "." in key else ""
@@ -59,18 +58,15 @@ def print_config(cfg: Config) -> str:
             lines.append("" if lines else f"# {cfg.model} @ {cfg.dataset}")
             section = head
         text = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
-        source = cfg.provenance.get(key) or next(
-            (src for k, src in cfg.provenance.items() if k.startswith(key + ".")), "default"
-        )
-        lines.append(f"{key:<{width}} = {text!s:<24} # {source}")
+        lines.append(f"{key:<{width}} = {text!s:<24} # {source_of(cfg.provenance, key)}")
     return "\n".join(lines)
 
 
 def explain_key(cfg: Config, key: str, models: Sequence[str] = ()) -> str:
-    """Type, default, meaning and present value of one key, found by full or last name.
+    """Type, default, meaning and current value of a key, given in full or by its last part.
 
     Args:
-        models: those among whose keys it is looked for if the configuration has none of that name.
+        models: models whose keys are searched if the configuration has no such key.
 
     Raises:
         ConfigError: no such key.
@@ -91,16 +87,12 @@ def explain_key(cfg: Config, key: str, models: Sequence[str] = ()) -> str:
         if default is PydanticUndefined:
             default = "(a section)" if info.default_factory else "(required)"
         limits = _limits(info)
-        source = cfg.provenance.get(name) or next(
-            (src for k, src in cfg.provenance.items() if k.startswith(name + ".")), "default"
-        )
-        value = cfg[name]
-        shown_value = "(a section)" if hasattr(value, "model_dump") else value
+        value = "(a section)" if hasattr(cfg[name], "model_dump") else cfg[name]
         old = sorted(k for k, new in cfg.schema.aliases.items() if new == name)
         blocks.append(
             f"{name}\n  {info.description}\n"
             f"  type:    {type_name(info.annotation)}{' (' + limits + ')' if limits else ''}\n"
-            f"  default: {default}\n  value:   {shown_value}   # {source}"
+            f"  default: {default}\n  value:   {value}   # {source_of(cfg.provenance, name)}"
             + (f"\n  old names: {', '.join(old)}" if old else "")
         )
     return "\n\n".join(blocks)

@@ -2,7 +2,7 @@
 
 A model or dataset adds its own keys with a class that derives from :class:`ModelConfig` or
 :class:`DatasetConfig` (its YAML names it as ``classes.config``). Unknown keys are errors.
-Default values that users are meant to change live in ``properties/overall.yaml``.
+``properties/overall.yaml`` holds the default values that users often change.
 """
 
 from __future__ import annotations
@@ -11,20 +11,13 @@ import re
 from string import Formatter
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from talkingface.config.component_spec import ComponentSpec
 
 
 class Section(BaseModel):
-    """A group of keys; unknown ones are refused."""
+    """A group of keys; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", validate_default=True, protected_namespaces=())
 
@@ -34,13 +27,14 @@ def _as_list(value: Any) -> Any:
 
 
 def _comma_list(value: Any) -> Any:
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return value
+    if not isinstance(value, str):
+        return value
+    return [part.strip() for part in value.split(",") if part.strip()]
 
 
 NameList = Annotated[list[str], BeforeValidator(_comma_list)]
 PathList = Annotated[list[str], BeforeValidator(_as_list)]
+Learner = Literal["adam", "adamw", "sgd", "rmsprop"]
 Schedule = Literal["none", "cosine", "linear", "step", "milestones", "plateau", "epochs"]
 AutoInt = Literal["auto"] | Annotated[int, Field(ge=0)]
 
@@ -48,9 +42,7 @@ AutoInt = Literal["auto"] | Annotated[int, Field(ge=0)]
 class OptimGroup(Section):
     """Settings of one network's optimizer; null keeps the run-wide value."""
 
-    learner: Literal["adam", "adamw", "sgd", "rmsprop"] | None = Field(
-        None, description="Optimizer."
-    )
+    learner: Learner | None = Field(None, description="Optimizer.")
     learning_rate: float | None = Field(None, gt=0, description="Step size.")
     weight_decay: float | None = Field(None, ge=0, description="L2 penalty.")
     betas: tuple[float, float] | None = Field(None, description="Adam's two decay rates.")
@@ -59,11 +51,9 @@ class OptimGroup(Section):
 class PhaseOptions(Section):
     """When and how one phase (e.g. the discriminator's) steps."""
 
-    every: int = Field(1, ge=1, description="Step this phase on every n-th batch.")
+    every: int = Field(1, ge=1, description="This phase runs on every n-th batch.")
     start_step: int = Field(0, ge=0, description="First global step at which the phase runs.")
-    clip_grad: float | None = Field(
-        None, gt=0, description="Largest gradient norm; null: run-wide."
-    )
+    clip_grad: float | None = Field(None, gt=0, description="Gradient norm limit; null: run-wide.")
 
 
 class OptimSection(Section):
@@ -76,12 +66,10 @@ class OptimSection(Section):
         "milestones decays at given steps; plateau watches valid_metric; epochs stays for "
         "constant_epochs and then falls by equal steps, one per epoch.",
     )
-    constant_epochs: int = Field(
-        0, ge=0, description="scheduler=epochs: epochs at the full rate; the others fall."
-    )
+    constant_epochs: int = Field(0, ge=0, description="scheduler=epochs: epochs at the full rate.")
     zero_last: bool = Field(
         False,
-        description="scheduler=epochs: the last epoch has rate 0, as HeadGAN's official code.",
+        description="scheduler=epochs: the last epoch has rate 0, as in HeadGAN's official code.",
     )
     warmup_steps: int = Field(0, ge=0, description="Steps of linear warm-up from zero.")
     step_size: int = Field(10, ge=1, description="scheduler=step: epochs between two decays.")
@@ -93,11 +81,9 @@ class OptimSection(Section):
     )
     patience: int = Field(3, ge=0, description="scheduler=plateau: validations without progress.")
     accumulate: int = Field(1, ge=1, description="Batches whose gradients are added per step.")
-    clip_grad: float | None = Field(
-        None, gt=0, description="Largest gradient norm; null: no limit."
-    )
+    clip_grad: float | None = Field(None, gt=0, description="Gradient norm limit; null: none.")
     ema_decay: float = Field(
-        0.0, ge=0, lt=1, description="Decay of the averaged copy used for validation; 0: none."
+        0.0, ge=0, lt=1, description="Decay of the averaged weights (EMA) of validation; 0: none."
     )
     max_nan: int = Field(
         10,
@@ -107,9 +93,7 @@ class OptimSection(Section):
     groups: dict[str, OptimGroup] = Field(
         default_factory=dict, description="Settings per network, by name (e.g. discriminator)."
     )
-    phases: dict[str, PhaseOptions] = Field(
-        default_factory=dict, description="Settings per phase, by name."
-    )
+    phases: dict[str, PhaseOptions] = Field(default_factory=dict, description="Settings by phase.")
 
 
 class OverallConfig(Section):
@@ -132,19 +116,19 @@ class OverallConfig(Section):
 
     model: str = Field("", description="Name of the model.")
     dataset: str = Field("", description="Name of the dataset.")
-    preset: str | None = Field(None, description="Named group of settings of the model's YAML.")
+    preset: str | None = Field(None, description="Named settings in the model's YAML.")
     plugin_path: PathList = Field(
         default_factory=list, description="Folders with further models, datasets and metrics."
     )
 
-    seed: int = Field(2023, ge=0, lt=2**31, description="Seed of every random number.")
+    seed: int = Field(2023, ge=0, lt=2**31, description="Seed of all random numbers.")
     reproducibility: bool = Field(
         True, description="Deterministic kernels; also seeds workers and the sampler."
     )
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
-        description="auto takes a GPU when there is one: auto, cpu, cuda, cuda:0, mps.",
+        description="auto, cpu, cuda, cuda:0 or mps; auto uses a GPU if there is one.",
     )
     devices: int = Field(1, ge=1, description="Number of devices (or CPU processes) to train on.")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
@@ -154,13 +138,11 @@ class OverallConfig(Section):
         False, description="NHWC memory format for image networks; faster on most hardware."
     )
     num_workers: AutoInt = Field("auto", description="Loader processes; auto: from the CPU count.")
-    process_workers: AutoInt = Field(
-        "auto", description="Preprocessing processes; auto: CPU count."
-    )
+    process_workers: AutoInt = Field("auto", description="Preparation processes; auto: CPU count.")
     executor: Literal["local", "ray", "dask"] = Field(
         "local",
         description="Where clips are prepared: processes of this machine, or an existing ray or "
-        "dask cluster (extras 'ray', 'dask') that sees the same folders.",
+        "dask cluster (extras 'ray', 'dask') that mounts the same folders.",
     )
     executor_address: str | None = Field(
         None,
@@ -169,26 +151,22 @@ class OverallConfig(Section):
     shard: str | None = Field(
         None,
         pattern=r"^[1-9]\d*/[1-9]\d*$",
-        description="i/n prepares the i-th of n equal parts of the clips (from 1) and stops; for "
-        "the job arrays of batch systems.",
+        description="i/n prepares the i-th (from 1) of n equal shards of the clips and stops; for "
+        "job arrays of a cluster.",
     )
     show_progress: Literal["auto"] | bool = Field(
         "auto", description="Progress bars; auto: only on a terminal."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severity that is shown."
+        "info", description="Lowest severity that is shown."
     )
     log_wandb: bool = Field(False, description="Also log to Weights & Biases (extra 'wandb').")
 
-    stages: NameList = Field(
-        ["preprocess", "train", "evaluate"], description="Stages that this run goes through."
-    )
-    need_preprocess: bool = Field(
-        True, description="Old switch; false removes the stage preprocess."
-    )
-    train: bool = Field(True, description="Old switch; false removes the stage train.")
+    stages: NameList = Field(["preprocess", "train", "evaluate"], description="Stages of this run.")
+    need_preprocess: bool = Field(True, description="Old switch; false: no stage preprocess.")
+    train: bool = Field(True, description="Old switch; false: no stage train.")
     evaluate_model_file: str | None = Field(
-        None, description="Checkpoint to evaluate; alone it implies stages=evaluate."
+        None, description="Checkpoint to evaluate; without stages it implies stages=evaluate."
     )
 
     checkpoint_dir: str = Field("saved", description="Parent of the run folders.")
@@ -196,36 +174,33 @@ class OverallConfig(Section):
     results_dir: str = Field("results", description="Generated videos and metric tables.")
     log_dir: str = Field("log", description="Text logs.")
     tensorboard_dir: str = Field("log_tensorboard", description="TensorBoard event files.")
-    weights_dir: str = Field(
-        "checkpoints", description="Pretrained weights that the user provides."
-    )
+    weights_dir: str = Field("checkpoints", description="Folder of pretrained weights.")
 
     epochs: int = Field(300, ge=0, description="Passes over the training split.")
     max_steps: int | None = Field(
-        None, ge=1, description="Optimizer steps after which training ends; wins over epochs."
+        None, ge=1, description="Optimizer steps after which training ends; overrides epochs."
     )
     max_minutes: float | None = Field(
         None,
         gt=0,
-        description="Minutes after which training ends cleanly; for machines with a limit.",
+        description="Minutes after which training ends cleanly; for jobs with a time limit.",
     )
     batch_size: int = Field(16, ge=1, description="Training items per step and device.")
     eval_batch_size: int = Field(16, ge=1, description="Items per validation or inference step.")
-    shuffle: bool = Field(True, description="New order of the training items each epoch.")
-    learner: Literal["adam", "adamw", "sgd", "rmsprop"] = Field("adam", description="Optimizer.")
+    shuffle: bool = Field(True, description="Shuffle the training items in each epoch.")
+    learner: Learner = Field("adam", description="Optimizer.")
     learning_rate: float = Field(1e-4, gt=0, description="Step size of the optimizer.")
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty of the optimizer.")
     optim: OptimSection = Field(default_factory=OptimSection, description="Optimisation details.")
     eval_step: int = Field(1, ge=0, description="Epochs between two validations; 0: never.")
-    valid_batches: int | None = Field(
-        None, ge=1, description="Validate on at most this many batches; null: on all."
-    )
+    valid_batches: int | None = Field(None, ge=1, description="Batches per validation; null: all.")
     valid_metric: str = Field(
         "loss",
-        description="Criterion of the best checkpoint: loss or loss/<part> of the validation.",
+        description="Criterion of the best checkpoint: loss or loss/<part> of the validation, or "
+        "an output of a metric, e.g. PSNR_mouth.",
     )
     stopping_step: int = Field(
-        10, ge=0, description="Validations without progress before training stops; 0: never."
+        10, ge=0, description="Validations without improvement before training stops; 0: never."
     )
     saved: bool = Field(True, description="Keep checkpoints.")
     save_minutes: float = Field(
@@ -238,7 +213,7 @@ class OverallConfig(Section):
     log_every: int = Field(10, ge=1, description="Steps between two logged losses.")
     trust_checkpoint: str | None = Field(
         None,
-        description="SHA-256 of a foreign checkpoint that holds pickled objects and is trusted.",
+        description="SHA-256 of a trusted checkpoint from elsewhere that holds pickled objects.",
     )
 
     metrics: NameList = Field(default_factory=list, description="Metrics of the evaluation.")
@@ -247,7 +222,7 @@ class OverallConfig(Section):
     )
     baselines: NameList = Field(
         ["real", "copy_reference", "shuffled_audio", "first_stage", "warped", "other_driver"],
-        description="Rows beside the model's own in the result table, where they make sense.",
+        description="Further rows of the result table, where they apply to the model.",
     )
     eval_clips: int | None = Field(None, ge=1, description="Evaluate only the first n test clips.")
     n_preview: int = Field(3, ge=0, description="Side-by-side preview videos per evaluation.")
@@ -271,8 +246,8 @@ class ModelConfig(Section):
 
     @classmethod
     def components(cls, cfg: Any) -> dict[str, ComponentSpec]:
-        """Trained networks that the model of a configuration needs, by the names of their keys in
-        the section ``weights``.
+        """Trained networks that the model of a configuration needs; a name is the component's key
+        in the section ``weights``.
 
         Raises:
             ConfigError: keys contradict each other.
@@ -281,45 +256,45 @@ class ModelConfig(Section):
 
     @classmethod
     def missing(cls, cfg: Any) -> list[str]:
-        """What a configuration needs and is not there, each with a way out; asked before any slow
-        work."""
+        """Messages, each with a remedy, on files or packages that a configuration needs and that
+        are missing; called before any slow work."""
         return []
 
 
 class PersonName(Section):
-    """Who is in the pictures."""
+    """Name of the person in the clips."""
 
     name: str | None = Field(
         None,
         pattern=r"^[^/\\.][^/\\]*$",
-        description="All clips show this person; null: the speaker that their names tell.",
+        description="Person in all clips; null: the speaker according to the clips' names.",
     )
 
 
 class FaceSection(Section):
-    """How faces are found and followed."""
+    """Face detection and tracking."""
 
     choose: Literal["main", "largest", "left", "right"] | Annotated[int, Field(ge=0)] = Field(
         "main",
-        description="Whose face is taken when there are several: main (large and long in view), "
-        "largest, left, right, or a number counted from 0 at the left. --face=left is short for "
+        description="Which of several faces is used: main (large and long in view), largest, "
+        "left, right, or a number counted from 0 at the left. --face=left is short for "
         "--face.choose=left.",
     )
-    max_faces: int = Field(3, ge=1, description="Faces looked for in a frame.")
+    max_faces: int = Field(3, ge=1, description="Largest number of faces detected in a frame.")
     max_side: int = Field(
         1280,
         ge=64,
-        description="Larger pictures are reduced by a whole factor to this long side before "
-        "detection, in pixels.",
+        description="Larger frames are downscaled by an integer factor for detection, so that the "
+        "long side fits into this, in pixels.",
     )
     min_detection: float = Field(
-        0.5, ge=0, le=1, description="Least confidence of MediaPipe's face detector."
+        0.5, ge=0, le=1, description="Lowest confidence of MediaPipe's face detector."
     )
     min_face_ratio: float = Field(
         0.5,
         ge=0,
         le=1,
-        description="Least share of frames with a face; a clip below it is skipped.",
+        description="Lowest share of frames with a face; a clip below it is skipped.",
     )
     box_smoothing: float = Field(
         0.2, ge=0, description="Standard deviation of the temporal box smoothing, in seconds."
@@ -328,21 +303,22 @@ class FaceSection(Section):
         list[Annotated[float, Field(ge=-0.5, le=1)]], Field(min_length=3, max_length=3)
     ] = Field(
         [0.0, 0.06, 0.02],
-        description="Room of a face box above, below and at each side of the face oval, as shares "
-        "of its height; for weights that were trained on another detector's boxes.",
+        description="Margins of a face box above, below and at each side of the face oval, as "
+        "shares of its height; change them for weights that were trained on another detector's "
+        "boxes.",
     )
 
 
 class QualitySection(Section):
-    """Limits of good training clips. Clips outside are listed in the report; null: no limit."""
+    """Limits of good training clips. The report lists clips beyond a limit; null: no limit."""
 
     drop: NameList = Field(
         default_factory=list,
-        description="Limits whose breach leaves a clip out of training and testing, e.g. "
-        "[max_av_offset_ms]; all: every limit. Others are only listed.",
+        description="Clips beyond these limits are not used for training and testing, e.g. "
+        "[max_av_offset_ms]; all: every limit. For other limits they are only listed.",
     )
     max_av_offset_ms: float | None = Field(
-        120.0, ge=0, description="Estimated distance of sound and picture, in ms."
+        120.0, ge=0, description="Estimated offset between audio and video, in ms."
     )
     min_av_confidence: float = Field(
         0.15, ge=0, description="Estimates with a smaller confidence are ignored."
@@ -353,12 +329,8 @@ class QualitySection(Section):
     min_sharpness: float | None = Field(
         20.0, ge=0, description="Median variance of the Laplacian of the face at 128 px."
     )
-    max_yaw: float | None = Field(
-        50.0, ge=0, description="Turn of the head to the side (98 % of the frames), in degrees."
-    )
-    max_pitch: float | None = Field(
-        40.0, ge=0, description="Nod of the head (98 % of the frames), in degrees."
-    )
+    max_yaw: float | None = Field(50.0, ge=0, description="Yaw in 98 % of frames, in degrees.")
+    max_pitch: float | None = Field(40.0, ge=0, description="Pitch in 98 % of frames, in degrees.")
     min_mouth_motion: float | None = Field(
         0.6, ge=0, description="Standard deviation of the lip height, in % of the face's height."
     )
@@ -369,21 +341,21 @@ class QualitySection(Section):
         0.2, ge=0, le=1, description="Share of frames equal to the one before."
     )
     max_still_seconds: float | None = Field(
-        1.0, ge=0, description="Longest stretch of a frozen picture, in seconds."
+        1.0, ge=0, description="Longest stretch of identical frames, in seconds."
     )
     max_gap_seconds: float | None = Field(
         1.0, ge=0, description="Longest stretch without the face, in seconds."
     )
-    max_cuts: int | None = Field(0, ge=0, description="Scene cuts.")
-    max_persons: int | None = Field(1, ge=0, description="Persons in view.")
+    max_cuts: int | None = Field(0, ge=0, description="Number of scene cuts.")
+    max_persons: int | None = Field(1, ge=0, description="Number of persons in view.")
     min_speech_ratio: float | None = Field(
         0.15, ge=0, le=1, description="Share of the time with speech."
     )
     max_clipped: float | None = Field(
-        0.01, ge=0, le=1, description="Share of overdriven samples of the sound."
+        0.01, ge=0, le=1, description="Share of clipped audio samples."
     )
     max_length_difference: float | None = Field(
-        0.5, ge=0, description="Difference in length of sound and picture, in seconds."
+        0.5, ge=0, description="Difference in length of audio and video, in seconds."
     )
 
     @field_validator("drop")
@@ -400,7 +372,7 @@ class QualitySection(Section):
 
 
 class ClipsSection(Section):
-    """How a corpus names its files: who speaks, and which clips are pieces of one recording.
+    """How to get the speaker and the source recording of a clip from its file name.
 
     A clip's id is its path below the data folder without suffix, with ``/``.
     """
@@ -408,26 +380,24 @@ class ClipsSection(Section):
     pattern: PathList = Field(
         default_factory=list,
         description="Regular expressions for whole clip ids, e.g. '(?P<speaker>s\\d+)/.*'. The "
-        "first that matches gives names for the templates; id, folder and name always exist.",
+        "groups of the first that matches are fields of the templates, beside id, folder, name.",
     )
     speaker: PathList = Field(
         ["{speaker}"],
-        description="Templates of the speaker; the first whose names are all known is taken, "
-        "else the folder.",
+        description="Templates of the speaker; the first whose fields all exist is used, else the "
+        "folder.",
     )
     source: PathList = Field(
         ["{source}"],
-        description="Templates of the source video, alike; else the id without a trailing piece "
-        "number.",
+        description="Templates of the source video, used like those of the speaker, else the id "
+        "without a trailing piece number.",
     )
     audio: PathList = Field(
         default_factory=list,
-        description="Templates of sound files below data_root; the first that exists replaces the "
-        "video's own sound.",
+        description="Templates of audio files below data_root; the first file that exists "
+        "replaces the audio of the video.",
     )
-    exclude: str | None = Field(
-        None, description="Regular expression for whole ids of clips that are not used."
-    )
+    exclude: str | None = Field(None, description="Regex for whole ids of clips to leave out.")
     same_source: list[Annotated[list[str], Field(min_length=2)]] = Field(
         default_factory=list,
         description="Groups of clip ids or source names that show the same footage.",
@@ -454,14 +424,14 @@ class ClipsSection(Section):
             for _, name, _, _ in Formatter().parse(template):
                 if name is not None and name not in known:
                     raise ValueError(
-                        f"'{template}' uses '{name}', which no group (?P<{name}>...) of "
-                        f"clips.pattern gives; known: {', '.join(dict.fromkeys(known))}"
+                        f"'{template}' uses '{name}', but clips.pattern has no group "
+                        f"(?P<{name}>...); known: {', '.join(dict.fromkeys(known))}"
                     )
         return value
 
 
 class DatasetConfig(Section):
-    """Keys of every dataset: where its files lie and how they are split."""
+    """Keys of every dataset: the folders of its files and the split."""
 
     aliases: ClassVar[dict[str, str]] = {}
 
@@ -481,18 +451,14 @@ class DatasetConfig(Section):
     )
     split_by: Literal["source", "speaker", "clip", "folder", "time"] = Field(
         "source",
-        description="Unit that is never divided by the split: a source video, a speaker, a clip "
-        "(pieces of one video may then part) or a folder. time: the beginning of every source "
-        "video trains and its end tests.",
+        description="Unit that stays in one split: a source video, a speaker, a clip (clips of one "
+        "video may then be in different splits) or a folder. time: the beginning of every source "
+        "video is for training and its end for testing.",
     )
-    clips: ClipsSection = Field(
-        default_factory=ClipsSection, description="How the corpus names its files."
-    )
+    clips: ClipsSection = Field(default_factory=ClipsSection, description="Names of the clips.")
     max_failed_ratio: float = Field(
         0.5, ge=0, le=1, description="Largest share of unusable clips before the run stops."
     )
     min_seconds: float = Field(0.8, ge=0, description="Shorter clips are skipped, in seconds.")
     face: FaceSection = Field(default_factory=FaceSection, description="Face tracking.")
-    quality: QualitySection = Field(
-        default_factory=QualitySection, description="Limits of good training clips."
-    )
+    quality: QualitySection = Field(default_factory=QualitySection, description="Quality limits.")

@@ -1,4 +1,4 @@
-"""Raw clips of a dataset and the lists that split them."""
+"""Raw clips of a dataset and their division into lists."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv")
 SPLITS = ("train", "val", "test")
-# What follows the name of the video in the name of a piece: _000, -03, /00001, _0_clip_0, _part2,
+# Suffix of a piece after the name of its source video: _000, -03, /00001, _0_clip_0, _part2,
 # " (1)", and numbers of five or more digits without a separator.
 _PIECE = re.compile(
     r"(?:[-_./# ]\d+[-_.# ]+|[-_./# ]+)(?:clip|part|piece|seg(?:ment)?|chunk)[-_ ]?\d+$"
@@ -38,9 +38,9 @@ class Clip:
         id: path below the data folder without extension, with ``/``; also its name in lists.
         path: the video file.
         audio: file with the sound: the video itself, a ``.wav`` of the same name beside it, or
-            what ``clips.audio`` of the dataset names.
-        speaker: who talks, as far as the names tell.
-        source: the recording that this clip is (a piece of).
+            the file that ``clips.audio`` of the dataset names.
+        speaker: the person who talks, derived from the names.
+        source: the recording that this clip is, or was cut from.
     """
 
     id: str
@@ -53,11 +53,11 @@ class Clip:
 def discover_clips(
     data_dir: Path, rules: ClipsSection | None = None, *, quiet: bool = False
 ) -> list[Clip]:
-    """All videos below a folder, sorted by id. Two files of one name: the first is taken.
+    """All videos below a folder, sorted by id. Of two files with one id the first is used.
 
     Args:
-        rules: the section ``clips`` of a dataset: how it names its files.
-        quiet: log nothing, e.g. because the same folder was read before.
+        rules: the section ``clips`` of a dataset, which describes its file names.
+        quiet: log no file that is skipped, e.g. because the same folder was read before.
     """
     clips: dict[str, Clip] = {}
     if not data_dir.is_dir():
@@ -65,14 +65,14 @@ def discover_clips(
     rules = rules or ClipsSection()
     excluded, unmatched = [], []
     for path in sorted(data_dir.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(data_dir).parts)
-        hidden = hidden or is_temporary(path)
+        relative = path.relative_to(data_dir)
+        hidden = any(part.startswith(".") for part in relative.parts) or is_temporary(path)
         if hidden or path.suffix.lower() not in VIDEO_SUFFIXES or not path.is_file():
             continue
         if not _is_text(path.name):
             log.warning("%r has a name that cannot be written to lists; rename it", str(path))
             continue
-        clip = make_clip(path, path.relative_to(data_dir).with_suffix("").as_posix())
+        clip = make_clip(path, relative.with_suffix("").as_posix())
         if rules.exclude and re.fullmatch(rules.exclude, clip.id):
             excluded.append(clip.id)
             continue
@@ -89,15 +89,15 @@ def discover_clips(
         if names is None:
             unmatched.append(clip.id)
         clips[clip.id] = _described(clip, names, rules, data_dir)
-    # A name of same_source is a clip's id or already a source.
+    # A name in same_source is the id of a clip, or a source.
     origin = {clip.id: clip.source for clip in clips.values()}
     groups = [[origin.get(name, name) for name in group] for group in rules.same_source]
     merged = merger(groups)
     unknown = {n for group in groups for n in group} - set(origin.values())
     for what, names in (
         ("match clips.exclude and are not used", excluded),
-        ("match no clips.pattern: the general rule gives their speaker and source", unmatched),
-        ("of clips.same_source are neither a clip nor a source here", sorted(unknown)),
+        ("match no clips.pattern and get speaker and source by the general rule", unmatched),
+        ("of clips.same_source are neither a clip nor a source", sorted(unknown)),
     ):
         if names and not quiet:
             log.info("%s: %d name(s) %s, e.g. %s", shown(data_dir), len(names), what, names[0])
@@ -105,7 +105,7 @@ def discover_clips(
 
 
 def _is_text(name: str) -> bool:
-    """Whether a file name can stand in a list: valid UTF-8 without line breaks."""
+    """Whether a file name can be written to a list: valid UTF-8 without line breaks."""
     try:
         return bool(name.encode("utf-8")) and len(name.splitlines()) == 1
     except UnicodeEncodeError:
@@ -113,7 +113,7 @@ def _is_text(name: str) -> bool:
 
 
 def _names_in(clip_id: str, rules: ClipsSection) -> Mapping[str, str] | None:
-    """What the first matching pattern finds in an id; None when there are patterns in vain."""
+    """Groups of the first pattern that matches an id; None when patterns exist but none matches."""
     for pattern in rules.pattern:
         if match := re.fullmatch(pattern, clip_id):
             return {key: text for key, text in match.groupdict().items() if text is not None}
@@ -123,7 +123,7 @@ def _names_in(clip_id: str, rules: ClipsSection) -> Mapping[str, str] | None:
 def _described(
     clip: Clip, names: Mapping[str, str] | None, rules: ClipsSection, data_dir: Path
 ) -> Clip:
-    """The clip with speaker, source and sound, by the templates or else by the general rule."""
+    """The clip with speaker, source and sound from the templates, or else by the general rule."""
     folder, _, name = clip.id.rpartition("/")
     values = {"id": clip.id, "folder": folder, "name": name, **(names or {})}
 
@@ -131,7 +131,7 @@ def _described(
         for template in templates if names is not None else ():
             try:
                 yield template.format_map(values)
-            except KeyError:  # this kind of name does not hold it
+            except KeyError:  # a group that this name does not have
                 continue
 
     source = next(filled(rules.source), _PIECE.sub("", clip.id) or clip.id)
@@ -145,7 +145,7 @@ def _described(
 
 
 def merger(groups: Iterable[Collection[str]]) -> Callable[[str], str]:
-    """A function that gives names one and the same answer when groups connect them."""
+    """A function that maps all names of connected groups to one of them (union-find)."""
     parents: dict[str, str] = {}
 
     def find(name: str) -> str:
@@ -162,15 +162,15 @@ def merger(groups: Iterable[Collection[str]]) -> Callable[[str], str]:
 
 
 def make_clip(path: Path, clip_id: str | None = None) -> Clip:
-    """A clip of a file; a ``.wav`` of the same name beside it replaces a missing sound track."""
+    """The clip of a video file; a ``.wav`` of the same name beside it replaces its sound."""
     sidecar = path.with_suffix(".wav")
     return Clip(clip_id or path.stem, path, sidecar if sidecar.exists() else path)
 
 
 def read_filelist(path: Path) -> list[str]:
-    """Clip ids of a list: one per line, text after the first blank is ignored, ``#`` comments.
+    """Clip ids of a list: one per line; text after the first blank and ``#`` lines are ignored.
 
-    A clip id that itself holds blanks is written in quotes.
+    A clip id that contains blanks is written in quotes.
 
     Raises:
         DataError: the list does not exist or is not UTF-8 text.
@@ -206,12 +206,12 @@ def write_filelist(path: Path, names: Iterable[str]) -> None:
 def split_names(
     clips: Iterable[Clip], shares: tuple[float, float, float], seed: int, by: str = "source"
 ) -> dict[str, list[str]]:
-    """Divide clips into train, val and test at random, repeatably; every share gets something.
+    """Divide clips into train, val and test at random, repeatably; no share stays empty.
 
     Args:
         by: unit that is never divided, see ``split_by``. Source videos stay whole except with
-            ``clip`` and ``time``. With fewer speakers or folders than splits the source video
-            becomes the unit; with fewer source videos, too, they are split by time.
+            ``clip`` and ``time``. With fewer speakers or folders than splits, the source video
+            becomes the unit. With fewer source videos than splits, they are split by time.
 
     Raises:
         StageError: too few clips for a split by time.
@@ -224,12 +224,12 @@ def split_names(
     if by in ("speaker", "folder") and len(units) < wanted:
         log.warning(
             "only %d %s(s) for %d splits: split by source video instead. The test clips show "
-            "people that are trained on; scores say nothing about strangers.",
+            "people of the training clips, so the scores do not hold for unseen people.",
             *(len(units), by, wanted),
         )
         units = _units(clips, "source")
     elif by == "clip" and len(_units(clips, "source")) < len(clips):
-        log.warning("split_by=clip: pieces of one source video may be trained on and tested")
+        log.warning("split_by=clip: training and test may contain pieces of one source video")
     if by == "time" or len(units) < wanted:
         return _split_by_time(units, shares)
     order = [units[i] for i in item_rng(seed, "split").permutation(len(units))]
@@ -238,7 +238,7 @@ def split_names(
 
 
 def _units(clips: list[Clip], by: str) -> list[list[str]]:
-    """Clip ids that stay together, in the order of the first id of each."""
+    """Groups of clip ids that stay together, in the order of their first ids."""
 
     def labels(clip: Clip) -> list[str]:
         source = f"source {clip.source or clip.id}"
@@ -256,7 +256,7 @@ def _units(clips: list[Clip], by: str) -> list[list[str]]:
 
 
 def _deal(items: list, shares: tuple[float, float, float]) -> dict[str, list]:
-    """Items in order: every share above 0 gets at least one, the largest share gets the rest."""
+    """Divide items in order: every share above 0 gets at least one, the largest gets the rest."""
     counts = [max(round(share * len(items)), int(share > 0)) for share in shares]
     while sum(counts) > len(items):
         counts[counts.index(max(counts))] -= 1
@@ -268,7 +268,7 @@ def _deal(items: list, shares: tuple[float, float, float]) -> dict[str, list]:
 def _split_by_time(
     units: list[list[str]], shares: tuple[float, float, float]
 ) -> dict[str, list[str]]:
-    """The beginning of every source video trains, its end tests; too short ones only train."""
+    """Train on the beginning of every source video and test on its end; short ones only train."""
     parts: dict[str, list[str]] = {split: [] for split in SPLITS}
     for names in units:
         if len(names) < sum(share > 0 for share in shares):
@@ -277,7 +277,7 @@ def _split_by_time(
         for split, chosen in _deal(sorted(names, key=_in_time), shares).items():
             parts[split] += chosen
     if shares[2] and not parts["test"] and len(units) == 2:
-        log.warning("two short source videos: one trains, the other tests, none validates")
+        log.warning("two short source videos: one for training, one for test, none for validation")
         train, test = sorted(units, key=len, reverse=True)
         return {"train": train, "val": [], "test": test}
     if shares[2] and not parts["test"]:
@@ -287,16 +287,16 @@ def _split_by_time(
             "(--prepare, with a smaller --segment_seconds), or set --split_by or --make_split."
         )
     log.warning(
-        "%d source video(s) are split by time: the beginning trains and the end of the same "
-        "recording tests, so scores say nothing about other recordings. If the clips are "
-        "recordings of their own: --split_by=clip, or describe their names with clips.pattern.",
+        "%d source video(s) are split by time: training uses the beginning and the test uses the "
+        "end of the same recording, so the scores do not hold for other recordings. If each clip "
+        "is a separate recording: --split_by=clip, or describe their names with clips.pattern.",
         len(units),
     )
     return parts
 
 
 def _in_time(name: str) -> list[str | int]:
-    """Sort key by which piece 10 comes after piece 9."""
+    """Sort key that puts piece 10 after piece 9."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
@@ -312,20 +312,19 @@ def have_filelists(cfg: Config) -> bool:
     if existing and missing:
         raise DataError(
             f"{existing[0]} exists but {', '.join(missing)} does not. Write the missing list, "
-            "or delete all three to have them made."
+            "or delete all three; they are then written anew."
         )
     return bool(existing)
 
 
 def ensure_filelists(cfg: Config, clips: list[Clip]) -> None:
-    """Write the three lists when none exists; existing ones are never touched.
+    """Write the three lists when none exists; existing lists are never changed.
 
     Raises:
         StageError: too few clips, and a later stage of the run needs the lists.
     """
     if have_filelists(cfg):
         return
-    paths = {split: cfg.filelist(split) for split in SPLITS}
     if not clips:
         raise StageError(no_clips_message(cfg))
     try:
@@ -333,21 +332,21 @@ def ensure_filelists(cfg: Config, clips: list[Clip]) -> None:
     except StageError as error:
         if {"train", "evaluate"} & set(cfg.stages):
             raise
-        log.warning("no lists are written: %s", error)  # the prepared files are good nevertheless
+        log.warning("no lists are written: %s", error)  # the prepared files are still valid
         return
-    for split, path in paths.items():
-        write_filelist(path, parts[split])
+    for split in SPLITS:
+        write_filelist(cfg.filelist(split), parts[split])
     log.info(
         "split %d clips by %s: %s (lists in %s)",
         len(clips),
         cfg.split_by,
         ", ".join(f"{len(parts[s])} {s}" for s in SPLITS),
-        shown(paths["train"].parent),
+        shown(cfg.filelist("train").parent),
     )
 
 
 def no_clips_message(cfg: Config) -> str:
-    """What to do when a dataset's data folder is empty."""
+    """Error text with the remedy for an empty data folder."""
     text = (
         f"No video was found below {cfg.data_dir}. Put the clips of {cfg.dataset} there "
         f"(any depth; {', '.join(VIDEO_SUFFIXES[:5])}...), or set --data_root=<folder>."
@@ -359,20 +358,20 @@ def no_clips_message(cfg: Config) -> str:
 
 
 def split_clips(cfg: Config, split: str, clips: Iterable[Clip] | None = None) -> list[Clip]:
-    """Raw clips of a split. Listed clips that do not exist are reported, not looped over.
+    """Raw clips of a split. A warning counts the listed clips that do not exist.
 
     Args:
-        clips: those of the data folder when they are known; reading it again takes time.
+        clips: all clips of the data folder if they are known; None reads the folder.
     """
     clips = discover_clips(cfg.data_dir, cfg.clips, quiet=True) if clips is None else clips
     by_id = {clip.id: clip for clip in clips}
     names = read_filelist(cfg.filelist(split))
-    # Lines of the original projects may carry an extension or the processor's folder.
-    found, missing = [], []
+    # Names in the official lists may have a file extension.
+    existing, missing = [], []
     for name in names:
         stem = name.rsplit(".", 1)[0] if name.lower().endswith(VIDEO_SUFFIXES) else name
         clip = by_id.get(name) or by_id.get(stem)
-        found.append(clip) if clip else missing.append(name)
+        existing.append(clip) if clip else missing.append(name)
     if missing:
         log.warning(
             "%d of %d clips of %s do not exist, e.g. %s",
@@ -381,4 +380,4 @@ def split_clips(cfg: Config, split: str, clips: Iterable[Clip] | None = None) ->
             shown(cfg.filelist(split)),
             ", ".join(missing[:3]),
         )
-    return found
+    return existing

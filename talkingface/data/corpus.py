@@ -1,4 +1,4 @@
-"""The raw clips of a dataset and their division into the lists of the three splits."""
+"""The raw clips of a dataset and the lists of its three splits."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ class Corpus:
         return discover_clips(self.cfg.data_dir, self.cfg.clips, quiet=True)
 
     def files_of(self, clip: Clip) -> list[Path]:
-        """Files whose change makes a clip prepared anew."""
+        """Files of a clip; when one changes, the clip is prepared again."""
         return list(dict.fromkeys((clip.path, clip.audio)))
 
     def no_clips_message(self) -> str:
-        """What to do when there is nothing in the data folder."""
+        """Error text with the remedy for an empty data folder."""
         return no_clips_message(self.cfg)
 
     def write_lists(self, clips: list[Clip]) -> None:
-        """Divide usable clips into the three lists, where there are none."""
+        """Divide usable clips into the three lists, unless they exist."""
         ensure_filelists(self.cfg, clips)
 
     def to_prepare(self, lock: Path | None = None) -> list[Clip]:
@@ -54,15 +54,14 @@ class Corpus:
             lock: lock file of the run that writes the lists; None does not wait for it.
 
         Raises:
-            StageError: there is none.
+            StageError: there are no clips.
         """
         clips = discover_clips(self.cfg.data_dir, self.cfg.clips)
         if not clips:
             raise StageError(self.no_clips_message())
-        lists = [self.cfg.filelist(split) for split in SPLITS]
-        written = [path.exists() for path in lists]
-        if lock is not None and any(written) and not all(written):
-            with file_lock(lock):  # another run may be writing them right now
+        written = sum(self.cfg.filelist(split).exists() for split in SPLITS)
+        if lock is not None and 0 < written < len(SPLITS):
+            with file_lock(lock):  # another run may be writing them
                 pass
         if not have_filelists(self.cfg):
             return clips
@@ -74,7 +73,7 @@ class Corpus:
             raise StageError(f"None of the clips in {folder} exists.")
         if len(clips) > len(listed):
             log.info(
-                "%d clips of %s stand in no list of %s and are left alone",
+                "%d clips of %s are in no list of %s and are not prepared",
                 len(clips) - len(listed),
                 shown(self.cfg.data_dir),
                 shown(folder),

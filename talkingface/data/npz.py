@@ -1,4 +1,4 @@
-"""Files of arrays: written whole or not at all, and read with a reason where they cannot be."""
+"""Files of arrays: written atomically, and read with an error that names the remedy."""
 
 from __future__ import annotations
 

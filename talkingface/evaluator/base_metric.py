@@ -1,4 +1,4 @@
-"""What a metric is: one class and one YAML file below ``properties/metric``."""
+"""Base class of metrics; each metric is one class and one YAML file in ``properties/metric``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import numpy as np
 
 from talkingface.errors import ConfigError, WeightsError
 from talkingface.registry import Entry, Registry
+from talkingface.utils.hashes import sha256_of
+from talkingface.utils.paths import resolve
 from talkingface.utils.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
 class Metric(ABC):
     """Scores one clip at a time.
 
-    The evaluator calls :meth:`start`, then :meth:`update` for every frame pair of one shared decode
-    (when ``uses_frames``), then :meth:`finish`; behind the last clip of a row :meth:`pool`.
+    For each clip the evaluator calls :meth:`start`, :meth:`update` for every frame pair (with
+    ``uses_frames``; all metrics share one decode) and :meth:`finish`; after a row :meth:`pool`.
 
     Class attributes:
         takes: ``video`` (the argument ``clip`` is a
@@ -31,9 +33,9 @@ class Metric(ABC):
         uses_frames: whether :meth:`update` is called.
 
     Args:
-        entry: the metric's YAML; ``outputs`` names its numbers with direction and unit.
+        entry: the metric's YAML; ``outputs`` lists its values with direction and unit.
         params: settings, checked against the YAML's ``params``.
-        cfg: the run's configuration, for metrics that need weights; None: paths only.
+        cfg: the run's configuration, for the folders of weights; None: the default folders.
     """
 
     takes: ClassVar[str] = "video"
@@ -47,27 +49,27 @@ class Metric(ABC):
         self.outputs: dict[str, dict[str, Any]] = dict(entry.meta.get("outputs") or {})
         self.reasons: dict[str, str] = {}
 
-    def weights_file(self, *names: str) -> Path | None:
-        """The first of some files that lies in ``weights_dir`` (``checkpoints/``)."""
-        from talkingface.utils.paths import resolve
-
+    def weights_file(self, *names: str, key: str | None = None) -> Path | None:
+        """The file that parameter ``key`` names, else the first of ``names`` in ``weights_dir``."""
+        if key is not None and (given := self.params[key]):
+            return self.cfg.weights_path(given) if self.cfg else Path(given)
         folder = resolve(self.cfg.weights_dir if self.cfg else "checkpoints")
         return next((folder / name for name in names if (folder / name).is_file()), None)
 
     def missing(self) -> str | None:
-        """What it lacks to give any value, and how to get it; None when it has all."""
+        """What the metric needs but lacks, and how to get it; None when nothing is missing."""
         return None
 
     @staticmethod
     def checksum(*files: Path) -> str:
-        """First digits of each file's SHA-256: numbers of other weights do not compare."""
+        """First 8 digits of each file's SHA-256, since values depend on the weights."""
         return "+".join(
             _checksum(file, file.stat().st_mtime_ns) if file.is_file() else "missing"
             for file in files
         )
 
     def definition(self) -> str:
-        """The metric with the settings that its value depends on."""
+        """Name of the metric and the settings that its values depend on."""
         text = ",".join(f"{k}={_short(v)}" for k, v in sorted(self.params.items()))
         return f"{self.name}[{text}]" if text else self.name
 
@@ -76,47 +78,45 @@ class Metric(ABC):
         self.reasons = {}
 
     def update(self, clip: Any, index: int, generated: np.ndarray, real: np.ndarray) -> None:
-        """Take one frame pair, (H,W,3) uint8 RGB."""
+        """Process one frame pair, (H,W,3) uint8 RGB."""
 
     @abstractmethod
     def finish(self, clip: Any) -> dict[str, float]:
-        """Values of the clip by output name. nan with an entry in ``reasons`` when undefined."""
+        """Values of the clip by output name; nan, with an entry in ``reasons``, if undefined."""
 
     def pool(self) -> tuple[dict[str, float], list[str]] | None:
-        """Values of all clips since the last call, and remarks on them; None: a mean over clips.
+        """Values over all clips since the last call, and remarks; None: values are averaged.
 
-        A metric that has this gives nan per clip: without an entry in ``reasons`` for a clip that
-        it took in, with one for a clip that it left out.
+        A metric that pools returns nan for each clip. An entry in ``reasons`` means that the clip
+        was left out.
         """
         return None
 
     @property
     def pools(self) -> bool:
-        """Whether it has one value for a whole row instead of one per clip."""
+        """Whether the metric has one value per row instead of one per clip."""
         return type(self).pool is not Metric.pool
 
     def undefined(self, reason: str) -> dict[str, float]:
-        """nan for every output."""
+        """nan for every output, all for one reason."""
         self.reasons = {key: reason for key in self.outputs}
         return {key: math.nan for key in self.outputs}
 
 
 @lru_cache(maxsize=64)
 def _checksum(path: Path, _stamp: int) -> str:
-    from talkingface.utils.hashes import sha256_of
-
     return sha256_of(path)[:8]
 
 
 def require_weights(metrics: list[Metric]) -> None:
-    """Refuse metrics that a user named but that could give no value.
+    """Check that nothing is missing for the metrics that a user named.
 
     Raises:
-        WeightsError: names all of them at once.
+        WeightsError: lists all metrics that cannot be computed.
     """
-    lacking = [f"{m.name}: {text}" for m in metrics if (text := m.missing())]
-    if lacking:
-        raise WeightsError("\n  ".join(["These metrics cannot be computed:", *lacking]))
+    missing = [f"{m.name}: {text}" for m in metrics if (text := m.missing())]
+    if missing:
+        raise WeightsError("\n  ".join(["These metrics cannot be computed:", *missing]))
 
 
 def _short(value: Any) -> str:
@@ -124,12 +124,9 @@ def _short(value: Any) -> str:
 
 
 def build_metric(
-    registry: Registry,
-    name: str,
-    params: dict[str, Any] | None = None,
-    cfg: Config | None = None,
+    registry: Registry, name: str, params: dict[str, Any] | None = None, cfg: Config | None = None
 ) -> Metric:
-    """A metric by name in any spelling.
+    """Create a metric by its name, in any spelling that the registry accepts.
 
     Raises:
         ConfigError: unknown metric or parameter, or a parameter of another type.

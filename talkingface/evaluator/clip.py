@@ -18,31 +18,31 @@ from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import count_frames, read_frames
 from talkingface.errors import DataError
 
-COMMON_FPS = 25.0  # both are resampled to it
-MAX_LENGTH_GAP = 0.10  # share of frames by which the two may differ
+COMMON_FPS = 25.0  # frame rate to which both videos are resampled
+MAX_LENGTH_GAP = 0.10  # largest difference of the lengths, as a share of the longer one
 WARN_LENGTH_GAP = 2  # frames
-MIN_VALID_RATIO = 0.5  # below it a landmark metric gives nan
-WARN_VALID_RATIO = 0.9
+MIN_VALID_RATIO = 0.5  # share of frames with a value; below it a metric is nan
+WARN_VALID_RATIO = 0.9  # below it a metric adds a note
 
 
 @dataclass
 class ClipPair:
     """Two videos to compare.
 
-    Frames are paired by index at 25 frames/s, up to the shorter length. Another size of the
-    generated video is resized to the real one's. What was adjusted is recorded in ``notes``.
+    Frames are paired by index at 25 frames/s, up to the shorter length. Generated frames get the
+    size of the real ones. Adjustments are recorded in ``notes``.
 
     Attributes:
         name: clip id.
         generated, real: video files.
-        cache_generated: keep the generated video's landmarks on disk; worthless for new videos.
+        cache_generated: keep the landmarks of the generated video on disk, for repeated use.
         audio: the speech that the lips should follow; None: that of the real video, else of the
             generated one.
-        samples: further generated videos of the same sound, for diversity; the generated video
-            itself again and again for a model without chance.
-        source: picture or video of the person to be shown, for identity; None: the first real
+        samples: further generated videos of the same sound, for diversity; of a deterministic
+            model, ``generated`` repeated.
+        source: picture or video of the person, as reference for identity; None: the first real
             frame with a face.
-        native: while :meth:`frames` runs, the generated frame in its own size.
+        native: the current generated frame of :meth:`frames` in its original size.
     """
 
     name: str
@@ -58,7 +58,7 @@ class ClipPair:
 
     @cached_property
     def fps(self) -> float:
-        """Frames per second at which both are compared: px/frame of two rates would not compare."""
+        """Frames per second at which both are compared, since px/frame depends on the rate."""
         rates = [probe(path).fps for path in (self.generated, self.real)]
         if any(abs(rate - COMMON_FPS) > 1e-3 for rate in rates):
             self.notes.append(
@@ -75,7 +75,7 @@ class ClipPair:
 
     @cached_property
     def resized(self) -> bool:
-        """Whether the generated video has another size than the real one, beyond padding."""
+        """Whether the sizes of the two videos differ by more than the encoder's padding."""
         info = probe(self.generated)
         return not self._padded(info.width, info.height, *self.size)
 
@@ -87,14 +87,15 @@ class ClipPair:
 
     @staticmethod
     def _padded(width: int, height: int, real_width: int, real_height: int) -> bool:
-        """Whether a size is the real one, or the even one that H.264 makes of it.
+        """Whether a size is the real one, or the real one padded to even numbers for H.264.
 
-        The writer repeats one row or column, which is cut off again.
+        The padding is one repeated row or column, which is cut off again.
         """
         return width - real_width in (0, 1) and height - real_height in (0, 1)
 
     @cached_property
     def lengths(self) -> tuple[int, int]:
+        """Numbers of frames of the generated and the real video."""
         return count_frames(self.generated, self.fps), count_frames(self.real, self.fps)
 
     @cached_property
@@ -119,19 +120,18 @@ class ClipPair:
 
     @cached_property
     def size(self) -> tuple[int, int]:
-        """Width and height of the real video, in which everything is measured."""
+        """Width and height of the real video; all measurements are in its pixels."""
         info = probe(self.real)
         return info.width, info.height
 
     def facts(self) -> dict[str, Any]:
-        """For the record: number of compared frames, size of the real and of the own picture.
+        """Number of compared frames, and size of the real and of the generated picture.
 
         Raises:
             DataError: the videos cannot be compared.
         """
-        own, real = self.native_size, self.size
-        sizes = {"size": "x".join(map(str, real)), "native": "x".join(map(str, own))}
-        return {"frames": self.n_frames, **sizes}
+        size, native = ("x".join(map(str, pair)) for pair in (self.size, self.native_size))
+        return {"frames": self.n_frames, "size": size, "native": native}
 
     def frames(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Index, generated and real frame, (H,W,3) uint8 RGB; one decode of each video."""
@@ -150,17 +150,15 @@ class ClipPair:
             self.native = generated
             if generated.shape != real.shape:
                 if not resized:
-                    self.notes.append(
-                        f"generated frames {generated.shape[1]}x{generated.shape[0]} resized to "
-                        f"{real.shape[1]}x{real.shape[0]}"
-                    )
+                    size = f"{generated.shape[1]}x{generated.shape[0]}"
+                    self.notes.append(f"generated frames {size} resized to {width}x{height}")
                     resized = True
-                generated = resize_image(generated, (real.shape[1], real.shape[0]))
+                generated = resize_image(generated, (width, height))
             yield index, generated, real
 
     @cached_property
     def _real_scan(self) -> FaceScan:
-        """Every frame on its own (static mode)."""
+        """Detections of each frame, independent of other frames (static mode)."""
         return scan_video(self.real, fps=self.fps, tracking=False)
 
     @cached_property
@@ -171,16 +169,16 @@ class ClipPair:
         beside = [p for p in lasting(persons)[1:] if {*scan.frame[p]} & {*scan.frame[persons[0]]}]
         if beside:
             self.notes.append(
-                f"{len(beside) + 1} faces in the real video; measured is the one that is larger "
-                "and longer in view, and the face at its place in the generated video"
+                f"{len(beside) + 1} faces in the real video; measured are the larger and longer "
+                "visible one and the face at the same place in the generated video"
             )
         return meshes(scan, persons[0] if persons else np.zeros(0, int))[: self.n_frames]
 
     @cached_property
     def cuts(self) -> np.ndarray:
-        """First frames after scene cuts of the real video, which no motion bridges.
+        """First frames after scene cuts of the real video; differences over time exclude them.
 
-        None where landmarks were given instead of a video.
+        Empty if landmarks were given instead of a video.
         """
         if not self.real.exists():
             return np.zeros(0, int)
@@ -189,7 +187,7 @@ class ClipPair:
 
     @cached_property
     def generated_landmarks(self) -> np.ndarray:
-        """Like ``real_landmarks``, of the same person and in the pixels of the real video."""
+        """Like ``real_landmarks``, of the same person, in pixels of the real video."""
         return self.generated_meshes(self.fps)[: self.n_frames] * self._scale
 
     @cached_property
@@ -204,7 +202,7 @@ class ClipPair:
     def generated_meshes(self, fps: float) -> np.ndarray:
         """Landmarks of the generated video at a frame rate, (T,478,3) in its own pixels.
 
-        Of several persons the one at the place of the real video's person.
+        With several persons, of the one at the place of the real video's person.
         """
         if fps not in self._meshes:
             scan = scan_video(self.generated, fps=fps, tracking=False, cache=self.cache_generated)
@@ -212,14 +210,14 @@ class ClipPair:
         return self._meshes[fps]
 
     def _same_person(self, scan: FaceScan, fps: float) -> np.ndarray:
-        """Detections in the generated video of the person of the real one."""
+        """Indices of the detections that belong to the person of the real video."""
         persons = find_persons(scan, fps=fps) if len(scan.frame) else [np.zeros(0, int)]
         if len(persons) == 1:
             return persons[0]
         real = self.real_landmarks
 
-        def together(person: np.ndarray) -> float:
-            """How long and how well it covers the real person."""
+        def overlap(person: np.ndarray) -> float:
+            """Sum over frames of the box overlap (IoU) with the real person."""
             total = 0.0
             for member in person:
                 index = round(scan.frame[member] / fps * self.fps)
@@ -228,17 +226,17 @@ class ClipPair:
                     total += box_overlap(box, landmark_box(real[index]))
             return total
 
-        covers = [together(person) for person in persons]
-        best = int(np.argmax(covers))  # the first, the main person, when none is there
-        if not covers[best] and np.isfinite(real).any():
-            self.notes.append("no face of the generated video is where the real one is")
+        overlaps = [overlap(person) for person in persons]
+        best = int(np.argmax(overlaps))  # without any overlap the first, which is the main person
+        if not overlaps[best] and np.isfinite(real).any():
+            self.notes.append("no face of the generated video is at the place of the real one")
         return persons[best]
 
     def region(self, name: str, index: int) -> tuple[int, int, int, int] | None:
         """Box x0, y0, x1, y1 of a region of a frame, from the real video's landmarks.
 
-        ``full`` is the frame, ``face`` the landmarks' box and 10 % around, ``mouth`` twice the lip
-        box. None when the frame has no face.
+        ``full`` is the frame, ``face`` the box of all landmarks plus 10 % on each side, ``mouth``
+        the box of the lips at twice its size. None when the frame has no face.
         """
         width, height = self.size
         if name == "full":
@@ -256,7 +254,7 @@ class ClipPair:
 
 
 def missing_faces(name: str, clip: ClipPair, ratio: float, where: str) -> str | None:
-    """Why a metric is undefined when so few of its frames show a face; above, a note at most."""
+    """Reason why a metric is undefined, if too few frames show a face; may add a note instead."""
     if ratio < MIN_VALID_RATIO:
         return f"a face was found {where} in only {ratio:.0%} of the frames"
     if ratio < WARN_VALID_RATIO:

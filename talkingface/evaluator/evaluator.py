@@ -1,9 +1,9 @@
 """The evaluation engine: metrics over rows and clips.
 
-A row (a model, a baseline, the real recordings) gives a sample per clip: a video beside the real
-one (:class:`~talkingface.evaluator.clip.ClipPair`) or a motion beside the real one
-(:class:`~talkingface.evaluator.motion_sample.MotionSample`). Every metric takes one of the two
-kinds and has the same protocol. A failure stays with the metric and clip where it happens.
+A row (a model, a baseline, the real recordings) has one sample per clip: a generated and a real
+video (:class:`~talkingface.evaluator.clip.ClipPair`) or a generated and a real motion
+(:class:`~talkingface.evaluator.motion_sample.MotionSample`). Each metric takes one of the two
+kinds. A metric that fails on a clip affects neither other metrics nor other clips.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class RowResult:
     Attributes:
         values: clip -> output name -> value, nan when undefined.
         reasons: (clip, output) -> why it is nan.
-        notes: clip -> what was adjusted or looked odd.
-        facts: clip -> ``frames`` that were compared, ``size`` of the real picture, and ``native``,
-            that of the generated one; empty for motions.
-        pooled: output -> one value for all clips, of metrics that have none per clip. Why one is
-            nan stands in ``reasons`` under the clip ``""``.
-        pooled_clips: output -> the clips that are in that value.
-        remarks: what is to be known about the row as a whole.
+        notes: clip -> adjustments and warnings.
+        facts: clip -> ``frames``, the number of compared frames; ``size`` of the real and
+            ``native`` of the generated picture; empty for motions.
+        pooled: output -> one value over all clips, of metrics without a value per clip. ``reasons``
+            has the reason of a nan under the clip ``""``.
+        pooled_clips: output -> the clips that this value covers.
+        remarks: remarks on the whole row.
     """
 
     name: str
@@ -56,12 +56,12 @@ class RowResult:
 
 @dataclass
 class Row:
-    """What is to be scored under one title.
+    """The samples of one row, which are to be scored.
 
     Attributes:
-        samples: clip -> function that returns its sample. A TalkingFaceError of it is recorded as
-            the reason why the clip has no value.
-        record: scores of an interrupted evaluation that are used again; None scores anew.
+        samples: clip -> function that returns its sample. If it raises a TalkingFaceError, the
+            message is the reason why the clip has no value.
+        record: scores of an interrupted evaluation, which are used again; None scores all clips.
     """
 
     title: str
@@ -74,9 +74,9 @@ class Evaluator:
 
     Args:
         cfg: uses ``metrics`` and ``metric_params``.
-        metrics: names instead of the configured ones.
+        metrics: names of metrics; default: the configured ones.
         takes: ``video`` or ``motion``.
-        first: metrics that are not configured and come before the others.
+        first: further metrics, whose outputs come before the others.
 
     Attributes:
         not_applicable: name of each metric of the other kind -> why it is left out.
@@ -112,7 +112,7 @@ class Evaluator:
         """Score all rows, one after the other.
 
         Raises:
-            EnvironmentProblem: a full disk or a missing package, which all clips share.
+            EnvironmentProblem: a full disk or a missing package, which affects all clips.
         """
         results = []
         total = sum(len(row.samples) for row in rows)
@@ -121,7 +121,7 @@ class Evaluator:
             for row in rows:
                 result = RowResult(row.title)
                 results.append(result)
-                # What is pooled over clips cannot be taken over clip by clip.
+                # Pooled values cannot be restored clip by clip.
                 pools = any(metric.pools for metric in self.metrics)
                 record = None if pools else row.record
                 for number, (clip, sample) in enumerate(row.samples.items(), 1):
@@ -135,9 +135,9 @@ class Evaluator:
         return results
 
     def _score(self, clip: str, sample: Callable[[], Any], row: RowResult) -> bool:
-        """Make and score one sample; False when it could not be made."""
+        """Create and score one sample; False when its creation failed."""
         try:
-            made = sample()
+            self.score_clip(sample(), row)
         except EnvironmentProblem:
             raise
         except TalkingFaceError as error:
@@ -145,94 +145,82 @@ class Evaluator:
             row.reasons.update({(clip, key): str(error) for key in self.outputs})
             row.notes[clip] = []
             return False
-        self.score_clip(made, row)
         return True
 
     def score_clip(self, clip: Any, row: RowResult) -> None:
-        """Score one sample into a row. Never raises for a bad video or a failing metric."""
-        values: dict[str, float] = {}
-        row.values[clip.name] = values
-        alive = [m for m in self.metrics if self._guarded(m, clip, row, lambda m=m: m.start(clip))]
-        watching = [metric for metric in alive if metric.uses_frames]
-        if watching:
+        """Add the scores of one sample to a row; errors of videos and metrics become reasons."""
+        row.values[clip.name] = {}
+        running = [m for m in self.metrics if self._guarded(m, clip, row, m.start, clip)]
+        frame_metrics = [metric for metric in running if metric.uses_frames]
+        if frame_metrics:
             try:
-                for index, generated, real in clip.frames():
-                    for metric in list(watching):
-
-                        def update(
-                            m: Metric = metric, at: tuple = (index, generated, real)
-                        ) -> None:
-                            m.update(clip, *at)
-
-                        if not self._guarded(metric, clip, row, update):
-                            watching.remove(metric)
-                            alive.remove(metric)
-            except Exception as error:  # the pair as such cannot be compared
-                reason = _reason(error)
+                for frames in clip.frames():
+                    for metric in list(frame_metrics):
+                        if not self._guarded(metric, clip, row, metric.update, clip, *frames):
+                            frame_metrics.remove(metric)
+                            running.remove(metric)
+            except Exception as error:  # of decoding or pairing the frames
                 log.debug("frames of %s", clip.name, exc_info=True)
-                for metric in watching:
-                    _fail(metric, clip.name, row, reason)
-                    alive.remove(metric)
-        for metric in alive:
-
-            def finish(m: Metric = metric) -> None:
-                values.update(m.finish(clip))
-                row.reasons.update({(clip.name, key): why for key, why in m.reasons.items()})
-
-            if self._guarded(metric, clip, row, finish) and metric.pools:
+                for metric in frame_metrics:
+                    _fail(metric, clip.name, row, error)
+                    running.remove(metric)
+        for metric in running:
+            if self._guarded(metric, clip, row, self._finish, metric, clip, row) and metric.pools:
                 for key in set(metric.outputs) - set(metric.reasons):
                     row.pooled_clips.setdefault(key, []).append(clip.name)
-        with contextlib.suppress(TalkingFaceError):  # a pair that cannot be compared has its reason
+        with contextlib.suppress(TalkingFaceError):  # is already the reason of each output
             if facts := clip.facts():
                 row.facts[clip.name] = facts
         row.notes[clip.name] = list(clip.notes)
 
     def finish_row(self, row: RowResult) -> None:
-        """Take the values of metrics that pool all clips; call it once behind a row's last clip."""
+        """Add the values of metrics that pool all clips; call it once after the last clip."""
         for metric in self.metrics:
             if not metric.pools:
                 continue
-            values, remarks = dict.fromkeys(metric.outputs, math.nan), []
-            why = "no clip could be used"
+            values, why = dict.fromkeys(metric.outputs, math.nan), "no clip could be used"
             try:
-                found = metric.pool()  # in any case: it begins anew for the next row
-                if found is not None and any(row.pooled_clips.get(k) for k in metric.outputs):
-                    values |= found[0]
-                    remarks = found[1]
+                pooled = metric.pool()  # always called: it also resets the metric for the next row
+                if pooled is not None and any(row.pooled_clips.get(k) for k in metric.outputs):
+                    values |= pooled[0]
+                    row.remarks += pooled[1]
                     why = "too few frames"
-            except Exception as error:  # any metric, also a plugin's, must not cost the evaluation
+            except Exception as error:  # also of plugins; the evaluation goes on
                 log.debug("metric %s on the row %s", metric.name, row.name, exc_info=True)
                 why = _reason(error)
             row.pooled.update(values)
-            row.remarks += remarks
             for key in metric.outputs:
-                # When every clip was left out, each has its own reason already.
+                # When every clip was left out, each clip has a reason already.
                 left_out = any(k == key for _, k in row.reasons) and not row.pooled_clips.get(key)
                 if not math.isfinite(values.get(key, math.nan)) and not left_out:
                     row.reasons["", key] = metric.reasons.get(key, why)
 
     @staticmethod
-    def _guarded(metric: Metric, clip: Any, row: RowResult, action: Callable[[], None]) -> bool:
-        """Run one step of a metric; a failure becomes nan with its reason."""
+    def _finish(metric: Metric, clip: Any, row: RowResult) -> None:
+        row.values[clip.name].update(metric.finish(clip))
+        row.reasons.update({(clip.name, key): why for key, why in metric.reasons.items()})
+
+    @staticmethod
+    def _guarded(metric: Metric, clip: Any, row: RowResult, step: Callable, *args: Any) -> bool:
+        """Run one step of a metric; False if it failed: its outputs are then nan with a reason."""
         try:
-            action()
+            step(*args)
             return True
-        except Exception as error:  # any metric, also a plugin's, must not cost the evaluation
+        except Exception as error:  # also of plugins; the evaluation goes on
             log.debug("metric %s on %s", metric.name, clip.name, exc_info=True)
-            _fail(metric, clip.name, row, _reason(error))
+            _fail(metric, clip.name, row, error)
         return False
 
 
-def _fail(metric: Metric, clip: str, row: RowResult, reason: str) -> None:
+def _fail(metric: Metric, clip: str, row: RowResult, error: Exception) -> None:
     for key in metric.outputs:
         row.values[clip][key] = math.nan
-        row.reasons[clip, key] = reason
+        row.reasons[clip, key] = _reason(error)
 
 
 def _reason(error: Exception) -> str:
     """The message of an error; of an unexpected one also its type."""
-    foreseen = isinstance(error, TalkingFaceError)
-    return str(error) if foreseen else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, TalkingFaceError) else f"{type(error).__name__}: {error}"
 
 
 def row_remarks(rows: Sequence[RowResult]) -> list[str]:
@@ -246,7 +234,7 @@ def row_remarks(rows: Sequence[RowResult]) -> list[str]:
             differing.setdefault(counts, []).append(key)
     for counts, keys in differing.items():
         lines.append(
-            f"{', '.join(keys)}: the rows hold different clips ({counts}); do not compare them"
+            f"{', '.join(keys)}: the rows cover different clips ({counts}); do not compare them"
         )
     return lines + _size_remarks(rows)
 
@@ -257,18 +245,18 @@ def _size_remarks(rows: Sequence[RowResult]) -> list[str]:
     for row in rows:
         for clip, facts in row.facts.items():
             sizes.setdefault(clip, {})[row.name] = facts.get("native", facts["size"])
-    odd = next((found for found in sizes.values() if len(set(found.values())) > 1), None)
-    if odd is None:
+    differing = next((size for size in sizes.values() if len(set(size.values())) > 1), None)
+    if differing is None:
         return []
-    shown = ", ".join(f"{name} {size}" for name, size in odd.items())
+    text = ", ".join(f"{name} {size}" for name, size in differing.items())
     return [
-        f"the videos of the rows have different sizes ({shown}): NIQE, CPBD and FID, which look at "
-        "each in its own size, do not compare; the others compare resized pictures"
+        f"the videos of the rows have different sizes ({text}): NIQE, CPBD and FID use the "
+        "original size and are not comparable; the other metrics compare resized pictures"
     ]
 
 
 def common_clips(rows: Sequence[RowResult], key: str) -> list[str]:
-    """Clips for which every row that has any value of an output has one, sorted."""
+    """Clips with a value of an output in every row, sorted; rows without any value are ignored."""
     finite = [
         {c for c, v in row.values.items() if math.isfinite(v.get(key, math.nan))} for row in rows
     ]
@@ -281,29 +269,21 @@ def aggregate(
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Mean, standard deviation and number of clips per row and output.
 
-    All rows of a table are averaged over the same clips: those for which every row that has any
-    value has one. A row without any value does not count against the others. A pooled value stands
-    in the place of the mean, over the clips that it holds; :func:`row_remarks` says when these
-    differ between rows.
+    All rows are averaged over the same clips (:func:`common_clips`). A pooled value takes the place
+    of the mean and has its own clips; :func:`row_remarks` reports when these differ between rows.
     """
     table: dict[str, dict[str, dict[str, Any]]] = {row.name: {} for row in rows}
     for key in outputs:
         if any(key in row.pooled for row in rows):
             for row in rows:
-                table[row.name][key] = {
-                    "mean": row.pooled.get(key, math.nan),
-                    "std": math.nan,
-                    "n": len(row.pooled_clips.get(key, ())),
-                }
+                mean, count = row.pooled.get(key, math.nan), len(row.pooled_clips.get(key, ()))
+                table[row.name][key] = {"mean": mean, "std": math.nan, "n": count}
             continue
         common = common_clips(rows, key)
         for row in rows:
-            numbers = np.array(
-                [v for c in common if math.isfinite(v := row.values.get(c, {}).get(key, math.nan))]
-            )
-            table[row.name][key] = {
-                "mean": float(numbers.mean()) if len(numbers) else math.nan,
-                "std": float(numbers.std(ddof=1)) if len(numbers) > 1 else math.nan,
-                "n": len(numbers),
-            }
+            scores = [row.values.get(clip, {}).get(key, math.nan) for clip in common]
+            numbers = np.array([score for score in scores if math.isfinite(score)])
+            mean = float(numbers.mean()) if len(numbers) else math.nan
+            std = float(numbers.std(ddof=1)) if len(numbers) > 1 else math.nan
+            table[row.name][key] = {"mean": mean, "std": std, "n": len(numbers)}
     return table

@@ -29,7 +29,7 @@ def frechet_distance(
 
 
 class RunningGaussian:
-    """Mean and covariance of vectors that come in parts; nothing else is kept.
+    """Running mean and covariance of vectors that are added in batches.
 
     Args:
         size: values per vector.
@@ -42,10 +42,10 @@ class RunningGaussian:
         self._origin: np.ndarray | None = None
 
     def add(self, vectors: np.ndarray) -> None:
-        """Take (N,size) vectors."""
+        """Add (N,size) vectors."""
         if not len(vectors):
             return
-        if self._origin is None:  # sums about a typical vector keep their digits
+        if self._origin is None:  # keeps the sums small, for precision
             self._origin = vectors[0].astype(np.float64)
         centred = vectors.astype(np.float64) - self._origin
         self.count += len(centred)
@@ -53,7 +53,7 @@ class RunningGaussian:
         self._products += centred.T @ centred
 
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean (size,) and covariance (size,size) with N - 1; needs two vectors or more."""
+        """Mean (size,) and covariance (size,size), normalised by N - 1; needs two vectors."""
         mean = self._sum / self.count
         covariance = (self._products - self.count * np.outer(mean, mean)) / (self.count - 1)
         return self._origin + mean, covariance

@@ -1,5 +1,4 @@
-"""Generated motions as files: ours without pickle, and the layout of audio2photoreal's sampler
-(its spec, section 9) for exchange."""
+"""Files of generated motions: ``.npz`` without pickle, and ``results.npy`` of audio2photoreal."""
 
 from __future__ import annotations
 
@@ -21,10 +20,10 @@ class MotionResults:
 
     Attributes:
         motions: per sound (R,T,C); lengths may differ.
-        real: per sound (T,C), empty where nothing is known.
+        real: per sound (T,C); empty without recorded motion.
         sounds: per sound (S,2) samples in -1..1.
-        keys: per sound (R,K,C) key poses that were followed.
-        facts: ``fps``, ``sample_rate``, ``scene``, ``start``, seed, sampler...
+        keys: per sound (R,K,C) key poses that guided the generation.
+        facts: further entries: ``fps``, ``sample_rate``, ``scene``, ``start``, seed, sampler...
     """
 
     motions: Sequence[np.ndarray]
@@ -34,16 +33,13 @@ class MotionResults:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def _stacked(self, arrays: Sequence[np.ndarray], axis: int, repeats: int = 1) -> np.ndarray:
-        """One array (repeats * N,...); shorter ones are filled up with zeros along ``axis``."""
+        """One array (repeats * N,...); shorter ones are padded with zeros along ``axis``."""
         shape = list(arrays[0].shape)
         shape[axis] = max(a.shape[axis] for a in arrays)
-        made = np.zeros((repeats * len(arrays), *shape), np.float32)
+        stacked = np.zeros((len(arrays), *shape), np.float32)
         for number, values in enumerate(arrays):
-            place = (number, *(slice(0, n) for n in values.shape))
-            made[place] = values
-        for repeat in range(1, repeats):
-            made[repeat * len(arrays) : (repeat + 1) * len(arrays)] = made[: len(arrays)]
-        return made
+            stacked[(number, *map(slice, values.shape))] = values
+        return np.concatenate([stacked] * repeats)
 
     def save(self, path: Path) -> None:
         """``.npz``: motions (R,N,T,C), gt (N,T,C), keyframes (R,N,K,C), lengths (N,), facts."""
@@ -60,9 +56,9 @@ class MotionResults:
         save_npz(path, content)
 
     def save_original(self, path: Path) -> None:
-        """``results.npy``: a pickled dictionary, as the original sampler writes and reads it.
+        """``results.npy``: a pickled dictionary in the layout of the original sampler.
 
-        Its entries run over the repetitions first: index r * N + i.
+        Repetition r of sound i has the index r * N + i.
         """
         repeats = len(self.motions[0])
         motions = self._stacked(self.motions, 1)  # N,R,T,C
@@ -94,8 +90,9 @@ class MotionResults:
 
 
 def read_results(path: Path) -> dict[str, np.ndarray]:
-    """Content of a ``.npz`` of ours, or of a ``results.npy`` **that you trust**: the original
-    layout is a pickle, which can run code when it is opened.
+    """Content of a ``.npz``, or of a ``results.npy`` from a source **that you trust**.
+
+    ``results.npy`` is a pickle, which can run code when it is opened.
 
     Raises:
         DataError: missing or damaged.

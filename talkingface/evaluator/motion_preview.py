@@ -1,6 +1,6 @@
 """Pictures and videos of motions, on the CPU: heat maps, curves, lips, skeleton.
 
-Previews of motion, not of a person.
+They show motion data, not a rendering of a person.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from talkingface.data.face.series import runs
 from talkingface.data.media.writer import VideoWriter, write_image
 from talkingface.utils.env import import_cv2, require
 
@@ -25,17 +26,16 @@ def _loudness(sound: np.ndarray, frames: int) -> np.ndarray:
     return np.sqrt(np.square(parts, dtype=np.float64).mean(axis=1))
 
 
-def _components(real: np.ndarray | None, made: np.ndarray, count: int = 3) -> Callable:
-    """Projection to the directions in which the (real) motion varies most."""
-    rows = made if real is None else real
-    rows = rows[np.isfinite(rows).all(axis=1)]
+def _components(motion: np.ndarray, count: int = 3) -> Callable:
+    """Projection onto the first principal components of a motion."""
+    rows = motion[np.isfinite(motion).all(axis=1)]
     centred = rows - rows.mean(axis=0)
     _, _, directions = np.linalg.svd(centred, full_matrices=False)
     return lambda values: (values - rows.mean(axis=0)) @ directions[:count].T
 
 
 def curves(
-    made: np.ndarray,
+    generated: np.ndarray,
     sound: np.ndarray,
     fps: float,
     *,
@@ -46,11 +46,11 @@ def curves(
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """A picture (H,W,3) uint8 RGB of a motion, and the columns of its first and last frame.
 
-    Face codes: heat maps and the first principal components; poses: root, energy of the joints and
-    key poses as dots; below, the loudness of both voices. Missing frames are grey.
+    Face codes: heat maps and the first principal components. Poses: root, energy of the joints, and
+    key poses as dots. Below: the loudness of both voices. Missing frames are grey.
 
     Args:
-        made: (T,C), NaN in missing frames.
+        generated: (T,C), NaN in missing frames.
         sound: (S,2).
         real: (T,C) to compare with.
         keys: (K,C) key poses, every ``key_step`` frames.
@@ -60,32 +60,33 @@ def curves(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    time = np.arange(len(made)) / fps
+    time = np.arange(len(generated)) / fps
     figure = Figure(figsize=(_SIZE[0] / 100, _SIZE[1] / 100), dpi=100)
     canvas = FigureCanvasAgg(figure)
     body = kind == "pose"
     rows = 4 if real is None or body else 5
     axes = list(figure.subplots(rows, 1, sharex=True))
     figure.suptitle(f"{kind}: {_TITLE}", fontsize=9)
-    span = (0.0, len(made) / fps)
+    span = (0.0, len(generated) / fps)
     panels = iter(axes)
     if body:
         axis = next(panels)
         for column, name in enumerate("xyz"):
-            axis.plot(time, made[:, column] - np.nanmean(made[:, column]), lw=1, label=name)
+            values = generated[:, column]
+            axis.plot(time, values - np.nanmean(values), lw=1, label=name)
         axis.set_ylabel("root place")
         axis.legend(fontsize=6, ncol=3, loc="upper right")
         axis = next(panels)
-        turns = np.unwrap(np.nan_to_num(made[:, 3:6]), axis=0)
+        turns = np.unwrap(np.nan_to_num(generated[:, 3:6]), axis=0)
         axis.plot(time, turns, lw=1)
         if keys is not None:
             at = np.arange(len(keys)) * key_step
-            near = turns[np.minimum(at, len(turns) - 1)]  # the same turn, not one more
+            near = turns[np.minimum(at, len(turns) - 1)]  # to choose the multiple of 2 pi
             dots = keys[:, 3:6] + 2 * np.pi * np.round((near - keys[:, 3:6]) / (2 * np.pi))
             axis.plot(at / fps, dots, "k.", ms=4)
         axis.set_ylabel("root turn, rad")
         axis = next(panels)
-        for values, name in ((made, "generated"), (real, "real")):
+        for values, name in ((generated, "generated"), (real, "real")):
             if values is not None:
                 energy = np.square(np.diff(values[:, 6:], axis=0)).mean(axis=1) * fps**2
                 axis.plot(time[1:], energy, lw=1, label=name)
@@ -93,9 +94,9 @@ def curves(
         axis.legend(fontsize=6, loc="upper right")
     else:
         shown = [("real", real)] if real is not None else []
-        reference = made if real is None else real
+        reference = generated if real is None else real
         mean, spread = np.nanmean(reference, axis=0), np.nanstd(reference, axis=0) + 1e-6
-        for name, values in [*shown, ("generated", made)]:
+        for name, values in [*shown, ("generated", generated)]:
             axis = next(panels)
             extent = (*span, values.shape[1], 0)
             picture = ((values - mean) / spread).T
@@ -105,20 +106,22 @@ def curves(
             )  # fmt: skip
             axis.set_ylabel(f"{name}\ncodes", fontsize=7)
         axis = next(panels)
-        project = _components(real, made)
+        project = _components(reference)
         if real is not None:
             axis.plot(time, project(real), "k-", lw=0.7, alpha=0.5)
-        axis.plot(time, project(made), lw=1)
+        axis.plot(time, project(generated), lw=1)
         axis.set_ylabel("components", fontsize=7)
         axis = next(panels)
-        change = np.linalg.norm(np.diff((made - mean) / spread, axis=0), axis=1) * fps
+        change = np.linalg.norm(np.diff((generated - mean) / spread, axis=0), axis=1) * fps
         axis.plot(time[1:], change, lw=1)
         axis.set_ylabel("speed", fontsize=7)
-        for start, stop in _runs(~np.isfinite(reference).all(axis=1)):
-            for axis in axes[:-1]:
-                axis.axvspan(start / fps, stop / fps, color="0.8", lw=0)
+        missing = ~np.isfinite(reference).all(axis=1)
+        for start, stop in runs(missing):
+            if missing[start]:
+                for axis in axes[:-1]:
+                    axis.axvspan(start / fps, stop / fps, color="0.8", lw=0)
     axis = axes[-1]
-    loud = _loudness(sound, len(made))
+    loud = _loudness(sound, len(generated))
     for channel, name in zip(loud.T, ("this person", "partner"), strict=False):
         axis.plot(time, channel, lw=1, label=name)
     axis.legend(fontsize=6, loc="upper right")
@@ -134,14 +137,8 @@ def curves(
     return picture, (round(box.x0), round(box.x1) - 1)
 
 
-def _runs(flags: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Start and stop of each run of True."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(int), [0]])))
-    yield from zip(edges[::2], edges[1::2], strict=True)
-
-
 def with_cursor(picture: np.ndarray, columns: tuple[int, int], frames: int) -> Iterator[np.ndarray]:
-    """The picture with a line at each frame's time."""
+    """One copy of the picture per frame, with a vertical line at its time."""
     for number in range(frames):
         shown = picture.copy()
         place = columns[0] + round((columns[1] - columns[0]) * (number + 0.5) / frames)
@@ -150,10 +147,10 @@ def with_cursor(picture: np.ndarray, columns: tuple[int, int], frames: int) -> I
 
 
 def lips(points: np.ndarray, sound: np.ndarray, side: int = 480) -> Iterator[np.ndarray]:
-    """Frames (side, 2 side, 3): lip points (T,V,3) from the front, beside the wave of the voice.
+    """Frames (side, 2 side, 3): lip points (T,V,3) from the front, and the loudness of the voice.
 
     Args:
-        points: x to the right and y down, of any scale.
+        points: x to the right and y down, in any unit.
     """
     cv2 = import_cv2()
     flat = points[..., :2]
@@ -181,7 +178,7 @@ def bones(joints: np.ndarray, parents: np.ndarray, side: int = 480) -> Iterator[
 
     Args:
         joints: y up.
-        parents: (J,) number of the joint before, negative at the root.
+        parents: (J,) index of the parent joint, negative at the root.
     """
     cv2 = import_cv2()
     middle = (joints.reshape(-1, 3).max(axis=0) + joints.reshape(-1, 3).min(axis=0)) / 2
@@ -202,7 +199,7 @@ def bones(joints: np.ndarray, parents: np.ndarray, side: int = 480) -> Iterator[
 
 def write_preview(
     path: Path,
-    made: np.ndarray,
+    generated: np.ndarray,
     sound: np.ndarray,
     rate: int,
     fps: float,
@@ -210,19 +207,19 @@ def write_preview(
     video: bool = True,
     **options: Any,
 ) -> None:
-    """``path.png`` and, with ``video``, ``path.mp4`` (cursor and sound) of :func:`curves`."""
-    picture, columns = curves(made, sound, fps, **options)
+    """Write ``path.png`` of :func:`curves` and, with ``video``, ``path.mp4`` (cursor, sound)."""
+    picture, columns = curves(generated, sound, fps, **options)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_image(path.with_name(f"{path.name}.png"), picture)
     if video:
-        frames = with_cursor(picture, columns, len(made))
+        frames = with_cursor(picture, columns, len(generated))
         write_video(path.with_name(f"{path.name}.mp4"), frames, sound, rate, fps)
 
 
 def write_video(
     path: Path, frames: Iterator[np.ndarray], sound: np.ndarray, rate: int, fps: float
 ) -> None:
-    """Frames with the sound (S,2) of both voices."""
+    """Write a video of frames with the sound (S,2) of both voices."""
     with VideoWriter(path, fps, audio=(sound.mean(axis=1), rate)) as writer:
         for frame in frames:
             writer.write(frame)

@@ -1,4 +1,4 @@
-"""A generated and a real motion of the same clip, and the values that the model measured itself."""
+"""A generated and a real motion of the same clip, and the values that the model computed."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ REAL = "real"  # row of the recorded motion
 
 @dataclass
 class MotionSample:
-    """What metrics of motion take.
+    """Input of the metrics of motion.
 
     Attributes:
         name: clip id.
-        values: output -> value, measured by the model.
+        values: output -> value, computed by the model.
         motions: part (``face``, ``pose``) -> generated (N,T,C), N samples of one sound, and real
-            (T,C) motion in the units of the data; NaN rows where a frame does not count.
+            (T,C) motion in the units of the data; NaN rows for frames that do not count.
     """
 
     name: str
@@ -46,10 +46,10 @@ class MotionSample:
 
 
 class MeasuredValues(Metric):
-    """The values that the model measured itself.
+    """Passes on the values that the model computed.
 
     Args:
-        outputs: their names with direction and unit.
+        outputs: name of each value -> direction and unit.
     """
 
     takes = "motion"

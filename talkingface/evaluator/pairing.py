@@ -1,4 +1,4 @@
-"""Videos in folders, and which of them belong together."""
+"""Find videos in folders and pair generated with real ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def split_list(text: str) -> list[str]:
-    """``A,B`` or ``[A, B]`` in parts; a path that exists is one part, whatever it holds."""
+    """Split ``A,B`` or ``[A, B]`` at the commas; the name of an existing path is not split."""
     text = text.strip()
     if Path(text).expanduser().exists():
         return [text]
@@ -21,52 +21,56 @@ def split_list(text: str) -> list[str]:
 
 
 def find_videos(option: str, text: str) -> dict[str, Path]:
-    """Videos by their path below the folder without suffix; of a single file by its stem.
+    """Videos by id: the path below the folder without suffix, or the stem of a single file.
 
     Args:
-        option: of the command line, for messages.
+        option: name of the command-line option, for messages.
 
     Raises:
-        ConfigError: nothing there.
+        ConfigError: no such path, or no video in it.
     """
     path = Path(text.strip()).expanduser()
     if path.is_file():
         return {path.stem: path}
     if not path.is_dir():
         raise ConfigError(f"--{option}: {path} does not exist")
-    found: dict[str, Path] = {}
+    videos: dict[str, Path] = {}
     for file in sorted(path.rglob("*")):
         if file.suffix.lower() not in VIDEO_SUFFIXES or not file.is_file():
             continue
         name = file.relative_to(path).with_suffix("").as_posix()
-        if name in found:
-            log.warning("%s is left out: %s has the same name", file, found[name].name)
+        if name in videos:
+            log.warning("%s is left out: %s has the same name", file, videos[name].name)
         else:
-            found[name] = file
-    if not found:
+            videos[name] = file
+    if not videos:
         raise ConfigError(f"--{option}: no video in {path}")
-    return found
+    return videos
 
 
 def pair_videos(
-    title: str, made: Mapping[str, Path], reference: Mapping[str, Path]
+    title: str, generated: Mapping[str, Path], reference: Mapping[str, Path]
 ) -> dict[str, tuple[Path, Path]]:
-    """Partners by path, the others by a file name that occurs once; what has none is reported."""
+    """Pair videos by id, the others by a unique file name; videos without a partner are logged.
+
+    Returns:
+        id of the reference -> generated and reference video.
+    """
     by_name: dict[str, list[str]] = {}
     for name in reference:
         by_name.setdefault(name.rpartition("/")[2], []).append(name)
-    pairs = {name: (path, reference[name]) for name, path in made.items() if name in reference}
-    alone = []
-    for name, path in made.items():
+    pairs = {name: (path, reference[name]) for name, path in generated.items() if name in reference}
+    unpaired = []
+    for name, path in generated.items():
         if name in reference:
             continue
         same = by_name.get(name.rpartition("/")[2], [])
         if len(same) == 1 and same[0] not in pairs:
             pairs[same[0]] = (path, reference[same[0]])
         else:
-            alone.append(name)
+            unpaired.append(name)
     missing = sorted(set(reference) - set(pairs))
-    for what, names in (("has no reference", alone), ("is missing", missing)):
+    for what, names in (("has no reference", unpaired), ("is missing", missing)):
         if names:
             log.warning(
                 "%s: %d video(s) left out, each %s: %s%s", title, len(names), what,

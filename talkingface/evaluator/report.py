@@ -33,14 +33,11 @@ def console_table(
         cells = [_cell(values[key]["mean"], decimals) for key in keys]
         counts = {values[key]["n"] for key in keys} or {0}
         lines.append([row, *cells, "/".join(str(n) for n in sorted(counts))])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    )
+    columns = []
+    for number, cells in enumerate(zip(*lines, strict=True)):
+        width = max(map(len, cells))
+        columns.append([c.rjust(width) if number else c.ljust(width) for c in cells])
+    return "\n".join("  ".join(line) for line in zip(*columns, strict=True))
 
 
 def _cell(value: float, decimals: int) -> str:
@@ -48,12 +45,12 @@ def _cell(value: float, decimals: int) -> str:
 
 
 def reasons_text(rows: Sequence[RowResult]) -> list[str]:
-    """Undefined values and odd clips, counted, and remarks on whole rows."""
+    """Lines with the counts of undefined values and of notes, and the remarks on whole rows."""
     lines = []
     for row in rows:
         for reason, count in Counter(row.reasons.values()).most_common(5):
             lines.append(f"{row.name}: {count} value(s) undefined: {reason}")
-        # A clip counts once, however many of its notes begin alike.
+        # Several notes of one clip with the same beginning count once.
         notes = Counter(
             note
             for clip in row.notes.values()
@@ -66,7 +63,7 @@ def reasons_text(rows: Sequence[RowResult]) -> list[str]:
 
 
 def clean(value: Any) -> Any:
-    """nan as null, since JSON has no nan."""
+    """Replace nan by None, since JSON has no nan."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
@@ -82,9 +79,9 @@ def result_data(
     outputs: Mapping[str, Any],
     header: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Results of one dataset as plain data: of a run, of finished videos and of a benchmark alike.
+    """Results of one dataset as plain data, for runs, ``--evaluate_videos`` and benchmarks alike.
 
-    Equal results give equal data; it holds no times. docs/evaluation.md describes the entries.
+    Equal results give equal data: it contains no times. docs/evaluation.md describes the entries.
 
     Args:
         table: row -> output -> ``mean``, ``std``, ``n`` and, in a benchmark, more.
@@ -102,7 +99,7 @@ def result_data(
             for row in rows
             for (clip, key), reason in sorted(row.reasons.items())
         ],
-        # Numbers of pictures of another size do not compare.
+        # Values of pictures of different sizes are not comparable.
         "sizes": sorted({facts["size"] for row in rows for facts in row.facts.values()}),
         "frames": {row.name: {c: f["frames"] for c, f in row.facts.items()} for row in rows},
         "notes": {row.name: {c: n for c, n in row.notes.items() if n} for row in rows},
@@ -125,7 +122,7 @@ def write_metrics(
     writer.writerow(["row", "clip", *outputs, "frames", "size", "notes"])
     for row in rows:
         for clip, values in row.values.items():
-            # What is pooled over the clips has no value here, and lacks none.
+            # A clip whose value is pooled has an empty cell, not nan.
             cells = [
                 "" if clip in row.pooled_clips.get(k, ()) else _number(values.get(k, math.nan))
                 for k in outputs
@@ -136,7 +133,7 @@ def write_metrics(
             writer.writerow(
                 [row.name, clip, *cells, facts.get("frames", ""), facts.get("size", ""), remarks]
             )
-        if row.pooled:  # of all clips: a line without a clip's name
+        if row.pooled:  # one line for all clips, without a clip name
             cells = [_number(row.pooled[k]) if k in row.pooled else "" for k in outputs]
             writer.writerow([row.name, "", *cells, "", "", "; ".join(row.remarks)])
     write_text(folder / "metrics.csv", buffer.getvalue())
@@ -145,7 +142,7 @@ def write_metrics(
 def append_leaderboard(path: Path, header: Mapping[str, Any], table: Mapping[str, Any]) -> None:
     """Add a line per row to the leaderboard; new outputs become new columns.
 
-    An evaluation of the same run replaces its older lines.
+    They replace older lines of the same run.
     """
     with explain_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -158,20 +155,10 @@ def append_leaderboard(path: Path, header: Mapping[str, Any], table: Mapping[str
             for row, values in table.items():
                 cells = {key: _number(item["mean"]) for key, item in values.items()}
                 clips = max((item["n"] for item in values.values()), default=0)
-                lines.append(
-                    {
-                        "date": time.strftime("%Y-%m-%d %H:%M:%S"),
-                        **header,
-                        "row": row,
-                        "clips": clips,
-                        **cells,
-                    }
-                )
+                date = time.strftime("%Y-%m-%d %H:%M:%S")
+                lines.append({"date": date, **header, "row": row, "clips": clips, **cells})
             columns = list(dict.fromkeys(key for line in lines for key in line))
-            with (
-                atomic(path) as temporary,
-                open(temporary, "w", encoding="utf-8", newline="") as file,
-            ):
+            with atomic(path) as new, open(new, "w", encoding="utf-8", newline="") as file:
                 writer = csv.DictWriter(file, columns, restval="")
                 writer.writeheader()
                 writer.writerows(lines)

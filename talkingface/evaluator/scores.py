@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Content of a JSON file with one entry per clip; empty when there is none or it is damaged."""
+    """Content of a JSON file with one entry per clip; empty when it is missing or damaged."""
     try:
         content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
@@ -27,7 +27,7 @@ class ScoreRecord:
     """Scores of one row in a JSON file.
 
     Args:
-        state: of a clip; its scores are used again while this is equal.
+        state: function from a clip to its state; stored scores are valid while this is unchanged.
     """
 
     def __init__(self, path: Path, state: Callable[[str], Any]) -> None:
@@ -35,7 +35,7 @@ class ScoreRecord:
         self._kept = read_record(path)
 
     def restore(self, clip: str, row: RowResult) -> bool:
-        """Take over the scores of a clip, if they are still those of its state."""
+        """Copy the stored scores of a clip to the row; False when they are missing or outdated."""
         kept = self._kept.get(clip, {})
         if "state" not in kept or kept["state"] != self.state(clip):
             return False
@@ -47,7 +47,7 @@ class ScoreRecord:
         return True
 
     def keep(self, clip: str, row: RowResult) -> None:
-        """Write the scores of a clip."""
+        """Store the scores of a clip and write the file."""
         values = row.values[clip].items()
         self._kept[clip] = {
             "state": self.state(clip),

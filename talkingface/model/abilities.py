@@ -1,7 +1,7 @@
-"""What only some models can do. The toolkit checks for each with ``isinstance``.
+"""Optional methods and attributes of models. The toolkit checks for each with ``isinstance``.
 
-A model has an ability when it defines the named methods or attributes; it need not inherit from
-these classes.
+A model has an ability if it defines the methods or attributes; it need not inherit from these
+classes.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class ClipResult:
         values: row (the model's name, ``shuffled audio``, ``mean motion``, ``real``) -> output ->
             value; outputs are declared in ``clip_outputs``.
         motions: part of the motion (``face``, ``pose``) -> row -> (N,T,C) in the units of the data,
-            N samples of one sound, for metrics that compare sets of motions. A part has a row of
-            the model's name and one called ``real``, with NaN where a frame does not count. A part
-            without the row ``real`` is only written to the files.
+            N samples of one sound, for metrics that compare sets of motions. A part has a row with
+            the model's name and a row ``real``, with NaN in frames that do not count. A part
+            without the row ``real`` is written to files but not evaluated.
         details: further values, e.g. for ``result_notes``; ``key_step`` is the number of frames
             between the key poses of a part ``<part>_keys``.
     """
@@ -36,7 +36,7 @@ class ClipResult:
 
 @runtime_checkable
 class EvaluatesClips(Protocol):
-    """Generates motion instead of video, which is evaluated clip by clip.
+    """Generates motion instead of video, and evaluates it clip by clip.
 
     Attributes:
         clip_outputs: name of each value -> ``direction`` and ``unit``.
@@ -45,16 +45,16 @@ class EvaluatesClips(Protocol):
     clip_outputs: dict[str, dict[str, str]]
 
     def evaluate_clip(self, clip: Any, mismatched: Any) -> ClipResult:
-        """Generate and evaluate one clip of the dataset's ``whole_clips()``.
+        """Generate and evaluate the motion of one clip of the dataset's ``whole_clips()``.
 
         Args:
-            mismatched: another clip, whose sound is the wrong one for ``clip``.
+            mismatched: another clip, as the source of a sound that does not belong to ``clip``.
         """
 
 
 @runtime_checkable
 class HasResultNotes(Protocol):
-    """Its results need an explanation, e.g. that real key poses were given."""
+    """Adds explanations to its results, e.g. that real key poses were given."""
 
     def result_notes(self, results: Sequence[ClipResult]) -> dict[str, str]:
         """Entries for ``metrics.json`` and the log, from the results of all clips."""
@@ -62,7 +62,7 @@ class HasResultNotes(Protocol):
 
 @runtime_checkable
 class Visualizes(Protocol):
-    """Has pictures for the logger."""
+    """Draws pictures for the logger."""
 
     def visualize(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Pictures (B,3,H,W) or videos (B,T,3,H,W), RGB in 0..1."""
@@ -73,12 +73,12 @@ class Initializes(Protocol):
     """Prepares its networks before the first step of a new run; not called on resume."""
 
     def initialize(self, data: Any) -> None:
-        """Load pretrained parts, or take starting values from the training dataset."""
+        """Load pretrained weights, or compute initial values from the training dataset."""
 
 
 @runtime_checkable
 class HasExtraState(Protocol):
-    """Has state beside its networks and statistics that a checkpoint must keep."""
+    """Has further state, beside networks and statistics, that a checkpoint must keep."""
 
     def other_parameter(self) -> dict[str, Any]:
         """Tensors or plain Python values; plain values are also exported to ``weights.json``."""
@@ -92,7 +92,7 @@ class FollowsProgress(Protocol):
     """Has losses that change during the training.
 
     Attributes:
-        training_progress: share of the run's steps that are done, 0..1; the trainer sets it.
+        training_progress: share of the completed steps of the run, 0..1; the trainer sets it.
     """
 
     training_progress: float
@@ -103,7 +103,7 @@ class FollowsValidation(Protocol):
     """Has losses that depend on the last validation."""
 
     def after_validation(self, losses: Mapping[str, float]) -> None:
-        """Called after each validation with its mean losses."""
+        """Called after each validation with the mean losses."""
 
 
 @runtime_checkable
@@ -111,7 +111,7 @@ class WatchesPlateau(Protocol):
     """Names a loss that may get stuck.
 
     Attributes:
-        plateau: loss name, low, high, advice: training warns once when the loss stays between low
+        plateau: loss name, low, high, advice; the trainer warns once if the loss stays between low
             and high for long, e.g. a sync loss at ln 2.
     """
 
@@ -120,18 +120,18 @@ class WatchesPlateau(Protocol):
 
 @runtime_checkable
 class RenamesOfficialKeys(Protocol):
-    """Official files have other names than the main network."""
+    """Official files have other weight names than the main network."""
 
     def remap_state_dict(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Names of an official file -> names of the main network."""
+        """Rename the weights of an official file to the names of the main network."""
 
 
 @runtime_checkable
 class HasOptionalKeys(Protocol):
-    """Official files may lack some names or have unused ones.
+    """Official files may lack some weights or contain unused ones.
 
     Attributes:
-        optional_keys: prefixes of these names.
+        optional_keys: prefixes of the names of these weights.
     """
 
     optional_keys: tuple[str, ...]
@@ -139,16 +139,16 @@ class HasOptionalKeys(Protocol):
 
 @runtime_checkable
 class ExplainsMismatch(Protocol):
-    """Can tell the settings of a state_dict from its names."""
+    """Infers settings from the names in a state_dict."""
 
     def state_hint(self, state: Mapping[str, Tensor]) -> str:
-        """Settings with which a state_dict that does not fit would fit."""
+        """A sentence with the settings that would fit a state_dict that does not load."""
 
 
 def mismatched_sound(own: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Rows (T,...) of another clip's sound, repeated or cut to the length of ``own``.
 
-    The same array as ``own``, from a split with a single clip, is moved by half its length.
+    If both are the same array (a split with a single clip), it is rolled by half its length.
     """
     if other is own:
         return np.roll(own, len(own) // 2, axis=0)

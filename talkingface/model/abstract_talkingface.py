@@ -1,8 +1,8 @@
-"""What the toolkit expects of a model.
+"""Base class of models.
 
 A model holds networks and computes losses. It opens no files and moves nothing between devices:
-the trainer moves batches, the component store reads weights, pipelines make videos. Methods that
-only some models have are listed in :mod:`talkingface.model.abilities`.
+the trainer moves batches, the component store reads weights, pipelines generate videos.
+:mod:`talkingface.model.abilities` lists optional methods.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ class AbstractTalkingFace(nn.Module):
     """Base class of all models. A subclass builds its networks in ``__init__``.
 
     Class attributes:
-        phases: losses that are stepped one after the other on each batch; a GAN has
-            ``("discriminator", "generator")``. A phase steps the networks of its name and those
-            whose names end with ``_<phase>``; a phase without such networks steps all. A model
-            whose settings leave a phase out sets its own ``phases`` in ``__init__``.
+        phases: optimisation phases, run one after the other on each batch; a GAN has
+            ``("discriminator", "generator")``. A phase trains the networks with its name and those
+            whose names end with ``_<phase>``; a phase without such networks trains all. A model
+            whose settings leave a phase out sets ``phases`` of the instance in ``__init__``.
         main_network: attribute name of the network that has the official state_dict names.
-        batch_keys: keys that it reads from batches; the dataset's ``batch_spec`` must have them.
+        batch_keys: batch keys that the model reads; the dataset's ``batch_spec`` must have them.
 
     Attributes:
         cfg: the configuration of the run.
         components: attached trained networks, by the names that the config class declares. They
-            are no submodules: not in the state_dict and not in any optimizer.
-        origin: where the loaded weights come from.
+            are not submodules: neither in the state_dict nor in an optimizer.
+        origin: source of the loaded weights.
         statistics: values of the training split that belong to the weights; None without any.
     """
 
@@ -53,7 +53,7 @@ class AbstractTalkingFace(nn.Module):
         self.statistics: TrainingStatistics | None = None
 
     def networks(self) -> dict[str, nn.Module]:
-        """Trainable networks by attribute name; each gets an optimizer of its own."""
+        """Trainable networks by attribute name; each has its own optimizer."""
         return dict(self.named_children())
 
     @property
@@ -82,7 +82,7 @@ class AbstractTalkingFace(nn.Module):
 
 
 def networks_of_phase(model: AbstractTalkingFace, phase: str) -> tuple[str, ...]:
-    """Names of the networks that are stepped in a phase."""
+    """Names of the networks that a phase trains."""
     names = tuple(model.networks())
-    own = tuple(name for name in names if name == phase or name.endswith(f"_{phase}"))
-    return own or names
+    matching = tuple(name for name in names if name == phase or name.endswith(f"_{phase}"))
+    return matching or names

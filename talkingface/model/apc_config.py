@@ -1,4 +1,4 @@
-"""Keys of models that take the features of an APC as input."""
+"""Configuration keys of models that take APC features as input."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from talkingface.config.schema import Section
 
 
 class APCNetwork(Section):
-    """Speech encoder; the defaults are the official one."""
+    """Speech encoder; the defaults are the official values."""
 
     hidden_size: int = Field(512, ge=8, description="Width of the GRUs and of the features.")
-    num_layers: int = Field(3, ge=1, description="GRUs.")
+    num_layers: int = Field(3, ge=1, description="Number of GRUs.")
     residual: bool = Field(False, description="Residual connections between the GRUs.")
 
 
 def apc_component(cfg: Any, same_as: tuple[str, ...] = ()) -> ComponentSpec:
-    """The trained APC whose features other models take as input.
+    """The trained APC whose features are the input of other models.
 
     Args:
-        same_as: parts whose own APC it must be; then its size is theirs.
+        same_as: components that must have been trained with the same APC; they define its size.
     """
     return ComponentSpec(
         cfg.weights.apc,

@@ -1,4 +1,4 @@
-"""A trained network that is attached to another model, and where weights come from."""
+"""A trained network that is attached to another model, and the source of weights."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Source = dict[str, str]  # ``path`` and ``sha256`` of a weights file
 
 @dataclass
 class WeightsOrigin:
-    """Where the weights of a model come from.
+    """Source of the weights of a model.
 
     Attributes:
-        official: they are an official file.
+        official: whether they come from an official file.
         lineage: sources of the components that they were trained with, by name.
     """
 
@@ -26,13 +26,13 @@ class WeightsOrigin:
 
 @dataclass
 class Component:
-    """What a :class:`~talkingface.config.component_spec.ComponentSpec` was satisfied with.
+    """The network that satisfies a :class:`~talkingface.config.component_spec.ComponentSpec`.
 
     Attributes:
-        network: in eval mode and without gradients; the whole model where its spec says so.
-        source: of the weights file; kept in checkpoints. None for a network without a file.
+        network: in eval mode and without gradients; the whole model if the spec requires it.
+        source: of the weights file, stored in checkpoints; None for a network without a file.
         settings: configuration of the run that trained it; empty for official files.
-        lineage: sources of the components that it was itself trained with, by name.
+        lineage: sources of the components that it was trained with, by name.
     """
 
     network: nn.Module

@@ -1,4 +1,4 @@
-"""From conditions to a picture: the training that LSP's and MODA's renderers share."""
+"""Training of a conditional image GAN, which the renderers of LSP and MODA share."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class ConditionalImageGAN(AbstractTalkingFace):
-    """Generator and multi-scale discriminator that sees the conditions too.
+    """Generator and multi-scale discriminator; the conditions are inputs of both.
 
-    Sub-classes build ``generator`` and, with ``loss.gan_wt`` above 0, ``discriminator``, and give
-    :meth:`conditions`. Batches hold ``tgt_image`` (B,3,S,S) RGB in -1..1.
+    Subclasses build ``generator`` and, with ``loss.gan_wt`` above 0, ``discriminator``, and define
+    :meth:`conditions`. Batches have ``tgt_image`` (B,3,S,S) RGB in -1..1.
     """
 
     phases = ("discriminator", "generator")
@@ -33,7 +33,7 @@ class ConditionalImageGAN(AbstractTalkingFace):
             self.phases = ("generator",)
 
     def conditions(self, batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
-        """What the generator takes, (B,C,S,S) each."""
+        """Inputs of the generator, (B,C,S,S) each."""
         raise NotImplementedError
 
     def lines(self, batch: Mapping[str, Any]) -> Tensor:
@@ -43,18 +43,17 @@ class ConditionalImageGAN(AbstractTalkingFace):
     def further_losses(
         self, batch: Mapping[str, Any], generated: Tensor
     ) -> dict[str, tuple[float, Tensor]]:
-        """Weighted losses beside the common ones."""
+        """Further losses by name, each with its weight."""
         return {}
 
     def state_hint(self, state: Mapping[str, Tensor]) -> str:
-        # In 'large' the second residual block takes the place where 'normal' has the next level.
+        # 'large' has its second residual block at the index of the next level in 'normal'.
         large = any(key.startswith("netG.model.model.3.block.") for key in state)
         depth = max((key.split(".").count("model") for key in state), default=0) - 1
-        own = self.cfg.model_params
         hints = [f"model_params.size={'large' if large else 'normal'}"]
-        if depth > 0 and depth != own.levels:
+        if depth > 0 and depth != self.cfg.model_params.levels:
             hints.append(f"model_params.n_downsample={depth}")
-        return f"Its names look like {' and '.join(hints)}."
+        return f"The names of its weights fit {' and '.join(hints)}."
 
     def forward_train(self, batch: Batch) -> Tensors:
         return {"generated": self.generator(*self.conditions(batch))}
@@ -70,9 +69,9 @@ class ConditionalImageGAN(AbstractTalkingFace):
             losses[name] = value
             total = total + weight * value
         if weights.gan_wt > 0:
-            on_fake = self._judged(batch, generated)
+            on_fake = self._discriminate(batch, generated)
             with torch.no_grad():
-                on_real = self._judged(batch, real)
+                on_real = self._discriminate(batch, real)
             losses["gan"] = least_squares(on_fake, 1.0)
             losses["feature_matching"] = feature_matching(on_fake, on_real)
             total = total + weights.gan_wt * losses["gan"]
@@ -83,18 +82,18 @@ class ConditionalImageGAN(AbstractTalkingFace):
             total = total + weights.vgg_wt * content + weights.style_wt * style
         return {"loss": total, **losses}
 
-    def _judged(self, batch: Mapping[str, Any], picture: Tensor) -> list[list[Tensor]]:
+    def _discriminate(self, batch: Mapping[str, Any], picture: Tensor) -> list[list[Tensor]]:
         return self.discriminator(torch.cat([*self.conditions(batch), picture], dim=1))
 
     def _discriminator_loss(self, batch: Mapping[str, Any], fake: Tensor) -> dict[str, Tensor]:
         """0.5 * (2 * real + fake), the official weighting."""
-        on_real = least_squares(self._judged(batch, batch["tgt_image"]), 1.0)
-        on_fake = least_squares(self._judged(batch, fake), 0.0)
+        on_real = least_squares(self._discriminate(batch, batch["tgt_image"]), 1.0)
+        on_fake = least_squares(self._discriminate(batch, fake), 0.0)
         return {"loss": on_real + 0.5 * on_fake, "on_real": on_real, "on_fake": on_fake}
 
     def visualize(self, batch: Batch) -> dict[str, Tensor]:
         """Lines, generated and real picture side by side (B,3,S,3S)."""
         few = {key: value[:4] for key, value in batch.items() if torch.is_tensor(value)}
-        made = self.forward_train(few)["generated"].float()
-        pictures = [self.lines(few), (made + 1) / 2, (few["tgt_image"] + 1) / 2]
+        generated = self.forward_train(few)["generated"].float()
+        pictures = [self.lines(few), (generated + 1) / 2, (few["tgt_image"] + 1) / 2]
         return {"lines_generated_real": torch.cat(pictures, dim=-1)}

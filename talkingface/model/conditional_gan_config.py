@@ -1,4 +1,4 @@
-"""Keys that the renderers of LSP and MODA share, whose networks and losses are the same."""
+"""Configuration keys that the renderers of LSP and MODA share."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from talkingface.config.schema import Section
 class ImageGANNetwork(Section):
     """Sizes of generator and discriminator; the defaults are the official ones."""
 
-    image_size: Literal[64, 128, 256, 512] = Field(512, description="Side of the pictures.")
+    image_size: Literal[64, 128, 256, 512] = Field(512, description="Side of the pictures in px.")
     size: Literal["normal", "large", "small"] = Field(
         "normal",
-        description="normal and large: residual U-Nets, as of the official people; small: plain "
-        "pix2pix U-Net, which cannot run upstream.",
+        description="normal, large: residual U-Nets, as of the official speakers; small: the plain "
+        "pix2pix U-Net, which fails in the official code.",
     )
-    ngf: int = Field(64, ge=4, description="First channels of the generator.")
+    ngf: int = Field(64, ge=4, description="Channels of the generator's first level.")
     n_downsample: int | None = Field(
         None, ge=4, le=8, description="Levels of the U-Net; null: log2(image_size) - 1."
     )
-    ndf: int = Field(64, ge=4, description="First channels of the discriminator.")
+    ndf: int = Field(64, ge=4, description="Channels of the discriminator's first layer.")
     num_d: int = Field(2, ge=1, le=4, description="Scales of the discriminator.")
     n_layers_d: int = Field(3, ge=1, le=5, description="Layers of each discriminator.")
 
@@ -35,8 +35,8 @@ class ImageGANNetwork(Section):
     def _fits(self) -> ImageGANNetwork:
         if 2 ** (self.levels + 1) > self.image_size:
             raise ValueError(
-                f"n_downsample={self.levels} leaves one pixel of {self.image_size} px, which batch "
-                f"normalisation cannot use; at most {self.image_size.bit_length() - 2}"
+                f"n_downsample={self.levels} leaves one pixel of {self.image_size} px, too few for "
+                f"batch normalisation; at most {self.image_size.bit_length() - 2}"
             )
         return self
 
@@ -54,7 +54,7 @@ class ImageGANLoss(Section):
 
     gan_wt: float = Field(1.0, ge=0, description="LSGAN; 0 builds no discriminator.")
     l1_wt: float = Field(100.0, ge=0, description="L1.")
-    vgg_wt: float = Field(10.0, ge=0, description="VGG19 features; used when weights.vgg is found.")
+    vgg_wt: float = Field(10.0, ge=0, description="VGG19 features; skipped without weights.vgg.")
     style_wt: float = Field(10.0, ge=0, description="Gram matrices of the same features.")
     feature_matching_wt: float = Field(10.0, ge=0, description="Features of the discriminator.")
 

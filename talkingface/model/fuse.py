@@ -1,4 +1,4 @@
-"""Make a trained network faster at inference without changing what it computes."""
+"""Make a trained network faster at inference, with the same outputs up to rounding."""
 
 from __future__ import annotations
 
@@ -14,37 +14,31 @@ from talkingface.model.layers.hyper_conv import HyperConv
 
 
 def optimize_for_inference(net: nn.Module) -> nn.Module:
-    """Copy ``net`` in evaluation mode with norms folded and channels_last weights.
+    """Copy ``net`` in evaluation mode, with folded norms and channels_last weights.
 
-    A BatchNorm with fixed statistics is a scale and a shift per channel, which the convolution in
-    front of it absorbs; a spectral norm with fixed vectors is a factor of the weights; modules with
-    a ``fuse_for_inference`` of their own do what they can; channels_last is the layout that CPU
-    convolutions work in. The outputs
-    differ from those of ``net.eval()`` by rounding only, usually below 1e-5 on images in 0..1. The
-    copy has other keys than the original: save the original, not the copy.
+    A BatchNorm with fixed statistics is folded into the convolution before it, and a spectral norm
+    with fixed vectors into its weights. Modules with a method ``fuse_for_inference`` fuse
+    themselves. channels_last is the fastest layout for convolutions on CPUs. The outputs differ
+    from those of ``net.eval()`` by rounding only, usually below 1e-5 on images in 0..1. The
+    state_dict of the copy has other names: save the original.
 
     Args:
-        net: any network; it is left as it is.
+        net: any network; it is not changed.
 
     Returns:
         A copy of the same class on the same device, without gradients.
     """
-    for module, name in _spectral_norms(net):  # of the last training step; copies need leaves
+    for module, name in _spectral_norms(net):  # deepcopy needs leaf tensors
         setattr(module, name, getattr(module, name).detach())
     fast = copy.deepcopy(net).eval().requires_grad_(False)
-    _fold_spectral_norms(fast)
+    for module, name in _spectral_norms(fast):
+        remove_spectral_norm(module, name)
     _fold_batch_norms(fast)
     for module in list(fast.modules()):
         if hasattr(module, "fuse_for_inference"):
             module.fuse_for_inference()
     fast.requires_grad_(False)
     return fast.to(memory_format=torch.channels_last)
-
-
-def _fold_spectral_norms(net: nn.Module) -> None:
-    """Write the weights that the hooks would compute at every call."""
-    for module, name in _spectral_norms(net):
-        remove_spectral_norm(module, name)
 
 
 def _spectral_norms(net: nn.Module) -> list[tuple[nn.Module, str]]:
@@ -60,7 +54,7 @@ def _spectral_norms(net: nn.Module) -> list[tuple[nn.Module, str]]:
 def _fold_batch_norms(module: nn.Module) -> None:
     """Fold each BatchNorm that directly follows a convolution inside an ``nn.Sequential``.
 
-    Only there does the order of the children tell the order of the computation.
+    Only there is the order of the children the order of the computation.
     """
     for child in module.children():
         _fold_batch_norms(child)
@@ -70,7 +64,7 @@ def _fold_batch_norms(module: nn.Module) -> None:
         conv, norm = module[index], module[index + 1]
         if type(norm) is not nn.BatchNorm2d or not norm.track_running_stats:
             continue
-        # Exact types: parametrised (spectral norm) convolutions are subclasses or carry hooks.
+        # Exact types without hooks: convolutions with spectral norm are subclasses or have hooks.
         if type(conv) is nn.Conv2d and not conv._forward_pre_hooks:
             module[index] = fuse_conv_bn_eval(conv, norm)
         elif type(conv) is nn.ConvTranspose2d and conv.groups == 1 and not conv._forward_pre_hooks:
@@ -83,7 +77,7 @@ def _fold_batch_norms(module: nn.Module) -> None:
 
 
 def _fold_into_generators(conv: HyperConv, norm: nn.BatchNorm2d) -> None:
-    """Fold a BatchNorm into the linear layers that make a hyper-conv's kernel and bias."""
+    """Fold a BatchNorm into the linear layers that generate a hyper-conv's kernel and bias."""
     scale = torch.rsqrt(norm.running_var + norm.eps)
     shift = -norm.running_mean * scale
     if norm.affine:

@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 
 
 class TrainingStatistics:
-    """Means, standard deviations and the like, which travel in checkpoints.
+    """Means, standard deviations and similar values, which are stored in checkpoints.
 
-    A new run takes them from its training split (:meth:`fit`); a resumed run and inference load
+    A new run computes them on its training split (:meth:`fit`); a resumed run and inference load
     them from the checkpoint (:meth:`load`).
 
     Class attributes:
-        names: of the values, as in checkpoints.
+        names: of the values in checkpoints.
 
     Attributes:
         values: by name; empty before :meth:`fit` or :meth:`load`.
@@ -25,11 +25,11 @@ class TrainingStatistics:
         self.values: dict[str, Any] = {}
 
     def measure(self, data: Any) -> dict[str, Any]:
-        """The values of a training dataset: tensors or plain Python values."""
+        """Compute the values of a training dataset: tensors or plain Python values."""
         raise NotImplementedError
 
     def fit(self, data: Any) -> None:
-        """Take the values from a training dataset."""
+        """Set the values to those of a training dataset."""
         self.values = self.measure(data)
 
     def state(self) -> dict[str, Any]:
@@ -37,19 +37,19 @@ class TrainingStatistics:
         return dict(self.values)
 
     def load(self, values: Mapping[str, Any]) -> None:
-        """Restore what :meth:`state` returned. Files of other origin may lack any name."""
+        """Restore what :meth:`state` returned; official files may lack some names."""
         self.values = {n: values[n] for n in self.names if values.get(n) is not None}
 
     def check_resume(self, data: Any) -> None:
         """Compare with the training dataset of a resumed run.
 
         Raises:
-            TalkingFaceError: the dataset has changed; two sets of units would be mixed.
+            TalkingFaceError: the dataset has changed, so that the units would be inconsistent.
         """
 
     def check_test(self, data: Any) -> None:
         """Compare with a test dataset.
 
         Raises:
-            TalkingFaceError: its values mean something else than those of the training.
+            TalkingFaceError: the values of the two datasets have different meanings.
         """

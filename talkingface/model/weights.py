@@ -1,4 +1,4 @@
-"""Read weights from files of ours and of the original authors, and load them strictly by name."""
+"""Read weights from checkpoints and official files, and load them strictly by name."""
 
 from __future__ import annotations
 
@@ -16,24 +16,21 @@ from talkingface.model.abilities import (
     RenamesOfficialKeys,
 )
 from talkingface.model.abstract_talkingface import AbstractTalkingFace
-from talkingface.utils.hashes import sha256_of
 from talkingface.utils.weights import LoadReport, load_strict, read_weights
 
-__all__ = ["LoadReport", "load_strict", "read_weights", "sha256_of"]
-
 CHECKPOINT_FORMAT = "talkingface.ckpt/1"
-# Where files keep their tensors: most, A2P's guide and lips, A2P's VQ, fairseq.
+# Keys of the state_dict in files: most, A2P's guide and lips, A2P's VQ, fairseq.
 _HOLDERS = ("state_dict", "model_state_dict", "net", "model")
 
 
 def extract_state_dict(
     content: Mapping[str, Any], networks: tuple[str, ...], network: str
 ) -> dict[str, Tensor]:
-    """The tensors of one network out of a checkpoint of ours or of an official file.
+    """The tensors of one network from a checkpoint of this toolkit or an official file.
 
-    Accepts a bare state_dict, one below the key ``state_dict`` or a similar one, names that start
-    with ``module.`` (saved from DataParallel), and our own checkpoints, whose names start with the
-    network.
+    Accepts a bare state_dict, one under the key ``state_dict`` or a similar one, names that start
+    with ``module.`` (saved from DataParallel), and checkpoints of this toolkit, whose names start
+    with the network.
     """
     if content.get("format") == CHECKPOINT_FORMAT:
         averaged = content.get("ema_state_dict")
@@ -44,7 +41,7 @@ def extract_state_dict(
         inner = (content[key] for key in _HOLDERS if isinstance(content.get(key), Mapping))
         state = next(inner, content)
     if not isinstance(state, Mapping):
-        raise WeightsError("the file holds no state_dict")
+        raise WeightsError("the file contains no state_dict")
     state = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     if state and all(key.startswith("module.") for key in state):
         state = {key[len("module.") :]: value for key, value in state.items()}
@@ -72,7 +69,7 @@ def load_into(
         raise WeightsError(f"there is no network '{name}'; the model has: {', '.join(networks)}")
     state = extract_state_dict(content, tuple(networks), name)
     if not state:
-        raise WeightsError(f"{source} holds no tensors for the network '{name}'")
+        raise WeightsError(f"{source} contains no tensors for the network '{name}'")
     main = name == model.main_network
     if main and isinstance(model, RenamesOfficialKeys):
         state = model.remap_state_dict(state)
@@ -85,10 +82,10 @@ def load_into(
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of ours.
+    """Read a checkpoint of this toolkit.
 
     Raises:
-        WeightsError: missing, damaged, or a file of another kind.
+        WeightsError: missing, damaged, or not such a checkpoint.
     """
     state = read_weights(path)
     if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
@@ -103,18 +100,18 @@ def restore_networks(model: AbstractTalkingFace, state: Mapping[str, Any], avera
     """Load a checkpoint's networks into an unwrapped model, strictly.
 
     Args:
-        averaged: take the EMA weights of the main network when the file has them.
+        averaged: use the EMA weights of the main network if the file has them.
     """
     for name, network in model.networks().items():
-        prefix = name + "."
-        own = {k[len(prefix) :]: v for k, v in state["state_dict"].items() if k.startswith(prefix)}
+        prefix, tensors = f"{name}.", state["state_dict"].items()
+        weights = {k.removeprefix(prefix): v for k, v in tensors if k.startswith(prefix)}
         if averaged and (state.get("ema_state_dict") or {}).get(name):
-            own = state["ema_state_dict"][name]
-        load_strict(network, own, source="the checkpoint", network=name)
+            weights = state["ema_state_dict"][name]
+        load_strict(network, weights, source="the checkpoint", network=name)
 
 
 def extra_state(model: AbstractTalkingFace) -> dict[str, Any]:
-    """What a checkpoint keeps of a model beside its networks: statistics and further state."""
+    """Statistics and further state of a model, which a checkpoint stores beside its networks."""
     state = model.statistics.state() if model.statistics is not None else {}
     return {**state, **(model.other_parameter() if isinstance(model, HasExtraState) else {})}
 

@@ -1,4 +1,4 @@
-"""From a source and a sound to a video: what all generators share."""
+"""Base class of pipelines, which generate a video from a source and a sound."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SAMPLE_RATE = 16000
-TAIL_SECONDS = 0.5  # silence behind a sound, longer than any model's look-ahead
+TAIL_SECONDS = 0.5  # silence after a sound, longer than the look-ahead of any model
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A written video. ``real_time_factor`` above 1 is slower than the video plays."""
+    """A written video. A ``real_time_factor`` above 1 means slower than real time."""
 
     path: Path
     frames: int
@@ -46,16 +46,16 @@ class Rendered:
 
 @runtime_checkable
 class ImpliesSettings(Protocol):
-    """Options of ``--infer`` imply keys of its configuration."""
+    """Options of ``--infer`` imply configuration keys."""
 
     @classmethod
     def implied(cls, options: Mapping[str, str]) -> dict[str, Any]:
-        """Keys and values, used unless the user gives the keys."""
+        """Keys and values, used unless the user sets the keys."""
 
 
 @runtime_checkable
 class MakesOwnSound(Protocol):
-    """Also generates without ``--audio``."""
+    """Can generate without ``--audio``."""
 
     def own_sound(self, source: Path, driver: Path | None = None) -> np.ndarray:
         """Mono 16 kHz samples for a source."""
@@ -63,38 +63,38 @@ class MakesOwnSound(Protocol):
 
 @runtime_checkable
 class TakesDriver(Protocol):
-    """The face of another video can move that of the source (``--driver``)."""
+    """Can transfer the face movements of another video to the source (``--driver``)."""
 
     def with_driver(self, identity: Any, driver: Path) -> Any:
-        """What :meth:`Pipeline.prepare` returned, moved by a driver."""
+        """The identity of :meth:`Pipeline.prepare` with the movements of a driver."""
 
 
 @runtime_checkable
 class HasReference(Protocol):
-    """Its videos are not compared with the clip as it is, e.g. as it shows a crop."""
+    """Its videos cannot be compared with the clip itself, e.g. since they show a crop of it."""
 
     def reference(self, clip: Clip, folder: Path) -> Clip:
-        """The real video and sound that generated ones are compared with, written into a folder."""
+        """The real video and sound to compare generated ones with, written into a folder."""
 
 
 class Pipeline(ABC):
     """Generates videos with a trained model.
 
     Class attributes:
-        needs_config: keys of the configuration that it reads, beside those that every run has. A
-            sub-class adds its own: ``(*Pipeline.needs_config, "infer.strength")``.
+        needs_config: configuration keys that it reads, beside those that every run has. A subclass
+            adds its keys: ``(*Pipeline.needs_config, "infer.strength")``.
         needs_network: attributes that the main network must have.
-        baselines: replacements for the model that it can generate as rows of the result table:
-            ``copy_reference``, ``first_stage``, ``warped``, ``other_driver``.
+        baselines: baselines that it can generate for the result table: ``copy_reference``,
+            ``first_stage``, ``warped``, ``other_driver``.
         stochastic: whether the model draws random numbers; :meth:`generate` then takes ``seed``.
-        source_kind: ``file``; ``name`` if a source may also be the name of a prepared person;
-            ``optional`` if there may be none.
-        usage: options of ``--infer`` that show what the model does.
+        source_kind: ``file``; ``name`` if a source may also be the name of a prepared speaker;
+            ``optional`` if no source is needed.
+        usage: example of the options of ``--infer``.
 
     Args:
         cfg: configuration of the model.
-        model: with its weights; it is copied where it is changed for speed.
-        device: where networks run.
+        model: with its weights; not changed.
+        device: of the networks.
     """
 
     needs_config: tuple[str, ...] = ("fps", "infer.crf")
@@ -109,10 +109,10 @@ class Pipeline(ABC):
 
     @abstractmethod
     def prepare(self, source: Path | None, *, show_progress: str | bool = False) -> Any:
-        """What is known about a source (face track, reference...), reused for many sounds.
+        """The identity: data of a source (face track, reference...), reused for many sounds.
 
         Args:
-            show_progress: whether a long preparation shows a bar.
+            show_progress: whether a long preparation shows a progress bar.
         """
 
     @abstractmethod
@@ -127,14 +127,13 @@ class Pipeline(ABC):
 
         Args:
             wave: mono 16 kHz samples.
-            baseline: use a trivial replacement of the model (one of ``baselines``).
+            baseline: one of ``baselines``, to generate instead of the model's frames.
 
-        A ``stochastic`` pipeline has ``seed: int | None = None`` as well: equal seeds give equal
-        frames, other seeds other ones.
+        A ``stochastic`` pipeline also has ``seed: int | None = None``; the frames depend on it.
         """
 
     def _precision(self) -> contextlib.AbstractContextManager:
-        """Autocast on a GPU where ``precision`` asks for it."""
+        """Autocast on a GPU, unless ``precision`` is 32-true."""
         half = self.cfg.precision != "32-true" and self.device.type == "cuda"
         kind = torch.bfloat16 if self.cfg.precision == "bf16-mixed" else torch.float16
         return torch.autocast("cuda", kind) if half else contextlib.nullcontext()
@@ -151,22 +150,22 @@ class Pipeline(ABC):
         seed: int | None = None,
         show_progress: str | bool = False,
     ) -> Rendered:
-        """Write the video of a source speaking a sound.
+        """Generate and write the video of a source that speaks a sound.
 
         Args:
             audio: a file, or mono 16 kHz samples.
-            driver: video whose face moves the source, for pipelines with ``with_driver``.
-            frames: write exactly so many, with silence behind the sound if need be; default: as
-                many as the sound gives by the model's own rule.
-            seed: of a stochastic model; others give the same video for all.
+            driver: video with the movements, for pipelines with ``with_driver``.
+            frames: number of frames to write, with silence after the sound if necessary; default:
+                :meth:`frame_count` of the sound.
+            seed: of a stochastic model; other models ignore it.
 
         Raises:
             DataError: source or sound cannot be used.
         """
         started = time.monotonic()
         wave = load_audio(audio, SAMPLE_RATE) if isinstance(audio, (str, Path)) else audio
-        place = None if source is None else Path(source)
-        identity = self.prepare(place, show_progress=show_progress)
+        source = None if source is None else Path(source)
+        identity = self.prepare(source, show_progress=show_progress)
         if driver is not None:
             identity = self.with_driver(identity, driver)
         padded = wave
@@ -177,16 +176,15 @@ class Pipeline(ABC):
         options: dict[str, Any] = {"seed": seed} if self.stochastic else {}
         output.parent.mkdir(parents=True, exist_ok=True)
         bar = progress(total=total, unit="frame", desc=output.name, show=show_progress, leave=False)
-        begun = time.monotonic()
-        with VideoWriter(
-            output, self.cfg.fps, audio=(wave, SAMPLE_RATE), crf=self.cfg.infer.crf
-        ) as w:
+        generation_started = time.monotonic()
+        fps, sound = self.cfg.fps, (wave, SAMPLE_RATE)
+        with VideoWriter(output, fps, audio=sound, crf=self.cfg.infer.crf) as writer:
             with bar:
-                made = self.generate(identity, padded, baseline=baseline, **options)
-                for number, frame in enumerate(islice(made, total), 1):
-                    w.write(frame)
-                    factor = (time.monotonic() - begun) * self.cfg.fps / number
+                generated = self.generate(identity, padded, baseline=baseline, **options)
+                for number, frame in enumerate(islice(generated, total), 1):
+                    writer.write(frame)
+                    factor = (time.monotonic() - generation_started) * fps / number
                     bar.set_postfix_str(f"{factor:.2f} s per second of video", refresh=False)
                     bar.update()
-            written = w.frames_written
-        return Rendered(output, written, written / self.cfg.fps, time.monotonic() - started)
+            written = writer.frames_written
+        return Rendered(output, written, written / fps, time.monotonic() - started)

@@ -1,4 +1,4 @@
-"""Make the preparation, the datasets and the generator of a configuration, with its components."""
+"""Build the preparation, the datasets and the pipeline of a configuration, with components."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class PipelineStore(ComponentStore):
-    """Components that can also be had as generators of videos."""
+    """Components, which can also be loaded as pipelines."""
 
     def pipeline(self, name: str) -> Pipeline:
-        """The generator of a component with its default settings and the faces of this run.
+        """The pipeline of a component, with its default settings and the ``face`` keys of this run.
 
         Raises:
-            WeightsError, ConfigError: there is none, it was made for another model, or trained with
-                settings that do not agree with those of this run.
+            WeightsError, ConfigError: the component is missing, belongs to another model, or was
+                trained with settings that do not agree with this run.
         """
         cfg, checkpoint = self.cfg, self.path(name)
         stored = self.settings(name, checkpoint)
@@ -51,7 +51,7 @@ class PipelineStore(ComponentStore):
 def build_pipeline(
     cfg: Config, model: AbstractTalkingFace, device: torch.device
 ) -> Pipeline | None:
-    """The generator of videos, None for models that make none."""
+    """The pipeline of a model; None for models without one."""
     if not cfg.model_entry.target("pipeline"):
         return None
     ComponentStore(cfg).attach_for_inference(model)
@@ -71,7 +71,7 @@ def build_dataset(cfg: Config, split: str, role: str = "dataset") -> TalkingFace
         role: ``dataset`` or ``test_dataset``.
 
     Raises:
-        StageError: no usable item.
+        StageError: the split has no usable item.
     """
     if cfg.model_entry.target("dataprocess"):
         process = build_process(cfg)
@@ -83,5 +83,5 @@ def build_dataset(cfg: Config, split: str, role: str = "dataset") -> TalkingFace
 
 
 def _components(kind: type, cfg: Config) -> dict[str, Any]:
-    """The argument of classes that use trained networks."""
+    """Constructor argument of classes with ``uses_components``."""
     return {"components": PipelineStore(cfg)} if getattr(kind, "uses_components", False) else {}

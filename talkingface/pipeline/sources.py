@@ -1,4 +1,4 @@
-"""Prepared sources of generators: clips of the dataset, and other videos prepared on first use."""
+"""Prepared sources of pipelines: clips of the dataset, and other videos prepared on first use."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 class SourceStore:
-    """Finds or makes the prepared folder of a source.
+    """Finds or creates the prepared folder of a source.
 
     Args:
         process: a preparation with ``prepare_source(source, folder)``.
-        complete: file that a finished folder holds.
+        complete: name of a file that every finished folder has.
     """
 
     def __init__(self, cfg: Config, process: Any, complete: str) -> None:
@@ -39,30 +39,29 @@ class SourceStore:
     def _clips(self) -> dict[Path, Clip]:
         from talkingface.data.clips import discover_clips
 
-        found = discover_clips(self.cfg.data_dir, self.cfg.clips, quiet=True)
-        return {clip.path.resolve(): clip for clip in found}
+        clips = discover_clips(self.cfg.data_dir, self.cfg.clips, quiet=True)
+        return {clip.path.resolve(): clip for clip in clips}
 
     def clip_of(self, source: Path) -> Clip | None:
-        """The clip of the dataset that a file is, if it was prepared with these settings from this
-        very file."""
+        """The clip of the dataset that belongs to a file, if its preparation is up to date."""
         clip = self._clips.get(source.resolve())
         if clip is None or not self.process.prepared.select([clip.id])[0]:
             return None
-        known = self.process.prepared.read_marker(clip.id)["fingerprint"]
-        imported = known["processor"] == IMPORTED
-        current = imported or known["inputs"] == self.process.prepared.fingerprint(clip)["inputs"]
+        stored = self.process.prepared.read_marker(clip.id)["fingerprint"]
+        imported = stored["processor"] == IMPORTED
+        current = imported or stored["inputs"] == self.process.prepared.fingerprint(clip)["inputs"]
         return clip if current else None
 
     def prepared(self, source: Path) -> Path:
-        """Folder of a source outside the dataset, made on its first use.
+        """Folder of a source outside the dataset, prepared on first use.
 
         Raises:
             DataError: the file does not exist or shows no usable face.
         """
         if not source.is_file():
             raise DataError(f"The source {source} does not exist.")
-        facts = source.stat()
-        state = [str(source.resolve()), facts.st_size, facts.st_mtime_ns]
+        stat = source.stat()
+        state = [str(source.resolve()), stat.st_size, stat.st_mtime_ns]
         key = hashlib.sha256(json.dumps([*state, self.process.prepared.settings_hash()]).encode())
         folder = self.process.folder / ".sources" / f"{source.stem}-{key.hexdigest()[:10]}"
         if not (folder / self.complete).is_file():
@@ -80,12 +79,12 @@ def write_reference(
     clip: Clip, folder: Path, facts: list[Any], frames: Iterator[np.ndarray], sound: Path,
     fps: float,
 ) -> Clip:  # fmt: skip
-    """The real clip as the generated one shows it, kept in ``folder``.
+    """Write the real clip in the framing of the generated one into ``folder``.
 
     Args:
-        facts: everything that its pictures depend on.
-        frames: its pictures, asked for only where the file does not exist yet.
-        sound: of these pictures.
+        facts: all values on which the frames depend.
+        frames: used only if the file does not exist yet.
+        sound: file with the sound of the frames.
     """
     name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8]
     path = folder / f"{clip.id}-{name}.mp4"

@@ -1,4 +1,4 @@
-"""``--dry_run``: every part once, in folders that are removed."""
+"""``--dry_run``: every stage once, in a temporary folder."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ log = logging.getLogger(__name__)
 
 
 def _components(cfg: Config, scratch: Path) -> dict[str, Any]:
-    """Settings of a dry run for required components: trained ones, else scratch data too."""
+    """Settings for required components: their files, or a temporary folder for prepared data."""
     result = {}
     store = ComponentStore(cfg)
     for name, spec in store.specs.items():
         if spec.required and spec.weights == "auto":
-            found = store.find(name)
-            if found is None:  # what a base of one step prepares must not stay
+            path = store.find(name)
+            if path is None:  # data prepared with a component trained for one step must not stay
                 return {"preprocessed_root": str(scratch / "preprocessed_data")}
-            result[f"weights.{name}"] = str(found)
+            result[f"weights.{name}"] = str(path)
     return result
 
 
 def dry_run(cfg: Config, handlers: list[logging.Handler]) -> RunResult:
-    """Every part once, in scratch folders: a step, a validation batch, a clip, a metric."""
+    """Run all stages with one step, one validation batch, one test clip and one metric."""
     scratch = Path(tempfile.mkdtemp(prefix="talkingface-dry-run-"))
     folders = ("checkpoint_dir", "results_dir", "log_dir", "tensorboard_dir")
     settings = {
@@ -45,15 +45,15 @@ def dry_run(cfg: Config, handlers: list[logging.Handler]) -> RunResult:
         "saved": True,
         "resume": False,
         "valid_batches": 1,
-        # A valid_metric needs its metric; otherwise one is enough.
+        # One metric is enough, unless valid_metric is an output of a metric.
         "metrics": cfg.metrics[: 1 if cfg.valid_metric.split("/")[0] == "loss" else None],
         "stages": ["preprocess", "train", "evaluate"],
     }
     try:
         small = load_config(cfg.model, cfg.dataset, overrides=settings)
         result, _ = run_stages(small, (), handlers)
-        close_handlers(handlers)  # their files lie in the scratch folder
-        log.info("dry run: everything works; its folders are removed")
+        close_handlers(handlers)  # their files are in the scratch folder
+        log.info("dry run: all stages work; the temporary folder is removed")
         return RunResult(
             result.run_dir, None, result.best_valid_score, test_result=result.test_result
         )

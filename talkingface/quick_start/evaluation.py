@@ -1,6 +1,6 @@
-"""The evaluation stage: rows of the test split, scored by one engine and written in one form.
+"""The stage evaluate: the result table of the test split.
 
-A model is compared by its videos, by its motions, or, when it generates neither, by its losses.
+A model is evaluated by its videos, by its motions, or, when it generates neither, by its losses.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from talkingface.utils.paths import resolve, shown
 if TYPE_CHECKING:
     from talkingface.config.config import Config
     from talkingface.model.abstract_talkingface import AbstractTalkingFace
+    from talkingface.quick_start.rows import VideoRow
     from talkingface.trainer.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -48,10 +49,10 @@ log = logging.getLogger(__name__)
 def evaluate_model(
     cfg: Config, model: AbstractTalkingFace, runtime: Runtime, run: RunDir
 ) -> dict[str, float]:
-    """Evaluate a model with its weights on the test split.
+    """Evaluate a model with loaded weights on the test split.
 
     Returns:
-        The model's value per output.
+        The model's mean of each output.
     """
     joined = cfg.model_entry.target("test_dataset")
     if not joined and cfg.metrics:
@@ -67,7 +68,12 @@ def evaluate_model(
     for network in networks:
         if (statistics := getattr(network, "statistics", None)) is not None:
             statistics.check_test(data)
-    losses = {} if joined else _losses(cfg, model, data, runtime)
+    losses: dict[str, float] = {}
+    if not joined:
+        loader = build_loader(data, cfg, train=False)
+        show = cfg.show_progress
+        losses = mean_losses(model, loader, runtime, show_progress=show, alone=True) or {}
+        model.eval()
     if isinstance(model, EvaluatesClips):
         from talkingface.quick_start.motions import evaluate_motions
 
@@ -78,18 +84,8 @@ def evaluate_model(
     return publish(cfg, run, [row], outputs, {"clips": clips}, leaderboard=False)
 
 
-def _losses(
-    cfg: Config, model: AbstractTalkingFace, data: Any, runtime: Runtime
-) -> dict[str, float]:
-    """Mean losses of the test split."""
-    loader = build_loader(data, cfg, train=False)
-    losses = mean_losses(model, loader, runtime, show_progress=cfg.show_progress, alone=True)
-    model.eval()
-    return losses or {}
-
-
 def usable_clips(cfg: Config, split: str) -> list[Clip]:
-    """Clips of a split that the preparation found usable; all when it was not run."""
+    """Clips of a split without those that the preparation marked as unusable."""
     clips = split_clips(cfg, split)
     if cfg.model_entry.target("dataprocess"):
         process = build_process(cfg)
@@ -107,10 +103,10 @@ def usable_clips(cfg: Config, split: str) -> list[Clip]:
 
 
 def evaluate_videos(cfg: Config, pipeline: Pipeline, run: RunDir) -> dict[str, float]:
-    """Evaluate the videos of a model and of trivial baselines.
+    """Evaluate the videos of a model, of trivial baselines, and the real videos.
 
     Raises:
-        StageError: no test clip could be used.
+        StageError: no test clip is usable.
     """
     clips = usable_clips(cfg, "test")[: cfg.eval_clips]
     if not clips:
@@ -119,41 +115,37 @@ def evaluate_videos(cfg: Config, pipeline: Pipeline, run: RunDir) -> dict[str, f
         )
     generator = Generator(cfg, cfg.model, lambda: pipeline, run.results / "reference")
     clips = _with_reference(cfg, generator, clips)
-    planned = [model_row(generator)]
-    planned += baseline_rows([generator], clips, cfg.baselines, named=False)
+    rows = [model_row(generator)]
+    rows += baseline_rows([generator], clips, cfg.baselines, named=False)
     evaluator = Evaluator(cfg)
-    diverse = any(metric.name == "Div" for metric in evaluator.metrics)
     videos = run.results / "videos"
-    folders = {row.title: videos / row.title.replace(" ", "_") for row in planned}
-    rows = [
-        Row(
-            row.title,
-            {
-                clip.id: partial(
-                    video_pair, row, clip, folders[row.title] / f"{clip.id}.mp4", diverse
-                )
-                for clip in clips
-            },
-        )
-        for row in planned
-    ]
-    results = evaluator.run(rows)
-    facts = {
+    folders = {row.title: videos / row.title.replace(" ", "_") for row in rows}
+    results = evaluator.run([_to_row(evaluator, row, clips, folders[row.title]) for row in rows])
+    entries = {
         "clips": [clip.id for clip in clips],
         "definitions": evaluator.definitions(),
         "not_applicable": evaluator.not_applicable,
     }
-    means = publish(cfg, run, results, evaluator.outputs, facts)
-    real = {clip.id: generator.reference(clip) for clip in clips}
+    means = publish(cfg, run, results, evaluator.outputs, entries)
     for clip in clips[: cfg.n_preview]:
         write_preview(
             run.results / "previews" / f"{clip.id.replace('/', '_')}.mp4",
             {title: folder / f"{clip.id}.mp4" for title, folder in folders.items()},
-            real[clip.id],
+            generator.reference(clip),
             cfg.fps,
         )
-    _log_media(cfg, run, real[clips[0].id], folders[cfg.model])
+    _log_media(cfg, run, generator.reference(clips[0]), folders[cfg.model])
     return means
+
+
+def _to_row(evaluator: Evaluator, row: VideoRow, clips: list[Clip], folder: Path) -> Row:
+    """A row of videos that the evaluator writes below a folder."""
+    diverse = any(metric.name == "Div" for metric in evaluator.metrics)
+    samples = {
+        clip.id: partial(video_pair, row, clip, folder / f"{clip.id}.mp4", diverse)
+        for clip in clips
+    }
+    return Row(row.title, samples)
 
 
 def publish(
@@ -161,18 +153,19 @@ def publish(
     run: RunDir,
     rows: Sequence[RowResult],
     outputs: Mapping[str, Mapping[str, Any]],
-    facts: Mapping[str, Any],
+    entries: Mapping[str, Any],
     *,
     leaderboard: bool = True,
 ) -> dict[str, float]:
     """Write and log the table of a run.
 
     Args:
-        facts: further entries of ``metrics.json``, at least ``clips``.
+        outputs: direction and unit of each output.
+        entries: further entries of ``metrics.json``, at least ``clips``.
         leaderboard: also add the rows to ``results/leaderboard.csv``.
 
     Returns:
-        The model's value per output.
+        The model's mean of each output.
     """
     table = aggregate(rows, outputs)
     header = {
@@ -182,47 +175,47 @@ def publish(
         "config_hash": cfg.hash[:12],
         "preset": cfg.preset or "",
     }
-    write_metrics(run.results, rows, table, outputs, {**header, "split": "test", **facts})
+    write_metrics(run.results, rows, table, outputs, {**header, "split": "test", **entries})
     if leaderboard:
         append_leaderboard(resolve(cfg.results_dir) / "leaderboard.csv", header, table)
     log.info(
         "\nTest split of %s, mean over %d clips:\n%s",
         cfg.dataset,
-        len(facts["clips"]),
+        len(entries["clips"]),
         console_table(table, outputs, cfg.metric_decimal_place),
     )
     for line in reasons_text(rows):
         log.info("  note: %s", line)
-    for name, reason in facts.get("not_applicable", {}).items():
+    for name, reason in entries.get("not_applicable", {}).items():
         log.info("  %s: not applicable: %s", name, reason)
     log.info("results: %s", shown(run.results))
     return {key: values["mean"] for key, values in table[cfg.model].items()}
 
 
 def _with_reference(cfg: Config, generator: Generator, clips: list[Clip]) -> list[Clip]:
-    """Clips that have a reference; the others are left out of all rows, and named.
+    """Clips that have a reference; a warning lists the others.
 
     Raises:
-        StageError: no clip has one.
+        StageError: no clip has a reference.
     """
-    found, problems = [], []
+    usable, problems = [], []
     for clip in clips:
         try:
             generator.reference(clip)
-            found.append(clip)
+            usable.append(clip)
         except EnvironmentProblem:
             raise
         except TalkingFaceError as error:
             problems.append(f"{clip.id}: {error}")
     if problems:
         log.warning("%d clip(s) are not evaluated: %s", len(problems), "; ".join(problems[:5]))
-    if not found:
+    if not usable:
         raise StageError(f"No clip of {cfg.dataset} can be evaluated: {'; '.join(problems[:3])}")
-    return found
+    return usable
 
 
 def _log_media(cfg: Config, run: RunDir, clip: Clip, folder: Path) -> None:
-    """The first test clip for TensorBoard: its sound, and real and generated frames."""
+    """Send a test clip to TensorBoard: its audio, and generated frames beside the real ones."""
     from talkingface.trainer.loggers import RunLogger
 
     pair = ClipPair(clip.id, folder / f"{clip.id}.mp4", clip.path)
@@ -230,29 +223,29 @@ def _log_media(cfg: Config, run: RunDir, clip: Clip, folder: Path) -> None:
         return
     logger = RunLogger(run.tensorboard, None)
     logger.audio("test/sound", load_audio(clip.audio, SAMPLE_RATE), SAMPLE_RATE, 0)
-    step = max(1, round(cfg.fps / 5))  # five pictures per second, ten seconds at most
+    step = max(1, round(cfg.fps / 5))  # five frames per second; at most 50 frames, ten seconds
     side_by_side = (np.concatenate([g, r], axis=1) for i, g, r in pair.frames() if i % step == 0)
     logger.animation("test/generated_and_real", list(islice(side_by_side, 50)), 0)
     logger.close()
 
 
 def make_scorer(cfg: Config, metric: str, outputs: Mapping[str, Any], scratch: Path) -> Any:
-    """Scores the model on the first validation clips, for a ``valid_metric`` such as PSNR_mouth."""
+    """A scorer of the videos of the first validation clips by an output such as PSNR_mouth.
+
+    Args:
+        scratch: folder of the videos; removed after each validation.
+    """
     clips = usable_clips(cfg, "val")[: cfg.eval_clips or 4]
-    evaluator = Evaluator(cfg)
-    owner = next(m.name for m in evaluator.metrics if metric in m.outputs)
+    owner = next(m.name for m in Evaluator(cfg).metrics if metric in m.outputs)
 
     def score(model: AbstractTalkingFace) -> dict[str, float]:
         pipeline = build_pipeline(cfg, model, next(model.network.parameters()).device)
         generator = Generator(cfg, "validation", lambda: pipeline, scratch / "reference")
         evaluator, row = Evaluator(cfg, [owner]), model_row(generator)
-        diverse = owner == "Div"
         try:
-            samples = {
-                clip.id: partial(video_pair, row, clip, scratch / f"{clip.id}.mp4", diverse)
-                for clip in _with_reference(cfg, generator, clips)
-            }
-            results = evaluator.run([Row(row.title, samples)], desc="validation videos")
+            usable = _with_reference(cfg, generator, clips)
+            rows = [_to_row(evaluator, row, usable, scratch)]
+            results = evaluator.run(rows, desc="validation videos")
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         values = aggregate(results, evaluator.outputs)[row.title]

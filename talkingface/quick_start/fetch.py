@@ -1,4 +1,4 @@
-"""``--fetch``: download a known weight file into ``checkpoints/`` and check it."""
+"""``--fetch``: download a weights file of the manifest into ``checkpoints/`` and check it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from talkingface.utils.yaml_files import load_yaml
 log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
-_TIMEOUT = 30  # seconds without any answer
+_TIMEOUT = 30  # seconds without a response
 
 
 def read_manifest() -> dict[str, dict[str, Any]]:
-    """What is known of weight files, by their path below ``checkpoints/``."""
+    """Entries of ``checkpoints/manifest.yaml``, by path below ``checkpoints/``."""
     return load_yaml(SHIPPED / "checkpoints" / "manifest.yaml")[0]
 
 
@@ -34,9 +34,9 @@ def fetch(names: str, config: Mapping[str, Any]) -> int:
         names: files of the manifest, or metrics and models that use them, separated by commas.
 
     Raises:
-        ConfigError: a name that the manifest does not know, or that has no address.
-        EnvironmentProblem: no network.
-        WeightsError: what came is not the file that the manifest describes.
+        ConfigError: a name is not in the manifest, or its file has no URL.
+        EnvironmentProblem: the download failed.
+        WeightsError: size or SHA-256 of the file differs from the manifest.
     """
     setup_logging(str(config.get("log_level", "info")))
     manifest = read_manifest()
@@ -47,70 +47,72 @@ def fetch(names: str, config: Mapping[str, Any]) -> int:
 
 
 def _chosen(names: str, manifest: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Names of the manifest's files with a URL for comma-separated files, metrics and models."""
     chosen: list[str] = []
     for part in (word.strip() for word in names.split(",")):
         files = [
             name
-            for name, facts in manifest.items()
+            for name, entry in manifest.items()
             if part in (name, Path(name).name)
-            or part.lower() in {user.lower() for user in facts["used_by"]}
+            or part.lower() in {user.lower() for user in entry["used_by"]}
         ]
         if not files:
             raise ConfigError(
                 f"--fetch={part}: not in checkpoints/manifest.yaml.{did_you_mean(part, manifest)} "
-                f"It knows: {', '.join(manifest)}"
+                f"Known files: {', '.join(manifest)}"
             )
-        within = [name for name in files if manifest[name].get("url")]
-        for name in set(files) - set(within):
-            log.warning("%s has no address for a download: %s", name, manifest[name]["origin"])
-        if not within:
+        downloadable = [name for name in files if manifest[name].get("url")]
+        for name in set(files) - set(downloadable):
+            log.warning("%s has no URL for a download: %s", name, manifest[name]["origin"])
+        if not downloadable:
             raise ConfigError(f"--fetch={part}: get it by hand from {manifest[files[0]]['origin']}")
-        chosen += within
+        chosen += downloadable
     return chosen
 
 
-def _fetch_one(name: str, facts: Mapping[str, Any], path: Path, show: str) -> None:
+def _fetch_one(name: str, entry: Mapping[str, Any], path: Path, show: str) -> None:
     if path.is_file():
-        log.info("%s is there: %s", shown(path), check(path.read_bytes(), name, facts))
+        log.info("%s exists already: %s", shown(path), check(path.read_bytes(), name, entry))
         return
-    log.info("%s from %s (licence: %s)", name, facts["url"], facts["licence"])
+    log.info("%s from %s (licence: %s)", name, entry["url"], entry["licence"])
     content = bytearray()
     try:
-        request = urllib.request.Request(facts["url"], headers={"User-Agent": "talkingface"})
-        with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
-            size = int(answer.headers.get("Content-Length") or 0) or None
+        request = urllib.request.Request(entry["url"], headers={"User-Agent": "talkingface"})
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
+            size = int(response.headers.get("Content-Length") or 0) or None
             options = {"unit": "B", "unit_scale": True, "desc": path.name, "show": show}
             with progress(total=size, **options) as bar:
-                while part := answer.read(_CHUNK):
+                while part := response.read(_CHUNK):
                     content += part
                     bar.update(len(part))
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         raise EnvironmentProblem(
-            f"{facts['url']} cannot be reached ({error}). Download it elsewhere and put it "
+            f"{entry['url']} cannot be reached ({error}). Download it elsewhere and put it "
             f"at {path}"
         ) from error
     if size and len(content) != size:
-        raise EnvironmentProblem(f"{facts['url']}: the connection broke off; fetch again")
-    verdict = check(bytes(content), name, facts)
+        raise EnvironmentProblem(f"{entry['url']}: the connection was interrupted; fetch again")
+    verdict = check(bytes(content), name, entry)
     with atomic(path) as temporary:
         temporary.write_bytes(content)
     log.info("%s: %s", shown(path), verdict)
 
 
-def check(content: bytes, name: str, facts: Mapping[str, Any]) -> str:
-    """Compare a file with the manifest; tells what was compared.
+def check(content: bytes, name: str, entry: Mapping[str, Any]) -> str:
+    """Compare a file with its manifest entry; returns a description of the result.
 
     Raises:
-        WeightsError: another size or checksum.
+        WeightsError: another size or SHA-256.
     """
     digest = hashlib.sha256(content).hexdigest()
-    wanted = facts.get("sha256") or facts.get("sha256_begins")
-    if facts.get("bytes") and len(content) != facts["bytes"]:
-        raise WeightsError(f"{name}: {len(content)} bytes instead of {facts['bytes']}")
-    if wanted and not digest.startswith(str(wanted)):
+    expected = entry.get("sha256") or entry.get("sha256_begins")
+    if entry.get("bytes") and len(content) != entry["bytes"]:
+        raise WeightsError(f"{name}: {len(content)} bytes instead of {entry['bytes']}")
+    if not expected:
+        return f"SHA-256 {digest}; the manifest has none, compare it with the publisher's"
+    if not digest.startswith(str(expected)):
         raise WeightsError(
-            f"{name}: its SHA-256 is {digest}, not {wanted}...; the file was changed or is damaged"
+            f"{name}: its SHA-256 is {digest}, not {expected}...; the file was changed or is "
+            "damaged"
         )
-    if wanted:
-        return f"SHA-256 {digest} as expected"
-    return f"SHA-256 {digest}; the manifest knows none, compare it with the publisher's"
+    return f"SHA-256 {digest} as expected"

@@ -1,4 +1,4 @@
-"""``--infer``: one source and one or many sounds to videos."""
+"""``--infer``: generate videos of one source with one or several audio files."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def infer_command(
 ) -> int:
     """Run ``--infer``; see the help text for its options. Returns the exit status."""
     kind = _pipeline_class(options, config, config_files)
-    free = {
+    optional = {
         "audio": hasattr(kind, "own_sound"),
         "source": kind is not None and kind.source_kind == "optional",
     }
-    for key, optional in free.items():
-        if not options.get(key) and not optional:
+    for key in optional:
+        if not options.get(key) and not optional[key]:
             raise ConfigError(f"--infer needs --{key}=<file>")
     if options.get("driver") and not hasattr(kind, "with_driver"):
-        raise ConfigError("--driver is for models whose faces a video drives, e.g. HeadGAN")
+        raise ConfigError("--driver is for models that a driving video animates, e.g. HeadGAN")
     source = Path(options["source"]).expanduser() if options.get("source") else None
     if source and not source.exists() and not (kind and kind.source_kind == "name"):
         _existing(str(source), "source")
@@ -48,20 +48,11 @@ def infer_command(
         config = {**kind.implied(options), **config}
     cfg, checkpoint = configure(options, config, config_files)
     setup_logging(cfg.log_level)
-
-    from talkingface.components.models import build_model, load_model_weights
-    from talkingface.pipeline.build import build_pipeline
-    from talkingface.trainer.runtime import choose_device
-    from talkingface.utils.seeding import seed_everything
-
     if not cfg.model_entry.target("pipeline"):
         raise ConfigError(f"{cfg.model} generates no videos")
-    seed_everything(cfg.seed, cfg.reproducibility)
-    model = build_model(cfg)
     if checkpoint is not None:
-        load_model_weights(model, checkpoint, cfg.trust_checkpoint)
         log.info("%s with %s", cfg.model, shown(checkpoint))
-    pipeline = build_pipeline(cfg, model.eval(), choose_device(cfg.device))
+    pipeline = load_pipeline(cfg, checkpoint)
     failed = []
     plan = plan_outputs(sounds, source, options.get("output"), cfg, driver)
     for used in (source, driver):
@@ -69,10 +60,9 @@ def infer_command(
             raise ConfigError(f"--output would replace {used}; choose another name")
     for sound, target in plan:
         try:
-            audio = pipeline.own_sound(source, driver) if sound is None else sound
-            done = pipeline.render(
+            rendered = pipeline.render(
                 source,
-                audio,
+                pipeline.own_sound(source, driver) if sound is None else sound,
                 target,
                 driver=driver,
                 seed=cfg.seed,
@@ -86,24 +76,38 @@ def infer_command(
             continue
         log.info(
             "%s: %d frames, %.1f s, real-time factor %.2f (%.0f ms per frame)",
-            shown(done.path),
-            done.frames,
-            done.seconds_of_video,
-            done.real_time_factor,
-            1000 * done.seconds_taken / max(done.frames, 1),
+            shown(rendered.path),
+            rendered.frames,
+            rendered.seconds_of_video,
+            rendered.real_time_factor,
+            1000 * rendered.seconds_taken / max(rendered.frames, 1),
         )
     if failed:
         raise DataError(f"{len(failed)} of {len(sounds)} sounds failed:\n  " + "\n  ".join(failed))
     return 0
 
 
+def load_pipeline(cfg: Config, checkpoint: Path | None) -> Pipeline:
+    """The pipeline of a model with its weights, on the configured device; also sets the seeds."""
+    from talkingface.components.models import build_model, load_model_weights
+    from talkingface.pipeline.build import build_pipeline
+    from talkingface.trainer.runtime import choose_device
+    from talkingface.utils.seeding import seed_everything
+
+    seed_everything(cfg.seed, cfg.reproducibility)
+    model = build_model(cfg)
+    if checkpoint is not None:
+        load_model_weights(model, checkpoint, cfg.trust_checkpoint)
+    return build_pipeline(cfg, model.eval(), choose_device(cfg.device))
+
+
 def _pipeline_class(
     options: Mapping[str, str], config: Mapping[str, Any], config_files: list[str]
 ) -> type[Pipeline] | None:
-    """The pipeline of the chosen model, before anything is built; None where that is not known."""
+    """The pipeline class of the chosen model; None for none or a wrong configuration."""
     try:
         cfg, _ = configure(options, config, config_files)
-    except TalkingFaceError:  # a missing file is the first thing to be told
+    except TalkingFaceError:  # infer_command raises it again after its checks of the options
         return None
     if not cfg.model_entry.target("pipeline"):
         return None
@@ -118,21 +122,22 @@ def _existing(text: str, key: str) -> Path:
 
 
 def list_sounds(path: Path) -> list[Path]:
-    """Sound files of an argument: itself, all in a folder, or those of a ``.txt`` list."""
+    """Audio files of ``--audio``: the file, all files in a folder, or those in a ``.txt`` list."""
     if path.is_dir():
         known = AUDIO_SUFFIXES + VIDEO_SUFFIXES
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in known)
-        if not found:
-            raise DataError(f"--audio: no sound file in the folder {path}")
-        return found
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in known)
+        if not files:
+            raise DataError(f"--audio: no audio file in the folder {path}")
+        return files
     if path.suffix.lower() == ".txt":
         lines = path.read_text(encoding="utf-8-sig").splitlines()
         names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-        found = [path.parent / name for name in names]
-        missing = [str(p) for p in found if not p.exists()]
-        if missing or not found:
-            raise DataError(f"--audio: {path} lists no existing file: {', '.join(missing[:3])}")
-        return found
+        files = [path.parent / name for name in names]
+        missing = [str(p) for p in files if not p.exists()]
+        if missing or not files:
+            what = f"files that do not exist: {', '.join(missing[:3])}" if missing else "no file"
+            raise DataError(f"--audio: {path} lists {what}")
+        return files
     return [path]
 
 
@@ -143,11 +148,11 @@ def plan_outputs(
     cfg: Config,
     driver: Path | None = None,
 ) -> list[tuple[Path | None, Path]]:
-    """Sound and target of each video. With many sounds ``--output`` is a folder."""
+    """Audio file and target of each video. With several audio files ``--output`` is a folder."""
     start = source.stem if source else cfg.model
-    default = resolve(cfg.results_dir) / cfg.model / "infer"
     if len(sounds) == 1 and output and Path(output).suffix:
         return [(sounds[0], Path(output).expanduser())]
+    default = resolve(cfg.results_dir) / cfg.model / "infer"
     folder = Path(output).expanduser() if output else default
     if folder.suffix and len(sounds) > 1:
         raise ConfigError(f"--output={output} must be a folder: there are {len(sounds)} sounds")
@@ -155,7 +160,7 @@ def plan_outputs(
         name = driver.stem if driver else str(cfg.get("infer.mode", "own"))
         return [(None, folder / f"{start}_{name}.mp4")]
     plan: dict[Path, Path] = {}
-    for sound in sounds:  # sounds that share a name keep their suffix in it
+    for sound in sounds:  # a repeated name gets the suffix of the audio file
         target = folder / f"{start}_{sound.stem}.mp4"
         if target in plan:
             target = folder / f"{start}_{sound.name.replace('.', '_')}.mp4"
@@ -166,10 +171,10 @@ def plan_outputs(
 def configure(
     options: Mapping[str, str], config: Mapping[str, Any], config_files: list[str]
 ) -> tuple[Config, Path | None]:
-    """Configuration and weights: those of a run, or of an official file with the defaults.
+    """Configuration and weights file: of a run, or of an official file with default settings.
 
-    A model that only joins others needs no run of its own: the weights are None, and its parts are
-    found by their keys.
+    For a model that only joins trained parts and has no run of its own the file is None; the keys
+    ``weights.<part>`` give the files of the parts.
 
     Raises:
         ConfigError: no model or no trained run.
@@ -188,52 +193,49 @@ def configure(
     dataset = config.get("dataset")
     if dataset and not given:
         dataset = registry.entry("dataset", dataset).name
+    checkpoint: Path | None = None
     joins = name is not None and not registry.entry("model", name).target("dataset")
-    if joins and not given and newest_checkpoint(saved, name, dataset) is None:
-        return load_config(
-            name, dataset or "Synthetic", config_files=config_files, cli=config
-        ), None
-    checkpoint = find_checkpoint(given, saved, name, dataset)
+    if given or not joins or newest_checkpoint(saved, name, dataset) is not None:
+        from talkingface.components.models import config_of_checkpoint
 
-    from talkingface.components.models import config_of_checkpoint
-
-    stored = config_of_checkpoint(checkpoint, config.get("trust_checkpoint"))
-    if stored is not None:
-        if name and stored["model"] != name:
-            raise ConfigError(f"{checkpoint} belongs to {stored['model']}, not to {name}")
-        own = {k: v for k, v in config.items() if k not in ("model", "dataset", "preset")}
-        stored = {k: v for k, v in stored.items() if k not in ("resume", "evaluate_model_file")}
-        cfg = load_config(
-            stored["model"], stored["dataset"], base=stored, config_files=config_files, cli=own
-        )
-        return cfg, checkpoint
-    if not name:
-        raise ConfigError(f"{checkpoint} does not say which model it is for; add --model=<Model>")
-    return load_config(
-        name, dataset or "Synthetic", config_files=config_files, cli=config
-    ), checkpoint
+        checkpoint = find_checkpoint(given, saved, name, dataset)
+        stored = config_of_checkpoint(checkpoint, config.get("trust_checkpoint"))
+        if stored is not None:
+            if name and stored["model"] != name:
+                raise ConfigError(f"{checkpoint} belongs to {stored['model']}, not to {name}")
+            cli = {k: v for k, v in config.items() if k not in ("model", "dataset", "preset")}
+            base = {k: v for k, v in stored.items() if k not in ("resume", "evaluate_model_file")}
+            cfg = load_config(
+                base["model"], base["dataset"], base=base, config_files=config_files, cli=cli
+            )
+            return cfg, checkpoint
+        if not name:
+            raise ConfigError(
+                f"{checkpoint} does not contain the name of its model; add --model=<Model>"
+            )
+    cfg = load_config(name, dataset or "Synthetic", config_files=config_files, cli=config)
+    return cfg, checkpoint
 
 
 def find_checkpoint(given: str | None, saved: Path, model: str | None, dataset: str | None) -> Path:
     """A checkpoint by path, run id, run folder or name below ``checkpoints/``, else the newest."""
     if not given:
-        found = newest_checkpoint(saved, model or "*", dataset)
-        if found is None:
+        newest = newest_checkpoint(saved, model or "*", dataset)
+        if newest is None:
             raise ConfigError(
                 f"There is no trained run of {model} below {shown(saved)}. Train one, or name "
                 "weights with --checkpoint=PATH."
             )
-        return found
-    places = [Path(given).expanduser(), resolve(given), project_root() / "checkpoints" / given]
-    for path in places:
+        return newest
+    paths = [Path(given).expanduser(), resolve(given), project_root() / "checkpoints" / given]
+    for path in paths:
         if path.is_file():
             return path
         if (path / "checkpoints" / "best.ckpt").is_file():
             return path / "checkpoints" / "best.ckpt"
-    runs = list(saved.glob(f"*/*/{given}/checkpoints/best.ckpt"))
-    if runs:
-        return runs[0]
+    for run in saved.glob(f"*/*/{given}/checkpoints/best.ckpt"):
+        return run
     raise DataError(
         f"--checkpoint={given}: no such file, run folder or run id (looked in "
-        f"{', '.join(str(p) for p in dict.fromkeys(places))} and {shown(saved)})"
+        f"{', '.join(str(p) for p in dict.fromkeys(paths))} and {shown(saved)})"
     )

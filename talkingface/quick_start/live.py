@@ -1,4 +1,4 @@
-"""``--live``: speech in chunks to frames with a bounded delay."""
+"""``--live``: generate frames from audio in chunks, with a bounded delay."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from talkingface.data.media.audio import load_audio
+from talkingface.data.media.reader import read_frames
 from talkingface.data.media.writer import VideoWriter
 from talkingface.errors import ConfigError, DataError
 from talkingface.pipeline.base import SAMPLE_RATE
+from talkingface.quick_start.infer import configure, load_pipeline
 from talkingface.trainer.signals import StopRequest
 from talkingface.utils.env import require
 from talkingface.utils.logs import progress, setup_logging
@@ -33,61 +35,51 @@ MICROPHONE = "microphone"
 def live_command(
     options: Mapping[str, str], config: Mapping[str, Any], config_files: list[str]
 ) -> int:
-    """Run ``--live``: play a sound, or listen to the microphone; returns the exit status.
+    """Run ``--live`` on a file in real time or on the microphone; returns the exit status.
 
-    Frames are made as the sound comes and written to a video. For each the delay is measured from
-    the time at which it is due on the clock of the sound to the time at which it is there.
+    Frames are generated while the audio arrives and written to a video. The delay of a frame is
+    the time from its position in the audio to the time at which it is finished.
     """
-    from talkingface.components.models import build_model, load_model_weights
-    from talkingface.pipeline.build import build_pipeline
-    from talkingface.quick_start.infer import configure
-    from talkingface.trainer.runtime import choose_device
-    from talkingface.utils.seeding import seed_everything
-
     for key in ("audio", "source"):
         if not options.get(key):
             raise ConfigError(f"--live needs --{key}")
     settings = {"infer.motion.causal": True, **config}
     cfg, checkpoint = configure(options, settings, config_files)
     setup_logging(cfg.log_level)
-    seed_everything(cfg.seed, cfg.reproducibility)
     target = cfg.model_entry.target("pipeline")
     if not target or not hasattr(cfg.registry.resolve(cfg.model_entry, "pipeline"), "live"):
-        raise ConfigError(f"{cfg.model} has no live mode; live_speech_portraits has")
-    model = build_model(cfg)
-    if checkpoint is not None:
-        load_model_weights(model, checkpoint, cfg.trust_checkpoint)
-    pipeline = build_pipeline(cfg, model.eval(), choose_device(cfg.device))
+        raise ConfigError(f"{cfg.model} has no live mode; use live_speech_portraits")
+    pipeline = load_pipeline(cfg, checkpoint)
     output = Path(options.get("output") or resolve(cfg.results_dir) / cfg.model / "live.mp4")
     output = output.expanduser()
     if options["audio"] == MICROPHONE:
         stop = StopRequest()
         chunks: Iterator[np.ndarray] = microphone(CHUNK_SECONDS, stop)
         wave = None
-        log.info("listening; Ctrl-C ends")
+        log.info("recording from the microphone; Ctrl-C stops")
     else:
         wave = load_audio(options["audio"], SAMPLE_RATE)
         chunks, stop = paced(wave, CHUNK_SECONDS), None
     with stop.watching() if stop else contextlib.nullcontext():
-        facts = run_live(pipeline, Path(options["source"]), chunks, output, wave, cfg.show_progress)
+        stats = run_live(pipeline, Path(options["source"]), chunks, output, wave, cfg.show_progress)
     log.info(
-        "%s: %d frames; delay %.0f ms in the mean, %.0f ms at most (the models' look-ahead is "
-        "%.0f ms, a chunk %.0f ms); %.0f ms of computing per frame",
+        "%s: %d frames; mean delay %.0f ms, largest delay %.0f ms (look-ahead of the models "
+        "%.0f ms, chunk %.0f ms); computing time %.0f ms per frame",
         shown(output),
-        facts["frames"],
-        1000 * facts["mean_delay"],
-        1000 * facts["max_delay"],
-        1000 * facts["look_ahead"],
+        stats["frames"],
+        1000 * stats["mean_delay"],
+        1000 * stats["max_delay"],
+        1000 * stats["look_ahead"],
         1000 * CHUNK_SECONDS,
-        1000 * facts["seconds_per_frame"],
+        1000 * stats["seconds_per_frame"],
     )
-    if facts["max_delay"] > 3 * (facts["look_ahead"] + CHUNK_SECONDS):
-        log.warning("this machine is too slow for live use at this size; the delay kept growing")
+    if stats["max_delay"] > 3 * (stats["look_ahead"] + CHUNK_SECONDS):
+        log.warning("this machine is too slow for live use at this size: the delay kept growing")
     return 0
 
 
 def paced(wave: np.ndarray, seconds: float) -> Iterator[np.ndarray]:
-    """A sound in chunks, each given when a microphone would have it."""
+    """Chunks of an audio signal, each at the time at which a microphone would deliver it."""
     begun = time.monotonic()
     for number, chunk in enumerate(in_chunks(wave, round(seconds * SAMPLE_RATE)), 1):
         time.sleep(max(0.0, begun + number * seconds - time.monotonic()))
@@ -95,13 +87,13 @@ def paced(wave: np.ndarray, seconds: float) -> Iterator[np.ndarray]:
 
 
 def in_chunks(wave: np.ndarray, samples: int) -> Iterator[np.ndarray]:
-    """A sound in pieces of so many samples; the last may be shorter."""
+    """Chunks of ``samples`` samples; the last may be shorter."""
     for start in range(0, len(wave), samples):
         yield wave[start : start + samples]
 
 
 def microphone(seconds: float, stop: StopRequest) -> Iterator[np.ndarray]:
-    """Chunks of the default microphone until Ctrl-C, which only asks to stop."""
+    """Chunks of the default microphone until Ctrl-C."""
     sounddevice = require("sounddevice", why="Listening to the microphone")
     blocks: queue.Queue[np.ndarray] = queue.Queue()
     size = round(seconds * SAMPLE_RATE)
@@ -125,13 +117,14 @@ def run_live(
     wave: np.ndarray | None = None,
     show_progress: str | bool = False,
 ) -> dict[str, float]:
-    """Feed a live session and write its frames with the sound.
+    """Feed a live session and write its frames with the audio.
 
     Args:
-        wave: the whole sound, where it is known before.
+        wave: the whole audio signal if it is known in advance.
 
     Returns:
-        ``frames``, ``mean_delay``, ``max_delay``, ``look_ahead`` and ``seconds_per_frame``, in s.
+        ``frames`` (a count), and in seconds ``mean_delay``, ``max_delay``, ``look_ahead``,
+        ``seconds_per_frame``.
     """
     cfg = pipeline.cfg
     identity = pipeline.prepare(source)
@@ -149,7 +142,7 @@ def run_live(
     try:
         with bar, VideoWriter(target, cfg.fps, audio=audio, crf=cfg.infer.crf) as writer:
 
-            def give(frames: Iterator[np.ndarray]) -> None:
+            def write(frames: Iterator[np.ndarray]) -> None:
                 nonlocal busy
                 started = time.monotonic()
                 for frame in frames:
@@ -161,35 +154,29 @@ def run_live(
             for chunk in chunks:
                 if wave is None:
                     sound.append(chunk)
-                give(session.push(chunk))
-            give(session.finish())
+                write(session.push(chunk))
+            write(session.finish())
             if not delays:
-                raise DataError("no sound came in: there is no frame to write")
-        if wave is None:
-            _with_sound(scratch, np.concatenate(sound), output, cfg.fps, cfg.infer.crf)
+                raise DataError("no audio arrived: there is no frame to write")
+        if wave is None:  # the recording is complete only now: encode the frames again with it
+            recording = (np.concatenate(sound), SAMPLE_RATE)
+            with VideoWriter(output, cfg.fps, audio=recording, crf=cfg.infer.crf) as writer:
+                for frame in read_frames(scratch, fps=cfg.fps):
+                    writer.write(frame)
     finally:
         scratch.unlink(missing_ok=True)
     return {
         "frames": len(delays),
-        "mean_delay": float(np.mean(delays)) if delays else 0.0,
-        "max_delay": float(np.max(delays)) if delays else 0.0,
+        "mean_delay": float(np.mean(delays)),
+        "max_delay": float(np.max(delays)),
         "look_ahead": pipeline.ahead[0] / 60,
-        "seconds_per_frame": busy / max(1, len(delays)),
+        "seconds_per_frame": busy / len(delays),
     }
 
 
 def _warm_up(pipeline: Pipeline, identity: Any) -> None:
-    """Libraries, files and kernels that the first frame would have to wait for."""
+    """Generate some frames, so that the first real one does not wait for files and kernels."""
     session = pipeline.live(identity)
     for frames in (session.push(np.zeros(SAMPLE_RATE // 2, np.float32)), session.finish()):
         for _ in frames:
             pass
-
-
-def _with_sound(silent: Path, wave: np.ndarray, output: Path, fps: float, crf: int) -> None:
-    """The recording is complete only at the end; the frames are written again with it."""
-    from talkingface.data.media.reader import read_frames
-
-    with VideoWriter(output, fps, audio=(wave, SAMPLE_RATE), crf=crf) as writer:
-        for frame in read_frames(silent, fps=fps):
-            writer.write(frame)

@@ -1,4 +1,4 @@
-"""Evaluation of models that generate motion: values per clip, sets of motions, files, previews."""
+"""Evaluation of models that generate motion: values per clip, FD of sets, files, previews."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ log = logging.getLogger(__name__)
 def evaluate_motions(
     cfg: Config, model: Any, data: Any, run: RunDir, losses: Mapping[str, float]
 ) -> dict[str, float]:
-    """Evaluate whole test clips of a model that :class:`EvaluatesClips`.
+    """Evaluate a model that implements :class:`EvaluatesClips` on whole test clips.
 
     Args:
         data: dataset of the test split with ``whole_clips()``.
-        losses: of the test split, kept beside the values.
+        losses: losses of the test split, written to ``metrics.json`` too.
 
     Returns:
-        The model's value per output.
+        The model's mean of each output.
     """
     clips = list(data.whole_clips())[: cfg.eval_clips]
     bar = progress(clips, unit="clip", desc="evaluation", show=cfg.show_progress, leave=False)
@@ -55,14 +55,14 @@ def evaluate_motions(
     ]
     scored = evaluator.run(rows)
     notes = model.result_notes(list(results.values())) if isinstance(model, HasResultNotes) else {}
-    facts = {
+    entries = {
         "clips": list(results),
         "definitions": evaluator.definitions(),
         "losses": dict(losses),
         "not_applicable": evaluator.not_applicable,
         **notes,
     }
-    means = publish(cfg, run, scored, evaluator.outputs, facts)
+    means = publish(cfg, run, scored, evaluator.outputs, entries)
     for key, spec in evaluator.outputs.items():
         log.info("  %s: %s", key, spec["unit"])
     for key, value in notes.items():
@@ -76,14 +76,14 @@ def _rows_of(result: ClipResult) -> list[str]:
 
 
 def _parts_of(results: Sequence[ClipResult]) -> list[str]:
-    """Parts of the motion that have a recorded one."""
+    """Parts of the motion, e.g. face or body, that all clips also have as recorded motion."""
     parts = dict.fromkeys(part for result in results for part in result.motions)
     return [p for p in parts if all(REAL in result.motions.get(p, ()) for result in results)]
 
 
 def _evaluator(cfg: Config, model: Any, results: Sequence[ClipResult]) -> Evaluator:
-    """Metrics of motions; those of sets only where the model returns motions."""
-    # What no clip of the data has is left out, e.g. the lip opening of codes without a face model.
+    """Metrics of motions; metrics of sets of motions only if the model returns motions."""
+    # Without outputs that no clip has, e.g. the lip opening of codes without a face model.
     measured = {
         key: spec
         for key, spec in model.clip_outputs.items()
@@ -101,7 +101,7 @@ def _evaluator(cfg: Config, model: Any, results: Sequence[ClipResult]) -> Evalua
 
 
 def _sampling(cfg: Config) -> dict[str, Any]:
-    """How the motions were sampled, as configured."""
+    """The configured settings of the sampler."""
     return next((cfg[key].model_dump() for key in ("sampler", "sampling") if key in cfg), {})
 
 
@@ -112,11 +112,11 @@ def _write(
     results: Mapping[str, ClipResult],
     notes: Mapping[str, str],
 ) -> None:
-    """``<part>.npz``, ``<part>_results.npy`` (layout of audio2photoreal), previews of the model and
-    their sounds.
+    """Write ``<part>.npz``, ``<part>_results.npy`` (layout of audio2photoreal), and previews of the
+    model with their audio.
 
     Args:
-        notes: kept in the files.
+        notes: further entries of the ``.npz`` files.
     """
     parts = _parts_of(list(results.values()))
     if not parts:
@@ -130,11 +130,11 @@ def _write(
         save_stereo(path.with_name(f"{path.name}.wav"), sound, rate)
     for part in parts:
         motions = [results[clip.id].motions for clip in clips]
-        made = [rows[part][cfg.model] for rows in motions]
+        generated = [rows[part][cfg.model] for rows in motions]
         real = [rows[part][REAL][0] for rows in motions]
         key_rows = [rows.get(f"{part}_keys") for rows in motions]
         keys = [rows[cfg.model] for rows in key_rows if rows is not None]
-        # In files a missing face is the mean face, as in training.
+        # The files have the mean face in frames without a face, as in training.
         filled = [
             np.where(np.isnan(motion), clip.stats.units(part)[0].reshape(-1), motion)
             for motion, clip in zip(real, clips, strict=True)
@@ -150,14 +150,14 @@ def _write(
             "sampling": json.dumps(_sampling(cfg)),
             **notes,
         }
-        saved = MotionResults(made, filled, sounds, keys, details)
+        saved = MotionResults(generated, filled, sounds, keys, details)
         saved.save(folder / f"{part}.npz")
         if _sampling(cfg).get("results_npy", True):
             saved.save_original(folder / f"{part}_results.npy")
         for number, path in enumerate(previews):
             write_preview(
                 path.with_name(f"{path.name}_{part}"),
-                made[number][0],
+                generated[number][0],
                 sounds[number],
                 rate,
                 clips[number].fps,

@@ -1,11 +1,11 @@
-"""``--verify`` and ``--convert``: files of LSP people, and of MODA and HeadGAN clips."""
+"""``--verify`` and ``--convert``: files of LSP people, clips of MODA and HeadGAN."""
 
 from __future__ import annotations
 
 import logging
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,33 +39,33 @@ def verify_command(options: Mapping[str, str], config: Mapping[str, Any]) -> int
     """Check every folder with motion files below ``--verify``; returns the exit status.
 
     Raises:
-        StageError: a folder has a fault; all are listed.
+        StageError: lists the errors of all wrong folders.
     """
     setup_logging(str(config.get("log_level", "info")))
     root = _folder(options, "verify")
-    found = sorted(path.parent for path in root.rglob(files.FIT))
-    if not found:
-        raise DataError(f"{root}: no folder below it holds {files.FIT}")
-    faults, worst = [], 0.0
-    for folder in found:
+    folders = sorted(path.parent for path in root.rglob(files.FIT))
+    if not folders:
+        raise DataError(f"{root}: no folder below it contains {files.FIT}")
+    errors, worst = [], 0.0
+    for folder in folders:
         try:
-            facts = files.verify_files(files.MotionFiles(folder))
+            checks = files.verify_files(files.MotionFiles(folder))
         except DataError as error:
-            faults.append(str(error))
+            errors.append(str(error))
             continue
-        worst = max(worst, facts.get("projection_error", 0.0))
-        log.debug("%s: %s", folder, facts)
+        worst = max(worst, checks.get("projection_error", 0.0))
+        log.debug("%s: %s", folder, checks)
     log.info(
-        "%s: %d of %d folders are right; largest projection error %.5f px (limit %.2f)",
-        shown(root), len(found) - len(faults), len(found), worst, files.MAX_PROJECTION_ERROR,
+        "%s: %d of %d folders are right; largest projection error %.5f px (limit %.2f px)",
+        shown(root), len(folders) - len(errors), len(folders), worst, files.MAX_PROJECTION_ERROR,
     )  # fmt: skip
-    if faults:
-        raise StageError("\n  ".join([f"{len(faults)} of {len(found)} folders:", *faults]))
+    if errors:
+        raise StageError("\n  ".join([f"{len(errors)} of {len(folders)} folders:", *errors]))
     return 0
 
 
 def convert_command(options: Mapping[str, str], config: Mapping[str, Any]) -> int:
-    """Convert a person's folder; see :func:`.convert_person`."""
+    """Convert files of a person (LSP) or clips (MODA, HeadGAN); returns the exit status."""
     setup_logging(str(config.get("log_level", "info")))
     source = _folder(options, "convert")
     name = config.get("dataset")
@@ -97,7 +97,10 @@ def convert_command(options: Mapping[str, str], config: Mapping[str, Any]) -> in
 
 
 def _convert_moda(source: Path, target: Path | None, root: Path, name: str, fps: float) -> int:
-    """Clip folders of MODA's released preparation to ours; one that is damaged is left and named.
+    """Convert clip folders of MODA's released preparation; a warning lists damaged ones.
+
+    Args:
+        target: folder of the clips; None: make the dataset ``name`` in the folder ``root``.
 
     Raises:
         StageError: no clip could be converted.
@@ -105,7 +108,7 @@ def _convert_moda(source: Path, target: Path | None, root: Path, name: str, fps:
     home = target or root / "preprocessed_data" / MODAProcess.id
     if home.exists() and any(home.iterdir()):
         raise ConfigError(f"{home} is not empty; choose a new folder")
-    done, faults = [], []
+    done, errors = [], []
     for folder in original_clips(source):
         clip_id = folder.relative_to(source).as_posix() if folder != source else source.name
         try:
@@ -113,31 +116,27 @@ def _convert_moda(source: Path, target: Path | None, root: Path, name: str, fps:
         except (DataError, ValueError, IndexError) as error:
             shutil.rmtree(home / clip_id, ignore_errors=True)
             text = str(error)
-            faults.append(text if str(folder) in text else f"{folder}: {text}")
+            errors.append(text if str(folder) in text else f"{folder}: {text}")
             continue
         done.append(clip_id)
         if target is None:
-            more = {"person": _source_of(clip_id).replace("/", "_")}
-            _mark(home, clip_id, len(features), len(features) / fps, more)
-    if faults:
-        log.warning("%d clip(s) are left out:\n  %s", len(faults), "\n  ".join(faults[:5]))
+            person = _source_of(clip_id).replace("/", "_")
+            _mark(home, clip_id, person, len(features), len(features) / fps)
+    if errors:
+        log.warning("%d clip(s) are left out:\n  %s", len(errors), "\n  ".join(errors[:5]))
     if not done:
         raise StageError(f"no clip below {source} could be converted")
     log.info("%d clips of MODA's preparation converted into %s", len(done), shown(home))
     if target is None:
         _lists(root, done, source)
         _describe(name, root, "clips, converted from MODA's released preparation; no videos")
-        log.info(
-            "train it:  %s --model=MODA --dataset=%s --fps=%g --stages=train,evaluate",
-            program(),
-            name,
-            fps,
-        )
+        arguments = f"--model=MODA --dataset={name} --fps={fps:g} --stages=train,evaluate"
+        log.info("train it:  %s %s", program(), arguments)
     return 0
 
 
 def _convert_headgan(source: Path, root: Path, name: str, config: Mapping[str, Any]) -> int:
-    """The dataset tree of HeadGAN's released code to a dataset; damaged clips are left and named.
+    """Make a dataset of the tree of HeadGAN's released code; a warning lists damaged clips.
 
     Raises:
         StageError: no clip could be converted.
@@ -147,7 +146,7 @@ def _convert_headgan(source: Path, root: Path, name: str, config: Mapping[str, A
         raise ConfigError(f"{home} is not empty; choose a new dataset name")
     clips = headgan.official_clips(source)
     lists: dict[str, list[str]] = {split: [] for split in headgan.SPLITS}
-    faults = []
+    errors = []
     with PersonMasks() as masks:
         for split, folder in progress(clips, unit="clip", show=config.get("show_progress", "auto")):
             clip_id = f"{split}/{folder.name}"
@@ -155,87 +154,91 @@ def _convert_headgan(source: Path, root: Path, name: str, config: Mapping[str, A
                 count = headgan.convert_clip(source, split, folder.name, home / clip_id, masks)
             except DataError as error:
                 shutil.rmtree(home / clip_id, ignore_errors=True)
-                faults.append(str(error))
+                errors.append(str(error))
                 continue
             lists[split].append(clip_id)
-            _mark(home, clip_id, count, count / 25, {"person": headgan.person_of(folder.name)})
-    if faults:
-        log.warning("%d clip(s) are left out:\n  %s", len(faults), "\n  ".join(faults[:5]))
+            _mark(home, clip_id, headgan.person_of(folder.name), count, count / 25)
+    if errors:
+        log.warning("%d clip(s) are left out:\n  %s", len(errors), "\n  ".join(errors[:5]))
     if not any(lists.values()):
         raise StageError(f"no clip below {source} could be converted")
     for split, listed in _official_lists(lists["train"], lists["test"]).items():
         write_filelist(root / "filelist" / f"{split}.txt", listed)
-    log.info("%d clips of HeadGAN's tree converted into %s", len(clips) - len(faults), shown(home))
+    log.info("%d clips of HeadGAN's tree converted into %s", len(clips) - len(errors), shown(home))
     _describe(name, root, "clips, converted from HeadGAN's released preparation; no videos")
     log.info("train it:  %s --model=HeadGAN --dataset=%s --stages=train", program(), name)
     return 0
 
 
 def _official_lists(train: list[str], test: list[str]) -> dict[str, list[str]]:
-    """The tree's own halves; a tenth of the training people is put apart for validation, and for
-    the test where the tree has no test half. With too few people clips are, and it is said."""
+    """The splits of the tree; a tenth of the training people is held out for validation, and a
+    tenth for the test if the tree has no test split."""
 
-    def person(name: str) -> str:
-        return headgan.person_of(Path(name).name)
-
-    def apart(names: list[str]) -> tuple[list[str], list[str]]:
-        people = sorted({person(name) for name in names})
-        chosen = set(people[-max(1, len(people) // 10) :])
-        held = [name for name in names if person(name) in chosen]
-        if len(people) == 1:
-            log.warning("all clips show one person; the last ones are held out")
-            held = names[-max(1, len(names) // 10) :]
-        rest = [name for name in names if name not in held]
-        if not rest:
-            log.warning("there is one clip: it is trained on and tested, which proves nothing")
-        return rest or held, held
+    def hold_out(names: list[str]) -> tuple[list[str], list[str]]:
+        people = {name: headgan.person_of(Path(name).name) for name in names}
+        return _hold_out(people, sorted(set(people.values()), reverse=True), "person")
 
     if not train:
         train, test = test, []
     if not test:
-        train, test = apart(train)
-    train, val = apart(train)
+        train, test = hold_out(train)
+    train, val = hold_out(train)
     return {"train": train, "val": val, "test": test}
 
 
+def _hold_out(
+    units: Mapping[str, str], order: Sequence[str], kind: str
+) -> tuple[list[str], list[str]]:
+    """Training and held-out clips: the first tenth of the units (at least one) is held out; of a
+    single unit the last tenth of the clips (at least one).
+
+    Args:
+        units: clip -> its unit, a person or a recording.
+        order: units in order of choice.
+        kind: word for a unit in a warning.
+    """
+    names, chosen = list(units), set(order[: max(1, len(order) // 10)])
+    held = [name for name in names if units[name] in chosen]
+    if len(order) == 1:
+        held = names[-max(1, len(names) // 10) :]
+        log.warning("all clips are of one %s; the last ones are held out", kind)
+    rest = [name for name in names if name not in held]
+    if not rest:
+        log.warning("there is one clip: training and test use it, so the scores prove nothing")
+    return rest or held, held
+
+
 def _source_of(clip_id: str) -> str:
-    """The recording that a clip is a piece of: its name without the last number."""
+    """The recording that a clip was cut from: its name without the last number."""
     return re.sub(r"[-_]\d+$", "", clip_id) or clip_id
 
 
 def _lists(root: Path, names: list[str], source: Path) -> None:
-    """The tree's own train.txt and val.txt where they name its clips, else a tenth of the
-    recordings apart; never pieces of one recording on both sides unless there is only one."""
-    own = {split: _listed(source / f"{split}.txt", names) for split in ("train", "val")}
-    if not (own["train"] and own["val"]):
+    """Write the clip lists: from train.txt and val.txt of the tree if both contain its clips, else
+    with a tenth of the recordings held out. The test list equals the validation list."""
+    train, val = (_listed(source / f"{split}.txt", names) for split in ("train", "val"))
+    if not (train and val):
         recordings = sorted({_source_of(name) for name in names})
         order = [recordings[i] for i in item_rng(2023, "convert").permutation(len(recordings))]
-        apart = set(order[: max(1, len(order) // 10)])
-        held = [name for name in names if _source_of(name) in apart]
-        if len(recordings) == 1:
-            held = names[-max(1, len(names) // 10) :]
-            log.warning("all clips are of one recording; the last ones are held out")
-        own = {"train": [n for n in names if n not in held] or held, "val": held}
-        if own["train"] == held:
-            log.warning("there is one clip: it is trained on and tested, which proves nothing")
-    for split, listed in {**own, "test": own["val"]}.items():
+        train, val = _hold_out({name: _source_of(name) for name in names}, order, "recording")
+    for split, listed in {"train": train, "val": val, "test": val}.items():
         write_filelist(root / "filelist" / f"{split}.txt", listed)
 
 
 def _listed(path: Path, names: list[str]) -> list[str]:
-    """Clips that a list of the released preparation names, by any root."""
+    """Clips in a list of the released preparation, whose lines may begin with any folder."""
     lines = path.read_text("utf-8").splitlines() if path.is_file() else []
     wanted = [line.strip().strip("./") for line in lines]
-    found = [n for line in wanted for n in names if line == n or line.endswith(f"/{n}")]
-    return list(dict.fromkeys(found))
+    listed = [n for line in wanted for n in names if line == n or line.endswith(f"/{n}")]
+    return list(dict.fromkeys(listed))
 
 
-def _mark(home: Path, clip_id: str, frames: int, seconds: float, more: dict[str, Any]) -> None:
-    """The marker of a clip that was prepared elsewhere."""
+def _mark(home: Path, clip_id: str, person: str, frames: int, seconds: float) -> None:
+    """Write the marker of a clip that was prepared elsewhere."""
     marker = {
         "clip": clip_id,
         "status": "ok",
-        **more,
+        "person": person,
         "frames": frames,
         "seconds": seconds,
         "fingerprint": {"processor": IMPORTED, "inputs": []},
@@ -244,7 +247,7 @@ def _mark(home: Path, clip_id: str, frames: int, seconds: float, more: dict[str,
 
 
 def _describe(name: str, root: Path, summary: str) -> None:
-    """The YAML of a dataset without videos."""
+    """Write the YAML of a dataset without videos."""
     own = project_root() / "properties" / "dataset" / "local" / f"{name}.yaml"
     lines = (
         f"name: {name}",
@@ -258,19 +261,13 @@ def _describe(name: str, root: Path, summary: str) -> None:
 
 
 def _register(name: str, root: Path, home: Path, person: files.Person) -> None:
-    """Make a dataset of a converted training tree: markers, lists and a YAML. There is no video."""
+    """Make a dataset of a converted training tree: markers, clip lists and a YAML, no videos."""
     names = {split: person.listed(split) for split in ("train", "val")}
     for clip_id in dict.fromkeys(name for listed in names.values() for name in listed):
         clip = person.clip(clip_id)
-        more = {"person": person.name}
-        _mark(home, clip_id, int(clip.manifest["frames"]), len(clip) / 60, more)
+        _mark(home, clip_id, person.name, int(clip.manifest["frames"]), len(clip) / 60)
     for split, listed in {**names, "test": names["val"]}.items():
         write_filelist(root / "filelist" / f"{split}.txt", listed)
-    _describe(
-        name, root, f"files of {person.name}, converted from the official training tree; no videos"
-    )
-    log.info(
-        "train it:  %s --model=Feature2Face --dataset=%s --stages=train",
-        program(),
-        name,
-    )
+    summary = f"files of {person.name}, converted from the official training tree; no videos"
+    _describe(name, root, summary)
+    log.info("train it:  %s --model=Feature2Face --dataset=%s --stages=train", program(), name)

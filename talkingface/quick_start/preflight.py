@@ -1,4 +1,4 @@
-"""Checks before any slow work; all problems are listed at once."""
+"""Checks before any slow work; one error lists all problems."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import inspect
 import os
 import shutil
 from collections.abc import Collection
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from talkingface.components.runs import named_weights
@@ -25,27 +24,19 @@ from talkingface.utils.paths import resolve
 if TYPE_CHECKING:
     from talkingface.config.config import Config
 
-MIN_FREE_BYTES = 300 * 2**20  # checkpoints and videos of the smallest preset need about this much
-
-
-def existing_parent(path: Path) -> Path:
-    """The folder itself or the nearest one above that exists."""
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return path
+MIN_FREE_BYTES = 300 * 2**20  # approximate size of checkpoints and videos of the smallest preset
 
 
 def check(cfg: Config, stages: Collection[str]) -> None:
     """Raise one error that lists everything that would stop the run later.
 
     Args:
-        stages: those that the run goes through.
+        stages: stages of the run.
 
     Raises:
-        EnvironmentProblem, DataError or StageError: of the first kind found, with all messages.
+        TalkingFaceError: an error of the first problem's class, with all messages.
     """
-    problems: list[TalkingFaceError] = []
-    problems += _packages(cfg, stages)
+    problems = _packages(cfg, stages)
     if not problems:
         problems += _classes(cfg)
     problems += _folders(cfg, stages)
@@ -58,36 +49,36 @@ def check(cfg: Config, stages: Collection[str]) -> None:
     if not cfg.saved and {"train", "evaluate"} <= set(stages):
         problems.append(
             ConfigError(
-                "saved=false keeps no checkpoint that could be evaluated: add "
-                "--stages=preprocess,train, or leave 'saved' on"
+                "saved=false keeps no checkpoint for the stage evaluate: add "
+                "--stages=preprocess,train, or set saved=true"
             )
         )
-    if not problems:
-        return
     if len(problems) == 1:
         raise problems[0]
-    text = "\n".join(f"  {number}. {problem}" for number, problem in enumerate(problems, 1))
-    raise type(problems[0])(f"{len(problems)} problems:\n{text}")
+    if problems:
+        text = "\n".join(f"  {number}. {problem}" for number, problem in enumerate(problems, 1))
+        raise type(problems[0])(f"{len(problems)} problems:\n{text}")
 
 
 def _packages(cfg: Config, stages: Collection[str]) -> list[TalkingFaceError]:
-    found = []
+    """Packages in ``needs`` of the model's and the dataset's YAML that cannot be imported."""
+    problems: list[TalkingFaceError] = []
     for entry in (cfg.model_entry, cfg.dataset_entry):
         for package in entry.meta.get("needs") or ():
-            # Landmarks and video files are needed to prepare and to evaluate, not to train.
+            # Training alone neither detects landmarks nor reads videos.
             if set(stages) <= {"train"} and package in ("mediapipe", "av"):
                 continue
             try:
                 if package in BUILT_FOR_TORCH or importlib.util.find_spec(package) is None:
                     require(package, why=entry.name)
             except EnvironmentProblem as problem:
-                found.append(problem)
-    return found
+                problems.append(problem)
+    return problems
 
 
 def _classes(cfg: Config) -> list[TalkingFaceError]:
-    """What the classes of a model need from its configuration, network and batches."""
-    entry, found = cfg.model_entry, []
+    """Configuration keys, batch keys and network methods that a model's classes need and lack."""
+    entry, problems = cfg.model_entry, []
     for role in ("dataprocess", "dataset", "test_dataset", "pipeline"):
         if not entry.target(role):
             continue
@@ -101,157 +92,153 @@ def _classes(cfg: Config) -> list[TalkingFaceError]:
                 if other.target(role) == entry.target(role) and other.target("config")
             }
             remedy = f"config: {' or '.join(sorted(configs))}" if configs else "a config class"
-            found.append(
+            problems.append(
                 ConfigError(
                     f"{kind.__name__} needs the keys {', '.join(missing)}, which {cfg.model} does "
                     f"not have. Add {remedy} to the classes in {entry.path}, or set the keys there."
                 )
             )
-    if found or not entry.target("model"):
-        return found
+    if problems or not entry.target("model"):
+        return problems
     model_cls = cfg.registry.resolve(entry, "model")
     if entry.target("dataset"):
         dataset_cls = cfg.registry.resolve(entry, "dataset")
         absent = [key for key in model_cls.batch_keys if key not in dataset_cls.batch_spec]
         if absent:
-            found.append(
+            problems.append(
                 ConfigError(
                     f"{model_cls.__name__} reads {', '.join(absent)} from batches; those of "
-                    f"{dataset_cls.__name__} hold {', '.join(dataset_cls.batch_spec)}."
+                    f"{dataset_cls.__name__} have {', '.join(dataset_cls.batch_spec)}."
                 )
             )
-    own = not model_cls.__module__.startswith("talkingface.")  # the toolkit's are tested
-    if own:
-        from talkingface.components.models import build_model, check_model_class
+    if model_cls.__module__.startswith("talkingface."):  # tests cover the toolkit's models
+        return problems
+    from talkingface.components.models import build_model, check_model_class
 
-        try:
-            check_model_class(model_cls)
-        except ConfigError as error:
-            return [*found, error]
-    if own and entry.target("pipeline"):
+    try:
+        check_model_class(model_cls)
+    except ConfigError as error:
+        return [*problems, error]
+    if entry.target("pipeline"):
         pipeline_cls = cfg.registry.resolve(entry, "pipeline")
         if "show_progress" not in inspect.signature(pipeline_cls.prepare).parameters:
-            found.append(
+            problems.append(
                 ConfigError(
-                    f"{pipeline_cls.__name__}.prepare takes (source, *, show_progress=False) "
-                    "(docs/extending.md)."
+                    f"{pipeline_cls.__name__}.prepare must have the arguments (source, *, "
+                    "show_progress=False) (docs/extending.md)."
                 )
             )
         network = build_model(cfg).network if pipeline_cls.needs_network else None
         lacking = [name for name in pipeline_cls.needs_network if not hasattr(network, name)]
         if lacking:
-            found.append(
+            problems.append(
                 ConfigError(
                     f"{pipeline_cls.__name__} calls {', '.join(lacking)} of the network, which "
                     f"{type(network).__name__} does not have (docs/extending.md)."
                 )
             )
-    return found
+    return problems
 
 
 def _folders(cfg: Config, stages: Collection[str]) -> list[TalkingFaceError]:
-    found: list[TalkingFaceError] = []
-    folders = {
-        resolve(cfg.checkpoint_dir),
-        resolve(cfg.results_dir),
-        resolve(cfg.log_dir),
-        resolve(cfg.tensorboard_dir),
-    }
+    """Folders of the run that are not writable or have too little free space."""
+    keys = (cfg.checkpoint_dir, cfg.results_dir, cfg.log_dir, cfg.tensorboard_dir)
+    folders = {resolve(key) for key in keys}
     if "preprocess" in stages:
         folders.add(cfg.processed_dir)
+    problems: dict[str, TalkingFaceError] = {}  # keyed by cause: one error for each disk
     for folder in sorted(folders):
-        parent = existing_parent(folder)
+        parent = next(path for path in (folder, *folder.parents) if path.exists())
         if not os.access(parent, os.W_OK):
-            found.append(
-                EnvironmentProblem(
-                    f"No permission to write below {parent}. Make it writable, or set "
-                    "TALKINGFACE_ROOT or the folder's own key to another place."
-                )
+            problems[str(parent)] = EnvironmentProblem(
+                f"No permission to write below {parent}. Make it writable, or set "
+                "TALKINGFACE_ROOT or the folder's own key to another place."
             )
-            continue
-        free = shutil.disk_usage(parent).free
-        if free < MIN_FREE_BYTES:
-            found.append(
-                EnvironmentProblem(
-                    f"Only {free // 2**20} MiB are free for {folder}; at least "
-                    f"{MIN_FREE_BYTES // 2**20} MiB are needed. Free some space, or set "
-                    "TALKINGFACE_ROOT to another disk."
-                )
+        elif (free := shutil.disk_usage(parent).free) < MIN_FREE_BYTES:
+            problems[str(free // 2**20)] = EnvironmentProblem(
+                f"Only {free // 2**20} MiB are free for {folder}; at least "
+                f"{MIN_FREE_BYTES // 2**20} MiB are needed. Free some space, or set "
+                "TALKINGFACE_ROOT to another disk."
             )
-    # One disk is reported once.
-    unique = {str(problem).split(" for ")[0]: problem for problem in found}
-    return list(unique.values())
+    return list(problems.values())
 
 
 def _data(cfg: Config, stages: Collection[str]) -> list[TalkingFaceError]:
-    found: list[TalkingFaceError] = []
+    """Missing raw clips, and clip lists that are missing or empty."""
+    problems: list[TalkingFaceError] = []
     if cfg.dataset_entry.target("source"):
-        return found  # the dataset makes its own files
+        return problems  # the dataset makes its own files
     lists = {split: cfg.filelist(split) for split in SPLITS}
     if "preprocess" in stages:
         if cfg.model_entry.target("dataprocess"):
             from talkingface.pipeline.build import build_process
 
-            process = build_process(cfg)
-            if not process.corpus.clips():
-                found.append(StageError(process.corpus.no_clips_message()))
+            corpus = build_process(cfg).corpus
+            if not corpus.clips():
+                problems.append(StageError(corpus.no_clips_message()))
         elif not discover_clips(cfg.data_dir, cfg.clips, quiet=True):
-            found.append(StageError(no_clips_message(cfg)))
+            problems.append(StageError(no_clips_message(cfg)))
     else:
         needed = {"train": ("train", "val"), "evaluate": ("test",)}
         for split in dict.fromkeys(s for stage in stages for s in needed.get(stage, ())):
             if not lists[split].exists():
-                found.append(
-                    DataError(f"The clip list {lists[split]} does not exist; preprocess makes it.")
+                problems.append(
+                    DataError(
+                        f"The clip list {lists[split]} does not exist; the stage preprocess "
+                        "writes it."
+                    )
                 )
     for path in lists.values():
         if path.exists() and path.stat().st_size == 0 and path != lists["val"]:
-            found.append(StageError(f"The clip list {path} is empty; delete it to have it remade."))
-    return found
+            problems.append(
+                StageError(f"The clip list {path} is empty; delete it to make it again.")
+            )
+    return problems
 
 
 def _metrics(cfg: Config) -> list[TalkingFaceError]:
-    """Metrics that cannot be built would otherwise end the run after the training.
+    """Metrics that cannot be built, which would otherwise end the run after the training.
 
-    One that lacks its weights is skipped then, unless the user named it.
+    The evaluation skips a metric without its weights, unless the user chose the metrics.
     """
     from talkingface.evaluator.base_metric import build_metric, require_weights
 
-    named = cfg.chosen("metrics")
     entry = cfg.model_entry
     motion = bool(entry.target("test_dataset")) or not entry.target("pipeline")
-    found = []
+    problems: list[TalkingFaceError] = []
     for name in cfg.metrics:
         try:
             needs = cfg.registry.entry("metric", name).meta.get("needs") or ()
             if motion and "motion" not in needs:
                 continue  # reported as not applicable
             metric = build_metric(cfg.registry, name, cfg.metric_params.get(name), cfg)
-            if named:
+            if cfg.chosen("metrics"):
                 require_weights([metric])
         except TalkingFaceError as error:
-            found.append(error)
-    return found
+            problems.append(error)
+    return problems
 
 
 def _weights(cfg: Config, stages: Collection[str]) -> list[TalkingFaceError]:
-    found: list[TalkingFaceError] = []
+    """Checkpoints and weights that the configuration names and that do not exist."""
+    problems: list[TalkingFaceError] = []
     wanted = {"evaluate_model_file": cfg.evaluate_model_file}
     if isinstance(cfg.resume, str) and cfg.resume != "auto":
         wanted["resume"] = cfg.resume
-    weights = getattr(cfg, "weights", None) if "weights" in cfg else None
+    weights = cfg.get("weights")
     if weights is not None and "train" in stages:
-        named = weights.model_dump()
-        wanted.update({f"weights.{k}": v for k, v in named.items() if v not in (None, "auto")})
+        wanted.update({f"weights.{name}": value for name, value in weights})
     for key, value in wanted.items():
-        component = key.startswith("weights.")  # may be a run id as well
-        path = named_weights(cfg, value) if component and value else cfg.weights_path(value or "-")
-        if value and not path.is_file():
+        component = key.startswith("weights.")  # a run id is accepted too
+        if not value or (component and value == "auto"):
+            continue
+        path = named_weights(cfg, value) if component else cfg.weights_path(value)
+        if not path.is_file():
             kind = "there is no such file or run" if component else "the file does not exist"
-            found.append(
+            problems.append(
                 DataError(
                     f"{key}={value}: {kind} (looked in {resolve(value)} and "
                     f"{resolve(cfg.weights_dir)})."
                 )
             )
-    return found
+    return problems

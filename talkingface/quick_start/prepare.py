@@ -1,8 +1,8 @@
-"""``--prepare``: from videos of a person to a dataset of the toolkit.
+"""``--prepare``: make a dataset from videos of a person.
 
-Each video is cut into short clips at 25 frames/s. With three or more videos the split keeps each
-video on one side; with fewer, every video's beginning trains and its end tests. Further videos can
-be added later with the same command; the lists are then written anew.
+Each video is cut into short clips at 25 frames/s. With three or more videos all clips of a video
+are in one split; with fewer, the beginning of every video is for training and its end for testing.
+The same command adds further videos later and writes the clip lists again.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from talkingface.data.clips import VIDEO_SUFFIXES, Clip, make_clip, split_names,
 from talkingface.data.dataprocess.engine import prepare_clips
 from talkingface.data.face.scan import content_hash
 from talkingface.data.media.audio import load_audio
-from talkingface.data.media.probe import MediaInfo, probe
+from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import count_frames, read_frames
 from talkingface.data.media.writer import VideoWriter
-from talkingface.errors import ConfigError, DataError, StageError, TalkingFaceError
+from talkingface.errors import ConfigError, DataError, StageError
 from talkingface.registry import get_registry, refresh
 from talkingface.utils.logs import progress, setup_logging
 from talkingface.utils.paths import program, project_root, shown, write_json, write_text
@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 
 FPS = 25
 RATE = 16000
-_SOURCE = ".source.json"  # in each video's folder: what its clips were cut from
-MIN_CLIP_SECONDS = 1.0  # a shorter rest at the end of a video is dropped
+_SOURCE = ".source.json"  # in the folder of each video: hash of the video and how it was cut
+MIN_CLIP_SECONDS = 1.0  # a shorter remainder at the end of a video is not used
 _YAML = """\
 # Made by --prepare; edit freely. Keys: --explain=<key>.
 name: {name}
@@ -62,14 +62,13 @@ def prepare_videos(options: Mapping[str, str], config: Mapping[str, Any]) -> int
     if seconds < MIN_CLIP_SECONDS:
         raise ConfigError(f"--segment_seconds={seconds}: at least {MIN_CLIP_SECONDS}")
     registry = get_registry(config.get("plugin_path"))
-    own = project_root() / "properties" / "dataset" / "local" / f"{name}.yaml"
+    yaml = registry.own_datasets / f"{name}.yaml"
     existing = [e for n, e in registry.entries("dataset").items() if n.lower() == str(name).lower()]
-    if existing and existing[0].path.resolve() != own.resolve():
+    if existing and existing[0].path.resolve() != yaml.resolve():
         raise ConfigError(f"--dataset={name}: {existing[0].path} already describes that dataset")
     videos = list_videos(options.get("videos"))
     root = project_root() / "dataset" / str(name)
-    # Wrong settings are found before the work, not after it.
-    plan = load_config(model, "Synthetic", cli=config)
+    plan = load_config(model, "Synthetic", cli=config)  # raises on wrong settings before any work
     pieces, problems = cut_videos(videos, root / "data", seconds)
     pieces = {**earlier_pieces(root / "data"), **pieces}
     if not pieces:
@@ -77,16 +76,13 @@ def prepare_videos(options: Mapping[str, str], config: Mapping[str, Any]) -> int
         raise StageError(f"None of the {len(videos)} videos can be used:\n  {reasons}")
     write_splits(pieces, root / "filelist", plan.make_split, plan.seed)
     count = sum(len(names) for names in pieces.values())
-    write_text(
-        own,
-        _YAML.format(
-            name=name, count=count, sources=f"{len(pieces)} video(s)", root=relative_root(root)
-        ),
-    )
+    sources = f"{len(pieces)} video(s)"
+    text = _YAML.format(name=name, count=count, sources=sources, root=relative_root(root))
+    write_text(yaml, text)
     refresh()
-    log.info("%d clips in %s, described by %s", count, shown(root), shown(own))
+    log.info("%d clips in %s, described by %s", count, shown(root), shown(yaml))
     for path, reason in problems.items():
-        log.warning("left out: %s: %s", path.name, reason)
+        log.warning("not used: %s: %s", path.name, reason)
     cfg = load_config(model, str(name), cli=config)
     from talkingface.pipeline.build import build_process
 
@@ -97,7 +93,7 @@ def prepare_videos(options: Mapping[str, str], config: Mapping[str, Any]) -> int
 
 
 def relative_root(root: Path) -> str:
-    """A dataset's folder as its YAML names it."""
+    """A folder for the key ``root`` of a YAML: relative to the project folder if it is below."""
     try:
         return root.relative_to(project_root()).as_posix()
     except ValueError:
@@ -105,34 +101,31 @@ def relative_root(root: Path) -> str:
 
 
 def list_videos(argument: str | None) -> list[Path]:
-    """Files of a comma-separated list; a folder gives all videos in it. Names may hold commas."""
+    """Files of a comma-separated list; a folder stands for all videos in it. A single name may
+    contain commas."""
     if not argument:
         raise ConfigError("--prepare needs --videos=a.mp4,b.mp4 (or a folder)")
     parts = [argument] if Path(argument).expanduser().exists() else argument.split(",")
-    found: list[Path] = []
+    videos: list[Path] = []
     for part in parts:
         path = Path(part.strip()).expanduser()
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES)
-            if not inside:
+            files = sorted(p for p in path.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES)
+            if not files:
                 raise DataError(f"--videos: no video in the folder {path}")
-            found += inside
+            videos += files
         elif path.is_file():
-            found.append(path)
+            videos.append(path)
         else:
-            near = (
-                did_you_mean(path.name, [p.name for p in path.parent.glob("*")])
-                if path.parent.is_dir()
-                else ""
-            )
-            raise DataError(f"--videos: {path} does not exist.{near}")
-    return list(dict.fromkeys(found))
+            hint = did_you_mean(path.name, [p.name for p in path.parent.glob("*")])
+            raise DataError(f"--videos: {path} does not exist.{hint}")
+    return list(dict.fromkeys(videos))
 
 
 def cut_videos(
     videos: list[Path], target: Path, seconds: float
 ) -> tuple[dict[str, list[str]], dict[Path, str]]:
-    """Cut videos into clips; an interrupted run goes on, a changed video is cut anew.
+    """Cut videos into clips; clips of an earlier call are kept unless the video has changed.
 
     Returns:
         Clip ids per video, and the reason for each video that cannot be used.
@@ -145,24 +138,16 @@ def cut_videos(
         while stems.setdefault(stem, video) != video:
             stem += "_"
         try:
-            source = _source_of(video, seconds)
-            _forget_other_cut(target / stem, source)
+            source = {"content": content_hash(video), "segment_seconds": seconds, "fps": FPS}
+            _remove_other_cut(target / stem, source)
             pieces[stem] = _cut(video, target / stem, stem, seconds)
             write_json(target / stem / _SOURCE, {**source, "clips": pieces[stem]})
-        except TalkingFaceError as error:
-            if error.exit_code == 2 and isinstance(error, DataError):
-                problems[video] = str(error)
-                continue
-            raise
+        except DataError as error:
+            problems[video] = str(error)
     return pieces, problems
 
 
-def _source_of(video: Path, seconds: float) -> dict[str, Any]:
-    """What the clips of a video depend on."""
-    return {"content": content_hash(video), "segment_seconds": seconds, "fps": FPS}
-
-
-def _forget_other_cut(folder: Path, source: dict[str, Any]) -> None:
+def _remove_other_cut(folder: Path, source: dict[str, Any]) -> None:
     """Remove clips that were cut from another video or with another length."""
     marker = folder / _SOURCE
     if folder.exists():
@@ -174,22 +159,21 @@ def _forget_other_cut(folder: Path, source: dict[str, Any]) -> None:
 
 def earlier_pieces(target: Path) -> dict[str, list[str]]:
     """Clips of the videos that earlier calls cut completely."""
-    found = {}
+    pieces = {}
     for marker in sorted(target.glob(f"*/{_SOURCE}")):
-        names = json.loads(marker.read_text("utf-8")).get("clips")
-        if names:
-            found[marker.parent.name] = names
-    return found
+        if names := json.loads(marker.read_text("utf-8")).get("clips"):
+            pieces[marker.parent.name] = names
+    return pieces
 
 
 def _cut(video: Path, folder: Path, stem: str, seconds: float) -> list[str]:
-    """Write the clips of one video; sound and picture of a clip start together."""
-    info: MediaInfo = probe(video)
+    """Write the clips of one video; audio and video of a clip start at the same time."""
+    info = probe(video)
     clip = make_clip(video)
     if not info.has_video:
         raise DataError(f"no picture in {video.name}")
     if clip.audio == video and not info.has_audio:
-        raise DataError(f"no audio track in {video.name} (a .wav of the same name would serve)")
+        raise DataError(f"no audio track in {video.name} (a .wav of the same name would do)")
     wave = load_audio(clip.audio, RATE)
     total, per_clip = count_frames(video, FPS), round(seconds * FPS)
     counts = [per_clip] * (total // per_clip)
@@ -198,7 +182,7 @@ def _cut(video: Path, folder: Path, stem: str, seconds: float) -> list[str]:
     if not counts:
         raise DataError(f"{video.name} is shorter than {MIN_CLIP_SECONDS:g} s")
     sound_frames = len(wave) * FPS // RATE
-    if sound_frames < sum(counts):  # sound that ends early costs the clips that would be silent
+    if sound_frames < sum(counts):  # clips after the end of the audio are not made
         counts = [n for i, n in enumerate(counts) if i * per_clip + n <= sound_frames + FPS // 5]
         if not counts:
             raise DataError(f"the sound of {video.name} ends after {len(wave) / RATE:.1f} s")
@@ -222,7 +206,11 @@ def _cut(video: Path, folder: Path, stem: str, seconds: float) -> list[str]:
 def write_splits(
     pieces: Mapping[str, list[str]], folder: Path, shares: tuple[float, float, float], seed: int
 ) -> None:
-    """Write the three lists; never two pieces of one video on both sides when there are enough."""
+    """Write the clip lists of the three splits; see :func:`split_names`.
+
+    Args:
+        pieces: clip ids of each video.
+    """
     clips = [
         Clip(name, Path(name), Path(name), source=video)
         for video, names in pieces.items()

@@ -1,4 +1,4 @@
-"""Train the components that a model needs and that do not exist yet, so that a command suffices."""
+"""Train missing components of a model before the model itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Settings of a run that mean something else, or nothing, to the model before it.
+# Settings of a model that are not passed on to the training of its components.
 _OWN = {
     *("model", "dataset", "preset", "stages", "train", "resume", "evaluate_model_file", "saved"),
     *("model_params", "loss", "weights", "data", "infer", "audio", "optim", "learner"),
@@ -31,61 +31,56 @@ _OWN = {
 
 
 def train_prerequisites(cfg: Config, stages: Collection[str], command: Sequence[str]) -> None:
-    """Train required components of ``auto`` weights that do not exist yet, with the same settings.
+    """Train required components with ``auto`` weights that do not exist yet, with equal settings.
 
-    A run of its own each, without its evaluation; one that was stopped goes on. ``--recipe`` gives
-    more control. On several devices nothing is trained, and the missing weights are reported as an
-    error later.
+    Each is a run without evaluation; a stopped run continues. ``--recipe`` gives more control. On
+    several devices nothing is trained here; missing weights are an error later.
 
     Raises:
-        ConfigError: there is a run that was stopped, but with other settings.
+        ConfigError: a stopped run exists, but with other settings.
     """
+    from talkingface.quick_start.quick_start import run_config
+
     several = cfg.devices > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1
     if not {"preprocess", "train"} <= set(stages) or several or cfg.shard:
         return
     store = ComponentStore(cfg)
     for name in store.to_train():
-        if store.find(name) is not None:  # trained for one before it
+        if store.find(name) is not None:  # trained in this loop as a prerequisite of another one
             continue
         spec = store.specs[name]
         model = str(spec.model)
         own = _configuration(cfg, model)
         stopped = newest_checkpoint(saved_folder(cfg), model, cfg.dataset)
-        known = [run.best for run in find_runs(own, same_settings=True)]
-        if stopped is not None and stopped not in known:
+        same = [run.best for run in find_runs(own, same_settings=True)]
+        if stopped is not None and stopped not in same:
             run = stopped.parents[1].name
             raise ConfigError(
                 f"{cfg.model} needs {model}, whose run {run} did not reach its end. Repeat its "
                 f"command with --resume=auto, or use it as it is: --weights.{name}={run}"
             )
-        state = "goes on" if stopped is not None else "is trained first, there is none yet"
+        state = "continues" if stopped is not None else "is trained first, there is none yet"
         log.info("%s: %s on %s %s", spec.purpose, model, cfg.dataset, state)
-        _train(own, command)
+        run_config(own, command=command)
         log.info("\nnow %s", cfg.model)
 
 
 def require_same_components(cfg: Config, checkpoint: Path) -> None:
-    """A run goes on with the components that it was trained with, not with newer ones.
+    """Check that a run continues with the components that it was trained with, not newer ones.
 
     Raises:
-        ConfigError: another one would be taken now.
+        ConfigError: the file of a component is another one now.
     """
     reason = ComponentStore(cfg).change_since(load_checkpoint(checkpoint))
     if reason:
         raise ConfigError(
-            f"The run of {shown(checkpoint)} cannot go on: {reason}. Leave --resume out (or set "
-            "--resume=false) to start anew."
+            f"The run of {shown(checkpoint)} cannot continue: {reason}. Leave --resume out (or set "
+            "--resume=false) to start a new run."
         )
 
 
-def _train(cfg: Config, command: Sequence[str]) -> None:
-    from talkingface.quick_start.quick_start import run_config
-
-    run_config(cfg, command=command)
-
-
 def _configuration(cfg: Config, model: str) -> Config:
-    """What the user set beside the files of the toolkit, for another model on the same data."""
+    """The settings that the user chose, for another model on the same data."""
     entry = cfg.registry.entry("model", model)
     preset = cfg.preset if cfg.preset in entry.presets else None
     plain = load_config(model, cfg.dataset, overrides={"plugin_path": cfg.plugin_path})

@@ -1,4 +1,4 @@
-"""Side-by-side videos for people: every row of the table, with a title and the enlarged mouth."""
+"""Side-by-side preview videos: every row of the table with its title and the enlarged mouth."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from talkingface.data.media.reader import read_frames
 from talkingface.data.media.writer import VideoWriter
 from talkingface.utils.env import import_cv2
 
-PANEL = 256  # height of a panel in pixels
-TITLE = 24
+PANEL = 256  # height of a panel, in pixels
+TITLE = 24  # height of its title bar, in pixels
 
 
 def _titled(image: np.ndarray, title: str) -> np.ndarray:
@@ -30,7 +30,7 @@ def _titled(image: np.ndarray, title: str) -> np.ndarray:
 
 
 def mouth_boxes(path: Path, fps: float) -> np.ndarray | None:
-    """(T,4) steady boxes around the mouth, None when there is no face."""
+    """(T,4) square boxes around the mouth, of constant size; None without a face."""
     points = video_landmarks(path, fps=fps, tracking=True)[:, list(LIPS_OUTER)]
     if not np.isfinite(points).all(axis=(1, 2)).any():
         return None
@@ -42,10 +42,10 @@ def mouth_boxes(path: Path, fps: float) -> np.ndarray | None:
 
 
 def write_preview(path: Path, videos: dict[str, Path], clip: Clip, fps: float) -> None:
-    """Rows of the table side by side, above their mouths, with the clip's own sound.
+    """Write the rows of the table side by side, each above its mouth, with the clip's audio.
 
     Args:
-        videos: title -> video; missing files are left out.
+        videos: title -> video; missing files are skipped.
     """
     titles = [title for title, file in videos.items() if file.exists()]
     if not titles:

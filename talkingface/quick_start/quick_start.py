@@ -1,45 +1,51 @@
-"""The stages of a run: preprocess, train, evaluate. Reads top to bottom."""
+"""The stages of a run: preprocess, train, evaluate."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from talkingface.components.models import build_model, load_model_weights
 from talkingface.components.store import ComponentStore
 from talkingface.config.config import Config
 from talkingface.config.merge import flatten
+from talkingface.data.clips import read_filelist
 from talkingface.data.dataprocess.engine import prepare_clips
 from talkingface.errors import ConfigError, StageError
+from talkingface.model.abilities import Initializes
+from talkingface.model.component import component_sources
+from talkingface.model.weights import extra_state, load_checkpoint, load_extra_state
 from talkingface.pipeline.build import build_dataset, build_process
 from talkingface.quick_start import preflight
 from talkingface.quick_start.prerequisites import require_same_components, train_prerequisites
 from talkingface.quick_start.run_dir import RunDir, find_runs, new_run, open_run, run_of_checkpoint
 from talkingface.trainer.loggers import RunLogger
-from talkingface.utils.env import check_torchvision
+from talkingface.trainer.runtime import Runtime, launched_rank
+from talkingface.utils.env import check_torchvision, require
 from talkingface.utils.logs import close_handlers, setup_logging
 from talkingface.utils.paths import is_temporary, program, shown, write_json, write_text
-
-if TYPE_CHECKING:
-    from talkingface.trainer.runtime import Runtime
+from talkingface.utils.suggest import did_you_mean
+from talkingface.utils.system import git_state, versions
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class RunResult:
-    """What a run gave.
+    """The result of a run.
 
     Attributes:
-        best_valid_score: best value of ``valid_metric``, None without training.
-        test_result: mean of each metric of the model on the test split.
         run_dir: folder with configuration, checkpoints and weights.
         checkpoint: the best checkpoint.
+        best_valid_score: best value of ``valid_metric``, None without training.
+        test_result: mean of each metric of the model on the test split.
     """
 
     run_dir: Path
@@ -50,23 +56,19 @@ class RunResult:
 
 
 def active_stages(cfg: Config) -> list[str]:
-    """Stages after the old switches are applied."""
-    stages = [s for s in ("preprocess", "train", "evaluate") if s in cfg.stages]
-    if not cfg.need_preprocess and "preprocess" in stages:
-        stages.remove("preprocess")
-    if not cfg.train and "train" in stages:
-        stages.remove("train")
-    # A stored config.yaml holds 'stages' too; only a choice made beside the file's name counts.
+    """Stages that run, in order: ``stages`` without those that the old switches ``need_preprocess``
+    and ``train`` remove."""
+    switches = {"preprocess": cfg.need_preprocess, "train": cfg.train, "evaluate": True}
+    stages = [stage for stage, on in switches.items() if on and stage in cfg.stages]
+    # A stored config.yaml holds 'stages' too; only stages from the same source as the file matter.
     if cfg.evaluate_model_file and not cfg.set_with("stages", "evaluate_model_file"):
         stages = ["evaluate"]
     return ["preprocess"] if cfg.shard else stages
 
 
 def run_config(cfg: Config, *, dry_run: bool = False, command: Sequence[str] = ()) -> RunResult:
-    """Go through the stages of a configuration; see :func:`talkingface.run`."""
+    """Run the stages of a configuration; see :func:`talkingface.run`."""
     check_torchvision()
-    from talkingface.trainer.runtime import launched_rank
-
     handlers = setup_logging(cfg.log_level if launched_rank() == 0 else "error")
     try:
         if dry_run:
@@ -84,12 +86,10 @@ def run_config(cfg: Config, *, dry_run: bool = False, command: Sequence[str] = (
 def run_stages(
     cfg: Config, command: Sequence[str], handlers: list[logging.Handler]
 ) -> tuple[RunResult, RunDir | None]:
-    """The stages; returns the result and, on the first process, the run's folders."""
-    from talkingface.trainer.runtime import launched_rank
-
+    """Run the stages; returns the result and, in the process of rank 0, the run's folders."""
     stages = active_stages(cfg)
-    first = launched_rank() == 0
-    if first:
+    is_zero = launched_rank() == 0
+    if is_zero:
         log.info(
             "%s on %s%s: %s",
             cfg.model,
@@ -101,16 +101,12 @@ def run_stages(
             log.warning("%s", note)
         preflight.check(cfg, stages)
         train_prerequisites(cfg, stages, command)
-    runs = bool({"train", "evaluate"} & set(stages))
-    if first and "train" in stages and (going_on := resume_from(cfg)):
-        require_same_components(cfg, going_on)
-    if first and "preprocess" in stages:
-        preprocess(cfg)
-    if not runs:
+        if "train" in stages and (checkpoint := resume_from(cfg)):
+            require_same_components(cfg, checkpoint)
+        if "preprocess" in stages:
+            preprocess(cfg)
+    if not {"train", "evaluate"} & set(stages):
         return RunResult(cfg.dataset_root), None
-
-    from talkingface.trainer.runtime import Runtime
-
     runtime = Runtime(cfg)
     try:
         return _train_and_evaluate(cfg, stages, runtime, command, handlers)
@@ -125,7 +121,7 @@ def _train_and_evaluate(
     command: Sequence[str],
     handlers: list[logging.Handler],
 ) -> tuple[RunResult, RunDir | None]:
-    """The stages that need a network, in every process."""
+    """Run the stages that need a network, in every process."""
     from talkingface.utils.seeding import seed_everything
 
     seed_everything(cfg.seed, cfg.reproducibility)
@@ -154,23 +150,18 @@ def _train_and_evaluate(
 
 
 def preprocess(cfg: Config) -> None:
-    """Make the raw clips if the dataset can, then prepare them for the model."""
+    """Make the raw clips if the dataset has a source for them; prepare clips for the model."""
     if cfg.dataset_entry.target("source"):
-        source = cfg.registry.resolve(cfg.dataset_entry, "source")
-        source.from_config(cfg).ensure(show_progress=_bars(cfg))
+        source = cfg.registry.resolve(cfg.dataset_entry, "source").from_config(cfg)
+        show = cfg.show_progress
+        source.ensure(show_progress=sys.stderr.isatty() if show == "auto" else bool(show))
     if cfg.model_entry.target("dataprocess"):
         report = prepare_clips(build_process(cfg), show_progress=cfg.show_progress)
         log.info("data: %s", report.describe())
 
 
-def _bars(cfg: Config) -> bool:
-    import sys
-
-    return sys.stderr.isatty() if cfg.show_progress == "auto" else bool(cfg.show_progress)
-
-
 def _choose_run(cfg: Config, stages: list[str], runtime: Runtime) -> tuple[RunDir, Path | None]:
-    """The run folder and, when resuming, the checkpoint; rank 0 decides for all."""
+    """The run folder and, when resuming, the checkpoint; rank 0 sends its choice to all."""
     run_id, resumed = None, None
     if runtime.is_zero:
         run, resumed = _find_run(cfg, stages)
@@ -180,7 +171,7 @@ def _choose_run(cfg: Config, stages: list[str], runtime: Runtime) -> tuple[RunDi
 
 
 def resume_from(cfg: Config) -> Path | None:
-    """The checkpoint that a training would go on from."""
+    """The checkpoint that training continues from; None for a new run."""
     if cfg.resume in (False, "false", None, ""):
         return None
     if cfg.resume in (True, "true", "auto"):
@@ -207,21 +198,21 @@ def _find_run(cfg: Config, stages: list[str]) -> tuple[RunDir, Path | None]:
             log.info("resume=auto: no earlier run with these settings, starting a new one")
         return new_run(cfg), None
     run = run_of_checkpoint(cfg, path)
-    same = {r.id for r in find_runs(cfg, same_settings=True)}
-    if run is not None and run.id in same:
+    if run is not None and run.id in {r.id for r in find_runs(cfg, same_settings=True)}:
         return run, path
     log.info("resuming %s with other settings: a new run folder is used", path)
     return new_run(cfg), path
 
 
 def _describe(cfg: Config, run: RunDir, command: Sequence[str], device: Any) -> None:
-    """Write what is needed to repeat the run; earlier starts of a resumed run stay listed."""
-    from talkingface.utils.system import git_state, versions
-
+    """Write settings and provenance to repeat the run, with those of earlier starts before a
+    resume."""
     write_text(run.root / "config.yaml", cfg.to_yaml())
     path = run.root / "provenance.json"
-    before = json.loads(path.read_text("utf-8")) if path.exists() else None
-    earlier = [] if before is None else [*before.pop("earlier", []), before]
+    earlier = []
+    if path.exists():
+        previous = json.loads(path.read_text("utf-8"))
+        earlier = [*previous.pop("earlier", []), previous]
     write_json(
         path,
         {
@@ -240,22 +231,19 @@ def _describe(cfg: Config, run: RunDir, command: Sequence[str], device: Any) -> 
 
 def train(cfg: Config, runtime: Runtime, run: RunDir, resume_from: Path | None) -> float | None:
     """Train and export the best weights; returns the best validation score."""
-    from talkingface.components.models import build_model
     from talkingface.data.dataset.base import build_loader
-    from talkingface.model.abilities import Initializes
-    from talkingface.model.weights import load_checkpoint, load_extra_state
     from talkingface.trainer.trainer import Trainer
 
     if not cfg.model_entry.target("dataset"):
         _assemble(cfg, run)
         return None
     train_set = build_dataset(cfg, "train")
-    valid_set = _optional_split(cfg, "val")
+    valid_set = _validation_set(cfg)
     if runtime.is_zero:
         for name, data in (("train", train_set), ("val", valid_set)):
             if data is not None:
-                facts = ", ".join(f"{value} {key}" for key, value in data.summary().items())
-                log.info("%-5s %s", name, facts)
+                summary = ", ".join(f"{value} {key}" for key, value in data.summary().items())
+                log.info("%-5s %s", name, summary)
     pin = runtime.device.type == "cuda"
     options = {"rank": runtime.rank, "world": runtime.world_size, "pin": pin}
     train_loader = build_loader(train_set, cfg, train=True, **options)
@@ -274,14 +262,14 @@ def train(cfg: Config, runtime: Runtime, run: RunDir, resume_from: Path | None) 
         load_extra_state(model, resumed["other_parameter"])
         if model.statistics is not None:
             model.statistics.check_resume(train_set)
-    if runtime.is_zero:
+    zero = runtime.is_zero
+    if zero:
         counts = [
             f"{name} {sum(p.numel() for p in network.parameters()):,}"
             for name, network in model.networks().items()
         ]
         log.info("parameters: %s", ", ".join(counts))
         log.debug("%s", model)
-    zero = runtime.is_zero
     logger = RunLogger(
         run.tensorboard if zero else None,
         run.root / "metrics.jsonl" if zero else None,
@@ -295,23 +283,24 @@ def train(cfg: Config, runtime: Runtime, run: RunDir, resume_from: Path | None) 
     if resume_from is not None:
         same_run = resume_from.parent == run.checkpoints
         trainer.resume_checkpoint(resume_from, same_run=same_run)
-        if same_run and runtime.is_zero:  # what a kill in the middle of a write left
+        if same_run and zero:  # unfinished files of a process killed while it wrote
             for path in filter(is_temporary, run.checkpoints.iterdir()):
                 path.unlink(missing_ok=True)
     try:
         outcome = trainer.fit(train_loader, valid_loader)
     finally:
         logger.close()
-    if runtime.is_zero:
+    if zero:
+        best = ""
+        if outcome.best_score is not None:
+            best = f"; best {cfg.valid_metric} {outcome.best_score:.4f} at step {outcome.best_step}"
         log.info(
             "training ended: %s; %d steps, %d epochs, %.1f min%s",
             outcome.reason,
             outcome.steps,
             outcome.epochs,
             outcome.seconds / 60,
-            ""
-            if outcome.best_score is None
-            else f"; best {cfg.valid_metric} {outcome.best_score:.4f} at step {outcome.best_step}",
+            best,
         )
         if cfg.saved:
             _export(cfg, run, model, outcome)
@@ -319,12 +308,8 @@ def train(cfg: Config, runtime: Runtime, run: RunDir, resume_from: Path | None) 
 
 
 def _assemble(cfg: Config, run: RunDir) -> None:
-    """The checkpoint of a model that only joins trained ones: which files it consists of."""
-    from talkingface.components.models import build_model
-    from talkingface.model.component import component_sources
-    from talkingface.model.weights import extra_state
+    """Save the checkpoint of a model that only joins trained models: the files of its parts."""
     from talkingface.trainer.checkpoint import save_checkpoint
-    from talkingface.trainer.runtime import launched_rank
 
     model = build_model(cfg)
     ComponentStore(cfg).attach_for_training(model)
@@ -344,22 +329,20 @@ def _assemble(cfg: Config, run: RunDir) -> None:
         log.info("%s: joined from %d parts", cfg.model, len(model.components))
 
 
-def _optional_split(cfg: Config, split: str) -> Any:
-    """A validation split may be empty: training then goes on without, and says so."""
-    from talkingface.data.clips import read_filelist
-
-    if cfg.eval_step == 0 or not read_filelist(cfg.filelist(split)):
-        log.warning("no validation: the %s split is empty or eval_step is 0", split)
+def _validation_set(cfg: Config) -> Any:
+    """The dataset of the val split; None, with a warning, without usable clips or validation."""
+    if cfg.eval_step == 0 or not read_filelist(cfg.filelist("val")):
+        log.warning("no validation: the val split is empty or eval_step is 0")
         return None
     try:
-        return build_dataset(cfg, split)
+        return build_dataset(cfg, "val")
     except StageError as error:
         log.warning("no validation: %s", error)
         return None
 
 
 def _check_batch(data: Any) -> None:
-    """An item must have the keys that the dataset class promises."""
+    """Raise a ConfigError when the first item lacks a key of the dataset's ``batch_spec``."""
     item, dataset_cls = data[0], type(data)
     missing = [key for key in getattr(dataset_cls, "batch_spec", {}) if key not in item]
     if missing:
@@ -372,7 +355,6 @@ def _scorer(cfg: Config, run: RunDir) -> Any:
         return None
     from talkingface.evaluator.evaluator import Evaluator
     from talkingface.quick_start.evaluation import make_scorer
-    from talkingface.utils.suggest import did_you_mean
 
     outputs = Evaluator(cfg).outputs
     if name not in outputs:
@@ -386,16 +368,12 @@ def _scorer(cfg: Config, run: RunDir) -> Any:
 def _wandb(cfg: Config, run: RunDir) -> Any:
     if not cfg.log_wandb:
         return None
-    from talkingface.utils.env import require
-
     wandb = require("wandb", why="log_wandb", extra="wandb")
     return wandb.init(project="talkingface", name=run.id, config=cfg.to_dict(), dir=str(run.root))
 
 
 def _export(cfg: Config, run: RunDir, model: Any, outcome: Any) -> None:
-    """Weights of the best checkpoint under the official names, for use outside."""
-    from talkingface.components.models import load_model_weights
-    from talkingface.model.weights import extra_state
+    """Export the weights of the best checkpoint under the official names, for other programs."""
     from talkingface.trainer.checkpoint import export_weights, plain_values
 
     load_model_weights(model, run.best)
@@ -421,7 +399,6 @@ def _export(cfg: Config, run: RunDir, model: Any, outcome: Any) -> None:
 
 def evaluate(cfg: Config, runtime: Runtime, run: RunDir, checkpoint: Path) -> dict[str, float]:
     """Score a checkpoint on the test split."""
-    from talkingface.components.models import build_model, load_model_weights
     from talkingface.quick_start.evaluation import evaluate_model
     from talkingface.utils.seeding import seed_everything
 
@@ -438,14 +415,14 @@ def _finish(cfg: Config, run: RunDir, result: RunResult) -> None:
     clean = {k: v if math.isfinite(v) else None for k, v in result.test_result.items()}
     path = run.root / "summary.json"
     if run.root.exists():
-        facts = json.loads(path.read_text("utf-8")) if path.exists() else {}
-        facts.update(valid_metric=result.valid_metric, checkpoint=str(result.checkpoint or ""))
-        # A stage that did not run leaves what an earlier one found.
-        if result.best_valid_score is not None or "best_valid_score" not in facts:
-            facts["best_valid_score"] = result.best_valid_score
-        if clean or "test_result" not in facts:
-            facts["test_result"] = clean
-        write_json(path, facts)
+        summary = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        summary.update(valid_metric=result.valid_metric, checkpoint=str(result.checkpoint or ""))
+        # The results of an earlier command stay when this one skipped their stage.
+        if result.best_valid_score is not None or "best_valid_score" not in summary:
+            summary["best_valid_score"] = result.best_valid_score
+        if clean or "test_result" not in summary:
+            summary["test_result"] = clean
+        write_json(path, summary)
     log.info("run folder:  %s", shown(run.root))
     if cfg.model_entry.target("pipeline") and result.checkpoint:
         log.info(
@@ -455,4 +432,4 @@ def _finish(cfg: Config, run: RunDir, result: RunResult) -> None:
             shown(result.checkpoint),
             cfg.registry.resolve(cfg.model_entry, "pipeline").usage,
         )
-    log.info("go on:       add --resume=auto (and a larger --epochs or --max_steps)")
+    log.info("continue:    add --resume=auto (and a larger --epochs or --max_steps)")

@@ -1,8 +1,8 @@
-"""``--recipe``: several runs in a row, each with the results of earlier ones.
+"""``--recipe``: several runs in sequence, each with the checkpoints of earlier ones.
 
-A recipe is a YAML below ``properties/recipe``: a list of stages with a model each, and which key of
-a stage takes the checkpoint of an earlier one. Every stage is an ordinary run with its own folder;
-the same command again goes on inside the stage where it stopped.
+A recipe is a YAML below ``properties/recipe``: a list of stages, each with a model and the keys
+that get the checkpoints of earlier stages. Every stage is an ordinary run with its own folder; the
+same command again continues in the stage where it stopped.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from talkingface.components.runs import named_weights
 from talkingface.components.store import ComponentStore
 from talkingface.config.config import Config, load_config
 from talkingface.errors import ConfigError
+from talkingface.evaluator.scores import read_record
 from talkingface.model.weights import load_checkpoint
 from talkingface.quick_start import quick_start
 from talkingface.registry import Entry, get_registry
@@ -38,9 +40,9 @@ class Stage:
     """One run of a recipe.
 
     Attributes:
-        inputs: key of the configuration -> stage whose checkpoint it takes.
+        inputs: key of the configuration -> stage whose checkpoint is its value.
         settings: further keys that the recipe sets.
-        official: files of which one in the weights folder stands for the stage.
+        official: alternative files in the weights folder, one of which replaces the stage.
     """
 
     name: str
@@ -54,7 +56,7 @@ def read_stages(entry: Entry) -> list[Stage]:
     """The stages of a recipe's YAML.
 
     Raises:
-        ConfigError: a stage lacks its name or model, or takes from one that does not come before.
+        ConfigError: a stage lacks its name or model, or an input is not an earlier stage.
     """
     stages: list[Stage] = []
     for number, item in enumerate(entry.meta.get("stages") or (), 1):
@@ -69,7 +71,7 @@ def read_stages(entry: Entry) -> list[Stage]:
         earlier = [other.name for other in stages]
         for key, source in stage.inputs.items():
             if source not in earlier:
-                raise ConfigError(f"{where}: {key} takes from '{source}', no stage before it")
+                raise ConfigError(f"{where}: {key}: '{source}' is not an earlier stage")
         if stage.name in earlier:
             raise ConfigError(f"{where}: a second stage '{stage.name}'")
         stages.append(stage)
@@ -87,10 +89,10 @@ def run_recipe(
     """Run the action; returns the exit status.
 
     Args:
-        name: of the recipe.
+        name: name of the recipe.
         config: ``dataset`` and keys for all stages (``preset``, ``device``...); keys that begin
-            with a stage's name go to it alone (``base.max_steps``); a stage's name itself is a
-            checkpoint or run id that serves instead of the stage, or null to leave it out.
+            with a stage's name are for that stage only (``base.max_steps``); the value of a
+            stage's name is a checkpoint or run id that replaces the stage, or null to skip it.
 
     Raises:
         ConfigError: unknown recipe or key, or no dataset.
@@ -100,12 +102,13 @@ def run_recipe(
     if not config.get("dataset"):
         raise ConfigError(f"--recipe={entry.name} needs --dataset=<Dataset>")
     common, own, given = divide(stages, config)
-    given = _located(stages, common, own, given, config_files)
+    configured = partial(configure, common=common, own=own, config_files=config_files)
+    given = _located(stages, own, given, configured)
     setup_logging(str(config.get("log_level", "info")))
     needed = needed_stages(stages, given)
-    _check(stages, needed, common, own, given, config_files)
+    _check(stages, needed, own, given, configured)
     record = _record_path(entry, common, own)
-    done: dict[str, dict[str, Any]] = _read(record)
+    done: dict[str, dict[str, Any]] = read_record(record)
     outputs: dict[str, str | None] = dict(given)
     lines = []
     for number, stage in enumerate(stages, 1):
@@ -116,7 +119,7 @@ def run_recipe(
         if stage.name not in needed:
             lines.append(f"  {title}: not needed")
             continue
-        cfg = configure(stage, common, own, outputs, config_files)
+        cfg = configured(stage, outputs)
         inputs = {key: _hash(outputs[source]) for key, source in stage.inputs.items()}
         finished = done.get(stage.name, {})
         same = finished.get("hash") == cfg.hash and finished.get("inputs") == inputs
@@ -124,12 +127,12 @@ def run_recipe(
             log.info("%s: done, %s", title, finished["run"])
         else:
             log.info("\n== %s", title)
-            going_on = quick_start.resume_from(cfg)
-            reason = going_on and ComponentStore(cfg).change_since(load_checkpoint(going_on))
+            path = quick_start.resume_from(cfg)
+            reason = path and ComponentStore(cfg).change_since(load_checkpoint(path))
             if reason:
-                log.info("a new run, since the earlier one cannot go on: %s", reason)
+                log.info("a new run, since the earlier one cannot continue: %s", reason)
                 own[stage.name]["resume"] = False
-                cfg = configure(stage, common, own, outputs, config_files)
+                cfg = configured(stage, outputs)
             started = time.monotonic()
             result = quick_start.run_config(cfg, command=command)
             finished = done[stage.name] = {
@@ -148,7 +151,7 @@ def run_recipe(
 
 
 def needed_stages(stages: list[Stage], given: Mapping[str, str | None]) -> set[str]:
-    """Stages to run: not given, and not only there for stages that do not run."""
+    """Stages to run: without a given checkpoint, and final or an input of a stage to run."""
     needed: set[str] = set()
     for stage in reversed(stages):
         users = {other.name for other in stages if stage.name in other.inputs.values()}
@@ -159,25 +162,24 @@ def needed_stages(stages: list[Stage], given: Mapping[str, str | None]) -> set[s
 
 def _located(
     stages: list[Stage],
-    common: Mapping[str, Any],
     own: Mapping[str, Mapping[str, Any]],
     given: Mapping[str, str | None],
-    config_files: Sequence[str],
+    configured: Callable[..., Config],
 ) -> dict[str, str | None]:
-    """Given checkpoints as paths, whether they were written as files or as run ids."""
+    """Paths of given checkpoints (files or run ids) and of official files that replace stages."""
     located: dict[str, str | None] = {}
     for stage in stages:
-        if stage.name not in given and not own[stage.name]:
-            folder = resolve(configure(stage, common, own, {}, config_files).weights_dir)
-            files = [folder / name for name in stage.official if (folder / name).is_file()]
-            if files:
-                log.info("%s: %s is used", stage.name, shown(files[0]))
-                located[stage.name] = str(files[0])
         if stage.name not in given:
+            if not own[stage.name]:
+                folder = resolve(configured(stage, {}).weights_dir)
+                files = [folder / name for name in stage.official if (folder / name).is_file()]
+                if files:
+                    log.info("%s: %s is used", stage.name, shown(files[0]))
+                    located[stage.name] = str(files[0])
             continue
         value = located[stage.name] = given[stage.name]
         if value:
-            path = named_weights(configure(stage, common, own, {}, config_files), str(value))
+            path = named_weights(configured(stage, {}), str(value))
             if not path.is_file():
                 raise ConfigError(f"--{stage.name}={value}: there is no such file or run id")
             located[stage.name] = str(path)
@@ -187,12 +189,11 @@ def _located(
 def _check(
     stages: list[Stage],
     needed: set[str],
-    common: Mapping[str, Any],
     own: Mapping[str, Mapping[str, Any]],
     given: Mapping[str, str | None],
-    config_files: Sequence[str],
+    configured: Callable[..., Config],
 ) -> None:
-    """Everything that can be known to be wrong is found before the first training."""
+    """Check the settings of all stages before the first training."""
     used = {source for stage in stages if stage.name in needed for source in stage.inputs.values()}
     for stage in stages:
         if stage.name not in needed:
@@ -202,11 +203,11 @@ def _check(
                     "weights are given in its place"
                 )
             continue
-        cfg = configure(stage, common, own, given, config_files)
+        cfg = configured(stage, given)
         if stage.name in used and not ("train" in quick_start.active_stages(cfg) and cfg.saved):
             raise ConfigError(
                 f"stage {stage.name} must train and keep its checkpoint for the stages after it: "
-                f"leave 'stages', 'train' and 'saved' alone, or give --{stage.name}=CHECKPOINT"
+                f"do not change 'stages', 'train' and 'saved', or give --{stage.name}=CHECKPOINT"
             )
 
 
@@ -218,14 +219,13 @@ def _hash(checkpoint: str | None) -> str | None:
 def divide(
     stages: list[Stage], config: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[str, str | None]]:
-    """Keys for all stages, keys of single stages, and checkpoints that stand for stages."""
-    names = {stage.name for stage in stages}
+    """Keys for all stages, keys of single stages, and given checkpoints by stage."""
     common: dict[str, Any] = {}
-    own: dict[str, dict[str, Any]] = {name: {} for name in names}
+    own: dict[str, dict[str, Any]] = {stage.name: {} for stage in stages}
     given: dict[str, str | None] = {}
     for key, value in config.items():
         head, dot, rest = key.partition(".")
-        if head not in names:
+        if head not in own:
             common[key] = value
         elif dot:
             own[head][rest] = value
@@ -236,33 +236,27 @@ def divide(
 
 def configure(
     stage: Stage,
+    outputs: Mapping[str, str | None],
+    *,
     common: Mapping[str, Any],
     own: Mapping[str, Mapping[str, Any]],
-    outputs: Mapping[str, str | None],
     config_files: Sequence[str],
 ) -> Config:
-    """The configuration of a stage; inputs that are not known yet keep their defaults."""
-    wired = {key: outputs[source] for key, source in stage.inputs.items() if source in outputs}
+    """The configuration of a stage; inputs without a checkpoint yet keep their defaults."""
+    inputs = {key: outputs[source] for key, source in stage.inputs.items() if source in outputs}
     settings = {key: value for key, value in common.items() if key != "model"}
     return load_config(
         stage.model,
         str(common["dataset"]),
         config_files=config_files,
-        overrides={"resume": "auto", **stage.settings, **wired},
+        overrides={"resume": "auto", **stage.settings, **inputs},
         cli={**settings, **own[stage.name]},
     )
 
 
 def _record_path(entry: Entry, common: Mapping[str, Any], own: Mapping[str, Any]) -> Path:
-    """Where a recipe notes its finished stages; other settings are another record."""
-    asked = json.dumps([common, own], sort_keys=True, default=str)
-    name = f"{common['dataset']}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}.json"
+    """File of the finished stages of a recipe; its name depends on the settings."""
+    settings = json.dumps([common, own], sort_keys=True, default=str)
+    name = f"{common['dataset']}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}.json"
     saved = resolve(str(common.get("checkpoint_dir", "saved")))
     return saved / "recipes" / entry.name / name
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}

@@ -1,4 +1,4 @@
-"""The rows of a comparison of videos: models, their trivial baselines, the real video."""
+"""Rows of a result table of videos: models, their trivial baselines, the real video."""
 
 from __future__ import annotations
 
@@ -23,13 +23,10 @@ if TYPE_CHECKING:
     from talkingface.config.config import Config
 
 REAL, SHUFFLED = "real video (re-encoded)", "shuffled audio"
-# Baselines for which a pipeline replaces its model: key -> title and description.
+# Baselines that a pipeline renders in place of its model: key -> title and description.
 REPLACEMENTS = {
     "first_stage": ("first stage enlarged", "the stage before {model} alone, enlarged"),
-    "copy_reference": (
-        "copy reference",
-        "the reference picture instead of the network of {model}",
-    ),
+    "copy_reference": ("copy reference", "the reference picture instead of the network of {model}"),
     "warped": (
         "warped reference",
         "the reference picture moved by the flow of {model}, not drawn anew",
@@ -37,16 +34,16 @@ REPLACEMENTS = {
     "other_driver": ("driven by another clip", "{model} driven by another clip"),
 }
 COPY = REPLACEMENTS["copy_reference"][0]
-SAMPLE_SEEDS = (1, 2, 3, 4)  # of the further samples for Div; every other video has seed 0
+SAMPLE_SEEDS = (1, 2, 3, 4)  # seeds of further samples for the metric Div; other videos: seed 0
 
 
 class Generator:
     """A trained model that writes the videos of test clips.
 
     Args:
-        title: name of its row.
+        title: title of its row.
         load: returns the pipeline; called when the first video is needed.
-        folder: for references that differ from the clips.
+        folder: folder of reference videos that the pipeline makes.
     """
 
     def __init__(self, cfg: Config, title: str, load: Callable[[], Pipeline], folder: Path) -> None:
@@ -65,11 +62,11 @@ class Generator:
 
     @property
     def state(self) -> str:
-        """Changes when the same source and sound would give another video."""
+        """A text that differs when the same source and audio would give another video."""
         return ""
 
     def reference(self, clip: Clip) -> Clip:
-        """What a clip's video is compared with."""
+        """The clip that a generated video of ``clip`` is compared with."""
         if not hasattr(self.kind, "reference"):
             return clip
         if clip.id not in self._references:
@@ -84,10 +81,11 @@ class Generator:
         baseline: str | None = None,
         seed: int = 0,
     ) -> Rendered:
-        """Write a video with as many frames as the real clip: no row may win by leaving some out.
+        """Write a video with as many frames as the real clip, so that all rows have equal frames.
 
         Args:
-            audio: mono 16 kHz samples; None: the clip's own sound.
+            audio: mono 16 kHz samples; None: the audio of the clip.
+            baseline: key of a baseline to render in place of the model.
         """
         real = self.reference(clip)
         return self.pipeline.render(
@@ -100,9 +98,9 @@ class Generator:
         )
 
     def samples(self, clip: Clip, path: Path) -> tuple[Path, ...]:
-        """Videos of the clip's sound with other seeds, beside the clip's own video at ``path``.
+        """Write videos of a clip with other seeds beside its video at ``path``.
 
-        A deterministic model would only write the same video again, which is returned instead.
+        For a deterministic model ``path`` is repeated and nothing is written.
         """
         if not self.pipeline.stochastic:
             return (path,) * len(SAMPLE_SEEDS)
@@ -114,16 +112,18 @@ class Generator:
 
 @dataclass
 class VideoRow:
-    """One row of one dataset.
+    """One row of the result table of a dataset.
 
     Attributes:
         kind: ``model``, ``baseline``, ``real`` or ``videos``.
-        make: writes a clip's video; None when ``videos`` are finished.
-        state: of a clip; changes when its video would.
-        reference: what a clip's video is compared with.
-        generator: of a model's own row.
-        samples: further videos of a clip with other seeds.
-        failures: clip -> why it has no video.
+        detail: description of the row.
+        make: writes the video of a clip to a path; None when ``videos`` exist already.
+        state: a text that differs when the clip's video would.
+        reference: the clip that a clip's video is compared with.
+        generator: the generator of a row of kind ``model``.
+        videos: clip id -> video.
+        samples: clip id -> further videos with other seeds.
+        failures: clip id -> why it has no video.
     """
 
     title: str
@@ -158,10 +158,11 @@ def model_row(
 def baseline_rows(
     generators: Sequence[Generator], clips: list[Clip], baselines: Sequence[str], *, named: bool
 ) -> list[VideoRow]:
-    """Rows of the trivial baselines and of the real video, where they are asked for.
+    """Rows of the trivial baselines and of the real video.
 
     Args:
-        named: the title of each row with shuffled audio holds the model's.
+        baselines: keys of the wanted rows (configuration key ``baselines``).
+        named: put the model's title into the title of its row with shuffled audio.
     """
     rows = []
     if "shuffled_audio" in baselines:
@@ -194,8 +195,7 @@ def baseline_rows(
                 )
             )
     if "real" in baselines and generators:
-        first = generators[0]
-        cfg = first.cfg
+        first, cfg = generators[0], generators[0].cfg
         detail = f"through the same encoder (crf {cfg.infer.crf}, {cfg.fps:g} frames/s)"
         rows.append(
             VideoRow(
@@ -211,13 +211,13 @@ def baseline_rows(
 
 
 def video_pair(row: VideoRow, clip: Clip, path: Path, diverse: bool) -> ClipPair:
-    """Write the video of a row and return it beside the real one.
+    """Write the video of a row and return it with the real one.
 
     Args:
-        diverse: also further samples of the model, for the metric Div.
+        diverse: also write further samples of a model, for the metric Div.
 
     Raises:
-        DataError: it could not be written.
+        DataError: the video could not be generated.
     """
     try:
         row.make(clip, path)
@@ -232,7 +232,7 @@ def video_pair(row: VideoRow, clip: Clip, path: Path, diverse: bool) -> ClipPair
             pair.samples = row.generator.samples(clip, path)
         except EnvironmentProblem:
             raise
-        except TalkingFaceError as error:  # only Div is lost
+        except TalkingFaceError as error:  # affects the metric Div only
             pair.notes.append(f"further samples were not generated: {error}")
     return pair
 
@@ -240,9 +240,9 @@ def video_pair(row: VideoRow, clip: Clip, path: Path, diverse: bool) -> ClipPair
 def shuffled_waves(
     clips: list[Clip], reference: Callable[[Clip], Clip] = lambda clip: clip
 ) -> dict[str, Callable[[], np.ndarray]]:
-    """For each clip the sound of another one, repeated or cut to the own length.
+    """Functions that return the audio of another clip, repeated or cut to the clip's length.
 
-    A single clip gets its own sound, moved by half its length.
+    If there is one clip only: its own audio, shifted by half its length.
     """
 
     def other(index: int) -> np.ndarray:
@@ -256,13 +256,13 @@ def shuffled_waves(
 
 
 def mismatched_clip(clips: Sequence[Any], index: int) -> Any:
-    """The clip whose sound another one gets: from half the list away, since neighbours of a corpus
-    often are the same sentence in another mood or take."""
+    """The clip half the list away: neighbours in a corpus often have the same sentence in another
+    emotion or take."""
     return clips[(index + max(1, len(clips) // 2)) % len(clips)]
 
 
 def reencode(cfg: Config, clip: Clip, path: Path) -> None:
-    """The real video through the same encoder: the row shows what the file format alone costs."""
+    """Write the real video with the encoder of generated ones, to measure the compression loss."""
     has_audio = probe(clip.audio).has_audio
     sound = (load_audio(clip.audio, SAMPLE_RATE), SAMPLE_RATE) if has_audio else None
     with VideoWriter(path, cfg.fps, audio=sound, crf=cfg.infer.crf) as writer:
@@ -271,11 +271,11 @@ def reencode(cfg: Config, clip: Clip, path: Path) -> None:
 
 
 def file_state(path: Path) -> str:
-    """Size and date of a file: enough to see that it changed."""
+    """Size and modification time of a file, to detect a change."""
     info = path.stat()
     return f"{info.st_size}-{info.st_mtime_ns}"
 
 
 def clip_state(clip: Clip) -> str:
-    """As :func:`file_state`, for the video and sound of a clip."""
+    """As :func:`file_state`, for the video and audio of a clip."""
     return f"{clip.id} {file_state(clip.path)} {file_state(clip.audio)}"

@@ -38,7 +38,8 @@ class RunDir:
         return self.checkpoints / "last.ckpt"
 
 
-def _layout(cfg: Config, run_id: str) -> RunDir:
+def open_run(cfg: Config, run_id: str) -> RunDir:
+    """Folders of a run, which need not exist."""
     return RunDir(
         id=run_id,
         root=saved_folder(cfg) / cfg.model / cfg.dataset / run_id,
@@ -49,48 +50,43 @@ def _layout(cfg: Config, run_id: str) -> RunDir:
 
 
 def new_run(cfg: Config) -> RunDir:
-    """Make a run folder of its own; simultaneous runs never share one."""
+    """Create a new run folder; runs that start at the same time get different ones."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     base = f"{cfg.model}-{cfg.dataset}-{stamp}-{cfg.hash[:6]}"
     number = 1
     while True:
-        run = _layout(cfg, base if number == 1 else f"{base}-{number}")
+        run = open_run(cfg, base if number == 1 else f"{base}-{number}")
         with explain_os_errors(run.root):
             try:
                 run.root.mkdir(parents=True)
-            except FileExistsError:  # made by another process within the same second
+            except FileExistsError:  # created by another process within the same second
                 number += 1
                 continue
         write_text(run.root.parent / "latest.txt", run.id + "\n")
         return run
 
 
-def open_run(cfg: Config, run_id: str) -> RunDir:
-    """Folders of an existing run."""
-    return _layout(cfg, run_id)
-
-
 def find_runs(cfg: Config, *, same_settings: bool) -> list[RunDir]:
-    """Existing runs of the pair, newest first.
+    """Existing runs of the model on the dataset, newest first.
 
     Args:
-        same_settings: only those whose settings that change what is learned are equal.
+        same_settings: only runs with equal ``Config.hash``.
     """
     folder = saved_folder(cfg) / cfg.model / cfg.dataset
-    found = []
+    runs = []
     for path in folder.glob("*/provenance.json"):
         try:
             info = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
         if not same_settings or info.get("config_hash") == cfg.hash:
-            found.append((info.get("started", ""), path.parent.name))
-    return [_layout(cfg, name) for _, name in sorted(found, reverse=True)]
+            runs.append((info.get("started", ""), path.parent.name))
+    return [open_run(cfg, name) for _, name in sorted(runs, reverse=True)]
 
 
 def run_of_checkpoint(cfg: Config, path: Path) -> RunDir | None:
-    """The run that a checkpoint lies in, when it belongs to this pair's folders."""
+    """The run of the model on the dataset that a checkpoint belongs to; None for other files."""
     if path.parent.name != "checkpoints":
         return None
-    run = _layout(cfg, path.parent.parent.name)
+    run = open_run(cfg, path.parent.parent.name)
     return run if run.root.resolve() == path.parent.parent.resolve() else None

@@ -1,4 +1,4 @@
-"""``--evaluate_videos``: score finished videos, made by whatever tool, against the real ones."""
+"""``--evaluate_videos``: score videos of any tool against the real ones."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from talkingface.config.config import Config, load_config
+from talkingface.config.config import load_config
 from talkingface.errors import ConfigError, StageError
 from talkingface.evaluator.base_metric import require_weights
 from talkingface.evaluator.clip import ClipPair
-from talkingface.evaluator.evaluator import Evaluator, Row, RowResult, aggregate
+from talkingface.evaluator.evaluator import Evaluator, Row, aggregate
 from talkingface.evaluator.pairing import find_videos, pair_videos, split_list
 from talkingface.evaluator.report import console_table, reasons_text, write_metrics
 from talkingface.registry import get_registry
@@ -33,14 +33,14 @@ def score_videos(
 
     Options: ``evaluate_videos`` (folders or files, comma-separated: one row each), ``reference``
     (folder or file with the real videos), ``output`` (folder of the tables). Keys: ``metrics``,
-    ``metric_params``, ``baselines`` (with ``real`` the references are a row of their own).
+    ``metric_params``, ``baselines`` (``real`` adds a row of the reference videos).
 
     Raises:
-        ConfigError: an option is missing or names nothing.
-        StageError: no video has a partner.
+        ConfigError: an option is missing, or its file or folder does not exist.
+        StageError: no video has the name of a reference video.
     """
     config = dict(config)
-    named = "metrics" in config
+    chosen = "metrics" in config
     known = get_registry(config.get("plugin_path")).entries("metric")
     config.setdefault("metrics", [name for name in STANDARD if name in known])
     cfg = load_config("SyncNet", "Synthetic", config_files=config_files, cli=config)
@@ -48,83 +48,61 @@ def score_videos(
     if not options.get("reference"):
         raise ConfigError("--evaluate_videos needs --reference=<folder with the real videos>")
     reference = find_videos("reference", options["reference"])
-    rows: dict[str, dict[str, Path]] = {}
+    videos: dict[str, dict[str, Path]] = {}
     pairs: dict[str, dict[str, tuple[Path, Path]]] = {}
     for part in split_list(options["evaluate_videos"]):
         path = Path(part).expanduser()
         title = path.stem if path.is_file() else path.resolve().name
-        while title in rows:
+        while title in videos:
             title += "'"
-        made = rows[title] = find_videos("evaluate_videos", part)
+        videos[title] = find_videos("evaluate_videos", part)
         if path.is_file() and Path(options["reference"]).expanduser().is_file():
-            ((name, real),) = reference.items()  # two files belong together by themselves
+            ((name, real),) = reference.items()  # two files are a pair whatever their names are
             pairs[title] = {name: (path, real)}
         else:
-            pairs[title] = pair_videos(title, made, reference)
+            pairs[title] = pair_videos(title, videos[title], reference)
     if not any(pairs.values()):
         raise StageError(
             "No video has a partner of the same name in the reference folder: "
-            f"{', '.join(sorted(next(iter(rows.values())))[:3])} against "
+            f"{', '.join(sorted(next(iter(videos.values())))[:3])} against "
             f"{', '.join(sorted(reference)[:3])}"
         )
-    if "real" in cfg.baselines:
-        used = {name for found in pairs.values() for name in found}
-        pairs[REAL] = {name: (reference[name], reference[name]) for name in sorted(used)}
-    folder = resolve(options.get("output") or Path(cfg.results_dir) / "videos" / _stamp())
-    evaluator = Evaluator(cfg)
-    if named:
-        require_weights(evaluator.metrics)
-    results = evaluator.run(
-        [
-            Row(title, {name: partial(_pair, name, *files) for name, files in found.items()})
-            for title, found in pairs.items()
-        ],
-        desc="scoring",
-    )
-    alone = {
-        title: {
-            "no_reference": sorted(
-                set(rows[title].values()) - {made for made, _ in found.values()}
-            ),
-            "no_video": sorted(set(reference) - set(found)),
-        }
-        for title, found in pairs.items()
-        if title in rows
-    }
-    _write(evaluator, cfg, results, folder, alone)
-    return 0
-
-
-def _stamp() -> str:
-    return time.strftime("%Y%m%d-%H%M%S")
-
-
-def _pair(name: str, made: Path, real: Path) -> ClipPair:
-    return ClipPair(name, made, real, cache_generated=True)
-
-
-def _write(
-    evaluator: Evaluator,
-    cfg: Config,
-    rows: list[RowResult],
-    folder: Path,
-    alone: Mapping[str, Mapping[str, list]],
-) -> None:
-    table = aggregate(rows, evaluator.outputs)
-    clips = sorted({clip for row in rows for clip in row.values})
     unpaired = {
-        title: {what: [str(item) for item in items] for what, items in groups.items()}
-        for title, groups in alone.items()
+        title: {
+            "no_reference": [
+                str(path)
+                for path in sorted(set(videos[title].values()) - {path for path, _ in row.values()})
+            ],
+            "no_video": sorted(set(reference) - set(row)),
+        }
+        for title, row in pairs.items()
     }
+    if "real" in cfg.baselines:
+        used = {name for row in pairs.values() for name in row}
+        pairs[REAL] = {name: (reference[name], reference[name]) for name in sorted(used)}
+    folder = resolve(
+        options.get("output") or Path(cfg.results_dir) / "videos" / time.strftime("%Y%m%d-%H%M%S")
+    )
+    evaluator = Evaluator(cfg)
+    if chosen:
+        require_weights(evaluator.metrics)
+    pair = partial(ClipPair, cache_generated=True)
+    rows = [
+        Row(title, {name: partial(pair, name, *files) for name, files in row.items()})
+        for title, row in pairs.items()
+    ]
+    results = evaluator.run(rows, desc="scoring")
+    table = aggregate(results, evaluator.outputs)
     header = {
-        "clips": clips,
+        "clips": sorted({clip for row in results for clip in row.values}),
         "definitions": evaluator.definitions(),
         "not_applicable": evaluator.not_applicable,
         "unpaired": unpaired,
     }
-    write_metrics(folder, rows, table, evaluator.outputs, header)
+    write_metrics(folder, results, table, evaluator.outputs, header)
     text = console_table(table, evaluator.outputs, cfg.metric_decimal_place)
     log.info("\nMean over the clips that all rows have:\n%s", text)
-    for line in reasons_text(rows):
+    for line in reasons_text(results):
         log.info("  note: %s", line)
     log.info("tables: %s", shown(folder))
+    return 0

@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole or not at all, and readable without running code."""
+"""Checkpoint files: written atomically, readable with ``weights_only=True``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         state: tensors and plain Python values only, so that ``weights_only=True`` can read it.
 
     Raises:
-        EnvironmentProblem: full disk or no permission; an older file of that name is kept.
+        EnvironmentProblem: full disk or no permission; an older file of this name is kept.
     """
     with atomic(path) as temporary:
         try:
@@ -35,7 +35,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def export_weights(folder: Path, state: dict[str, torch.Tensor], info: dict[str, Any]) -> Path:
-    """Write ``weights.safetensors`` and ``weights.json`` (what, how good, trained on what)."""
+    """Write ``weights.safetensors`` and ``info`` as ``weights.json``."""
     from safetensors.torch import save
 
     path = folder / "weights.safetensors"
@@ -47,9 +47,9 @@ def export_weights(folder: Path, state: dict[str, torch.Tensor], info: dict[str,
 
 
 def plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that JSON can hold; tensors as lists."""
-    known = {key: _plain(value) for key, value in values.items()}
-    return {key: value for key, value in known.items() if value is not _OPAQUE}
+    """The values that JSON can hold; tensors as lists."""
+    plain = {key: _plain(value) for key, value in values.items()}
+    return {key: value for key, value in plain.items() if value is not _OPAQUE}
 
 
 _OPAQUE = object()

@@ -1,4 +1,4 @@
-"""What a training leaves behind: ``metrics.jsonl``, TensorBoard scalars, pictures and videos."""
+"""Logs of a training: ``metrics.jsonl``, TensorBoard scalars, pictures and videos."""
 
 from __future__ import annotations
 
@@ -18,24 +18,23 @@ log = logging.getLogger(__name__)
 
 
 def to_grid(images: np.ndarray, columns: int = 8) -> np.ndarray:
-    """(N,H,W,3) uint8 pictures in rows of ``columns``."""
+    """One picture of (N,H,W,3) uint8 pictures, in rows of ``columns``."""
     count, height, width, _ = images.shape
     columns = min(columns, count)
     rows = -(-count // columns)
-    canvas = np.zeros((rows * height, columns * width, 3), np.uint8)
-    for index, image in enumerate(images):
-        row, column = divmod(index, columns)
-        canvas[row * height : (row + 1) * height, column * width : (column + 1) * width] = image
-    return canvas
+    grid = np.zeros((rows * columns, height, width, 3), np.uint8)
+    grid[:count] = images
+    grid = grid.reshape(rows, columns, height, width, 3).swapaxes(1, 2)
+    return grid.reshape(rows * height, columns * width, 3)
 
 
 class RunLogger:
-    """Writes what happens during a run; a disabled one (ranks above 0) writes nothing.
+    """Writes the logs of a run.
 
     Args:
-        tensorboard_dir: folder of the event files.
-        metrics_file: one JSON line per validation.
-        bgr: True when the model's image channels are in OpenCV's order.
+        tensorboard_dir: folder of the event files; None (ranks above 0) writes none.
+        metrics_file: gets one JSON line per validation; None writes none.
+        bgr: whether the image channels of the model are in OpenCV's order.
     """
 
     def __init__(
@@ -97,14 +96,8 @@ class RunLogger:
 
         buffer = io.BytesIO()
         images = [Image.fromarray(np.ascontiguousarray(frame)) for frame in frames]
-        images[0].save(
-            buffer,
-            format="GIF",
-            save_all=True,
-            append_images=images[1:],
-            duration=1000 // fps,
-            loop=0,
-        )
+        gif = {"save_all": True, "append_images": images[1:], "duration": 1000 // fps, "loop": 0}
+        images[0].save(buffer, format="GIF", **gif)
         height, width = frames[0].shape[:2]
         picture = Summary.Image(
             height=height, width=width, colorspace=3, encoded_image_string=buffer.getvalue()

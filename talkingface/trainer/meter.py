@@ -1,4 +1,4 @@
-"""Running means of losses, and a watch for losses that do not move."""
+"""Running means of losses, and a warning for a loss that does not fall."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-PLATEAU_STEPS = 1000  # steps at a guessing loss before a warning
+PLATEAU_STEPS = 1000  # steps within the plateau before the warning
 
 
 class LossMeter:
-    """Adds losses on the device; they reach the host once per :meth:`take`."""
+    """Sums losses on the device; :meth:`take` copies the means to the host."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -32,7 +32,7 @@ class LossMeter:
         return {key: float(value) / self._counts[key] for key, value in self._sums.items()}
 
     def take(self) -> dict[str, float]:
-        """Means since the last call; starts anew."""
+        """Means since the last call; resets the sums."""
         means = self.means()
         self.clear()
         return means
@@ -43,10 +43,10 @@ class LossMeter:
 
 
 class PlateauWatch:
-    """Warns once when a loss that should fall stays where guessing leaves it.
+    """Warns once when a loss stays at the value of a network that predicts at random.
 
     Args:
-        rule: ``plateau`` of the model: loss name, low, high, advice; None watches nothing.
+        rule: ``plateau`` of the model: loss name, low, high, advice; None never warns.
     """
 
     def __init__(self, rule: tuple[str, float, float, str] | None) -> None:
@@ -55,7 +55,7 @@ class PlateauWatch:
         self.warned = False
 
     def see(self, means: Mapping[str, float], steps: int) -> None:
-        """Take the means of ``steps`` further steps."""
+        """Update with the means of ``steps`` further steps."""
         if self.rule is None or self.warned:
             return
         name, low, high, advice = self.rule

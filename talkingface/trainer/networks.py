@@ -1,4 +1,4 @@
-"""The networks that a training steps: their optimizers, wrappers and averaged weights."""
+"""The networks that a run trains: their optimizers, wrappers and averaged weights."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 
 
 class TrainedNetworks:
-    """Wraps the networks of a model for the devices and makes an optimizer for each.
+    """Wraps the networks of a model for the devices and creates an optimizer for each.
 
-    Networks that no phase steps are only moved.
+    Networks that no phase trains are only moved to the device.
 
     Args:
-        model: on the CPU; its attributes are replaced by wrapped networks until :meth:`unwrap`.
+        model: on the CPU; its networks are replaced by wrapped ones until :meth:`unwrap`.
 
     Attributes:
-        optimizers, base_rates: by network; the learning rate of each parameter group.
+        optimizers: by network.
+        base_rates: by network; initial learning rate of each parameter group.
         average: of the main network's weights; None with ``optim.ema_decay`` 0.
     """
 
@@ -36,9 +37,9 @@ class TrainedNetworks:
         self.precision = cfg.precision
         self.optimizers: dict[str, Any] = {}
         self.base_rates: dict[str, list[float]] = {}
-        stepped = {name for phase in model.phases for name in networks_of_phase(model, phase)}
+        trained = {name for phase in model.phases for name in networks_of_phase(model, phase)}
         for name, network in model.networks().items():
-            if name not in stepped:
+            if name not in trained:
                 network.to(runtime.device)
                 continue
             if cfg.channels_last:
@@ -57,7 +58,7 @@ class TrainedNetworks:
         return self.runtime.unwrap(getattr(self.model, name))
 
     def unwrap(self) -> None:
-        """Give the model its bare networks back."""
+        """Replace the wrappers in the model by the bare networks."""
         for name in self.optimizers:
             setattr(self.model, name, self.bare(name))
 
@@ -74,7 +75,7 @@ class TrainedNetworks:
 
     @contextlib.contextmanager
     def only_requires_grad(self, names: list[str]) -> Iterator[None]:
-        """Gradients for the networks of a phase only."""
+        """Compute gradients for these networks only."""
         others = [self.bare(name) for name in self.optimizers if name not in names]
         for network in others:
             network.requires_grad_(False)
@@ -85,11 +86,11 @@ class TrainedNetworks:
                 network.requires_grad_(True)
 
     def step(self, names: list[str], limit: float | None) -> bool:
-        """Clip and step; False, without a step, when a gradient is not finite."""
+        """Clip gradients and step the optimizers; False, without a step, if one is not finite."""
         for name in names:
             network = getattr(self.model, name)
             norm = self.runtime.clip(network, self.optimizers[name], limit or math.inf)
-            # In fp16 the scaler itself skips steps that overflow.
+            # With fp16 the gradient scaler skips steps that overflow.
             if self.precision != "16-mixed" and not bool(torch.isfinite(norm)):
                 return False
         for name in names:
@@ -107,7 +108,7 @@ class TrainedNetworks:
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """The model with its averaged weights, when there are any."""
+        """The model with its averaged weights, if it has them."""
         if self.average is None:
             yield
             return

@@ -21,7 +21,7 @@ _LEARNERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 
 def build_optimizer(cfg: Config, name: str, network: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer of one network: run-wide settings, overridden by ``optim.groups.<name>``."""
+    """The optimizer of one network; ``optim.groups.<name>`` overrides the settings of the run."""
     group = cfg.optim.groups.get(name)
 
     def pick(key: str, default: Any) -> Any:
@@ -40,9 +40,9 @@ def build_optimizer(cfg: Config, name: str, network: nn.Module) -> torch.optim.O
 
 
 class Schedule:
-    """Learning-rate factor as a function of the step, so that it needs no state to resume.
+    """Learning-rate factor as a function of the step.
 
-    ``plateau`` is the exception: it counts validations without progress.
+    Only ``plateau`` has a state, the number of validations without improvement.
 
     Args:
         cfg: ``optim.scheduler`` and its settings.
@@ -67,7 +67,7 @@ class Schedule:
         share = min(max(step - options.warmup_steps, 0) / span, 1.0)
         if options.scheduler == "cosine":
             return 0.5 * (1 + math.cos(math.pi * share))
-        if options.scheduler == "linear":  # pix2pix: constant for one half, then falling to zero
+        if options.scheduler == "linear":  # pix2pix: constant in the first half, then down to zero
             return min(1.0, 2 * (1 - share))
         if options.scheduler == "epochs":
             falling = self.epochs - options.constant_epochs
@@ -82,7 +82,7 @@ class Schedule:
     def apply(
         self, optimizers: dict[str, Any], base: dict[str, list[float]], step: int, epoch: int = 0
     ) -> None:
-        """Set the learning rates for a step."""
+        """Set the learning rates of a step; ``base`` has the initial ones."""
         factor = self.factor(step, epoch)
         for name, optimizer in optimizers.items():
             for group, rate in zip(optimizer.param_groups, base[name], strict=True):
@@ -107,8 +107,8 @@ class Schedule:
 class AveragedWeights:
     """Exponential moving average of a network's weights (EMA).
 
-    The decay warms up as ``(1 + n) / (10 + n)`` so that the first steps do not linger. Buffers such
-    as BatchNorm statistics are averaged too, counters are copied.
+    The decay is at most ``(1 + n) / (10 + n)`` at update n, so that the first weights have little
+    influence. Buffers such as BatchNorm statistics are averaged too; counters are copied.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -131,9 +131,9 @@ class AveragedWeights:
     def swap(self, network: nn.Module) -> None:
         """Exchange the network's weights with the average; call again to undo."""
         for key, value in network.state_dict().items():
-            kept = value.clone()
+            current = value.clone()
             value.copy_(self.values[key])
-            self.values[key].copy_(kept)
+            self.values[key].copy_(current)
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.values

@@ -1,4 +1,4 @@
-"""Devices, processes and number formats. The only file that imports Lightning Fabric."""
+"""Devices, processes and precision. The only file that imports Lightning Fabric."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ def choose_device(name: str) -> torch.device:
     """The device of the key ``device``.
 
     Raises:
-        EnvironmentProblem: the wanted device is not there.
+        EnvironmentProblem: the device is not available.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise EnvironmentProblem(
-            f"device={name}: PyTorch sees no CUDA device. Use --device=cpu, or check the driver "
+            f"device={name}: PyTorch finds no CUDA device. Use --device=cpu, or check the driver "
             "('nvidia-smi') and that torch is a CUDA build (torch.version.cuda = "
             f"{torch.version.cuda})."
         )
     if name == "mps" and not torch.backends.mps.is_available():
-        raise EnvironmentProblem("device=mps: PyTorch sees no Apple GPU. Use --device=cpu.")
+        raise EnvironmentProblem("device=mps: PyTorch finds no Apple GPU. Use --device=cpu.")
     return torch.device(name)
 
 
 def launched_rank() -> int:
-    """Rank of this process when a launcher (torchrun or Fabric) started it, else 0."""
+    """Rank of this process if a launcher (torchrun or Fabric) started it, else 0."""
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))
 
 
 class Runtime:
-    """Thin layer over Fabric: about ten calls, so that another backend is a file of this size.
+    """Thin layer over Fabric, which another backend could replace.
 
     Args:
         cfg: uses ``device``, ``devices`` and ``precision``.
@@ -63,14 +63,14 @@ class Runtime:
             from lightning_fabric import Fabric
             from lightning_fabric.strategies import DDPStrategy
 
-        # torchrun has started the processes already: it knows better than the configuration.
+        # If torchrun started the processes, its numbers override the configuration.
         count = int(os.environ.get("LOCAL_WORLD_SIZE", 0)) or cfg.devices
         world = int(os.environ.get("WORLD_SIZE", 0)) or count
         if self.device.type == "cuda":
             available = torch.cuda.device_count()
             if count > available:
                 raise EnvironmentProblem(
-                    f"devices={count}, but PyTorch sees {available} CUDA device(s)."
+                    f"devices={count}, but PyTorch finds {available} CUDA device(s)."
                 )
         devices: Any = count
         if self.device.index is not None and count == 1:
@@ -103,7 +103,7 @@ class Runtime:
         return self.fabric.global_rank == 0
 
     def setup(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
-        """Wrap a network (on its own, see the trainer) and its optimizer."""
+        """Wrap one network and its optimizer."""
         return self.fabric.setup(network, optimizer)
 
     @staticmethod
@@ -125,14 +125,14 @@ class Runtime:
 
     @contextlib.contextmanager
     def no_sync(self, networks: list[nn.Module], enabled: bool) -> Iterator[None]:
-        """Delay the gradient exchange while batches are accumulated."""
+        """Skip the exchange of gradients between processes while batches are accumulated."""
         with contextlib.ExitStack() as stack:
             for network in networks:
                 stack.enter_context(self.fabric.no_backward_sync(network, enabled=enabled))
             yield
 
     def clip(self, network: nn.Module, optimizer: Any, max_norm: float) -> Tensor:
-        """Clip the gradient norm; returns the norm before."""
+        """Clip the gradient norm; returns the norm before clipping."""
         return self.fabric.clip_gradients(
             network, optimizer, max_norm=max_norm, error_if_nonfinite=False
         )
@@ -142,7 +142,7 @@ class Runtime:
         return self.fabric.all_reduce(value, reduce_op="sum") if self.world_size > 1 else value
 
     def any(self, flag: bool) -> bool:
-        """True on all processes when it is true on one."""
+        """Logical or over all processes."""
         if self.world_size == 1:
             return flag
         return bool(self.sum(torch.tensor(float(flag), device=self.device)) > 0)
@@ -155,17 +155,16 @@ class Runtime:
 
     @staticmethod
     def close() -> None:
-        """Leave the process group; without it gloo's threads stay.
+        """Destroy the process group, which ends gloo's threads; Fabric does this for NCCL only.
 
-        A process that ends while such a thread runs may abort ("terminate called without an
-        active exception"), and a finished run would count as a failed one. Fabric does this
-        for NCCL only.
+        A process that exits while such a thread runs may abort ("terminate called without an
+        active exception"), so that a finished run would count as failed.
         """
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 
     def sync_buffers(self, network: nn.Module) -> None:
-        """Give all ranks rank 0's buffers: BatchNorm statistics drift apart between ranks."""
+        """Copy the buffers of rank 0 to all ranks, since BatchNorm statistics differ by rank."""
         if self.world_size > 1:
             for buffer in self.unwrap(network).buffers():
                 torch.distributed.broadcast(buffer, src=0)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to stop after the current step."""
+"""Stop a training after the current step on Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ log = logging.getLogger(__name__)
 
 
 class StopRequest:
-    """Remembers the first SIGINT or SIGTERM while :meth:`watching`; a later one stops at once.
+    """Stores the first SIGINT or SIGTERM while :meth:`watching`; a later one stops at once.
 
     Attributes:
-        number: the signal, None when there was none.
+        number: of the signal; None without one.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
-        self._asked_at = 0.0
+        self._time = 0.0
 
     def __bool__(self) -> bool:
         return self.number is not None
@@ -39,17 +39,17 @@ class StopRequest:
 
         trainer = os.getpid()
 
-        def ask(number: int, _frame: Any) -> None:
+        def handle(number: int, _frame: Any) -> None:
             if os.getpid() != trainer:
-                return  # a loader process that was forked a moment ago: the trainer ends it
+                return  # a newly forked process of the data loader, which the trainer ends
             if self.number is not None:
-                if time.monotonic() - self._asked_at > SIGNAL_ECHO_SECONDS:
+                if time.monotonic() - self._time > SIGNAL_ECHO_SECONDS:
                     raise KeyboardInterrupt
                 return
-            self.number, self._asked_at = number, time.monotonic()
+            self.number, self._time = number, time.monotonic()
             log.warning("signal %s: finishing this step, then saving", signal.Signals(number).name)
 
-        previous = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        previous = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:

@@ -1,4 +1,4 @@
-"""The state of a training: counters, and everything that a resumed run needs."""
+"""The state of a training that a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class FitResult:
 
 @dataclass
 class Progress:
-    """Counters of a run; all are saved."""
+    """Counters of a run, which are saved in checkpoints."""
 
     epoch: int = 0
     batch_in_epoch: int = 0
@@ -37,14 +37,14 @@ class Progress:
     nan_batches: int = 0
     bad_validations: int = 0
     seconds: float = 0.0
-    validation_due: bool = False  # stopped by a signal between an epoch and its validation
+    validation_due: bool = False  # a signal stopped the run between epoch and validation
     best: dict[str, Any] = field(default_factory=dict)
 
 
 def training_state(trainer: Trainer, rng: list[dict[str, Any]]) -> dict[str, Any]:
     """Everything that a resumed run needs, as tensors and plain values."""
-    main = trainer.model.main_network
-    p = trainer.progress
+    p, networks = trainer.progress, trainer.networks
+    average = networks.average
     return {
         "model_name": trainer.cfg.model,
         "dataset_name": trainer.cfg.dataset,
@@ -57,13 +57,11 @@ def training_state(trainer: Trainer, rng: list[dict[str, Any]]) -> dict[str, Any
         "state_dict": {
             f"{name}.{key}": value
             for name in trainer.model.networks()
-            for key, value in trainer.networks.bare(name).state_dict().items()
+            for key, value in networks.bare(name).state_dict().items()
         },
-        "ema_state_dict": {main: trainer.networks.average.state_dict()}
-        if trainer.networks.average
-        else None,
-        "ema_updates": trainer.networks.average.updates if trainer.networks.average else 0,
-        "optimizers": {name: opt.state_dict() for name, opt in trainer.networks.optimizers.items()},
+        "ema_state_dict": {trainer.model.main_network: average.state_dict()} if average else None,
+        "ema_updates": average.updates if average else 0,
+        "optimizers": {name: opt.state_dict() for name, opt in networks.optimizers.items()},
         "schedule": trainer.schedule.state_dict(),
         "scaler": trainer.runtime.scaler_state(),
         "other_parameter": extra_state(trainer.model),

@@ -1,8 +1,8 @@
-"""The training loop: one for all models, GANs included.
+"""The training loop of all models.
 
-A GAN is not another trainer but a model with two phases; see :meth:`Trainer.train_step`.
-Everything that a resumed run needs is in the checkpoint, down to the position inside the epoch, so
-``N`` steps equal ``k`` steps, a stop, and ``N - k`` more.
+A GAN is a model with two phases; see :meth:`Trainer.train_step`. A checkpoint has everything that a
+resumed run needs, including the position inside the epoch: ``N`` steps give the same result as
+``k`` steps, a stop, and ``N - k`` more.
 """
 
 from __future__ import annotations
@@ -27,11 +27,7 @@ from talkingface.model.abilities import (
     WatchesPlateau,
 )
 from talkingface.model.abstract_talkingface import AbstractTalkingFace, networks_of_phase
-from talkingface.model.weights import (
-    load_checkpoint,
-    load_extra_state,
-    restore_networks,
-)
+from talkingface.model.weights import load_checkpoint, load_extra_state, restore_networks
 from talkingface.trainer.checkpoint import save_checkpoint
 from talkingface.trainer.loggers import RunLogger
 from talkingface.trainer.meter import LossMeter, PlateauWatch
@@ -51,24 +47,22 @@ log = logging.getLogger(__name__)
 
 
 def epoch_batches(loader: DataLoader, epochs: int) -> list[int]:
-    """Batches of each epoch, at least one; some datasets begin with short epochs."""
-    before, start = loader.sampler.epoch, loader.sampler.start
-    found = []
+    """Number of batches of each epoch, at least one; some datasets begin with short epochs."""
+    position = loader.sampler.epoch, loader.sampler.start
+    counts = []
     for epoch in range(epochs):
         loader.sampler.set_position(epoch, 0)
-        found.append(max(len(loader), 1))
-    loader.sampler.set_position(before, start)
-    return found
+        counts.append(max(len(loader), 1))
+    loader.sampler.set_position(*position)
+    return counts
 
 
 class Trainer:
     """Trains a model.
 
     Args:
-        cfg: the run's configuration.
         model: on the CPU, not wrapped.
-        runtime: devices and processes.
-        checkpoint_dir: where ``last.ckpt`` and ``best.ckpt`` go; None keeps nothing.
+        checkpoint_dir: folder of ``last.ckpt`` and ``best.ckpt``; None saves nothing.
         logger: TensorBoard and ``metrics.jsonl``.
         scorer: needed when ``valid_metric`` names a metric of the evaluator.
     """
@@ -98,7 +92,7 @@ class Trainer:
     # -- setup ------------------------------------------------------------------------------------
 
     def _check_options(self) -> None:
-        # A network that this configuration leaves out (a GAN's discriminator) keeps its settings.
+        # A phase that this configuration leaves out (a GAN's discriminator) may have settings.
         phases = type(self.model).phases
         groups = dict.fromkeys((*self.model.networks(), *phases))
         for section, known in (("groups", groups), ("phases", phases)):
@@ -109,10 +103,10 @@ class Trainer:
                     )
 
     def resume_checkpoint(self, path: Path, *, same_run: bool = True) -> None:
-        """Go on from a checkpoint when :meth:`fit` starts.
+        """Continue from a checkpoint when :meth:`fit` starts.
 
         Args:
-            same_run: False when the run goes on in another folder: its best is not there.
+            same_run: False when the run continues in another folder, which lacks its best.ckpt.
 
         Raises:
             WeightsError: not a checkpoint of this model.
@@ -124,16 +118,11 @@ class Trainer:
         p = state["progress"]
         if not same_run or p["best"].get("metric", self.cfg.valid_metric) != self.cfg.valid_metric:
             p.update(best={}, bad_validations=0)
-        log.info(
-            "resuming from %s: epoch %d, batch %d, step %d",
-            path,
-            p["epoch"] + 1,
-            p["batch_in_epoch"],
-            p["global_step"],
-        )
+        position = f"epoch {p['epoch'] + 1}, batch {p['batch_in_epoch']}, step {p['global_step']}"
+        log.info("resuming from %s: %s", path, position)
 
     def _setup(self, steps_per_epoch: int, total_steps: int) -> None:
-        """Load weights, make optimizers, wrap the networks, load the rest of a resumed state."""
+        """Restore weights, create optimizers, wrap the networks, restore the remaining state."""
         state = self._resume_state
         if state is not None:
             restore_networks(self.model, state, averaged=False)
@@ -153,38 +142,38 @@ class Trainer:
 
         Raises:
             Interrupted: SIGINT or SIGTERM; ``last.ckpt`` was written.
-            StageError: too many batches with NaN.
+            StageError: too many batches with NaN or infinite values.
         """
         accumulate = self.cfg.optim.accumulate
         steps = [-(-n // accumulate) for n in epoch_batches(train_data, self.cfg.epochs)]
         steps_per_epoch = steps[0] if steps else 1
         total = self.cfg.max_steps or sum(steps)
         self._setup(steps_per_epoch, total)
+        p = self.progress
         started = time.monotonic()
-        before = self.progress.seconds
+        before = p.seconds
         deadline = started + 60 * self.cfg.max_minutes if self.cfg.max_minutes else math.inf
         reason = f"reached {total} steps"
         with self.stop.watching():
-            if self.progress.validation_due and valid_data is not None:
+            if p.validation_due and valid_data is not None:
                 self._validate(valid_data)
-            while self.progress.global_step < total:
+            while p.global_step < total:
                 late = self._train_epoch(train_data, total, deadline)
-                self.progress.seconds = before + time.monotonic() - started
-                ended = self.progress.batch_in_epoch == 0
-                over = self.progress.global_step >= total or late
+                p.seconds = before + time.monotonic() - started
+                ended = p.batch_in_epoch == 0
+                over = p.global_step >= total or late
                 every = self.cfg.eval_step
                 validate = valid_data is not None and every > 0
-                at_epoch = ended and self.progress.epoch % max(every, 1) == 0
-                validate = validate and (over or at_epoch)
-                self.progress.validation_due = validate
+                validate = validate and (over or (ended and p.epoch % every == 0))
+                p.validation_due = validate
                 self._stop_if_signalled()
                 patience_over = False
                 if validate:
                     if self.scorer is not None or self._save_is_due():
-                        self._save("last.ckpt")  # a validation may be long
+                        self._save("last.ckpt")  # before a validation that may take long
                     patience_over = self._validate(valid_data)
-                if self.cfg.keep_every and ended and self.progress.epoch % self.cfg.keep_every == 0:
-                    self._save(f"epoch_{self.progress.epoch:04d}.ckpt")
+                if self.cfg.keep_every and ended and p.epoch % self.cfg.keep_every == 0:
+                    self._save(f"epoch_{p.epoch:04d}.ckpt")
                 if validate or over or patience_over or self._save_is_due():
                     self._save("last.ckpt")
                 self._stop_if_signalled()
@@ -197,21 +186,14 @@ class Trainer:
         if self.checkpoint_dir is not None and not (self.checkpoint_dir / "best.ckpt").exists():
             self._save("best.ckpt")
         self.networks.unwrap()
-        p = self.progress
-        return FitResult(
-            p.best.get("value"),
-            p.best.get("step", p.global_step),
-            p.global_step,
-            p.epoch,
-            p.seconds,
-            reason,
-        )
+        best, step = p.best.get("value"), p.best.get("step", p.global_step)
+        return FitResult(best, step, p.global_step, p.epoch, p.seconds, reason)
 
     def _train_epoch(self, loader: DataLoader, total: int, deadline: float) -> bool:
-        """One epoch, or the rest of one; leaves early at ``total`` steps, deadline or signal.
+        """Train one epoch or the rest of it; stop early at ``total`` steps, deadline or signal.
 
         Returns:
-            True when the deadline has passed.
+            Whether the deadline has passed.
         """
         p = self.progress
         loader.sampler.set_position(p.epoch, 0)
@@ -219,7 +201,7 @@ class Trainer:
         loader.sampler.set_position(p.epoch, p.batch_in_epoch * loader.batch_size)
         self.model.train()
         self.meter.clear()
-        waited, began = 0.0, time.monotonic()
+        waited, started = 0.0, time.monotonic()
         items = 0
         late = False
         bar = progress(
@@ -233,13 +215,13 @@ class Trainer:
         iterator = iter(loader)
         with bar:
             while p.batch_in_epoch < batches:
-                mark = time.monotonic()
+                fetch_start = time.monotonic()
                 try:
                     batch = next(iterator)
                 except StopIteration:
                     break
-                waited += time.monotonic() - mark
-                # The last group of an epoch may be smaller; its mean is over what it has.
+                waited += time.monotonic() - fetch_start
+                # The last group of an epoch may be smaller; its loss is divided by its own size.
                 first = p.batch_in_epoch - p.batch_in_epoch % self.cfg.optim.accumulate
                 group = min(self.cfg.optim.accumulate, batches - first)
                 p.batch_in_epoch += 1
@@ -250,12 +232,12 @@ class Trainer:
                 if not boundary:
                     continue
                 p.global_step += 1
-                elapsed = time.monotonic() - began
+                elapsed = time.monotonic() - started
                 if p.global_step % self.cfg.log_every == 0 or p.global_step == total:
                     self._log_step(bar, items / elapsed, waited / elapsed, total)
                 if p.batch_in_epoch < batches and self._save_is_due():
                     self._save("last.ckpt")
-                # Clocks and signals differ between processes, but all must leave at the same step.
+                # Clocks and signals differ between processes, but all must stop at the same step.
                 late = self.runtime.any(time.monotonic() >= deadline)
                 if p.global_step >= total or late or self.runtime.any(bool(self.stop)):
                     break
@@ -268,27 +250,24 @@ class Trainer:
     def train_step(
         self, batch: Mapping[str, Any], boundary: bool = True, group: int | None = None
     ) -> bool:
-        """Forward, backward and, at a boundary of accumulation, one optimizer step per phase.
+        """Forward, backward and, at the end of an accumulation, one optimizer step per phase.
 
         Args:
-            boundary: False while gradients of several batches are added.
-            group: batches whose gradients are added; default ``optim.accumulate``.
+            boundary: whether the accumulation of gradients ends with this batch.
+            group: number of accumulated batches; default ``optim.accumulate``.
 
         Returns:
             False when the batch was skipped because of NaN.
         """
-        p, options = self.progress, self.cfg.optim
+        p, options, optimizers = self.progress, self.cfg.optim, self.networks.optimizers
         if self.runtime.any(not _all_finite(batch)):
             self._skip(batch, "the batch holds NaN or infinite values")
             return False
         batch = self.runtime.to_device(batch)
-        self.schedule.apply(
-            self.networks.optimizers, self.networks.base_rates, p.global_step, p.epoch
-        )
+        self.schedule.apply(optimizers, self.networks.base_rates, p.global_step, p.epoch)
         if isinstance(self.model, FollowsProgress):
             self.model.training_progress = p.global_step / self.total_steps
-        everything = [getattr(self.model, name) for name in self.networks.optimizers]
-        with self.runtime.no_sync(everything, not boundary):
+        with self.runtime.no_sync([getattr(self.model, n) for n in optimizers], not boundary):
             shared = self.model.forward_train(batch)
         for phase in self.phases:
             phase_options = options.phases.get(phase)
@@ -296,9 +275,7 @@ class Trainer:
                 early = p.global_step < phase_options.start_step
                 if early or p.global_step % phase_options.every:
                     continue
-            names = [
-                n for n in networks_of_phase(self.model, phase) if n in self.networks.optimizers
-            ]
+            names = [n for n in networks_of_phase(self.model, phase) if n in optimizers]
             networks = [getattr(self.model, name) for name in names]
             with (
                 self.networks.only_requires_grad(names),
@@ -309,7 +286,7 @@ class Trainer:
                     self._skip(batch, f"the loss of the phase '{phase}' is not finite")
                     return False
                 self.runtime.backward(losses["loss"] / (group or options.accumulate))
-            # The phases of a GAN each have a 'loss' of their own.
+            # Each phase of a GAN has a 'loss'.
             several = len(self.phases) > 1
             self.meter.add(
                 {f"loss_{phase}" if k == "loss" and several else k: v for k, v in losses.items()}
@@ -327,17 +304,13 @@ class Trainer:
         p.nan_batches += 1
         self.networks.zero_grad()
         names = batch.get("clip_id")
-        log.warning(
-            "step %d: %s; the batch is skipped (clips: %s)",
-            p.global_step,
-            why,
-            ", ".join(map(str, names)) if names is not None else "unknown",
-        )
+        clips = ", ".join(map(str, names)) if names is not None else "unknown"
+        log.warning("step %d: %s; the batch is skipped (clips: %s)", p.global_step, why, clips)
         if p.nan_batches > self.cfg.optim.max_nan:
             raise StageError(
                 f"{p.nan_batches} batches gave NaN or infinite values (optim.max_nan = "
-                f"{self.cfg.optim.max_nan}). Lower the learning rate, set optim.clip_grad, or look "
-                "at the clips named above. The last good state is in last.ckpt."
+                f"{self.cfg.optim.max_nan}). Lower the learning rate, set optim.clip_grad, or "
+                "check the clips named above. The last good state is in last.ckpt."
             )
 
     # -- logging ----------------------------------------------------------------------------------
@@ -360,17 +333,12 @@ class Trainer:
         digits = self.cfg.loss_decimal_place
         text = ", ".join(f"{key} {value:.{digits}f}" for key, value in means.items())
         bar.set_postfix_str(f"{text}, {rate:.1f} items/s, waiting {waiting:.0%}")
+        text = f"step {p.global_step}/{total}  {text}"
         if bar.disable and p.global_step % (10 * self.cfg.log_every) == 0:
-            log.info(
-                "step %d/%d  %s, %.1f items/s, waiting for data %.0f %%",
-                p.global_step,
-                total,
-                text,
-                rate,
-                100 * waiting,
-            )
+            speed = f"{rate:.1f} items/s, waiting for data {100 * waiting:.0f} %"
+            log.info("%s, %s", text, speed)
         else:
-            log.debug("step %d/%d  %s", p.global_step, total, text)
+            log.debug("%s", text)
 
     # -- validation -------------------------------------------------------------------------------
 
@@ -380,7 +348,7 @@ class Trainer:
             self.logger.pictures(self.model.visualize(batch), self.progress.global_step, folder)
 
     def _validate(self, loader: DataLoader) -> bool:
-        """Validate, remember the best; True when patience is over."""
+        """Validate and save the best model; True when ``stopping_step`` is reached."""
         p = self.progress
         for name in self.networks.optimizers:
             self.runtime.sync_buffers(getattr(self.model, name))
@@ -394,7 +362,7 @@ class Trainer:
                 stop=self.stop,
                 first=self._log_pictures,
             )
-            if losses is None:  # asked to stop: made up for after the resume
+            if losses is None:  # stopped by a signal; the resumed run validates
                 return False
             if self.scorer is not None and self.runtime.is_zero:
                 with self.networks.unwrapped():
@@ -423,30 +391,18 @@ class Trainer:
         if self.runtime.is_zero:
             digits = self.cfg.loss_decimal_place
             text = ", ".join(f"{k} {v:.{digits}f}" for k, v in losses.items())
-            log.info(
-                "validation at step %d (epoch %d, %.1f min): %s%s",
-                p.global_step,
-                p.epoch,
-                p.seconds / 60,
-                text,
-                "  <- best" if improved else "",
-            )
+            position = f"step {p.global_step} (epoch {p.epoch}, {p.seconds / 60:.1f} min)"
+            log.info("validation at %s: %s%s", position, text, "  <- best" if improved else "")
             self.logger.scalars(losses, p.global_step, "valid")
-            self.logger.record(
-                {
-                    "step": p.global_step,
-                    "epoch": p.epoch,
-                    "seconds": round(p.seconds, 3),
-                    "best": improved,
-                    **{k: float(v) for k, v in losses.items()},
-                }
-            )
+            record = {"step": p.global_step, "epoch": p.epoch, "seconds": round(p.seconds, 3)}
+            values = {k: float(v) for k, v in losses.items()}
+            self.logger.record({**record, "best": improved, **values})
         return 0 < self.cfg.stopping_step <= p.bad_validations
 
     # -- checkpoints ------------------------------------------------------------------------------
 
     def _save_is_due(self) -> bool:
-        """Rank 0 decides, since clocks differ between processes."""
+        """Whether ``save_minutes`` have passed on rank 0; the clocks of processes differ."""
         due = time.monotonic() - self._last_save > 60 * self.cfg.save_minutes
         return bool(self.runtime.broadcast(due))
 
@@ -474,9 +430,8 @@ class Trainer:
         self.networks.unwrap()
         where = "nothing was saved (saved=false)"
         if self.checkpoint_dir is not None:
-            where = (
-                f"the state is in {self.checkpoint_dir / 'last.ckpt'}; add --resume=auto to go on"
-            )
+            path = self.checkpoint_dir / "last.ckpt"
+            where = f"the state is in {path}; add --resume=auto to go on"
         raise Interrupted(
             f"training stopped at step {self.progress.global_step}: {where}",
             self.stop.number or signal.SIGTERM,
@@ -484,7 +439,7 @@ class Trainer:
 
 
 def _all_finite(batch: Mapping[str, Any]) -> bool:
-    """NaN must be caught before the forward pass: it would enter the BatchNorm statistics."""
+    """Checked before the forward pass, where NaN would enter the BatchNorm statistics."""
     return all(
         bool(torch.isfinite(value).all())
         for value in batch.values()

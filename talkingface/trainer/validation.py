@@ -19,7 +19,7 @@ from talkingface.utils.logs import progress
 
 @dataclass
 class Scorer:
-    """Scores the model on generated validation videos, for a ``valid_metric`` that is no loss."""
+    """Scores the model on generated validation videos, if ``valid_metric`` is not a loss."""
 
     score: Callable[[AbstractTalkingFace], dict[str, float]]
     higher_is_better: bool
@@ -41,13 +41,13 @@ def mean_losses(
 
     Args:
         model: on the device of ``runtime``; left in training mode.
-        alone: this process sees the whole split, the others do not take part.
-        batches: use only so many.
-        stop: asked between batches.
+        alone: this process has the whole split; do not sum over processes.
+        batches: use only the first ones.
+        stop: checked before each batch.
         first: called with the first batch.
 
     Returns:
-        None when a signal asked to stop before the end.
+        None when a signal stopped the validation.
     """
     model.eval()
     sums: dict[str, Tensor] = {}

@@ -1,4 +1,4 @@
-"""Imports of optional and system-dependent packages, with messages that say how to repair them."""
+"""Imports of optional and system-dependent packages, with errors that name the remedy."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _SYSTEM_LIBRARIES = (
 
 
 def require(package: str, *, why: str, extra: str | None = None) -> ModuleType:
-    """Import ``package`` or explain what to install.
+    """Import ``package``; the error explains what to install.
 
     Args:
         package: dotted module name.
-        why: what needs it, e.g. ``"the LPIPS metric"``.
+        why: the feature that needs it, e.g. ``"the LPIPS metric"``.
         extra: name of the extra in ``pyproject.toml`` that installs it.
 
     Raises:
@@ -41,14 +41,15 @@ def require(package: str, *, why: str, extra: str | None = None) -> ModuleType:
             f"Install it with: {how_to_install(missing, extra if missing == root else None)}"
         ) from error
     except (ImportError, OSError, RuntimeError) as error:
-        text = str(error)
         if root in ("cv2", "mediapipe"):
             explain_missing_library(root, error)
         if root in BUILT_FOR_TORCH:
             raise EnvironmentProblem(f"{why} needs {root}: {torch_mismatch(root)}") from error
         if not isinstance(error, ImportError):
             raise
-        raise EnvironmentProblem(f"{why} needs '{package}', which fails to load: {text}") from error
+        raise EnvironmentProblem(
+            f"{why} needs '{package}', which fails to load: {error}"
+        ) from error
 
 
 def how_to_install(package: str, extra: str | None = None) -> str:
@@ -59,56 +60,51 @@ def how_to_install(package: str, extra: str | None = None) -> str:
 
 
 def torch_mismatch(package: str) -> str:
-    """Why a package with compiled parts for one version of PyTorch does not load."""
-    own, torch = installed_version(package), installed_version("torch")
+    """Error text for a package that was compiled for another version of PyTorch."""
+    version, torch = installed_version(package), installed_version("torch")
     remedy = "pip install -r requirements.txt"
     if REPOSITORY is None:
         remedy = "install torch, torchvision and torchaudio of one release"
-    return f"{package} {own} was not built for torch {torch}: {remedy}"
+    return f"{package} {version} was not built for torch {torch}: {remedy}"
 
 
 def check_torchvision() -> None:
-    """Explain a torchvision that was built for another torch; nothing is imported.
+    """Check that torchvision was built for the installed torch; nothing is imported.
 
-    Each torchvision names the one torch that it was built for. torchaudio does not (2.11.1 claims
-    any torch from 2.11 on and loads beside few): :func:`require` explains it where it is used.
+    torchvision's metadata require one version of torch. Those of torchaudio do not: 2.11.1 accepts
+    any torch from 2.11 on, but loads with few of them. :func:`require` explains that when
+    torchaudio is imported.
 
     Raises:
-        EnvironmentProblem: the installed versions do not fit.
+        EnvironmentProblem: the installed versions are incompatible.
     """
     torch = installed_version("torch")
-    for text in _requirements("torchvision"):
+    if torch is None or installed_version("torchvision") is None:
+        return
+    for text in metadata.requires("torchvision") or []:
         wanted = re.fullmatch(r"torch ?\(?==([^)]+)\)?", text)
-        if torch and wanted and wanted[1].split("+")[0] != torch.split("+")[0]:
+        if wanted and wanted[1].split("+")[0] != torch.split("+")[0]:
             raise EnvironmentProblem(torch_mismatch("torchvision"))
 
 
 def installed_version(package: str) -> str | None:
-    """Version of an installed package without importing it."""
+    """Version of a package, read without importing it; None when it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
 
 
-def _requirements(package: str) -> list[str]:
-    try:
-        return metadata.requires(package) or []
-    except metadata.PackageNotFoundError:
-        return []
-
-
 def explain_missing_library(package: str, error: Exception) -> None:
-    """Turn the loader's error about a system library (libGL, libEGL...) into a message.
+    """Explain an import error that is about a missing system library (libGL, libEGL...).
 
     Raises:
-        EnvironmentProblem: ``error`` is one; otherwise nothing happens.
+        EnvironmentProblem: ``error`` is about a system library; otherwise nothing happens.
     """
     library, _, rest = str(error).partition(":")
     if "cannot open shared object" in rest:
         title = "OpenCV" if package == "cv2" else "MediaPipe"
-        text = _SYSTEM_LIBRARIES.format(package=title, lib=library)
-        raise EnvironmentProblem(text) from error
+        raise EnvironmentProblem(_SYSTEM_LIBRARIES.format(package=title, lib=library)) from error
 
 
 def import_cv2() -> ModuleType:
@@ -117,11 +113,11 @@ def import_cv2() -> ModuleType:
 
 
 def import_av() -> ModuleType:
-    """PyAV without its log messages.
+    """PyAV with its log messages switched off.
 
-    Its log callback needs Python's lock, which PyAV holds while it ends decoder threads: a thread
-    that logs then hangs the process. PyAV logs nothing by default, but torchvision up to 0.24
-    switches it on when it is imported.
+    PyAV's log callback needs the GIL, which PyAV holds while it joins decoder threads. A thread
+    that logs at that moment deadlocks the process. PyAV logs nothing by default, but importing
+    torchvision up to 0.24 switches its logging on.
     """
     av = require("av", why="Reading and writing video and audio")
     av.logging.set_level(None)

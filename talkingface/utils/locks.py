@@ -1,4 +1,4 @@
-"""Take turns between processes of one machine."""
+"""File locks between the processes of one machine."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from talkingface.utils.paths import explain_os_errors
 
 @contextlib.contextmanager
 def file_lock(path: Path, *, shared: bool = False) -> Iterator[None]:
-    """Hold a lock as long as the block runs; a killed process releases it. Windows goes without.
+    """Hold a lock while the block runs; a killed process releases it. Windows has no lock.
 
     Args:
-        shared: others with ``shared`` may hold it at the same time.
+        shared: other processes with ``shared`` may hold it at the same time.
     """
     try:
         import fcntl

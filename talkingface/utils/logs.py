@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 
 class _TqdmHandler(logging.StreamHandler):
-    """Log lines that do not tear a progress bar."""
+    """Writes log lines above a progress bar instead of into it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stdout)
@@ -20,7 +20,7 @@ class _TqdmHandler(logging.StreamHandler):
 
 
 def setup_logging(level: str, files: Iterable[Path] = ()) -> list[logging.Handler]:
-    """Send the package's log to the terminal (message only) and to files (with time and module).
+    """Log the package to the terminal (message only) and to files (with time and module).
 
     Returns:
         The file handlers, for :func:`close_handlers`.
@@ -55,6 +55,6 @@ def close_handlers(handlers: Iterable[logging.Handler]) -> None:
 def progress(
     iterable: Iterable | None = None, *, show: str | bool = "auto", **options: Any
 ) -> tqdm:
-    """A tqdm bar; with ``show="auto"`` only when the output is a terminal."""
+    """A tqdm bar; with ``show="auto"`` only when stderr is a terminal."""
     visible = sys.stderr.isatty() if show == "auto" else bool(show)
     return tqdm(iterable, disable=not visible, dynamic_ncols=True, **options)

@@ -1,15 +1,14 @@
-"""Former places of modules, for models of users that import them."""
+"""Former names of modules, for user code that still imports them."""
 
 from __future__ import annotations
 
-# Former package, package now, names of modules (former=now where they differ).
+# Former package, present package, modules (``former=present`` where the name changed too).
 _TABLE = (
     (
         "model.audio_driven_talkingface",
         "model.audio_driven_talkingface.hyperlips",
-        "hyperlips_config hyperlips_networks hyperlipsbase"
-        " hyperlipshr hyperlipshr_config hyperlipshr_networks"
-        " syncexpert",
+        "hyperlips_config hyperlips_networks hyperlipsbase hyperlipshr hyperlipshr_config"
+        " hyperlipshr_networks syncexpert",
     ),
     (
         "model.audio_driven_talkingface",
@@ -50,7 +49,7 @@ _TABLE = (
     ("data.dataprocess", "data.dataprocess.a2p", "a2p_process"),
     ("data.dataprocess", "data.dataprocess.headgan", "headgan_process"),
     ("data.dataprocess", "data.dataprocess.syncnet", "syncnet_process"),
-    # Whole packages; face_model of data.headgan lies in data.face.
+    # Whole packages, except face_model of data.headgan, which moved to data.face.
     ("data", "data.dataprocess", "lsp moda a2p headgan"),
     ("pipeline", "pipeline.hyperlips", "dubbing dubbing_hr"),
     ("pipeline", "pipeline.lsp", "portrait lsp_motion"),

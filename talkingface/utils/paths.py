@@ -1,4 +1,4 @@
-"""Where things lie: the project folder, property folders, and safe ways to write files."""
+"""The project folder, the folder of shipped files, and atomic writes."""
 
 from __future__ import annotations
 
@@ -18,15 +18,8 @@ from talkingface.errors import EnvironmentProblem
 
 _TEMPORARY = re.compile(r"\.tmp-\d+-[0-9a-f]{8}\.\w+$")
 _NAME_BYTES = 200  # file systems allow 255 bytes per name; the rest is for the temporary suffix
-_EXPLAINED = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOTDIR,
-)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
 
@@ -38,22 +31,22 @@ def is_repository(folder: Path) -> bool:
 
 # The checkout that this package lies in; None when it was installed as a wheel.
 REPOSITORY = PACKAGE_DIR.parent if is_repository(PACKAGE_DIR.parent) else None
-# Folder of ``properties`` and ``checkpoints`` as they come with the toolkit; read only.
+# Folder of the ``properties`` and ``checkpoints`` that the toolkit ships; read only.
 SHIPPED = REPOSITORY or PACKAGE_DIR
 
 
 def project_root() -> Path:
-    """Folder that relative paths start from, below which data, runs and results are written.
+    """Folder that relative paths start from; data, runs and results are written below it.
 
-    The repository, or the current folder when the package is installed without one.
-    ``TALKINGFACE_ROOT`` moves it, e.g. to keep data and runs on another disk.
+    The repository, or the current folder when the package is installed without one. The
+    environment variable ``TALKINGFACE_ROOT`` replaces it, e.g. to use another disk.
     """
     override = os.environ.get("TALKINGFACE_ROOT")
     return Path(override).expanduser().resolve() if override else REPOSITORY or Path.cwd()
 
 
 def program() -> str:
-    """How a user starts the toolkit here, for messages with commands."""
+    """The command that starts the toolkit here, for messages."""
     started = Path(sys.argv[0])
     if started.name == "__main__.py":
         return "python -m talkingface"
@@ -69,7 +62,7 @@ def resolve(path: str | Path, root: Path | None = None) -> Path:
 
 
 def shown(path: str | Path) -> str:
-    """A path for people: relative to the current folder when it lies below it."""
+    """A path for messages: relative to the current folder when it lies below it."""
     with contextlib.suppress(ValueError):
         return str(Path(path).resolve().relative_to(Path.cwd()))
     return str(path)
@@ -77,29 +70,29 @@ def shown(path: str | Path) -> str:
 
 @contextlib.contextmanager
 def explain_os_errors(path: Path, doing: str = "write") -> Iterator[None]:
-    """Turn the usual file-system failures into messages with a remedy."""
+    """Turn common file-system errors into an EnvironmentProblem with a remedy."""
     try:
         yield
     except OSError as error:
-        if error.errno in _EXPLAINED:
+        if error.errno in (*_DISK_FULL, *_NO_PERMISSION, errno.ENOTDIR):
             raise write_problem(Path(path), error, doing) from error
         raise
 
 
 def is_temporary(path: str | Path) -> bool:
-    """Tell whether a name belongs to an unfinished file of :func:`atomic` (e.g. after a kill)."""
+    """Whether a name belongs to an unfinished file of :func:`atomic` (e.g. after a kill)."""
     return _TEMPORARY.search(Path(path).name) is not None
 
 
 @contextlib.contextmanager
 def atomic(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
-    """Write a file under a temporary name in the same folder and rename it when all went well.
+    """Write a file under a temporary name in the same folder and rename it after the block.
 
-    The folder is created. A reader thus sees the old file or the whole new one, never a part.
+    The folder is created. Other processes read the old file or the complete new one.
 
     Args:
-        sync: wait until the disk has the content. Needless inside a folder that is itself renamed
-            when complete.
+        sync: wait until the content is on the disk. Unnecessary inside a folder that is itself
+            renamed when it is complete.
 
     Yields:
         Path of the temporary file, already created; it keeps the suffix of ``path``.
@@ -125,26 +118,23 @@ def atomic(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
     except OSError as error:
         raise write_problem(path, error) from error
     finally:
-        try:
+        with contextlib.suppress(OSError):  # the folder is gone or read-only
             temporary.unlink(missing_ok=True)
-        except OSError:  # the folder itself is gone or was made read-only: nothing can be removed
-            pass
 
 
 def write_problem(path: Path, error: OSError, doing: str = "write") -> EnvironmentProblem:
-    """Turn a system error met while writing ``path`` into a message with the way out."""
+    """The exception, with a remedy in its message, for a system error at ``path``."""
     code = error.errno
-    if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        try:
+    if code in _DISK_FULL:
+        free = "free space unknown"
+        with contextlib.suppress(OSError):
             free = f"{shutil.disk_usage(path.parent).free / 1e9:.2f} GB free"
-        except OSError:
-            free = "free space unknown"
         why = "file size limit reached" if code == errno.EFBIG else "disk or quota full"
         return EnvironmentProblem(
             f"Could not {doing} {path}: {why} ({free}). Free some space, or set "
-            "TALKINGFACE_ROOT to a folder on a larger disk. Finished parts are kept; run it again."
+            "TALKINGFACE_ROOT to a folder on a larger disk. Finished files are kept; run it again."
         )
-    if code in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if code in _NO_PERMISSION:
         return EnvironmentProblem(
             f"Could not {doing} {path}: no permission in the folder {path.parent}. Change it, or "
             "choose another place (--root=..., --output=..., TALKINGFACE_ROOT)."
@@ -159,6 +149,16 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_if_changed(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically, unless the file already has this content."""
+    try:
+        if path.read_text(encoding="utf-8") == text:
+            return
+    except (OSError, ValueError):
+        pass
+    write_text(path, text)
 
 
 def write_json(path: Path, data: Any) -> None:

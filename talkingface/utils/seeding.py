@@ -1,4 +1,4 @@
-"""Random numbers: seed them, save them, restore them, derive them per item."""
+"""Random number generators: seed, save and restore them, or derive one per item."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def set_rng_state(state: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def preserve_rng() -> Iterator[None]:
-    """Leave the global generators as they were, e.g. around a validation."""
+    """Restore the global generators after the block, e.g. around a validation."""
     state = get_rng_state()
     try:
         yield

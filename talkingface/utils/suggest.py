@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-# Words that people type for a key whose spelling is too far away for a string distance.
+# Other names of keys that a string distance does not match.
 SYNONYMS = {
     "lr": "learning_rate",
     "initial_learning_rate": "learning_rate",
@@ -36,29 +36,22 @@ def fold(name: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
-    """Known names most like ``name``, best first; the last part of dotted names counts too."""
+    """Known names most similar to ``name``, best first; also by the last part of dotted names."""
     by_fold: dict[str, str] = {}
     for item in known:
         by_fold.setdefault(fold(item), item)
         by_fold.setdefault(fold(item.rsplit(".", 1)[-1]), item)
     wanted = fold(name)
-    found = []
-    if wanted in SYNONYMS:
-        found.append(SYNONYMS[wanted])
+    names = [SYNONYMS[wanted]] if wanted in SYNONYMS else []
     for candidate in (wanted, wanted.rsplit(".", 1)[-1]):
         close = difflib.get_close_matches(candidate, by_fold, n=limit, cutoff=0.6)
-        found.extend(by_fold[item] for item in close)
-        found.extend(
-            item
-            for key, item in by_fold.items()
-            if len(candidate) > 3 and key.startswith(candidate)
-        )
-    return list(dict.fromkeys(found))[:limit]
+        names += [by_fold[key] for key in close]
+        if len(candidate) > 3:
+            names += [item for key, item in by_fold.items() if key.startswith(candidate)]
+    return list(dict.fromkeys(names))[:limit]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A sentence such as `` Did you mean 'LMD'?``, empty when nothing is near."""
-    found = nearest(name, known)
-    if not found:
-        return ""
-    return " Did you mean " + " or ".join(f"'{item}'" for item in found) + "?"
+    """A sentence such as `` Did you mean 'LMD'?``; empty when no known name is similar."""
+    names = " or ".join(f"'{item}'" for item in nearest(name, known))
+    return f" Did you mean {names}?" if names else ""

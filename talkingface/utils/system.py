@@ -1,22 +1,22 @@
-"""Facts about the machine and the installed versions."""
+"""Processors, installed versions and git state."""
 
 from __future__ import annotations
 
 import os
 import platform
 import subprocess
-from importlib import metadata
 from typing import Any
 
+from talkingface.utils.env import installed_version
 from talkingface.utils.paths import REPOSITORY
 
-# A wrapper such as ``timeout`` or a job system passes on a Ctrl-C that the terminal already sent
-# to the whole group. A repetition within this time is that echo, not a second wish.
+# A wrapper such as ``timeout`` or a job system forwards a Ctrl-C that the terminal already sent to
+# the whole process group. A second signal within this time is such a copy, not a second Ctrl-C.
 SIGNAL_ECHO_SECONDS = 1.0
 
 
 def cpu_count() -> int:
-    """Processors that this process may use (respects containers' affinity)."""
+    """Number of processors that this process may use (respects its CPU affinity)."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -25,30 +25,18 @@ def cpu_count() -> int:
 def process_workers(setting: int | str, jobs: int) -> int:
     """Number of preprocessing processes for a setting (``auto`` or a number)."""
     wanted = cpu_count() if setting == "auto" else int(setting)
-    return max(1, min(wanted or 1, jobs))
+    return max(1, min(wanted, jobs))
 
 
 def versions() -> dict[str, str]:
-    """Versions that may change results."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    names = (
-        "torch",
-        "torchvision",
-        "numpy",
-        "scipy",
-        "librosa",
-        "mediapipe",
-        "torchaudio",
-        "opencv-contrib-python",
-        "av",
-        "lightning-fabric",
+    """Versions of Python, the platform and packages, which may change results."""
+    packages = (
+        "torch torchvision numpy scipy librosa mediapipe torchaudio opencv-contrib-python av "
+        "lightning-fabric"
     )
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    numbers = {"python": platform.python_version(), "platform": platform.platform()}
+    numbers |= {name: installed_version(name) for name in packages.split()}
+    return {name: number for name, number in numbers.items() if number is not None}
 
 
 def git_state() -> dict[str, Any]:
@@ -56,7 +44,7 @@ def git_state() -> dict[str, Any]:
     if REPOSITORY is None:
         return {}
 
-    def ask(*words: str) -> str | None:
+    def git(*words: str) -> str | None:
         try:
             done = subprocess.run(
                 ["git", "-C", str(REPOSITORY), *words], capture_output=True, text=True, timeout=5
@@ -65,5 +53,5 @@ def git_state() -> dict[str, Any]:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    commit = ask("rev-parse", "HEAD")
-    return {"commit": commit, "dirty": bool(ask("status", "--porcelain"))} if commit else {}
+    commit = git("rev-parse", "HEAD")
+    return {"commit": commit, "dirty": bool(git("status", "--porcelain"))} if commit else {}

@@ -1,4 +1,4 @@
-"""Open weights files without running code that they may hold, and load them strictly by name."""
+"""Open weights files without running code that they may contain, and load them by exact names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from talkingface.utils.hashes import sha256_of
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a load did: counts and the keys that were dropped."""
+    """Result of loading a state_dict: number of loaded tensors and the keys that were dropped."""
 
     source: str
     network: str
@@ -29,13 +29,12 @@ class LoadReport:
 
     def __str__(self) -> str:
         text = f"{self.matched} tensors of {self.source} loaded into '{self.network}'"
-        if self.dropped:
-            text += f"; not used by this network: {_grouped(self.dropped)}"
-        return text
+        unused = f"; not used by this network: {_grouped(self.dropped)}"
+        return text + unused if self.dropped else text
 
 
 def _grouped(keys: Any, limit: int = 6) -> str:
-    """Keys by their first two parts, most frequent first, so that 300 names become one line."""
+    """Keys grouped by their first two parts, largest group first, so that 300 keys fit a line."""
     groups = Counter(".".join(str(key).split(".")[:2]) for key in keys)
     parts = [f"{name}.* ({n})" if n > 1 else name for name, n in groups.most_common(limit)]
     more = len(groups) - limit
@@ -43,15 +42,16 @@ def _grouped(keys: Any, limit: int = 6) -> str:
 
 
 def read_weights(path: str | Path, *, trust: str | None = None) -> dict[str, Any]:
-    """Open a weights file without running code that it may hold.
+    """Open a weights file without running code that it may contain.
 
     Args:
         path: ``.ckpt``, ``.pth``, ``.pt``, ``.pkl``, ``.model`` or ``.safetensors``.
-        trust: SHA-256 of a file that is opened although it holds pickled objects; several are
-            separated by commas.
+        trust: SHA-256 values, separated by commas, of files that are opened although they contain
+            pickled objects.
 
     Raises:
-        WeightsError: missing, a Git LFS pointer, damaged, or holding objects and not trusted.
+        WeightsError: the file is missing, a Git LFS pointer or damaged, or it contains pickled
+            objects and is not trusted.
     """
     path = Path(path)
     if not path.is_file():
@@ -71,18 +71,18 @@ def read_weights(path: str | Path, *, trust: str | None = None) -> dict[str, Any
         except SafetensorError as error:
             raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from error
     try:
-        # fairseq keeps its options in a namespace, which holds values and runs nothing.
+        # fairseq stores its options in a Namespace, which contains only values.
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if trust and sha256_of(path) in trust.lower().replace(",", " ").split():
-            return torch.load(path, map_location="cpu", weights_only=False)  # hash was checked
+            return torch.load(path, map_location="cpu", weights_only=False)
         pickled = head.startswith((b"PK", b"\x80"))  # zip archive, or pickle protocol 2 and later
         if not pickled or not ("Unsupported" in str(error) or "GLOBAL" in str(error)):
             raise WeightsError(f"{path} is damaged or no PyTorch file") from error
         names = dict.fromkeys(re.findall(r"GLOBAL ([\w.]+)", str(error)))
         raise WeightsError(
-            f"{path} holds Python objects besides tensors, which could run code when opened "
+            f"{path} contains Python objects besides tensors, which could run code when opened "
             f"({', '.join(names) or 'of an unknown class'}). If you trust its origin, add "
             f"--trust_checkpoint={sha256_of(path)}"
         ) from error
@@ -98,20 +98,23 @@ def load_strict(
     network: str,
     optional: tuple[str, ...] = (),
 ) -> LoadReport:
-    """Load by name; every key must be there with the right shape.
+    """Load by name; every key must exist with the right shape.
 
     Args:
-        optional: prefixes of names that may be missing or in excess.
+        optional: prefixes of names that may be missing or unexpected.
 
     Raises:
         WeightsError: with missing, unexpected and mismatched names, grouped.
     """
     own = net.state_dict()
-    # Counters came with PyTorch 0.4.1; files of that age lack them, and nothing reads them.
-    free = lambda key: key.endswith("num_batches_tracked") or key.startswith(optional or ("\0",))  # noqa: E731
-    missing = [key for key in own if key not in state and not free(key)]
+
+    def is_optional(key: str) -> bool:
+        # Files older than PyTorch 0.4.1 lack these counters, and no network here uses them.
+        return key.endswith("num_batches_tracked") or key.startswith(optional)
+
+    missing = [key for key in own if key not in state and not is_optional(key)]
     excess = [key for key in state if key not in own]
-    unexpected = [key for key in excess if not free(key)]
+    unexpected = [key for key in excess if not is_optional(key)]
     mismatched = [
         f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
         for key in own
@@ -125,8 +128,7 @@ def load_strict(
             lines.append(f"  {len(unexpected)} unexpected: {_grouped(unexpected)}")
         if mismatched:
             lines.append(f"  {len(mismatched)} of another shape: " + "; ".join(mismatched[:4]))
-        lines.append("  Is it made for another model, size or preset? Nothing was loaded.")
+        lines.append("  Do they belong to another model, size or preset? Nothing was loaded.")
         raise WeightsError("\n".join(lines))
     net.load_state_dict({key: state.get(key, value) for key, value in own.items()})
-    matched = sum(1 for key in own if key in state)
-    return LoadReport(source, network, matched, tuple(excess))
+    return LoadReport(source, network, len(own.keys() & state.keys()), tuple(excess))

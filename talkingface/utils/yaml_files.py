@@ -1,8 +1,8 @@
-"""The one YAML reader, for files and for values on the command line.
+"""YAML reader for all files and for values on the command line.
 
 It is PyYAML's safe loader with a smaller dialect: ``1e-4`` is a float, only ``true``/``false`` are
 booleans, there are no octal or sexagesimal numbers and no dates, ``None`` is null, a repeated key
-is an error. Nothing that builds Python objects is accepted.
+is an error. Tags that build Python objects are rejected.
 """
 
 from __future__ import annotations
@@ -39,40 +39,31 @@ for _name, _pattern, _first in _IMPLICIT:
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(_pattern), list(_first))
 
 
-def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
-    return int(loader.construct_scalar(node), 10)
-
-
 def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
     own = [key_node for key_node, _ in node.value]
-    loader.flatten_mapping(node)  # puts the keys of '<<: *anchor' first: own keys may replace them
+    loader.flatten_mapping(node)  # puts the keys of '<<: *anchor' first, so own keys replace them
     mapping: dict[Any, Any] = {}
     seen = set()
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, (str, int, float, bool)):
             raise yaml.constructor.ConstructorError(
-                None, None, "a key must be a plain name", key_node.start_mark
+                None, None, "a key must be a string, number or boolean", key_node.start_mark
             )
         if key_node in own:
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key}' stands here a second time", key_node.start_mark
+                    None, None, f"the key '{key}' is given twice", key_node.start_mark
                 )
             seen.add(key)
         mapping[key] = loader.construct_object(value_node, deep=True)
     return mapping
 
 
-_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+_Loader.add_constructor(
+    "tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node), 10)
+)
 _Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
-
-
-def _explain(error: yaml.YAMLError, source: str) -> ConfigError:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error)
-    where = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
-    return ConfigError(f"{where}: not valid YAML: {problem}")
 
 
 def parse_yaml(text: str, source: str = "<text>") -> Any:
@@ -88,11 +79,14 @@ def parse_yaml(text: str, source: str = "<text>") -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise _explain(error, source) from error
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or str(error)
+        where = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
+        raise ConfigError(f"{where}: not valid YAML: {problem}") from error
 
 
 def key_lines(text: str) -> dict[str, int]:
-    """Line (from 1) of every dotted key of a YAML mapping, for messages and provenance."""
+    """Line number (from 1) of every dotted key of a YAML mapping, for messages and provenance."""
     lines: dict[str, int] = {}
 
     def walk(node: yaml.Node, prefix: str) -> None:
@@ -127,15 +121,16 @@ def load_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     if data is None:
         return {}, {}
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}: must hold 'key: value' lines, found a {type(data).__name__}")
+        kind = type(data).__name__
+        raise ConfigError(f"{path}: must contain 'key: value' lines, but contains a {kind}")
     return data, key_lines(text)
 
 
 def parse_value(text: str) -> Any:
     """A value typed on the command line: a scalar, or a flow collection such as ``[LMD, NIQE]``.
 
-    Text that is no number, boolean or null stays as typed, so that paths may hold ``#``, ``:`` and
-    blanks without quoting.
+    Text that is no number, boolean or null stays as typed, so that paths may contain ``#``, ``:``
+    and blanks without quotes.
     """
     stripped = text.strip()
     if stripped[:1] in ("[", "{", '"', "'"):

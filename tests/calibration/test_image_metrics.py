@@ -471,10 +471,10 @@ def test_edges_up_to_the_just_noticeable_width_are_sharp(width, height, sharp):
 
 
 def test_pictures_without_edges_have_no_cpbd():
-    assert "no upright edges" in reason_of("CPBD", np.full((100, 100, 3), 7, np.uint8))
+    assert "no vertical edges" in reason_of("CPBD", np.full((100, 100, 3), 7, np.uint8))
     stripes = np.repeat(np.arange(16, dtype=np.uint8)[:, None] * 16, 8, axis=0)
     lying = np.broadcast_to(stripes[:, :, None], (128, 128, 3)).copy()
-    assert "no upright edges" in reason_of("CPBD", lying)
+    assert "no vertical edges" in reason_of("CPBD", lying)
     assert "CPBD needs 64 px; the picture is 100x40" in reason_of("CPBD", ASTRONAUT[:40, :100])
 
 
@@ -682,7 +682,7 @@ def test_missing_lpips_files_are_named_with_their_origin(root, tmp_path, missing
         "LPIPS", **{key: str(tmp_path / "there.pth") for key in given}
     )
     if missing == "heads":
-        metric.weights_file = lambda *names: None
+        metric.weights_file = lambda *names, key: metric.params[key] and Path(metric.params[key])
     with pytest.raises(WeightsError) as caught:
         metric.start(pair_of([SMALL]))
     file = "alexnet-owt-7be5be79.pth" if missing == "weights" else "lpips_lin_alex.pth"
@@ -916,7 +916,7 @@ def test_each_row_has_one_fid_over_all_its_clips(fid, tmp_path):
 @pytest.mark.usefixtures("tracker")
 def test_rows_over_different_clips_are_told(fid):
     rows = fid({"one": {"a": 1, "b": 5}, "two": {"a": 9}})
-    told = "FID, FID_n: the rows hold different clips (one 2, two 1); do not compare them"
+    told = "FID, FID_n: the rows cover different clips (one 2, two 1); do not compare them"
     assert row_remarks(rows)[-1] == told == reasons_text(rows)[-1]
     table = aggregate(rows, fid.evaluator.outputs)
     assert (table["one"]["FID"]["n"], table["two"]["FID"]["n"]) == (2, 1)

@@ -1182,8 +1182,8 @@ def test_both_videos_follow_the_same_of_two_persons(talking_clip, tmp_path):
     left = [np.nanmedian(p[..., 0]) < 256 for p in (pair.real_landmarks, pair.generated_landmarks)]
     assert left == [True, True]
     assert pair.notes == [
-        "2 faces in the real video; measured is the one that is larger and longer in view, and the "
-        "face at its place in the generated video"
+        "2 faces in the real video; measured are the larger and longer visible one and the face at "
+        "the same place in the generated video"
     ]
     alone = ClipPair("clip", rewrite(talking_clip, tmp_path / "o.mp4", side_by_side(1, 0.1)), real)
     assert np.nanmedian(alone.generated_landmarks[..., 0]) < 256

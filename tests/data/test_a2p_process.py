@@ -130,7 +130,7 @@ def test_a_folder_without_scenes_says_where_they_come_from(tmp_path):
 
 def test_scenes_that_were_unpacked_beside_the_data_folder_are_found(person):
     cfg, process = person(data_root=str(person.folder / "nowhere"), root=str(person.folder))
-    assert process.source == person.folder
+    assert process.corpus.source == person.folder
     assert len(process.corpus.to_prepare()) == 8
 
 
@@ -163,7 +163,7 @@ def short_sound(folder: Path) -> None:
         (lambda f: change(f / "scene01_body_pose.npy", lambda a: a[:, :103]), r"\(T, 104\)"),
         (lambda f: change(f / "scene01_face_expression.npy", lambda a: a * np.nan), "not finite"),
         (lambda f: np.save(f / "scene01_missing_face_frames.npy", np.array([500])), "names frame"),
-        (lambda f: np.save(f / "scene01_missing_face_frames.npy", np.array([0.5])), "no frames"),
+        (lambda f: np.save(f / "scene01_missing_face_frames.npy", np.array([0.5])), "not integers"),
         (lambda f: (f / "scene01_body_pose.npy").write_bytes(b"x"), "cannot be read"),
     ],
 )

@@ -179,10 +179,10 @@ def test_a_repeated_frame_does_not_change_and_a_new_one_does():
 def test_what_is_outside_of_the_picture_is_not_measured(fresh, shift):
     """Not even by counting from the other border."""
     outside = fresh.points[0] + np.array([*shift, 0], np.float32)
-    assert np.isnan(scan_module._looks(photo(), photo(), outside)).all()
+    assert np.isnan(scan_module._measures(photo(), photo(), outside)).all()
     mouth = fresh.points[0].copy()
     mouth[list(LIPS_OUTER), :2] += shift
-    sharpness, texture, change = scan_module._looks(photo(), photo(), mouth)
+    sharpness, texture, change = scan_module._measures(photo(), photo(), mouth)
     assert np.isnan(texture) and np.isfinite([sharpness, change]).all()
 
 

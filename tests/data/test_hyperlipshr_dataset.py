@@ -323,7 +323,7 @@ def test_generation_uses_the_base_that_the_decoder_was_trained_with(
     model.origin.lineage = {"base": {"path": str(tmp_path / "gone.ckpt"), "sha256": "0"}}
     with pytest.raises(Exception, match="needs weights"), caplog.at_level(logging.WARNING):
         build_pipeline(model.cfg, model, CPU)
-    assert "gone or changed" in caplog.text
+    assert "gone or has changed" in caplog.text
 
 
 def test_official_weights_generate_with_the_official_base_and_never_with_a_demo(

@@ -203,7 +203,7 @@ def test_reference_frames_go_from_closed_to_open(clip):
 def test_pictures_are_made_on_demand(project, process, names):
     pictures = MODAPicturesProcess(config(project, "MODARenderer"))
     assert pictures.folder == process.folder
-    report = pictures.run(show_progress=False)
+    report = prepare_clips(pictures, show_progress=False)
     assert report.fresh == 0  # features are shared
     reader = pictures.pictures(names[0])
     assert len(reader) == len(process.features(names[0])) and reader[3].shape == (512, 512, 3)
@@ -240,7 +240,7 @@ def test_a_source_is_prepared_again_when_settings_or_the_video_changed(
     clip = next(c for c in discover_clips(cfg.data_dir, cfg.clips) if c.id == names[0])
     assert pipeline.prepare(clip.path).folder == process.prepared.output_dirs(names[0])[0]
     changed = {**pipeline.process.prepared.fingerprint(clip), "inputs": [["other.mp4", 1, 1]]}
-    monkeypatch.setattr(pipeline.process, "fingerprint", lambda _: changed)
+    monkeypatch.setattr(pipeline.process.prepared, "fingerprint", lambda _: changed)
     assert ".sources" in str(pipeline.prepare(clip.path).folder)
     other = config(project, "MODARenderer", **{"prep.torso_space": "image"})
     pipeline = MODARendererPipeline(other, build_model(other).eval(), torch.device("cpu"))

@@ -291,7 +291,7 @@ def test_a_changed_limit_changes_the_report_and_processes_nothing(prepared):
     assert (
         f"outside quality.min_face_height: 2 ({min(report.flags)}: face only" in report.describe()
     )
-    assert "2 of these are used all the same, 0 left out" in report.describe()
+    assert "2 of these are still used, 0 left out" in report.describe()
     after = stamps(root)
     changed = {Path(name).name for name in after if before.get(name) != after[name]}
     assert changed == {"report.html", "report.csv"}
@@ -300,7 +300,7 @@ def test_a_changed_limit_changes_the_report_and_processes_nothing(prepared):
     report = prepare(root, clips, **limit, **{"quality.drop": ["min_face_height"]})
     assert report.fresh == 0 and report.dropped == set(report.flags)
     assert sorted(row["used"] for row in rows(folder)) == ["no", "no", "yes", "yes"]
-    assert "0 of these are used all the same, 2 left out" in report.describe()
+    assert "0 of these are still used, 2 left out" in report.describe()
     assert prepare(root, clips, **{"quality.min_face_height": None}).flags == {}
     prepare(root, clips)
     assert rows(folder) == first

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import PARTS, REPOSITORY, SCRIPT, SMALL, dataset_for
 
-from talkingface.quick_start.evaluation import ROW_TITLES
+from talkingface.quick_start.rows import REAL, REPLACEMENTS, SHUFFLED
 from talkingface.registry import Registry
 
 REGISTRY = Registry()
@@ -164,7 +164,9 @@ def test_the_table_compares_the_model_with_trivial_baselines(run, model):
     titles = list(metrics["rows"])
     assert titles[0] == model
     asked = REGISTRY.entry("model", model).values.get("baselines", ["shuffled_audio", "real"])
-    assert {ROW_TITLES[name] for name in asked} | {"copy reference"} <= set(titles)
+    known = {"real": REAL, "shuffled_audio": SHUFFLED}
+    known.update({name: title for name, (title, _) in REPLACEMENTS.items()})
+    assert {known[name] for name in asked} | {"copy reference"} <= set(titles)
     assert len({len(os.listdir(folder)) for folder in (run.results / "videos").iterdir()}) == 1
     with open(run.root / "results/leaderboard.csv", encoding="utf-8") as file:
         assert any(row["run_id"] == run.saved.name for row in csv.DictReader(file))

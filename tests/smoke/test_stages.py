@@ -129,8 +129,8 @@ def test_the_whole_portrait_is_trained_by_its_name_and_refuses_parts_of_differen
     done = run_command(
         ["--model=live_speech_portraits", *base, "--stages=train,evaluate"], tmp_path, timeout=300
     )
-    # Runs without an evaluation count as finished; the newest head hears with the newer APC.
-    assert done.returncode == 2 and "do not belong together" in done.stderr, done.stderr
+    # Runs without an evaluation count as finished; the newest head was trained with the newer APC.
+    assert done.returncode == 2 and "were trained with different files" in done.stderr, done.stderr
 
 
 def test_the_recipe_of_moda_runs_from_a_foreign_folder_and_speaks(tmp_path, tone_wav, talking_clip):

@@ -97,9 +97,9 @@ def test_noise_is_added_by_the_cosine_schedule():
 
 def test_step_counts_that_do_not_divide_are_refused_with_a_way_out():
     assert step_counts()[:5] == [1, 2, 4, 5, 8]
-    with pytest.raises(ValueError, match="7 does not divide 1000.*take 8"):
+    with pytest.raises(ValueError, match="7 does not divide 1000.*use 8"):
         checked_steps(7)
-    with pytest.raises(ConfigError, match=r"sampler\.steps.*143 does not divide 1000.*take 125"):
+    with pytest.raises(ConfigError, match=r"sampler\.steps.*143 does not divide 1000.*use 125"):
         load_config("A2PFace", "SyntheticDyad", overrides={"sampler.steps": 143})
     with pytest.raises(ConfigError, match="333 does not divide"):
         load_config("A2P", "SyntheticDyad", overrides={"sampling.steps": 333})

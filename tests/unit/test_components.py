@@ -117,6 +117,6 @@ def test_a_model_with_a_method_under_its_former_name_is_told(former, monkeypatch
     cfg = config("SyncNet")
     model_cls = cfg.registry.resolve(cfg.model_entry, "model")
     monkeypatch.setattr(model_cls, former, lambda self: None, raising=False)
-    text = f"{model_cls.__name__}.{former} is not called any more; use {_MOVED[former]}"
+    text = f"{model_cls.__name__}.{former} is not used any more; use {_MOVED[former]}"
     with pytest.raises(ConfigError, match=re.escape(text)):
         build_model(cfg)

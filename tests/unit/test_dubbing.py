@@ -331,7 +331,7 @@ def test_a_source_at_50_frames_per_second_keeps_its_speed(make, talking_clip, tm
 def test_a_source_without_a_face_or_picture_is_refused(make, tmp_path, noise_video, tone_wav):
     with pytest.raises(DataError, match="no face found: noise.mp4"):
         make().prepare(noise_video(tmp_path / "noise.mp4", frames=5))
-    with pytest.raises(DataError, match="no picture"):
+    with pytest.raises(DataError, match="has no video"):
         make().prepare(tone_wav)
 
 
@@ -402,7 +402,7 @@ def test_a_restoration_of_ones_own_and_sharpening_change_the_face_and_nothing_el
     )
     assert np.array_equal(plain, same)
     broken = make(infer__restore="restorers:nothing", plugin_path=folder)
-    with pytest.raises(ConfigError, match="restorers:nothing must give a picture"):
+    with pytest.raises(ConfigError, match="restorers:nothing must return an image"):
         list(broken.generate(broken.prepare(source), wave_for(5)))
     box = make().prepare(source).track.boxes[2]
     inside = lower_half(box, originals[0].shape[:2])

@@ -30,7 +30,7 @@ from talkingface.registry import get_registry
 VIDEO_METRICS = [
     name
     for name, entry in sorted(get_registry().entries("metric").items())
-    if "motion" not in (entry.meta.get("needs") or [])
+    if "motion" not in (entry.meta.get("inputs") or [])
 ]
 # What a metric measures on the face of the generated or the real video; without one it is nan.
 FACE_ONLY = {

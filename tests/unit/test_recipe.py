@@ -159,7 +159,7 @@ def test_keys_are_divided_by_the_name_they_begin_with():
         ([], "needs stages"),
         ([{"name": "a"}], "needs name and model"),
         ([{"name": "a", "model": "M", "input": {}}], "unknown key 'input'"),
-        ([{"name": "a", "model": "M", "inputs": {"weights.x": "b"}}], "no stage before it"),
+        ([{"name": "a", "model": "M", "inputs": {"weights.x": "b"}}], "is not an earlier stage"),
         ([{"name": "a", "model": "M"}, {"name": "a", "model": "M"}], "a second stage 'a'"),
     ],
 )

@@ -80,11 +80,11 @@ def test_a_repeated_key_is_an_error_with_file_line_and_column(tmp_path):
     with pytest.raises(ConfigError) as caught:
         load_yaml(path)
     assert f"{path}:4:3" in str(caught.value)
-    assert "l1_wt" in str(caught.value) and "second time" in str(caught.value)
+    assert "l1_wt" in str(caught.value) and "given twice" in str(caught.value)
 
 
 def test_a_repeated_key_in_a_flow_mapping_is_an_error_too():
-    with pytest.raises(ConfigError, match="'a' stands here a second time"):
+    with pytest.raises(ConfigError, match="'a' is given twice"):
         parse_value("{a: 1, a: 2}")
 
 

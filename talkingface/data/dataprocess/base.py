@@ -1,4 +1,4 @@
-"""What the toolkit expects of a preparation: raw clips in, files for a dataset class out."""
+"""Interface of a preparation, which turns raw clips into the files of a dataset class."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class SkipClip(TalkingFaceError):
-    """A clip that is not suitable; the message is the reason, counted in the report."""
+    """The clip is not suitable. The message is the reason; the report counts it."""
 
 
 class Components(Protocol):
     """Trained networks for a preparation or dataset, by their names in the section ``weights``.
 
-    All raise WeightsError when there is no file; the message says how to get one.
+    All methods raise WeightsError without a file; the message explains how to get one.
     """
 
     def path(self, name: str) -> Path:
@@ -36,19 +36,19 @@ class Components(Protocol):
         """The network, in eval mode and without gradients."""
 
     def pipeline(self, name: str) -> Any:
-        """The generator of videos, for components that are models with one."""
+        """The pipeline that generates videos, for components that are models with a pipeline."""
 
 
 @runtime_checkable
 class CompletesClips(Protocol):
     """A preparation whose output also depends on other clips or on a component.
 
-    A run may have another component, or another training list, than the run that prepared the
+    A run may use another component, or another training list, than the run that prepared the
     clips.
     """
 
     def complete(self, split: str) -> None:
-        """Make what the usable clips of a split lack with the settings of this run.
+        """Write the files that the usable clips of a split lack with the settings of this run.
 
         Called before a dataset is built, by one process at a time.
         """
@@ -61,10 +61,10 @@ class DataProcess(ABC):
 
     Class attributes:
         id: name of the sub-folder below ``preprocessed_data``.
-        version: raise it when the output changes; older results are then made again.
-        needs_config: keys of the configuration that it reads, beside those that every run has;
-            a sub-class adds its own to them. A model that reuses the class must have them.
-        uses_components: it needs trained networks; the runner then gives them.
+        version: raise it when the output changes; older results are then prepared again.
+        needs_config: configuration keys that it reads in addition to those of every run. A
+            sub-class adds its keys. A model that reuses the class must have them.
+        uses_components: it needs trained networks; the runner then passes them.
 
     Args:
         cfg: the run's configuration.
@@ -91,13 +91,13 @@ class DataProcess(ABC):
 
     @property
     def folder(self) -> Path:
-        """Output folder. A ``preprocessed_root`` that already ends with ``id`` is accepted."""
+        """Output folder: ``preprocessed_root``, with ``id`` appended unless it ends with it."""
         root = self.cfg.processed_dir
         return root if root.name == self.id else root / self.id
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Values that the output depends on; a change redoes the clips."""
+        """Values that the output depends on; after a change the clips are prepared again."""
 
     @abstractmethod
     def process_clip(self, clip: Clip, out: Path) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class DataProcess(ABC):
         """
 
     def finalize(self, report: ProcessReport) -> None:
-        """Results of several clips, when all are prepared and the split is known.
+        """Write results of several clips, after all are prepared and split.
 
-        Called on every run, by one process at a time; do only what is not yet done.
+        Called in every run, by one process at a time; skip what is already done.
         """

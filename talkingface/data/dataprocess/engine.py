@@ -1,8 +1,8 @@
-"""Run a preparation: clips in, folders out, nothing half-done and nothing silently lost.
+"""Run a preparation over all clips.
 
-Each clip is processed into a temporary folder that is renamed when complete; a small JSON marker
-per clip says what happened. A killed run goes on where it was, a changed setting redoes what it
-touches, and the result does not depend on the number of workers.
+Each clip is processed into a temporary folder, which is renamed when it is complete. A JSON marker
+per clip records the result. A killed run is resumed, a changed setting repeats the clips that
+depend on it, and the result does not depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,13 +35,13 @@ log = logging.getLogger(__name__)
 def prepare_clips(
     process: DataProcess, *, workers: int | None = None, show_progress: str | bool = "auto"
 ) -> ProcessReport:
-    """Process what is missing or stale. A second run on the same folder waits for the first.
+    """Prepare missing and outdated clips. A second run on the same folder waits for the first.
 
-    With ``cfg.shard`` only a part is processed; the shard that finishes last also makes the
-    report and the lists.
+    With ``cfg.shard`` only the clips of that shard are processed; the shard that finishes last
+    also writes the report and the lists.
 
     Raises:
-        StageError: no clip at all, or more than ``max_failed_ratio`` of them unusable.
+        StageError: there are no clips, or more than ``max_failed_ratio`` of them are unusable.
     """
     cfg, prepared = process.cfg, process.prepared
     clips = sorted(process.corpus.to_prepare(prepared.lock_path), key=lambda clip: clip.id)
@@ -61,10 +61,10 @@ def prepare_clips(
     write_report(report, f"{cfg.dataset}: {process.id}")
     _require_usable_clips(process, report)
     if not all(cfg.filelist(split).exists() for split in SPLITS):
-        # Only now is it known which clips are usable: a split must not be made of the others.
+        # The split follows the preparation, because only usable clips may be split.
         good = set(report.of("ok")) - report.dropped
         clips = join_equal_sounds(clips, report.markers)
-        with file_lock(prepared.lock_path):  # another run may be writing them right now
+        with file_lock(prepared.lock_path):  # another run may be writing them
             process.corpus.write_lists([clip for clip in clips if clip.id in good])
     with file_lock(prepared.lock_path):
         process.finalize(report)
@@ -73,13 +73,9 @@ def prepare_clips(
 
 @contextmanager
 def _acquire_lock(path: Path, number: int, count: int) -> Iterator[None]:
-    """Shards of one job array run side by side; everything else takes turns."""
-    if count == 1:
-        with file_lock(path):
-            yield
-        return
-    own = path.with_name(f".lock-{number}-{count}")
-    with file_lock(path, shared=True), file_lock(own):
+    """A lock that shards of one job array hold at the same time, and other runs one by one."""
+    shard = file_lock(path.with_name(f".lock-{number}-{count}")) if count > 1 else nullcontext()
+    with file_lock(path, shared=count > 1), shard:
         yield
 
 
@@ -107,46 +103,45 @@ def _process(
 
 
 def process_one(process: DataProcess, clip: Clip) -> dict[str, Any]:
-    """Process one clip and write its marker; problems of the clip become its status.
+    """Process one clip and write its marker; errors of the clip become its status.
 
     Raises:
-        EnvironmentProblem: disk full, no permission: these stop the whole run.
+        EnvironmentProblem: disk full or no permission; such errors stop the run.
     """
     prepared = process.prepared
     final = prepared.work_dir(clip.id)
     temporary = final.with_name(f".{final.name}.tmp{os.getpid()}")
     marker: dict[str, Any] = {"clip": clip.id, "fingerprint": prepared.fingerprint(clip)}
     with explain_os_errors(process.folder):
-        # Those of killed runs; a living one holds the lock that this run has.
-        for left in prepared.unfinished(clip.id):
-            shutil.rmtree(left, ignore_errors=True)
+        # Folders of killed runs: a running one would hold the lock.
+        for folder in prepared.unfinished(clip.id):
+            shutil.rmtree(folder, ignore_errors=True)
         temporary.mkdir(parents=True)
         prepared.sheet_path(clip.id).unlink(missing_ok=True)  # of an earlier version of the clip
         try:
             with _collected_warnings(clip) as warnings:
                 marker.update(status="ok", **process.process_clip(clip, temporary))
-            # The marker comes last: a kill between the moves leaves a clip that is redone.
-            made = [temporary / name for name in prepared.parts] or [temporary]
-            for part, home in zip(made, prepared.output_dirs(clip.id), strict=True):
-                if home.exists():
-                    shutil.rmtree(home)
-                home.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(part, home)
-        except (EnvironmentProblem, OSError):  # the disk, not the clip
+            # The marker is written last: after a kill between the moves, the clip is repeated.
+            written = [temporary / name for name in prepared.parts] or [temporary]
+            for folder, target in zip(written, prepared.output_dirs(clip.id), strict=True):
+                if target.exists():
+                    shutil.rmtree(target)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(folder, target)
+        except (EnvironmentProblem, OSError):  # an error of the disk, not of the clip
             raise
         except TalkingFaceError as error:
             marker.update(status="skipped", reason=str(error), frames=0, seconds=0.0)
         except Exception as error:
-            # A defect of ours or an unforeseen file (OpenCV's errors have no common base):
-            # recorded by name, never hidden.
+            # A bug, or an unexpected file (OpenCV's errors have no common base class).
             log.debug("clip %s", clip.id, exc_info=True)
             reason = f"unexpected {type(error).__name__}: {error}"
             marker.update(status="failed", reason=reason, frames=0, seconds=0.0)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         if marker["status"] != "ok":
-            for home in prepared.output_dirs(clip.id):
-                shutil.rmtree(home, ignore_errors=True)
+            for folder in prepared.output_dirs(clip.id):
+                shutil.rmtree(folder, ignore_errors=True)
     if warnings:
         marker["warnings"] = warnings
     write_json(prepared.marker_path(clip.id), marker)
@@ -154,15 +149,15 @@ def process_one(process: DataProcess, clip: Clip) -> dict[str, Any]:
 
 
 def _mark_crashed(process: DataProcess, clip: Clip) -> dict[str, Any]:
-    """Marker of a clip whose worker process died, e.g. for lack of memory."""
+    """Write the marker of a clip whose worker process died, e.g. for lack of memory."""
     prepared = process.prepared
-    for left in (*prepared.output_dirs(clip.id), *prepared.unfinished(clip.id)):
-        shutil.rmtree(left, ignore_errors=True)
+    for folder in (*prepared.output_dirs(clip.id), *prepared.unfinished(clip.id)):
+        shutil.rmtree(folder, ignore_errors=True)
     marker = {
         "clip": clip.id,
         "fingerprint": prepared.fingerprint(clip),
         "status": "failed",
-        "reason": "its process died: out of memory, or a crash in a decoder",
+        "reason": "process died: out of memory, or a crash in a decoder",
         "frames": 0,
         "seconds": 0.0,
     }
@@ -185,7 +180,7 @@ def _require_usable_clips(process: DataProcess, report: ProcessReport) -> None:
 
 
 def join_equal_sounds(clips: list[Clip], markers: dict[str, dict[str, Any]]) -> list[Clip]:
-    """Give clips with the very same sound one source: copies must not be trained on and tested."""
+    """Give clips with identical sound one source, so that no copy of a training clip is tested."""
     by_sound: dict[str, list[Clip]] = {}
     for clip in clips:
         if sound := markers[clip.id].get("sound"):
@@ -194,7 +189,7 @@ def join_equal_sounds(clips: list[Clip], markers: dict[str, dict[str, Any]]) -> 
     if not equal:
         return clips
     log.warning(
-        "%d group(s) of clips have the same sound and count as one source, e.g. %s",
+        "%d group(s) of clips have identical sound and count as one source each, e.g. %s",
         len(equal),
         ", ".join(clip.id for clip in equal[0][:3]),
     )
@@ -204,9 +199,9 @@ def join_equal_sounds(clips: list[Clip], markers: dict[str, dict[str, Any]]) -> 
 
 @contextmanager
 def _collected_warnings(clip: Clip) -> Iterator[list[str]]:
-    """What the layers below warn of, e.g. damaged pictures: for the marker and the report.
+    """Warnings about a clip, e.g. damaged frames, for the marker and the report.
 
-    Workers have no log of their own, and a line among hundreds of clips would be lost.
+    Worker processes do not log.
     """
     texts: list[str] = []
 

@@ -1,7 +1,7 @@
-"""Where clips are worked on: processes of this machine, or a dask or ray cluster, all by joblib.
+"""Executors of a preparation: processes of this machine, or a dask or ray cluster, all by joblib.
 
-Nothing here schedules work across machines: that is the engines' business, or that of the batch
-system that starts ``--shard=i/n``. Workers of a cluster must see the same folders.
+Scheduling across machines is left to dask and ray, or to the batch system that starts
+``--shard=i/n``. The workers of a cluster need access to the same folders.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_TIMEOUT = 20  # seconds that a cluster has to answer
+_TIMEOUT = 20  # seconds to wait for an answer of a cluster
 
 
 def parse_shard(shard: str | None) -> tuple[int, int]:
@@ -45,13 +45,12 @@ def run_jobs(
     *,
     lost: Callable[[Any], dict[str, Any]],
 ) -> Iterator[dict[str, Any]]:
-    """Apply a function to all items and yield the results as they come, in any order.
+    """Apply a function to all items and yield the results in the order of completion.
 
     Args:
-        function: must be picklable, with all that it needs.
-        workers: processes of the local executor; None: ``process_workers``. One works in this
-            process.
-        lost: gives the result of an item whose process died twice, e.g. for lack of memory.
+        function: a picklable function.
+        workers: processes of the local executor; None: ``process_workers``. 1 uses this process.
+        lost: computes the result of an item whose process died twice, e.g. for lack of memory.
 
     Raises:
         EnvironmentProblem: no cluster answers, or the engine is not installed.
@@ -68,19 +67,20 @@ def run_jobs(
     connect = {"dask": _dask_cluster, "ray": _ray_cluster}[cfg.executor]
     with connect(cfg.executor_address) as workers:
         log.info("preparing %d clips on %s with %d worker(s)", len(items), cfg.executor, workers)
-        # joblib's ray backend gives its results only when all are done: it gets the clips in
-        # rounds that are long enough to keep every worker busy.
+        # joblib's ray backend returns its results only when all are done. It therefore gets the
+        # clips in rounds of eight per worker.
         size = 8 * workers if cfg.executor == "ray" else len(items)
         how = "list" if cfg.executor == "ray" else "generator_unordered"
         with parallel_config(backend=cfg.executor, n_jobs=max(workers, 2)):
             for start in range(0, len(items), size):
                 jobs = (work(n, items[n]) for n in range(start, min(start + size, len(items))))
-                for number, result in _answers(Parallel(return_as=how, batch_size=1), jobs, cfg):
+                pool = Parallel(return_as=how, batch_size=1)
+                for number, result in _remote_results(pool, jobs, cfg):
                     yield lost(items[number]) if result is None else result
 
 
-def _answers(pool: Any, jobs: Iterator[Any], cfg: Config) -> Iterator[tuple[int, Any]]:
-    """What :func:`_run_remote` gave; its errors are raised here."""
+def _remote_results(pool: Any, jobs: Iterator[Any], cfg: Config) -> Iterator[tuple[int, Any]]:
+    """Results of :func:`_run_remote`; exceptions among them are raised."""
     try:
         for number, result in pool(jobs):
             if isinstance(result, Exception):
@@ -88,8 +88,8 @@ def _answers(pool: Any, jobs: Iterator[Any], cfg: Config) -> Iterator[tuple[int,
             yield number, result
     except (ImportError, AttributeError, RuntimeError) as error:
         raise EnvironmentProblem(
-            f"The {cfg.executor} cluster cannot work on the clips: {error}. Its workers need this "
-            "package, in the version that is used here, and what it needs."
+            f"The {cfg.executor} cluster cannot process the clips: {error}. Its workers need the "
+            "same version of this package as this machine, with its dependencies."
         ) from error
 
 
@@ -99,13 +99,13 @@ def _run_local(
     count: int,
     lost: Callable[[Any], dict[str, Any]],
 ) -> Iterator[dict[str, Any]]:
-    """Processes of this machine. A death among them costs no more than the item it died of."""
+    """Apply the function in processes of this machine; a process that dies costs one item only."""
     from joblib import Parallel, delayed
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     open_items = dict(enumerate(items))
     while open_items:
-        # Results are small; batches would only make the display jump.
+        # Batches would make the progress bar jump.
         pool = Parallel(n_jobs=count, return_as="generator_unordered", batch_size=1)
         try:
             for number, result in pool(
@@ -115,18 +115,18 @@ def _run_local(
                 del open_items[number]
                 yield result
         except TerminatedWorkerError:
-            log.warning("a worker process died; the clips in work are tried one by one")
-            # Work is handed out in order: what was being done is among the first still open.
+            log.warning("a worker process died; the clips in progress are tried one by one")
+            # Items are started in order, so the items in progress are among the first open ones.
             for number in list(open_items)[: 2 * count]:
                 item = open_items.pop(number)
-                result = _alone(function, item)
+                result = _run_alone(function, item)
                 yield lost(item) if result is None else result
 
 
-def _alone(function: Callable[[Any], dict[str, Any]], item: Any) -> dict[str, Any] | None:
-    """One item in a process of its own; None when it dies twice.
+def _run_alone(function: Callable[[Any], dict[str, Any]], item: Any) -> dict[str, Any] | None:
+    """Apply the function in a separate process; None when it dies twice.
 
-    Twice, because an item may be here for the first time, and once may be bad luck.
+    There are two attempts, because another item may have caused the first death.
     """
     from joblib.externals.loky import ProcessPoolExecutor
     from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -143,48 +143,48 @@ def _alone(function: Callable[[Any], dict[str, Any]], item: Any) -> dict[str, An
 def _numbered(
     function: Callable[[Any], Any], number: int, item: Any, alone: bool
 ) -> tuple[int, Any]:
-    if not alone:  # as many processes as cores: OpenCV's threads would only get in the way
+    if not alone:  # there are as many processes as cores, so OpenCV's threads would only compete
         import_cv2().setNumThreads(1)
     return number, function(item)
 
 
-_kept = threading.local()  # the child process of each thread of a cluster's worker
+_threads = threading.local()  # with the child process of each thread of a cluster's worker
 
 
 def _run_remote(
     root: str, plugins: list[str], function: bytes, number: int, item: Any
 ) -> tuple[int, Any]:
-    """One clip on a worker of a cluster, in a child process of its own.
+    """Process one clip on a worker of a cluster, in a child process.
 
-    An engine whose worker dies waits for ever (dask) or ends the run (ray); a dead child costs one
-    clip.
+    If the worker itself died, dask would wait forever and ray would end the run. A child that dies
+    costs one clip.
 
     Returns:
-        The item's number and its result: None when its process died twice, an exception otherwise.
+        The item's number and its result: a marker, None when the child died twice, or an exception.
     """
     from joblib.externals.loky import ProcessPoolExecutor
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     for _ in range(2):
-        if getattr(_kept, "child", None) is None:
-            # Workers of dask are daemons, which Python forbids to have children.
+        if getattr(_threads, "child", None) is None:
+            # dask's workers are daemons, and Python allows no child processes of daemons.
             multiprocessing.current_process()._config["daemon"] = False
-            _kept.child = ProcessPoolExecutor(max_workers=1, timeout=60)
+            _threads.child = ProcessPoolExecutor(max_workers=1, timeout=60)
         try:
-            return number, _kept.child.submit(_in_child, root, plugins, function, item).result()
+            return number, _threads.child.submit(_in_child, root, plugins, function, item).result()
         except TerminatedWorkerError:
-            _kept.child = None
-        except Exception as error:  # as a value: the engines would wrap it
+            _threads.child = None
+        except Exception as error:  # returned, because dask and ray would wrap a raised one
             return number, error
     return number, None
 
 
 def _in_child(root: str, plugins: list[str], function: bytes, item: Any) -> dict[str, Any]:
-    """Apply a pickled function in a process that may know nothing of this project.
+    """Apply a pickled function in a process without this run's environment.
 
     Args:
         root: project folder, from which paths of the configuration start.
-        plugins: folders of the user's own classes.
+        plugins: folders of the user's classes, for ``sys.path``.
     """
     os.environ["TALKINGFACE_ROOT"] = root
     sys.path += [folder for folder in plugins if folder not in sys.path]
@@ -192,10 +192,11 @@ def _in_child(root: str, plugins: list[str], function: bytes, item: Any) -> dict
 
 
 def _check_reachable(address: str) -> None:
-    """Find out at once whether somebody listens at ``[scheme://]host:port``; ray tries for minutes.
+    """Check that a server listens at ``[scheme://]host:port``; ray itself would retry for minutes.
 
     Raises:
-        OSError, ValueError: no scheduler answers, or the address is malformed.
+        OSError: no server answers.
+        ValueError: the address is malformed.
     """
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not host or not port.isdecimal():
@@ -205,7 +206,7 @@ def _check_reachable(address: str) -> None:
 
 @contextmanager
 def _dask_cluster(address: str | None) -> Iterator[int]:
-    """Connect to a dask scheduler; gives the number of threads of its workers."""
+    """Connect to a dask scheduler and yield the number of threads of its workers."""
     distributed = require("distributed", why="--executor=dask", extra="dask")
     address = address or os.environ.get("DASK_SCHEDULER_ADDRESS")
     if not address:
@@ -228,11 +229,11 @@ def _dask_cluster(address: str | None) -> Iterator[int]:
 
 @contextmanager
 def _ray_cluster(address: str | None) -> Iterator[int]:
-    """Connect to a ray cluster; gives the number of its CPUs."""
+    """Connect to a ray cluster and yield the number of its CPUs."""
     ray = require("ray", why="--executor=ray", extra="ray")
     address = address or os.environ.get("RAY_ADDRESS") or "auto"
-    own = not ray.is_initialized()
-    if own:
+    start = not ray.is_initialized()
+    if start:
         try:
             if address not in ("auto", "local"):
                 _check_reachable(address)
@@ -248,5 +249,5 @@ def _ray_cluster(address: str | None) -> Iterator[int]:
     try:
         yield int(ray.cluster_resources().get("CPU", 1))
     finally:
-        if own:
+        if start:
             ray.shutdown()

@@ -17,11 +17,11 @@ from talkingface.utils.paths import explain_os_errors
 if TYPE_CHECKING:
     from talkingface.data.dataprocess.base import DataProcess
 
-IMPORTED = "imported"  # in place of settings: prepared elsewhere, there is no video to do it again
+IMPORTED = "imported"  # in place of settings, for clips that were prepared elsewhere without video
 
 
 class PreparedClips:
-    """Folders and markers of the clips that a preparation has worked on.
+    """Folders and markers of prepared clips.
 
     Args:
         process: the preparation.
@@ -41,20 +41,20 @@ class PreparedClips:
         return [self.folder / part / clip_id for part in self.parts] or [self.folder / clip_id]
 
     def work_dir(self, clip_id: str) -> Path:
-        """A folder on the same disk, beside which a clip is prepared."""
+        """The path beside which the temporary folder of a clip is created, on the same disk."""
         return (self.folder / ".work" if self.parts else self.folder) / clip_id
 
     def unfinished(self, clip_id: str) -> list[Path]:
         """Temporary folders that a killed run has left."""
-        place = self.work_dir(clip_id)
-        return list(place.parent.glob(glob.escape(f".{place.name}.tmp") + "*"))
+        path = self.work_dir(clip_id)
+        return list(path.parent.glob(glob.escape(f".{path.name}.tmp") + "*"))
 
     @property
     def lock_path(self) -> Path:
         return self.folder / ".status" / ".lock"
 
     def sheet_path(self, clip_id: str) -> Path:
-        """Where the contact sheet of a clip lies, if its preparation draws one."""
+        """Path of the contact sheet of a clip, if its preparation draws one."""
         return self.folder / SHEETS / f"{clip_id}.jpg"
 
     def marker_path(self, clip_id: str) -> Path:
@@ -73,7 +73,7 @@ class PreparedClips:
         return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
 
     def fingerprint(self, clip: Clip) -> dict[str, Any]:
-        """What a marker must agree with to be up to date."""
+        """Settings and input files; a marker with another fingerprint is outdated."""
         with explain_os_errors(clip.path, "read"):
             files = {p: p.stat() for p in self.process.corpus.files_of(clip)}
         return {
@@ -82,7 +82,7 @@ class PreparedClips:
         }
 
     def is_current(self, clip: Clip) -> bool:
-        """Whether a clip needs no work. Failures of unknown cause are tried again."""
+        """Whether a clip needs no processing. Failures of unknown cause are tried again."""
         marker = self.read_marker(clip.id)
         if marker is None or marker["fingerprint"] != self.fingerprint(clip):
             return False
@@ -91,12 +91,12 @@ class PreparedClips:
         return marker["status"] == "skipped"
 
     def was_tried(self, clip: Clip) -> bool:
-        """Whether a clip was worked on as it is now, with whatever result."""
+        """Whether the present version of a clip was processed, with any result."""
         marker = self.read_marker(clip.id)
         return marker is not None and marker["fingerprint"] == self.fingerprint(clip)
 
     def report_on(self, clips: list[Clip]) -> ProcessReport:
-        """What the markers of clips say."""
+        """Report on clips, from their markers."""
         report = ProcessReport(self.process.id, self.folder)
         limits = self.process.cfg.quality
         for clip in sorted(clips, key=lambda clip: clip.id):
@@ -112,32 +112,30 @@ class PreparedClips:
         return report
 
     def usable(self, split: str) -> tuple[list[str], dict[str, str]]:
-        """Usable clips of a list, and why the others are not."""
+        """Usable clips of a split's list, and the reasons why the others are not usable."""
         return self.select(read_filelist(self.process.cfg.filelist(split)))
 
     def select(
         self, names: list[str], *, any_settings: bool = False
     ) -> tuple[list[str], dict[str, str]]:
-        """Divide listed clips into those that may be used and the others with the reason.
+        """Usable clips, and the reasons why the others are not usable.
 
         Args:
-            any_settings: also accept what was prepared with other settings: the raw clip matters,
-                not the prepared files.
+            any_settings: also accept clips that were prepared with other settings, for uses of the
+                raw clip.
         """
         good, unusable = [], {}
-        current = (self.settings_hash(), IMPORTED)
+        current, limits = (self.settings_hash(), IMPORTED), self.process.cfg.quality
         for name in names:
             marker = self.read_marker(name)
-            broken = violations((marker or {}).get("measures") or {}, self.process.cfg.quality)
-            left_out = [
-                text for key, text in broken.items() if key in self.process.cfg.quality.drop
-            ]
+            broken = violations((marker or {}).get("measures") or {}, limits)
+            dropped = [text for key, text in broken.items() if key in limits.drop]
             if marker is None or marker["status"] != "ok":
                 unusable[name] = (marker or {}).get("reason", "not prepared")
             elif not any_settings and marker["fingerprint"]["processor"] not in current:
                 unusable[name] = "prepared with other settings; run the stage preprocess"
-            elif left_out:
-                unusable[name] = f"left out by quality.drop: {'; '.join(left_out)}"
+            elif dropped:
+                unusable[name] = f"left out by quality.drop: {'; '.join(dropped)}"
             else:
                 good.append(name)
         return good, unusable

@@ -1,6 +1,6 @@
-"""``report.html`` and ``report.csv`` of a preparation: what every clip is worth, at a glance.
+"""``report.html`` and ``report.csv`` of a preparation: status and measures of every clip.
 
-Both follow from the markers alone and hold no times, so equal data give equal files.
+Both depend on the markers alone and contain no times, so equal data give equal files.
 """
 
 from __future__ import annotations
@@ -9,18 +9,17 @@ import csv
 import html
 import io
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from talkingface.utils.paths import write_text
+from talkingface.utils.paths import write_if_changed
 
 if TYPE_CHECKING:
     from talkingface.data.dataprocess.base import ProcessReport
 
 SHEETS = ".report"  # folder of the contact sheets
 _PER_PAGE = 200
-_FACTS = (  # label, key of the measures, format
+_LISTED_MEASURES = (  # label, key of the measures, format
     ("face", "face_ratio", "{:.0%}"),
     ("height", "face_height", "{:.0f} px"),
     ("sharpness", "sharpness", "{:.0f}"),
@@ -41,31 +40,22 @@ nav a{margin-right:8px}
 
 
 def write_report(report: ProcessReport, title: str) -> None:
-    """Write ``report.csv``, ``report.html`` and further pages into the processor's folder."""
+    """Write ``report.csv``, ``report.html`` and further pages into the preparation's folder."""
     names = sorted(report.markers, key=lambda n: (_rank(report, n), n))
-    _write_if_new(report.folder / "report.csv", _table(report, sorted(report.markers)))
+    write_if_changed(report.folder / "report.csv", _table(report, sorted(report.markers)))
     pages = max(-(-len(names) // _PER_PAGE), 1)
     for number in range(pages):
         part = names[number * _PER_PAGE : (number + 1) * _PER_PAGE]
         text = _page(report, title, part, number, pages)
-        _write_if_new(report.folder / _page_name(number), text)
+        write_if_changed(report.folder / _page_name(number), text)
     number = pages
     while (old := report.folder / _page_name(number)).exists():  # of a larger dataset
         old.unlink()
         number += 1
 
 
-def _write_if_new(path: Path, text: str) -> None:
-    try:
-        if path.read_text(encoding="utf-8") == text:
-            return
-    except (OSError, UnicodeDecodeError):
-        pass
-    write_text(path, text)
-
-
 def _rank(report: ProcessReport, name: str) -> int:
-    """What needs a look comes first: unusable, then outside the limits."""
+    """0 for unusable clips, 1 for clips with warnings or outside a limit, 2 for the others."""
     marker = report.markers[name]
     if marker["status"] != "ok":
         return 0
@@ -78,18 +68,7 @@ def _page_name(number: int) -> str:
 
 def _table(report: ProcessReport, names: Iterable[str]) -> str:
     keys = sorted({key for m in report.markers.values() for key in m.get("measures") or ()})
-    head = [
-        "clip",
-        "status",
-        "used",
-        "reason",
-        "outside",
-        "warnings",
-        "frames",
-        "seconds",
-        "source",
-        "speaker",
-    ]
+    head = "clip status used reason outside warnings frames seconds source speaker".split()
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*head, *keys])
@@ -164,20 +143,19 @@ def _clip(report: ProcessReport, name: str) -> str:
         notes.append(
             f"<span class='bad'>{marker['status']}: {html.escape(marker['reason'])}</span>"
         )
-    for text in report.flags.get(name, {}).values():
-        notes.append(f"<span class='warn'>{html.escape(text)}</span>")
-    notes += [f"<span class='warn'>{html.escape(w)}</span>" for w in marker.get("warnings", ())]
+    texts = [*report.flags.get(name, {}).values(), *marker.get("warnings", ())]
+    notes += [f"<span class='warn'>{html.escape(text)}</span>" for text in texts]
     if name in report.dropped:
         notes.append("<span class='bad'>left out</span>")
-    facts = [f"{marker['seconds']:.1f} s"] if marker["seconds"] else []
-    facts += [
+    values = [f"{marker['seconds']:.1f} s"] if marker["seconds"] else []
+    values += [
         f"{label} {form.format(measures[key])}"
-        for label, key, form in _FACTS
+        for label, key, form in _LISTED_MEASURES
         if measures.get(key) is not None
     ]
-    turn = measures.get("yaw_min"), measures.get("yaw_max")
-    if None not in turn:
-        facts.append("yaw {:.0f} to {:.0f}".format(*turn))
+    yaw = measures.get("yaw_min"), measures.get("yaw_max")
+    if None not in yaw:
+        values.append("yaw {:.0f} to {:.0f}".format(*yaw))
     picture = ""
     if (report.folder / SHEETS / f"{name}.jpg").exists():
         link = html.escape(quote(f"{SHEETS}/{name}.jpg"), quote=True)
@@ -185,5 +163,5 @@ def _clip(report: ProcessReport, name: str) -> str:
     return (
         f"<div class='clip'><b>{html.escape(name)}</b> "
         f"{' &middot; '.join(notes) or '<span class=ok>good</span>'}"
-        f"<div class='facts'>{html.escape(' | '.join(facts))}</div>{picture}</div>"
+        f"<div class='facts'>{html.escape(' | '.join(values))}</div>{picture}</div>"
     )

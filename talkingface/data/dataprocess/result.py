@@ -1,4 +1,4 @@
-"""What a preparation did."""
+"""The result of a preparation."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from talkingface.utils.paths import shown
 
 
 def short(reason: str | None) -> str | None:
-    """A reason without its figures, to count equal ones."""
+    """A reason up to the first colon, without its numbers, to count equal reasons."""
     return reason and reason.split(":")[0]
 
 
 @dataclass
 class ProcessReport:
-    """What a preparation did.
+    """The result of a preparation.
 
     Attributes:
-        markers: one record per clip: ``status`` (``ok``, ``skipped`` or ``failed``), ``reason``,
-            and figures such as ``frames`` and ``seconds``.
-        fresh: clips that were processed now and not taken from an earlier run.
-        clips: the clips themselves, by id.
-        flags: per clip the limits of ``quality`` that it breaks, with what was measured.
-        dropped: usable clips that ``quality.drop`` leaves out.
-        pending: clips that other shards have not prepared yet.
+        markers: the marker per clip id: ``status`` (``ok``, ``skipped`` or ``failed``),
+            ``reason``, and values such as ``frames`` and ``seconds``.
+        fresh: number of clips that this run processed; the others are from earlier runs.
+        clips: the clips by id.
+        flags: per clip id the limits of ``quality`` that it breaks, with the measured values.
+        dropped: ids of usable clips that ``quality.drop`` leaves out.
+        pending: number of clips that other shards have not prepared yet.
     """
 
     processor: str
@@ -43,12 +43,12 @@ class ProcessReport:
         return [name for name, marker in self.markers.items() if marker["status"] == status]
 
     def reasons(self) -> Counter:
-        """Unusable clips by reason, without the figures inside the reasons."""
+        """Number of unusable clips by reason, without the numbers inside the reasons."""
         bad = (m for m in self.markers.values() if m["status"] != "ok")
         return Counter(short(m["reason"]) for m in bad)
 
     def flag_counts(self) -> Counter:
-        """Usable clips outside each limit of ``quality``."""
+        """Number of usable clips outside each limit of ``quality``."""
         return Counter(key for broken in self.flags.values() for key in broken)
 
     def describe(self) -> str:
@@ -72,7 +72,7 @@ class ProcessReport:
             text += "; ...)" if count > 2 else ")"
         if self.flags:
             kept = len(self.flags) - len(self.dropped)
-            text += f"\n  {kept} of these are used all the same, {len(self.dropped)} left out "
+            text += f"\n  {kept} of these are still used, {len(self.dropped)} left out "
             text += "(quality.drop)"
         if self.pending:
             text += f"\n  {self.pending} clips are still to be prepared by other shards"

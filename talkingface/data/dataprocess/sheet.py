@@ -1,4 +1,4 @@
-"""Contact sheet of a clip: frames with landmarks drawn, and the sound over the mouth opening."""
+"""Contact sheet of a clip: frames with landmarks, and a plot of sound and mouth opening."""
 
 from __future__ import annotations
 
@@ -9,20 +9,14 @@ from talkingface.data.face.tracking import FaceTrack
 from talkingface.data.quality import RATE, mouth_opening
 from talkingface.utils.env import import_cv2
 
-COUNT, _HEIGHT, _MAX_WIDTH = 6, 150, 200  # frames, and their size in pixels
-_PLOT = 80  # height of the curve below
-_FACE, _BOX, _WAVE, _MOUTH, _CUT = (
-    (90, 255, 90),
-    (255, 210, 60),
-    (150, 170, 200),
-    (230, 60, 60),
-    (60, 60, 230),
-)
-_PAPER = 250
+COUNT, _HEIGHT, _MAX_WIDTH = 6, 150, 200  # number of frames, and their size in pixels
+_PLOT = 80  # height of the plot in pixels
+_FACE, _BOX, _MOUTH = (90, 255, 90), (255, 210, 60), (230, 60, 60)  # R, G, B
+_WAVE, _CUT = (150, 170, 200), (60, 60, 230)
 
 
 def sheet_frames(track: FaceTrack) -> list[int]:
-    """Indices of the frames on the sheet: evenly spaced, and a gap's middle when there is one."""
+    """Indices of the frames on the sheet: evenly spaced, and one without a face if there is any."""
     count = len(track)
     chosen = np.unique(np.linspace(0, count - 1, COUNT).round().astype(int))
     missing = np.flatnonzero(~track.found)
@@ -32,10 +26,10 @@ def sheet_frames(track: FaceTrack) -> list[int]:
 
 
 def picture(frame: np.ndarray, track: FaceTrack, index: int) -> np.ndarray:
-    """One frame of the sheet, reduced, with mesh lines and face box: (150,W,3) uint8 RGB."""
+    """One frame of the sheet, cropped and resized, with mesh and face box: (150,W,3) uint8 RGB."""
     cv2 = import_cv2()
     height, width = frame.shape[:2]
-    # The part around the face: at most three face heights, and not wider than the sheet allows.
+    # Crop around the face: at most three face heights, and not wider than the sheet allows.
     high = min(height, round(3 * float(np.median(track.boxes[:, 3] - track.boxes[:, 1]))))
     high = max(high, min(height, 16))
     wide = min(width, round(high * _MAX_WIDTH / _HEIGHT))
@@ -61,20 +55,20 @@ def picture(frame: np.ndarray, track: FaceTrack, index: int) -> np.ndarray:
 def contact_sheet(
     pictures: list[np.ndarray], track: FaceTrack, wave: np.ndarray, fps: float
 ) -> np.ndarray:
-    """The whole sheet: pictures, and below them the sound (blue) and the mouth opening (red).
+    """The sheet: pictures, and below them the sound (blue) and the mouth opening (red).
 
     Args:
         pictures: of :func:`picture`.
         wave: (N,) float, 16 kHz.
 
     Returns:
-        (230,W,3) uint8 RGB. Vertical blue lines are scene cuts; the red line is broken where no
-        face was found.
+        (230,W,3) uint8 RGB. Vertical blue lines are scene cuts; the red line is interrupted where
+        no face was found.
     """
     cv2 = import_cv2()
     row = np.concatenate(pictures, axis=1)
     width = row.shape[1]
-    plot = np.full((_PLOT, width, 3), _PAPER, np.uint8)
+    plot = np.full((_PLOT, width, 3), 250, np.uint8)
     seconds = max(len(track) / fps, 1e-6)
     edges = np.linspace(0, seconds * RATE, width + 1).astype(int)
     peak = max(float(np.abs(wave).max(initial=0.0)), 1e-3)

@@ -1,4 +1,4 @@
-"""Preparation of talking-face videos: what every family does before its own files are written."""
+"""Preparation of talking-face videos: the steps that all families share."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class FaceClip:
-    """A clip that was opened, listened to and looked at.
+    """A clip with its decoded sound and tracked face.
 
     Attributes:
-        clip: where it lies.
-        info: what the file says of itself.
-        fps: frame rate of everything below.
+        clip: id and files.
+        info: metadata of the video file.
+        fps: frame rate of the frames and of ``track``.
         wave: (N,) float32, 16 kHz mono; sample 0 belongs to the first frame.
-        track: the person's face.
+        track: the tracked face.
     """
 
     clip: Clip
@@ -58,7 +58,7 @@ class FaceClip:
             yield index, frame
 
     def sheet(self) -> np.ndarray:
-        """The contact sheet; reads the video if that was not done yet."""
+        """The contact sheet; reads the video if its frames are not known yet."""
         if not set(sheet_frames(self.track)) <= set(self._sheet):
             for _ in self.frames():
                 pass
@@ -67,14 +67,14 @@ class FaceClip:
 
 
 class VideoProcess(DataProcess):
-    """Opens a clip, follows the face, measures it, draws its contact sheet; then the family's part.
+    """Opens a clip, tracks the face, and writes measures, contact sheet and the family's files.
 
-    Sub-classes write :meth:`prepare_clip` and may raise :attr:`min_frames`.
+    Sub-classes implement :meth:`prepare_clip` and may increase :attr:`min_frames`.
     """
 
     needs_config = ("fps",)
     min_frames = 2
-    needs_sound = True  # whether clips without sound are of no use
+    needs_sound = True  # whether clips without sound are skipped
 
     def settings(self) -> dict[str, Any]:
         cfg = self.cfg
@@ -95,7 +95,7 @@ class VideoProcess(DataProcess):
         try:
             self.require_usable(face_clip)
             self.prepare_clip(face_clip, out)
-        finally:  # the sheet of an unusable clip shows why
+        finally:  # the sheet of an unusable clip shows the reason
             write_image(self.prepared.sheet_path(clip.id), face_clip.sheet(), sync=False)
         return {
             "frames": int(track.found.sum()),
@@ -107,7 +107,7 @@ class VideoProcess(DataProcess):
         }
 
     def open_clip(self, clip: Clip) -> FaceClip:
-        """Read sound and face of a clip.
+        """Decode the sound of a clip and track its face.
 
         Raises:
             SkipClip: no picture or no sound.
@@ -119,12 +119,12 @@ class VideoProcess(DataProcess):
         silent = clip.audio == clip.path and not info.has_audio
         if silent and self.needs_sound:
             raise SkipClip(
-                "no sound: the file has no audio track (a .wav of the same name would serve)"
+                "no sound: the file has no audio track, and there is no .wav of the same name"
             )
         fps = self.clip_fps(info)
         track = track_face(clip.path, fps=fps, options=self.cfg.face)
         if silent:
-            log.warning("%s has no sound; its voice is silence", clip.path)
+            log.warning("%s has no sound; silence is used", clip.path)
             wave = np.zeros(round((len(track) + 1) / fps * RATE), np.float32)
         else:
             wave = load_audio(clip.audio, rate=RATE)
@@ -135,10 +135,10 @@ class VideoProcess(DataProcess):
         return self.cfg.fps
 
     def longest_take(self, clip: FaceClip, max_missing: float, min_frames: int) -> tuple[int, int]:
-        """Start and stop of the longest stretch with the face in view, as far as there is sound.
+        """Start and stop of the longest segment with a face, cut where the sound ends.
 
         Raises:
-            SkipClip: it is too short, or the face is lost in too much of it.
+            SkipClip: it is too short, or too many of its frames have no face.
         """
         start, stop = clip.track.longest_take()
         stop = min(stop, int(len(clip.wave) * clip.fps / RATE + 1e-6))
@@ -146,11 +146,11 @@ class VideoProcess(DataProcess):
             raise SkipClip(f"too short: {stop - start} frames of continuous face and sound")
         missing = 1 - float(clip.track.found[start:stop].mean())
         if missing > max_missing:
-            raise SkipClip(f"face lost: in {missing:.0%} of its longest take")
+            raise SkipClip(f"face lost: in {missing:.0%} of the longest take")
         return start, stop
 
     def require_usable(self, clip: FaceClip) -> None:
-        """What no training can use is skipped; everything else is measured and listed.
+        """Check that training can use the clip.
 
         Raises:
             SkipClip: too short, mostly without a face, or silent.
@@ -165,12 +165,9 @@ class VideoProcess(DataProcess):
 
 
 class SpeakerProcess(VideoProcess):
-    """Knows whom each clip shows; configurations have ``person.name``."""
+    """A preparation that assigns each clip to a person; its configuration has ``person.name``."""
 
-    needs_config = (
-        *VideoProcess.needs_config,
-        "person.name",
-    )
+    needs_config = (*VideoProcess.needs_config, "person.name")
 
     @cached_property
     def people(self) -> dict[str, str]:
@@ -181,46 +178,44 @@ class SpeakerProcess(VideoProcess):
         return {clip.id: clip.speaker.replace("/", "_").strip(". ") for clip in clips}
 
     def person_of(self, clip_id: str) -> str:
-        """Folder name of the person that a clip shows, also when its video is gone."""
-        known = self.cfg.person.name or self.people.get(clip_id)
-        return known or (self.prepared.read_marker(clip_id) or {}).get("person") or self.cfg.dataset
+        """Folder name of a clip's person; from the marker if the video no longer exists."""
+        name = self.cfg.person.name or self.people.get(clip_id)
+        return name or (self.prepared.read_marker(clip_id) or {}).get("person") or self.cfg.dataset
 
     def process_clip(self, clip: Clip, out: Path) -> dict[str, Any]:
         return {**super().process_clip(clip, out), "person": self.person_of(clip.id)}
 
 
 class DatasetStatisticsProcess(SpeakerProcess):
-    """Learns something from all training clips, once they are prepared.
+    """A preparation that fits statistics or models to the training clips after preparing them.
 
-    Sub-classes write :meth:`ensure`, which makes what rests on that and is not there yet.
+    Sub-classes implement :meth:`ensure`, which writes the missing files that depend on the fit.
 
     Class attributes:
-        learnt_version: raise it when what is learnt changes.
+        learnt_version: raise it when the fit changes.
     """
 
     learnt_version: ClassVar[int] = 1
 
     def usable_training_clips(self) -> list[str]:
-        """Of the training list."""
-        names, _ = self.prepared.usable("train")
-        return names
+        """Ids of the usable clips of the training list."""
+        return self.prepared.usable("train")[0]
 
     @cached_property
     def training_clips(self) -> list[str]:
-        """Clips on which everything that is learnt rests."""
+        """Ids of the clips that statistics and models are fitted to."""
         return self.usable_training_clips()
 
     def learnt_key(self, *more: Any) -> str:
-        """Names files that are learnt from the training clips."""
-        own = [
-            [n, (self.prepared.read_marker(n) or {})["fingerprint"]] for n in self.training_clips
-        ]
-        state = json.dumps([self.learnt_version, own, *more], sort_keys=True, default=str)
+        """Hash of the training clips, for the names of files that are fitted to them."""
+        markers = {name: self.prepared.read_marker(name) or {} for name in self.training_clips}
+        clips = [[name, marker["fingerprint"]] for name, marker in markers.items()]
+        state = json.dumps([self.learnt_version, clips, *more], sort_keys=True, default=str)
         return hashlib.sha256(state.encode()).hexdigest()[:10]
 
     @abstractmethod
     def ensure(self, names: Iterable[str]) -> None:
-        """What these clips have only when the training clips are known."""
+        """Write the missing files of these clips that depend on the training clips."""
 
     def complete(self, split: str) -> None:
         self.ensure(self.prepared.usable(split)[0])

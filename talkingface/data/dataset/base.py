@@ -1,4 +1,4 @@
-"""Datasets with an index, items that repeat, and an order that can be resumed in mid-epoch."""
+"""Datasets with repeatable items, and a loader that can be resumed within an epoch."""
 
 from __future__ import annotations
 
@@ -27,35 +27,34 @@ ItemKey = int | tuple[int, int]
 class TalkingFaceDataset(Dataset, ABC):
     """Items of one split.
 
-    Sub-classes build an index once; an item depends only on ``(seed, epoch, index)``, so workers,
-    resumed runs and several processes all see the same data.
+    Sub-classes build an index once. An item depends only on ``(seed, epoch, index)``, so it does
+    not change with the number of workers, with the number of processes or after a resume.
 
     Args:
         cfg: the run's configuration.
         split: ``train``, ``val`` or ``test``.
 
     Raises:
-        StageError: no usable item; the message says why.
+        StageError: no usable item; the message lists the reasons.
     """
 
     batch_spec: ClassVar[dict[str, str]] = {}
-    # Keys of the configuration that it reads, beside those that every run has; a sub-class adds
-    # its own to them.
+    # Configuration keys that it reads in addition to those of every run; a sub-class adds its keys.
     needs_config: ClassVar[tuple[str, ...]] = ()
-    # The runner gives a third argument, ``components``, as to a preparation.
+    # Whether the runner passes a third argument, ``components``, as to a preparation.
     uses_components: ClassVar[bool] = False
 
     def __init__(self, cfg: Config, split: str) -> None:
         self.cfg = cfg
         self.split = split
-        self.unusable: dict[str, str] = {}  # clips of the list without items, and why
+        self.unusable: dict[str, str] = {}  # reason per clip of the list that has no item
         self.index = self.build_index()
         if not self.index:
             raise StageError(self._explain_empty())
 
     @abstractmethod
     def build_index(self) -> list[Any]:
-        """Everything that an item can be made of."""
+        """Entries, from each of which :meth:`load_item` loads an item."""
 
     @abstractmethod
     def load_item(self, entry: Any, rng: np.random.Generator) -> dict[str, Any]:
@@ -71,18 +70,18 @@ class TalkingFaceDataset(Dataset, ABC):
         return text + "".join(f"\n  {name}: {reason}" for name, reason in reasons)
 
     def summary(self) -> dict[str, Any]:
-        """Figures for the data summary, e.g. clips, frames and seconds."""
+        """Values of the data summary, e.g. the numbers of clips, frames and seconds."""
         return {"items": len(self)}
 
     def __len__(self) -> int:
         return len(self.index)
 
     def epoch_length(self, epoch: int) -> int:
-        """Items of a training epoch; other than ``len`` where epochs grow."""
+        """Number of items of a training epoch; differs from ``len`` where epochs grow."""
         return len(self)
 
     def entry(self, epoch: int, position: int) -> Any:
-        """Entry of the index that is the item ``position`` of an epoch."""
+        """Entry of the index for the item ``position`` of an epoch."""
         return self.index[position]
 
     def __getitem__(self, key: ItemKey) -> dict[str, Any]:
@@ -96,8 +95,10 @@ class ResumableSampler(Sampler):
 
     Args:
         length: number of items, or a function of the epoch.
-        start: items of the first epoch that were used before a resume; they are skipped here, not
-            loaded and thrown away.
+        rank, world: index and number of the training processes.
+
+    Attributes:
+        start: items of the current epoch to skip without loading them, after a resume.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class ResumableSampler(Sampler):
 
     @property
     def length(self) -> int:
-        """Items of the current epoch."""
+        """Number of items of the current epoch."""
         return self._length(self.epoch) if callable(self._length) else self._length
 
     def set_position(self, epoch: int, start: int = 0) -> None:
@@ -129,7 +130,7 @@ class ResumableSampler(Sampler):
         order = np.arange(self.length)
         if self.shuffle:
             order = item_rng(self.seed, "order", self.epoch).permutation(self.length)
-        # Every rank takes the same number of steps, also when there are fewer items than ranks.
+        # Repeat items so that every rank takes the same number of steps.
         order = np.resize(order, -(-len(order) // self.world) * self.world)[self.rank :: self.world]
         for position in order[self.start :]:
             yield self.epoch, int(position)
@@ -154,9 +155,9 @@ def build_loader(
     sampler = ResumableSampler(
         length, seed=cfg.seed, shuffle=train and cfg.shuffle, rank=rank, world=world
     )
-    workers = worker_count(cfg.num_workers)
-    # The loader draws a base seed at each start; from a generator of its own, so that resuming
-    # inside an epoch leaves the global one untouched.
+    workers = min(8, cpu_count() // 2) if cfg.num_workers == "auto" else int(cfg.num_workers)
+    # The loader draws a base seed at each start. With a separate generator, a resume within an
+    # epoch does not change the state of the global one.
     generator = torch.Generator().manual_seed(cfg.seed)
     return DataLoader(
         dataset,
@@ -172,19 +173,19 @@ def build_loader(
 
 
 def _start_worker(_: int) -> None:
-    """Loader processes must not compete with the training threads, nor die before the trainer.
+    """Set up a loader process: one thread, and no exit at the first signal.
 
-    Ctrl-C and many job systems signal the whole process group; the trainer then finishes its step
-    and saves. As there, a later second signal ends the process at once.
+    Ctrl-C and many job systems signal the whole process group. The trainer then finishes its step
+    and saves, for which it needs its loader. As in the trainer, a second signal ends the process.
     """
-    asked_at: list[float] = []
+    signal_times: list[float] = []
 
     def wait_for_the_trainer(number: int, _frame: object) -> None:
-        if not asked_at:
-            asked_at.append(time.monotonic())
+        if not signal_times:
+            signal_times.append(time.monotonic())
             if hasattr(signal, "alarm"):
-                signal.alarm(60)  # this process may not be needed any more
-        elif time.monotonic() - asked_at[0] > SIGNAL_ECHO_SECONDS:
+                signal.alarm(60)  # end after 60 s, if the trainer does not end it before
+        elif time.monotonic() - signal_times[0] > SIGNAL_ECHO_SECONDS:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
@@ -192,10 +193,3 @@ def _start_worker(_: int) -> None:
         signal.signal(number, wait_for_the_trainer)
     torch.set_num_threads(1)
     import_cv2().setNumThreads(0)
-
-
-def worker_count(setting: int | str) -> int:
-    """Loader processes for ``num_workers``; auto: one per two CPUs beyond the first, at most 8."""
-    if setting != "auto":
-        return int(setting)
-    return min(8, cpu_count() // 2)

@@ -1,8 +1,8 @@
-"""Face boxes that are steady over time and do not give away how far the mouth is open.
+"""Face boxes that are stable over time and do not depend on how far the mouth is open.
 
-A box around all landmarks grows when the jaw drops: a network could read the mouth opening off the
-crop. Here the centre and size come from points that do not move in speech (eye corners, nose), and
-the extent from the clip's median face.
+A box around all landmarks grows when the jaw drops, so a network could infer the mouth opening from
+the crop. Here the centre and size come from points that speech does not move (eye corners, nose),
+and the extent from the median face of the clip.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import numpy as np
 
 from talkingface.data.face.series import fill_gaps, smooth_runs
 from talkingface.data.face.topology import FACE_OVAL, RIGID
+from talkingface.utils.env import import_cv2
 
-# Room around the face oval (top, bottom, each side) as shares of its height. How that compares with
-# S3FD's boxes, which the official weights were trained on: docs/dubbing.md.
+# Margins around the face oval (top, bottom, each side) as shares of its height. docs/dubbing.md
+# compares them with the S3FD boxes that the official weights were trained on.
 MARGINS = (0.0, 0.06, 0.02)
 
 
@@ -29,15 +30,15 @@ def face_boxes(
 
     Args:
         landmarks: (T,478,>=2) pixels, NaN for missing frames.
-        fps: frame rate, for the smoothing.
+        fps: frame rate.
         smoothing: standard deviation of the temporal smoothing in seconds.
         segments: (T,) labels of :class:`~talkingface.data.face.tracking.FaceTrack`; boxes are not
-            smoothed across a cut, and frames outside (-1) get interpolated boxes.
-        margins: room above, below and at each side of the face oval, as shares of its height.
+            smoothed across a cut, and frames labelled -1 get interpolated boxes.
+        margins: above, below and at each side of the face oval, as shares of its height.
 
     Returns:
-        (T,4) float64: x0, y0, x1, y1 in pixels; not clipped to the picture. NaN when the clip has
-        no face at all.
+        (T,4) float64: x0, y0, x1, y1 in pixels; not clipped to the picture. NaN when no frame has
+        landmarks.
     """
     points = landmarks[..., :2].astype(np.float64)
     known = np.isfinite(points).all(axis=(1, 2))
@@ -61,22 +62,20 @@ def face_boxes(
 
 
 def integer_box(box: np.ndarray, height: int, width: int) -> tuple[int, int, int, int]:
-    """A box rounded to pixels and cut at the picture's border, at least 2 px wide and high."""
-    x0, y0, x1, y1 = (int(round(float(v))) for v in box)
+    """A box rounded to pixels and clipped to the picture, at least 2 px wide and high."""
+    x0, y0, x1, y1 = (round(float(v)) for v in box)
     x0, y0 = min(max(x0, 0), width - 2), min(max(y0, 0), height - 2)
     return x0, y0, max(min(x1, width), x0 + 2), max(min(y1, height), y0 + 2)
 
 
 def crop_face(image: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """The pixels inside a box, cut at the border (a view)."""
+    """The pixels inside a box that is clipped to the picture (a view)."""
     x0, y0, x1, y1 = integer_box(box, *image.shape[:2])
     return image[y0:y1, x0:x1]
 
 
 def resize_image(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
     """Resize to (width, height) or a square: area averaging when shrinking, else bilinear."""
-    from talkingface.utils.env import import_cv2
-
     cv2 = import_cv2()
     width, height = (size, size) if isinstance(size, int) else size
     shrinking = image.shape[0] > height and image.shape[1] > width
@@ -101,10 +100,10 @@ def box_overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def syncnet_crop(frame: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
-    """SyncNet's framing of a face: a square of 2.8 half sides, moved down so that the chin is in.
+    """Crop a face as SyncNet does: a square of 2.8 half sides, shifted down to include the chin.
 
-    Source: ``run_pipeline.py`` of joonson/syncnet_python with crop_scale 0.4;
-    what lies outside the picture has its grey of 110.
+    Source: ``run_pipeline.py`` of joonson/syncnet_python with crop_scale 0.4. As there, pixels
+    outside the picture are grey (110).
 
     Args:
         frame: (H,W,3) uint8.

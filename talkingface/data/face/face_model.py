@@ -1,7 +1,8 @@
-"""Linear face model learnt from the training clips: topology of MediaPipe, no licence (ours).
+"""Linear face model learnt from the training clips, in MediaPipe's topology.
 
-Coordinates of the model: x right, y down, z away from the viewer; a frontal face has rotation I;
-root-mean-square radius 1. Pixels have the same axes, z in the scale of x.
+It replaces a 3D morphable model that needs a licence. Model coordinates: x right, y down, z away
+from the viewer; a frontal face has the rotation I; root-mean-square radius 1. Pixel coordinates
+have the same axes, z in the scale of x.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from talkingface.data.face.pose import procrustes
+from talkingface.data.face.pose import orthonormal_axes, procrustes, remove_pose
 from talkingface.data.face.raster import pncc_colors, rasterize
 from talkingface.data.face.topology import (
     CHIN,
@@ -24,6 +25,7 @@ from talkingface.data.face.topology import (
     FACE_OVAL,
     FOREHEAD,
     LIPS,
+    LIPS_INNER,
     N_MESH,
     triangles,
 )
@@ -32,13 +34,13 @@ from talkingface.errors import DataError
 
 TOPOLOGY = "mediapipe468"
 VERSION = 1
-FEW_PEOPLE = 50  # below, an identity basis describes only the people it was made from
-_ROUNDS = 6  # of the generalised Procrustes analysis
-_FITS = 3  # rounds of pose and coefficients
+FEW_PEOPLE = 50  # an identity basis of fewer people does not generalise to others
+_ROUNDS = 6  # iterations of the generalised Procrustes analysis
+_FITS = 3  # alternations between pose and coefficients
 _RIDGE = 1e-3
-_BOUND = 3.0  # standard deviations that a coefficient may reach
-_SOFT = 0.1  # weight of what speech moves, in the pose
-_MOST_FRAMES = 20_000  # that a model is learnt from
+_BOUND = 3.0  # coefficients are clipped to this many standard deviations
+_SOFT = 0.1  # weight in the pose fit of vertices that speech moves
+_MOST_FRAMES = 20_000  # maximum number of training frames
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ class Geometry:
         rotation: (T,3,3).
         shift: (T,3) pixels.
         expression: (T,n_exp) coefficients.
-        neutral: (V,3) the person without expression.
-        rmse: (T,) distance of the fitted from the given points, pixels in the picture.
+        neutral: (V,3) the person's shape without expression.
+        rmse: (T,) root-mean-square distance of fitted and given points in x and y, pixels.
     """
 
     scale: np.ndarray
@@ -65,9 +67,9 @@ class Geometry:
         return len(self.scale)
 
     def part(self, frames: Any) -> Geometry:
-        """Some of the frames."""
-        own = (self.scale, self.rotation, self.shift, self.expression)
-        return Geometry(*(value[frames] for value in own), self.neutral, self.rmse[frames])
+        """The frames of an index, slice or mask."""
+        values = (self.scale, self.rotation, self.shift, self.expression)
+        return Geometry(*(value[frames] for value in values), self.neutral, self.rmse[frames])
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,10 @@ class FaceModel:
         id_std, exp_std: (n,) standard deviations of the coefficients.
         faces: (F,3) triangles whose area is positive when they face the viewer.
         pncc: (V,3) colours in [0,1].
-        vertices: (K,) numbers of MediaPipe's points with which it is fitted.
-        corresponding: (K,) the model's vertices that these points are.
-        topology, sources: what it is and how many people and clips it was learnt from.
+        vertices: (K,) indices of the MediaPipe points that the model is fitted to.
+        corresponding: (K,) indices of the model's vertices that correspond to them.
+        topology: name of the mesh.
+        sources: numbers of people, clips and frames that the model was learnt from.
     """
 
     mean: np.ndarray
@@ -107,7 +110,7 @@ class FaceModel:
 
     @cached_property
     def id(self) -> str:
-        """Hash of everything that pictures depend on."""
+        """Hash of the fields that rendered pictures depend on."""
         digest = hashlib.sha256(str(VERSION).encode())
         for name in (f.name for f in fields(self) if f.name not in ("topology", "sources")):
             digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
@@ -125,15 +128,15 @@ class FaceModel:
         values = {name: np.asarray(value) for name, value in content.items() if name in names}
         integers = {"faces": np.int32, "vertices": np.int64, "corresponding": np.int64}
         for name, value in values.items():
-            if value.dtype.kind in "fiu":  # also of JSON, which knows no sizes
+            if value.dtype.kind in "fiu":  # numbers from JSON have no bit width
                 values[name] = value.astype(integers.get(name, np.float32))
         for name in ("topology", "sources"):
             values[name] = str(values[name])
         return cls(**values)
 
-    def save(self, path: Path, **facts: Any) -> None:
+    def save(self, path: Path, **extra: Any) -> None:
         """Write ``face_model.npz``."""
-        save_npz(path, {"version": VERSION, **self.content(), **facts})
+        save_npz(path, {"version": VERSION, **self.content(), **extra})
 
     @classmethod
     def read(cls, path: Path) -> FaceModel:
@@ -144,25 +147,25 @@ class FaceModel:
         try:
             return cls.of_content(content)
         except (TypeError, KeyError) as error:
-            raise DataError(f"{path} is no face model: {error}") from error
+            raise DataError(f"{path} is not a face model: {error}") from error
 
     # -- geometry ----------------------------------------------------------------------------------
 
     def shape(self, neutral: np.ndarray, expression: np.ndarray) -> np.ndarray:
-        """(V,3) and (T,n_exp) -> (T,V,3) in the model's space."""
+        """(V,3) and (T,n_exp) -> (T,V,3) in model coordinates."""
         offsets = expression @ self.exp_basis.T
         return neutral + offsets.reshape(len(expression), *self.mean.shape)
 
     def lips(self, expression: np.ndarray) -> np.ndarray:
-        """(T,n_exp) -> (T,40,3) movement of the lip points from the rest (MediaPipe topology)."""
+        """(T,n_exp) -> (T,40,3) offsets of the lip points from neutral (MediaPipe topology)."""
         basis = self.exp_basis.reshape(-1, 3, self.n_exp)[list(LIPS)]
         return np.einsum("tc,vdc->tvd", expression, basis).astype(np.float32)
 
     def placed(self, geometry: Geometry) -> np.ndarray:
         """(T,V,3) vertices in pixels."""
         shapes = self.shape(geometry.neutral, geometry.expression)
-        turned = shapes @ np.swapaxes(geometry.rotation, 1, 2)
-        return geometry.scale[:, None, None] * turned + geometry.shift[:, None]
+        rotated = shapes @ np.swapaxes(geometry.rotation, 1, 2)
+        return geometry.scale[:, None, None] * rotated + geometry.shift[:, None]
 
     def render(
         self, vertices: np.ndarray, size: int, window: float, *, flat: bool = False,
@@ -174,13 +177,6 @@ class FaceModel:
         return np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
 
     @cached_property
-    def _weights(self) -> np.ndarray:
-        """(K,) weights of the points in the pose: speech must not turn the head."""
-        weights = np.ones(len(self.vertices))
-        weights[np.isin(self.vertices, _moving())] = _SOFT
-        return weights
-
-    @cached_property
     def _sampled(self) -> dict[str, np.ndarray]:
         """Mean and bases at the fitted vertices."""
         rows = (3 * self.corresponding[:, None] + np.arange(3)).reshape(-1)
@@ -190,80 +186,71 @@ class FaceModel:
             "exp": self.exp_basis[rows],
         }
 
-    def _solved(
+    def _solve(
         self, points: np.ndarray, base: np.ndarray, basis: np.ndarray, std: np.ndarray
     ) -> tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]:
-        """Pose (s, R, t), coefficients (T,n) and points in the model's space (T,K,3)."""
+        """Pose (s, R, t), coefficients (T,n) and points in model coordinates (T,K,3)."""
+        weights = _pose_weights(self.vertices)
         inverse = np.linalg.solve(
             basis.T @ basis + _RIDGE * np.diag(1 / np.maximum(std, 1e-9) ** 2), basis.T
         )
         shape = np.broadcast_to(base, points.shape)
         for _ in range(_FITS):
-            pose = procrustes(shape, points, self._weights)
-            aligned = _pulled_back(points, *pose)
-            found = (aligned - base).reshape(len(points), -1) @ inverse.T
-            found = np.clip(found, -_BOUND * std, _BOUND * std)
-            shape = base + (found @ basis.T).reshape(points.shape)
-        pose = procrustes(shape, points, self._weights)
-        return pose, found, _pulled_back(points, *pose)
+            pose = procrustes(shape, points, weights)
+            aligned = remove_pose(points, *pose)
+            coefficients = (aligned - base).reshape(len(points), -1) @ inverse.T
+            coefficients = np.clip(coefficients, -_BOUND * std, _BOUND * std)
+            shape = base + (coefficients @ basis.T).reshape(points.shape)
+        pose = procrustes(shape, points, weights)
+        return pose, coefficients, remove_pose(points, *pose)
 
     def neutral_of(self, landmarks: np.ndarray, mode: str = "residual") -> np.ndarray:
-        """The person without expression, from all frames of a clip or one picture (ours).
+        """(V,3) shape of a person without expression, from all frames of a clip or one picture.
 
         Args:
             landmarks: (T,>=468,3) MediaPipe points in pixels, finite.
-            mode: ``residual``: mean of what expressions leave over, for every vertex; ``pca``: the
-                identity basis, as in the paper (always for models of other topologies).
-
-        Returns:
-            (V,3).
+            mode: ``residual``: mean over frames of the aligned points minus their expression, with
+                one value per vertex; ``pca``: the identity basis, as in the HeadGAN paper (always
+                used for other topologies).
         """
         points = _points(landmarks, self.vertices)
-        own = self._sampled
-        basis = np.concatenate([own["id"], own["exp"]], axis=1)
+        sampled = self._sampled
+        basis = np.concatenate([sampled["id"], sampled["exp"]], axis=1)
         std = np.concatenate([self.id_std, self.exp_std])
-        _, found, aligned = self._solved(points, own["mean"], basis, std)
+        _, coefficients, aligned = self._solve(points, sampled["mean"], basis, std)
         if mode == "residual" and self.topology == TOPOLOGY:
-            expression = found[:, self.n_id :] @ own["exp"].T
+            expression = coefficients[:, self.n_id :] @ sampled["exp"].T
             return (aligned - expression.reshape(points.shape)).mean(axis=0)
-        identity = found[:, : self.n_id].mean(axis=0)
+        identity = coefficients[:, : self.n_id].mean(axis=0)
         return self.mean + (self.id_basis @ identity).reshape(-1, 3)
 
     def fit(self, landmarks: np.ndarray, neutral: np.ndarray) -> Geometry:
-        """Cameras and expressions of a person whose neutral face is known (ours).
+        """Fit camera and expression to each frame of a person whose neutral face is known.
 
         Args:
             landmarks: (T,>=468,3) MediaPipe points in pixels, finite.
             neutral: (V,3) of :meth:`neutral_of`.
         """
         points = _points(landmarks, self.vertices)
-        base = neutral[self.corresponding]
-        (scale, rotation, shift), found, _ = self._solved(
-            points, base, self._sampled["exp"], self.exp_std
-        )
-        shape = base + (found @ self._sampled["exp"].T).reshape(points.shape)
-        made = scale[:, None, None] * (shape @ np.swapaxes(rotation, 1, 2)) + shift[:, None]
-        off = np.square(made[..., :2] - points[..., :2]).sum(axis=-1)
-        return Geometry(scale, rotation, shift, found, neutral, np.sqrt(off.mean(axis=1)))
+        base, basis = neutral[self.corresponding], self._sampled["exp"]
+        (scale, rotation, shift), expression, _ = self._solve(points, base, basis, self.exp_std)
+        shape = base + (expression @ basis.T).reshape(points.shape)
+        fitted = scale[:, None, None] * (shape @ np.swapaxes(rotation, 1, 2)) + shift[:, None]
+        error = np.square(fitted[..., :2] - points[..., :2]).sum(axis=-1)
+        return Geometry(scale, rotation, shift, expression, neutral, np.sqrt(error.mean(axis=1)))
 
 
 def _points(landmarks: np.ndarray, vertices: np.ndarray) -> np.ndarray:
     points = np.asarray(landmarks, np.float64)[:, vertices]
     if not np.isfinite(points).all():
-        raise DataError("a face model can be fitted to known points only")
+        raise DataError("a face model can be fitted only to points that are all finite")
     return points
 
 
-def _pulled_back(
-    points: np.ndarray, scale: np.ndarray, rotation: np.ndarray, shift: np.ndarray
-) -> np.ndarray:
-    return (points - shift[:, None]) @ rotation / scale[:, None, None]
-
-
-def _moving() -> list[int]:
-    """Vertices that speech moves: lips and jaw."""
+def _pose_weights(vertices: np.ndarray) -> np.ndarray:
+    """(K,) weights in the pose fit: small for lips and jaw, which speech moves."""
     jaw = FACE_OVAL[FACE_OVAL.index(397) : FACE_OVAL.index(172) + 1]
-    return sorted({*LIPS, *jaw})
+    return np.where(np.isin(vertices, (*LIPS, *jaw)), _SOFT, 1.0)
 
 
 def learn_face_model(
@@ -276,14 +263,15 @@ def learn_face_model(
     close_eyes: bool = True,
     close_mouth: bool = False,
 ) -> FaceModel:
-    """Learn mean, identities and expressions from tracked faces (ours).
+    """Learn the mean and the identity and expression bases from tracked faces.
 
     Args:
         clips: clip -> (T,>=468,3) points in pixels, finite.
-        people: clip -> whom it shows.
-        n_id: identity components; None: one less than people, at most 80.
-        n_exp: expression components, as far as the frames allow.
-        frames_per_clip: each clip gives at most so many, evenly spread.
+        people: clip -> name of the person in it.
+        n_id: number of identity components; None: number of people minus 1, at most 80.
+        n_exp: number of expression components; fewer if there are too few frames.
+        frames_per_clip: maximum number of frames used per clip, evenly spaced.
+        close_eyes, close_mouth: add triangles that close these openings.
 
     Raises:
         DataError: no frames.
@@ -292,31 +280,31 @@ def learn_face_model(
     chosen = {name: _spread(points[:, :N_MESH], most) for name, points in sorted(clips.items())}
     chosen = {name: points for name, points in chosen.items() if len(points)}
     if not chosen:
-        raise DataError("no training clip has a face from which a face model could be learnt")
+        raise DataError("no training clip has tracked faces to learn a face model from")
     points = np.concatenate(list(chosen.values())).astype(np.float64)
-    owner = np.concatenate([[people[name]] * len(part) for name, part in chosen.items()])
-    weights = np.ones(N_MESH)
-    weights[_moving()] = _SOFT
+    person = np.concatenate([[people[name]] * len(part) for name, part in chosen.items()])
+    indices = np.arange(N_MESH, dtype=np.int64)
+    weights = _pose_weights(indices)
     mean = _unit(points[0])
     for _ in range(_ROUNDS):
-        aligned = _pulled_back(
-            points, *procrustes(np.broadcast_to(mean, points.shape), points, weights)
-        )
-        mean = _unit(np.mean([aligned[owner == one].mean(axis=0) for one in set(owner)], axis=0))
-    upright = _frontal(mean)
+        pose = procrustes(np.broadcast_to(mean, points.shape), points, weights)
+        aligned = remove_pose(points, *pose)
+        mean = _unit(np.mean([aligned[person == p].mean(axis=0) for p in set(person)], axis=0))
+    # The rows rotate the mean to a frontal face: x along the eyes, y down.
+    x = mean[EYE_CORNERS_RIGHT[1]] - mean[EYE_CORNERS_LEFT[0]]
+    upright = orthonormal_axes(x, mean[CHIN] - mean[FOREHEAD])
     mean, aligned = mean @ upright.T, aligned @ upright.T
-    names = sorted(set(owner))
-    own = {one: _neutral_mean(aligned[owner == one]) for one in names}
+    names = sorted(set(person))
+    neutral = {p: _neutral_mean(aligned[person == p]) for p in names}
     id_basis, id_std = _pca(
-        np.array([own[one] - mean for one in names]),
+        np.array([neutral[p] - mean for p in names]),
         min(80 if n_id is None else n_id, len(names) - 1),
     )
-    moved = np.concatenate([aligned[owner == one] - own[one] for one in names])
-    exp_basis, exp_std = _pca(moved, min(n_exp, max(1, len(points) - len(names))))
+    expressions = np.concatenate([aligned[person == p] - neutral[p] for p in names])
+    exp_basis, exp_std = _pca(expressions, min(n_exp, max(1, len(points) - len(names))))
     faces = triangles(close_eyes=close_eyes)
     if close_mouth:
         faces = np.concatenate([faces, _mouth_faces(mean)])
-    every = np.arange(N_MESH)
     return FaceModel(
         mean=mean.astype(np.float32),
         id_basis=id_basis.astype(np.float32),
@@ -325,8 +313,8 @@ def learn_face_model(
         exp_std=exp_std.astype(np.float32),
         faces=faces.astype(np.int32),
         pncc=pncc_colors(mean).astype(np.float32),
-        vertices=every.astype(np.int64),
-        corresponding=every.astype(np.int64),
+        vertices=indices,
+        corresponding=indices,
         sources=f"{len(names)} people, {len(chosen)} clips, {len(points)} frames",
     )
 
@@ -343,18 +331,8 @@ def _unit(mesh: np.ndarray) -> np.ndarray:
     return mesh / np.sqrt(np.square(mesh).sum(axis=1).mean())
 
 
-def _frontal(mean: np.ndarray) -> np.ndarray:
-    """(3,3) rotation after which the face looks at the viewer: x along the eyes, y down."""
-    x = mean[EYE_CORNERS_RIGHT[1]] - mean[EYE_CORNERS_LEFT[0]]
-    y = mean[CHIN] - mean[FOREHEAD]
-    x = x / np.linalg.norm(x)
-    y = y - (y @ x) * x
-    y = y / np.linalg.norm(y)
-    return np.stack([x, y, np.cross(x, y)])
-
-
 def _neutral_mean(aligned: np.ndarray) -> np.ndarray:
-    """Mean of a person; of many frames the median of the half that is nearest to it."""
+    """Mean of a person's frames; of more than 50, the median of the half nearest to the mean."""
     mean = aligned.mean(axis=0)
     if len(aligned) <= 50:
         return mean
@@ -367,7 +345,7 @@ def _pca(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     flat = values.reshape(len(values), -1)
     if count <= 0:
         return np.zeros((flat.shape[1], 0)), np.zeros(0)
-    if len(flat) < flat.shape[1]:  # few: of the products between the samples
+    if len(flat) < flat.shape[1]:  # fewer samples than coordinates: use the Gram matrix
         power, mixes = np.linalg.eigh(flat @ flat.T / len(flat))
         order = np.argsort(-power)[:count]
         basis = flat.T @ mixes[:, order]
@@ -376,26 +354,24 @@ def _pca(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         power, directions = np.linalg.eigh(flat.T @ flat / len(flat))
         order = np.argsort(-power)[:count]
         basis = directions[:, order]
-    # The sign of a direction means nothing; one rule makes equal data give equal files.
+    # The sign of a direction is arbitrary; a fixed rule makes equal data give equal files.
     basis = basis * np.sign(basis[np.abs(basis).argmax(axis=0), np.arange(basis.shape[1])])
     return basis, np.sqrt(np.maximum(power[order], 0))
 
 
 def _mouth_faces(mean: np.ndarray) -> np.ndarray:
-    """Triangles that close the mouth, zig-zag between upper and lower inner lip."""
-    from talkingface.data.face.topology import LIPS_INNER
-
-    ring = list(LIPS_INNER)
+    """Triangles that close the mouth, in a zigzag between the upper and lower inner lip."""
+    ring = LIPS_INNER
     low, high = 1, len(ring) - 1
-    made = [(ring[0], ring[low], ring[high])]
+    corners = [(ring[0], ring[low], ring[high])]
     while high - low > 1:
-        if len(made) % 2:
-            made.append((ring[low], ring[low + 1], ring[high]))
+        if len(corners) % 2:
+            corners.append((ring[low], ring[low + 1], ring[high]))
             low += 1
         else:
-            made.append((ring[low], ring[high - 1], ring[high]))
+            corners.append((ring[low], ring[high - 1], ring[high]))
             high -= 1
-    faces = np.array(made)
+    faces = np.array(corners)
     a, b, c = (mean[faces[:, k], :2] for k in range(3))
     area = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]
     faces[area < 0] = faces[area < 0][:, ::-1]

@@ -1,36 +1,37 @@
-"""From MediaPipe's weak-perspective mesh to a head that moves in front of a real camera.
+"""Conversion of MediaPipe's weak-perspective mesh to a head in front of a pinhole camera.
 
 The result projects exactly onto the detected pixels at any focal length. Plain PnP does not: its
-error only falls with longer focal lengths, and it turns faces away from the middle (ours).
+error only falls with longer focal lengths, and it rotates faces that are off the image centre.
+Source: this toolkit.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from talkingface.data.face.pose import mean_shape, procrustes
+from talkingface.data.face.pose import mean_shape, orthonormal_axes, procrustes
 from talkingface.data.face.series import smooth_runs
 from talkingface.data.face.topology import CHIN, FOREHEAD, STABLE
 
 SCALE = 90.0  # camera units ("mm") per object unit, which is the distance of the outer eye corners
-FOCAL_RATIO = 1.2  # default focal length / longer side of the frame (ours)
-_ROUNDS = 3  # of each of the two alternations; the residual no longer changes after that
+FOCAL_RATIO = 1.2  # default focal length / longer side of the frame
+_ROUNDS = 3  # iterations of each of the two nested loops; more do not change the residual
 
 
 @dataclass(frozen=True)
 class LiftedFace:
-    """A face in a pinhole camera's space (x right, y down, z away), see :func:`lift`.
+    """A face in the coordinates of a pinhole camera (x right, y down, z away), see :func:`lift`.
 
     Attributes:
         rotation: (T,3,3) object to camera; the object has y up and z toward the viewer, so its
             Euler x is near +-180 degrees.
         translation: (T,3) camera units.
         points: (T,478,3) object points in units of the outer eye distance.
-        template: (478,3) mean object.
+        template: (478,3) mean of the object points.
         focal: focal length in pixels.
-        center: (2,) principal point in pixels, the middle of the frame.
+        center: (2,) principal point in pixels, the centre of the frame.
         scale: camera units per object unit.
     """
 
@@ -45,8 +46,8 @@ class LiftedFace:
     def to_camera(self, points: np.ndarray | None = None) -> np.ndarray:
         """Object points (T,V,3) (default: all) in camera units."""
         points = self.points if points is None else points
-        turned = points @ np.swapaxes(self.rotation, 1, 2)
-        return self.scale * turned + self.translation[:, None]
+        rotated = points @ np.swapaxes(self.rotation, 1, 2)
+        return self.scale * rotated + self.translation[:, None]
 
     def project(self, points: np.ndarray | None = None) -> np.ndarray:
         """Object points (T,V,3) (default: all) in pixels, (T,V,2)."""
@@ -59,8 +60,8 @@ class LiftedFace:
     ) -> LiftedFace:  # fmt: skip
         """Smooth the pose over time; the points are lifted again, so the projection stays exact.
 
-        The removed depth noise does not land in the points, as it would by solving back
-        This choice is ours.
+        They are computed from the camera rays and the smoothed depth. Inverting the smoothed pose
+        on the camera points instead would move the removed depth noise into the points.
 
         Args:
             rotation, shift, depth: standard deviations in frames for the rotation, for x and y,
@@ -73,45 +74,37 @@ class LiftedFace:
         if not known.any():
             return self
         first = self.rotation[known][0]
-        turn = np.full_like(self.translation, np.nan)
-        turn[known] = Rotation.from_matrix(self.rotation[known] @ first.T).as_rotvec()
-        turn = smooth_runs(turn, rotation, segments)[known]
-        place = np.concatenate(
-            [
-                smooth_runs(self.translation[:, :2], shift, segments)[known],
-                smooth_runs(self.translation[:, 2:], depth, segments)[known],
-            ],
-            axis=1,
-        )
-        turned = Rotation.from_rotvec(turn).as_matrix() @ first
-        points, rays = self.points[known], self._rays(known)
-        distance = place[:, None, 2] + self.scale * (points @ turned[:, 2, :, None])[..., 0]
-        points = (rays * distance[..., None] - place[:, None]) @ turned / self.scale
-        result = {name: np.full_like(getattr(self, name), np.nan) for name in _PER_FRAME}
-        for name, values in zip(_PER_FRAME, (turned, place, points), strict=True):
-            result[name][known] = values
-        return LiftedFace(
-            **result,
-            template=self.template,
-            focal=self.focal,
-            center=self.center,
-            scale=self.scale,
+        vectors = Rotation.from_matrix(self.rotation[known] @ first.T).as_rotvec()
+        vectors = smooth_runs(_with_gaps(vectors, known), rotation, segments)[known]
+        rotations = Rotation.from_rotvec(vectors).as_matrix() @ first
+        xy = smooth_runs(self.translation[:, :2], shift, segments)
+        z = smooth_runs(self.translation[:, 2:], depth, segments)
+        translation = np.concatenate([xy, z], axis=1)[known]
+        points, camera = self.points[known], self.to_camera()[known]
+        rays = camera / camera[..., 2:]
+        distance = z[known] + self.scale * (points @ rotations[:, 2, :, None])[..., 0]
+        points = (rays * distance[..., None] - translation[:, None]) @ rotations / self.scale
+        return replace(
+            self,
+            rotation=_with_gaps(rotations, known),
+            translation=_with_gaps(translation, known),
+            points=_with_gaps(points, known),
         )
 
-    def _rays(self, known: np.ndarray) -> np.ndarray:
-        camera = self.to_camera()[known]
-        return camera / camera[..., 2:]
 
-
-_PER_FRAME = ("rotation", "translation", "points")
+def _with_gaps(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Values of the ``known`` frames in an array of all frames, NaN elsewhere."""
+    result = np.full((len(known), *values.shape[1:]), np.nan)
+    result[known] = values
+    return result
 
 
 def lift(landmarks: np.ndarray, size: tuple[int, int], focal: float | None = None) -> LiftedFace:
-    """Solve for the camera-space pose and shape of a clip (ours).
+    """Solve for the pose and shape of a clip in camera space.
 
     Args:
         landmarks: (T,478,3) MediaPipe points in pixels of the frame, NaN where no face was found.
-        size: width and height of the frame.
+        size: width and height of the frame in pixels.
         focal: focal length in pixels; None: 1.2 times the longer side.
 
     Returns:
@@ -144,41 +137,26 @@ def lift(landmarks: np.ndarray, size: tuple[int, int], focal: float | None = Non
         translation = camera[:, stable].mean(axis=1) - origin
         points = (camera - translation[:, None]) @ rotation / SCALE
         template = _oriented(points.mean(axis=0))
-    # The last template turned the object's axes a little: solve once more in the final ones.
+    # The last template has slightly rotated axes: solve once more with it.
     _, rotation, _ = procrustes(template[stable], camera[:, stable])
     translation = camera[:, stable].mean(axis=1) - SCALE * rotation @ template[stable].mean(axis=0)
     points = (camera - translation[:, None]) @ rotation / SCALE
-
-    def spread(values: np.ndarray) -> np.ndarray:
-        result = np.full((len(landmarks), *values.shape[1:]), np.nan)
-        result[known] = values
-        return result
-
-    return LiftedFace(
-        spread(rotation), spread(translation), spread(points), template, focal, center
-    )
+    per_frame = (_with_gaps(values, known) for values in (rotation, translation, points))
+    return LiftedFace(*per_frame, template, focal, center)
 
 
 def _oriented(shape: np.ndarray) -> np.ndarray:
-    """Axes by eye corners (x) and chin to forehead (y), unit outer eye distance, centred."""
+    """Align x with the outer eye corners and y with chin to forehead; unit eye distance; centre."""
     x = shape[263] - shape[33]
-    unit = np.linalg.norm(x)
-    x = x / unit
-    y = shape[FOREHEAD] - shape[CHIN]
-    y = y - x * (x @ y)
-    y = y / np.linalg.norm(y)
-    axes = np.stack([x, y, np.cross(x, y)])
-    return (shape - shape[list(STABLE)].mean(axis=0)) @ axes.T / unit
+    axes = orthonormal_axes(x, shape[FOREHEAD] - shape[CHIN])
+    return (shape - shape[list(STABLE)].mean(axis=0)) @ axes.T / np.linalg.norm(x)
 
 
 def resample_motion(values: np.ndarray, fps: float, target_fps: float) -> np.ndarray:
-    """Motion at another rate by PCHIP: no stair-case, no overshoot (ours).
-
-    Args:
-        values: (T, ...) finite values at frame times k / fps.
+    """Resample finite values (T, ...) by PCHIP interpolation: smooth, without overshoot.
 
     Returns:
-        (round(T * target_fps / fps), ...); times behind the last frame repeat it.
+        (round(T * target_fps / fps), ...); times after the last frame repeat its values.
     """
     from scipy.interpolate import PchipInterpolator
 

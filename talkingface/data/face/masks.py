@@ -9,15 +9,11 @@ import numpy as np
 from talkingface.data.face.topology import MOUTH_RING, SKETCH_EDGES
 from talkingface.utils.env import import_cv2
 
-_CHIN_ROOM = 0.08  # share of the face's height that a mouth may open beyond the original chin
+_CHIN_ROOM = 0.08  # share of the face height; the oval grows by it, since the mouth may open wider
 
 
 def polygon_mask(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Filled polygon, (H,W) uint8 of 0 and 255; corners are rounded down to pixels.
-
-    Args:
-        points: (K,>=2) x and y in pixels.
-    """
+    """Filled polygon of points (K,>=2), rounded down to pixels: (H,W) uint8 of 0 and 255."""
     mask = np.zeros((height, width), np.uint8)
     corners = np.floor(points[:, :2]).astype(np.int32)
     import_cv2().fillPoly(mask, [corners], 255)
@@ -25,15 +21,16 @@ def polygon_mask(points: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def mouth_mask(landmarks: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Mask of the mouth: the ring one step outside the lips (official code), (H,W) 0/255."""
+    """Mask inside the ring of vertices around the lips (official HyperLips code), (H,W) 0/255."""
     return polygon_mask(landmarks[list(MOUTH_RING)], height, width)
 
 
 def lower_face_weights(oval: np.ndarray, height: int, width: int, border: float) -> np.ndarray:
-    """How much of a generated crop replaces the original: (H,W) float32 of 0 to 1.
+    """Blending weights of a generated crop over the original: (H,W) float32 in 0..1.
 
-    The face's oval, let out towards the chin that an opening mouth moves, below the middle of the
-    crop; soft over ``border``, and zero along the crop's edges, so that no seam can show.
+    The weights cover the part of the face oval below the middle of the crop. The oval is extended
+    at the chin, because the generated mouth may open wider. The transition is ``border`` wide. The
+    weights are 0 along the crop's edges, so that no seam is visible.
 
     Args:
         oval: (36,2) outline of the original face in pixels of the crop (``FACE_OVAL``).
@@ -44,15 +41,14 @@ def lower_face_weights(oval: np.ndarray, height: int, width: int, border: float)
     centre = oval.mean(axis=0)
     below = oval[:, 1] > centre[1]
     oval[below, 1] += _CHIN_ROOM * (oval[:, 1].max() - oval[:, 1].min())
-    mask = np.zeros((height, width), np.uint8)
-    cv2.fillPoly(mask, [np.rint(oval).astype(np.int32)], 255)
+    mask = polygon_mask(np.rint(oval), height, width)
     sigma = max(border * max(height, width) / 2, 0.5)
     soft = cv2.GaussianBlur(mask.astype(np.float32) / 255, (0, 0), sigma)
     return soft * lower_half_weights(height, width, border)
 
 
 def lower_half_weights(height: int, width: int, border: float) -> np.ndarray:
-    """The lower half of a crop with soft edges: (H,W) float32 of 0 to 1."""
+    """Blending weights of the lower half of a crop with soft edges: (H,W) float32 in 0..1."""
 
     def ramp(distance: np.ndarray, size: float) -> np.ndarray:
         return np.clip(distance / max(size, 1e-6), 0, 1)
@@ -74,12 +70,12 @@ def sketch(
 ) -> np.ndarray:
     """Line drawing of lips, eyes, brows, nose and jaw: (H,W) uint8 of 0 and 255.
 
-    Equal to MediaPipe's ``draw_landmarks`` without dots, which HyperLips draws with: ends are
-    rounded down to pixels, and a line with an end outside the picture is left out.
+    The result equals MediaPipe's ``draw_landmarks`` without dots, the function that HyperLips uses.
+    End points are rounded down to pixels. A line with an end point outside the picture is skipped.
 
     Args:
         landmarks: (478,>=2) pixels of the picture.
-        thickness: of the lines, in pixels; the official data uses 6 on the face crop.
+        thickness: line width in pixels; the official data uses 6 on the face crop.
     """
     cv2 = import_cv2()
     picture = np.zeros((height, width), np.uint8)

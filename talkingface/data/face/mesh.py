@@ -1,7 +1,8 @@
-"""MediaPipe's face landmarks behind a small interface."""
+"""Face detection and landmarks with MediaPipe."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -11,23 +12,23 @@ from talkingface.data.face.mediapipe_tasks import VisionTask
 from talkingface.data.face.topology import N_POINTS
 from talkingface.utils.env import import_cv2
 
-# Part of every cached scan and of the fingerprint of prepared clips: change it whenever the
-# landmarks of a picture change, so that what was made with the landmarks before is made again.
+# Part of the keys of cached scans and of the fingerprint of prepared clips. Change it whenever the
+# detected landmarks change, so that scans and preparations with the old value are repeated.
 TRACKER = "face_landmarker-2"
-_SAME_FACE = 0.3  # least overlap (intersection over union) of a face in two consecutive frames
-_SEARCH_EVERY = 25  # frames: how often the whole picture is searched while one face is followed
+_SAME_FACE = 0.3  # minimum intersection over union of a face in two consecutive frames
+_SEARCH_EVERY = 25  # frames between two searches of the whole picture while one face is tracked
 _NO_FACE = np.zeros((0, N_POINTS, 3), np.float32)
-_SURROUNDINGS = 2.0  # side of the square in which a lost face is looked for, in face sizes
+_SURROUNDINGS = 2.0  # side of the square in which a lost face is searched for, in face sizes
 
 
-class FaceMesher:
+class FaceMesher(AbstractContextManager):
     """MediaPipe Face Landmarker: 478 points per face, in pixels of the given picture.
 
     Args:
-        tracking: follow faces from frame to frame, see :meth:`__call__`. The result depends on the
-            order of frames: one instance per clip. False treats each picture alone.
-        max_faces: look for at most this many faces.
-        min_detection: least confidence of the face detector.
+        tracking: track faces from frame to frame, see :meth:`__call__`. The result then depends on
+            the order of frames: use one instance per clip. False: each picture is independent.
+        max_faces: maximum number of faces.
+        min_detection: minimum confidence of the face detector.
     """
 
     def __init__(self, *, tracking: bool, max_faces: int = 1, min_detection: float = 0.5) -> None:
@@ -35,23 +36,20 @@ class FaceMesher:
         self._task = _landmarker(num_faces=max_faces, **options)
         self._follower = _landmarker(video=True, num_faces=1, **options) if tracking else None
         self._max_faces = max_faces
-        self._last: list[np.ndarray] = []  # boxes of the frame before
-        self._until_search = 0  # frames
-        self._in_step = False  # whether the follower has seen the frame before
+        self._last: list[np.ndarray] = []  # boxes in the previous frame
+        self._until_search = 0  # frames until the next search of the whole picture
+        self._in_step = False  # whether the follower processed the previous frame
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
-        """Landmarks of one picture.
+        """Landmarks of one picture (H,W,3) uint8.
 
-        A single face is followed by MediaPipe's mode for videos, which finds it by its landmarks of
-        the frame before and saves the face detector. The whole picture is searched when there is
-        no such face, and in every 25th frame.
-
-        Args:
-            rgb: (H,W,3) uint8.
+        A single face is tracked in MediaPipe's VIDEO mode, which crops around the landmarks of the
+        previous frame and skips the face detector. The detector runs on the whole picture when
+        there is no such face, and in every 25th frame.
 
         Returns:
             (K,478,3) float32: x and y in pixels (pixel centres are at +0.5), z in the scale of x,
-            smaller is nearer. The order of the faces means nothing; K may be 0.
+            smaller is nearer. The order of the faces is arbitrary; K may be 0.
         """
         if self._follower is None:
             return _detect(self._task, rgb)
@@ -63,23 +61,23 @@ class FaceMesher:
             faces = self._search(rgb)
             self._until_search = _SEARCH_EVERY
             if len(faces) == 1 and len(_nearest(followed, landmark_box(faces[0]))):
-                faces = followed  # in every frame from a crop of the same kind
+                faces = followed  # so that all frames use the same kind of crop
         self._last = [landmark_box(face) for face in faces]
         return faces
 
     def _follow(self, rgb: np.ndarray) -> np.ndarray:
-        """(0 or 1,478,3) The only face of the frame before."""
+        """Track the single face of the previous frame, (0 or 1,478,3)."""
         if len(self._last) != 1:
             self._in_step = False
             return _NO_FACE
-        if not self._in_step:  # a picture without a face makes it forget the one before
+        if not self._in_step:  # a picture without a face resets MediaPipe's tracking
             _detect(self._follower, np.zeros((64, 64, 3), np.uint8))
         face = _nearest(_detect(self._follower, rgb), self._last[0])
         self._in_step = len(face) == 1
         return face
 
     def _search(self, rgb: np.ndarray) -> np.ndarray:
-        """All faces; one that the detector misses is looked for again around its last place."""
+        """Detect all faces; one that the detector misses is searched again around its last box."""
         faces = _detect(self._task, rgb)
         boxes = [landmark_box(face) for face in faces]
         followed, new = [], list(range(len(faces)))
@@ -94,7 +92,7 @@ class FaceMesher:
         return np.array(chosen, np.float32).reshape(-1, N_POINTS, 3)
 
     def _look_again(self, rgb: np.ndarray, last: np.ndarray) -> np.ndarray:
-        """(0 or 1,478,3) The face near the box ``last``, detected in a part of the picture."""
+        """Detect the face of the box ``last`` in a crop around that box, (0 or 1,478,3)."""
         reach = _SURROUNDINGS * (last[2:] - last[:2]).max() / 2
         centre = (last[:2] + last[2:]) / 2
         low, high = np.floor(centre - reach).astype(int), np.ceil(centre + reach).astype(int)
@@ -102,7 +100,7 @@ class FaceMesher:
         if (inside[1] - inside[0] < 2).any():
             return _NO_FACE
         part = rgb[inside[0][1] : inside[1][1], inside[0][0] : inside[1][0]]
-        # Mirrored at the picture's border: the detector misses a face that is cut off there.
+        # Mirror the picture at its border: the detector misses a face that is cut off there.
         (left, top), (right, bottom) = inside[0] - low, high - inside[1]
         cv2 = import_cv2()
         part = cv2.copyMakeBorder(part, top, bottom, left, right, cv2.BORDER_REFLECT)
@@ -111,16 +109,13 @@ class FaceMesher:
         return _nearest(faces, last)
 
     def reset(self) -> None:
-        """Forget the tracks, e.g. at a scene cut."""
+        """Drop the tracks, e.g. at a scene cut."""
         self._last = []
 
     def close(self) -> None:
         self._task.close()
         if self._follower is not None:
             self._follower.close()
-
-    def __enter__(self) -> FaceMesher:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -133,12 +128,12 @@ def _landmarker(**options: Any) -> VisionTask:
 def _detect(task: VisionTask, rgb: np.ndarray) -> np.ndarray:
     """(K,478,3) landmarks in pixels."""
     height, width = rgb.shape[:2]
-    found = task.landmarks(rgb)
-    return found * np.array([width, height, width], np.float32) if len(found) else _NO_FACE
+    points = task.landmarks(rgb)
+    return points * np.array([width, height, width], np.float32) if len(points) else _NO_FACE
 
 
 def _nearest(faces: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """(0 or 1,478,3) The face that overlaps ``box`` most, if it does enough to be the same."""
+    """(0 or 1,478,3) face that overlaps ``box`` most, by at least :data:`_SAME_FACE`."""
     overlaps = [box_overlap(landmark_box(face), box) for face in faces]
     if max(overlaps, default=0.0) < _SAME_FACE:
         return _NO_FACE

@@ -1,13 +1,14 @@
-"""The person behind the face: segmentation, and the shoulder lines of LSP and MODA.
+"""Person segmentation, and the shoulder lines of LSP and MODA.
 
-Both families draw nine points per shoulder. MODA's torso is read off each frame's silhouette; LSP's
-shoulders are found once per shot and followed, which is steadier and survives hair.
+Both families draw nine points per shoulder. MODA's are measured on the silhouette of each frame.
+LSP's are detected once per shot and tracked, which is more stable and tolerates long hair.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain, islice
 
@@ -22,7 +23,7 @@ PER_SIDE = 9
 _MASK_SIDE = 512  # the model works at 256 px; larger pictures only cost time
 
 
-class PersonSegmenter:
+class PersonSegmenter(AbstractContextManager):
     """MediaPipe's selfie segmentation (the general model, square input)."""
 
     def __init__(self) -> None:
@@ -32,13 +33,10 @@ class PersonSegmenter:
         )
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
-        """Confidence that a pixel belongs to a person.
-
-        Args:
-            rgb: (H,W,3) uint8.
+        """Confidence that a pixel of (H,W,3) uint8 belongs to a person.
 
         Returns:
-            (h,w) float32 in 0..1 of a long side of at most 512 px; scale points by w / W.
+            (h,w) float32 in 0..1, long side at most 512 px; multiply picture coordinates by w / W.
         """
         scale = _MASK_SIDE / max(rgb.shape[:2])
         if scale < 1:
@@ -50,9 +48,6 @@ class PersonSegmenter:
     def close(self) -> None:
         self._task.close()
 
-    def __enter__(self) -> PersonSegmenter:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
@@ -63,17 +58,18 @@ class PersonSegmenter:
 def torso_outline(
     mask: np.ndarray, landmarks: np.ndarray, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Shoulder points of one frame from the silhouette below the mouth (ours).
+    """Shoulder points of one frame from the silhouette below the mouth.
 
     Args:
         mask: (h,w) of :class:`PersonSegmenter`.
         landmarks: (478,>=2) pixels of the frame.
-        width: of the frame, to which the result refers.
+        width: width of the frame in pixels.
 
     Returns:
-        (18,2) points from the picture's left to its right, nine per side (NaN on an unusable
-        side), and (2,) whether the left and right side are usable: not with hair on the shoulder
-        (too steep) or shoulders out of the picture (too short).
+        (18,2) points in pixels of the frame from the picture's left to its right, nine per side
+        (NaN on an unusable side), and (2,) whether the left and right side are usable. A side is
+        unusable if its line is too steep (hair on the shoulder) or too short (shoulder outside the
+        picture).
     """
     cv2 = import_cv2()
     scale = width / mask.shape[1]
@@ -84,16 +80,16 @@ def torso_outline(
         rows = np.flatnonzero(below.any(axis=1))
         if len(rows) < 2:
             continue
-        edge = below[rows].argmax(axis=1)  # outermost pixel per row, from this side's border
-        # The lowest of the innermost rows is the foot of the neck, whose sides are upright.
+        edge = below[rows].argmax(axis=1)  # distance of the silhouette from this side's border
+        # The sides of the neck are vertical: its base is the lowest of the innermost rows.
         neck = int(np.flatnonzero(edge >= edge.max() - 0.01 * mask.shape[1])[-1])
         x, y = np.minimum.accumulate(edge[neck:]), rows[neck:]
         span = x[0] - x[-1]
         if span < 0.05 * mask.shape[1] or (y[-1] - y[0]) > 1.5 * span:
             continue
         x, first = np.unique(x, return_index=True)  # the highest row of each column
-        wanted = np.linspace(x[0], x[-1], PER_SIDE)
-        line = np.stack([wanted, np.interp(wanted, x, y[first]) + max(top, 0)], axis=1)
+        columns = np.linspace(x[0], x[-1], PER_SIDE)
+        line = np.stack([columns, np.interp(columns, x, y[first]) + max(top, 0)], axis=1)
         line = (line + 0.5) * scale
         if side:
             line = line[::-1] * (-1, 1) + (width, 0)
@@ -109,33 +105,37 @@ def torso_track(
     sigma: float = 2.0,
     segments: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Torso of a clip: gaps filled and smoothed; a side that is rarely usable goes to the corner.
+    """Fill gaps in the shoulder points of a clip and smooth them.
+
+    A side that is usable in less than half of the frames is moved to the picture's lower corner.
 
     Args:
-        points: (T,18,2), usable: (T,2), of :func:`torso_outline` per frame.
+        points, usable: (T,18,2) and (T,2), from :func:`torso_outline` per frame.
+        size: width and height of the frames in pixels.
         sigma: standard deviation of the smoothing in frames.
+        segments: (T,) labels that smoothing does not cross.
 
     Returns:
-        (T,18,2) finite points and (2,) whether a side is usable in half of the frames.
+        (T,18,2) finite points and (2,) whether a side is usable in at least half of the frames.
     """
     width, height = size
     good = usable.mean(axis=0) >= 0.5
     sides = points.reshape(len(points), 2, PER_SIDE, 2).astype(np.float64)
     result = np.empty_like(sides)
     for side, corner in enumerate(((0, height), (width, height))):
-        result[:, side] = (
-            fill_gaps(smooth_runs(sides[:, side], sigma, segments)) if good[side] else corner
-        )
+        values = smooth_runs(sides[:, side], sigma, segments)
+        result[:, side] = fill_gaps(values) if good[side] else corner
     return result.reshape(len(points), 2 * PER_SIDE, 2), good
 
 
 # -- LSP -------------------------------------------------------------------------------------------
 
-_INIT_FRAMES = 15  # whose masks are averaged for the first estimate
-_ANCHOR_EVERY, _ANCHOR_PULL = 10, 0.1  # frames between two looks at the mask; share that counts
+_INIT_FRAMES = 15  # the first estimate uses the mean mask of this many frames
+_ANCHOR_EVERY = 10  # frames between two corrections by the mask
+_ANCHOR_PULL = 0.1  # fraction of the distance to the mask's border that a correction removes
 _LK = {"winSize": (21, 21), "maxLevel": 3}
-_LK_REACH = 100  # pixels around the points that the tracker sees
-_COLUMNS = np.linspace(0.45, 1.1, PER_SIDE)  # face widths from the chin, neck to arm
+_LK_REACH = 100  # margin around the points that is passed to the optical flow, in pixels
+_COLUMNS = np.linspace(0.45, 1.1, PER_SIDE)  # distances from the chin in face widths, neck to arm
 
 
 @dataclass(frozen=True)
@@ -144,16 +144,12 @@ class Shoulders:
 
     Attributes:
         points: (T,18,2) pixels: 0-8 at the picture's left from outside to the neck, 9-17 at its
-            right from the neck outwards. NaN where a side was not found.
-        source: how each side was found in the first shot: ``segmentation``, ``pose`` or ``none``.
+            right from the neck outwards. NaN where a side was not detected.
+        source: detector of each side in the first shot: ``segmentation``, ``pose`` or ``none``.
     """
 
     points: np.ndarray
     source: tuple[str, str]
-
-    @property
-    def found(self) -> bool:
-        return bool(np.isfinite(self.points).any())
 
 
 def track_shoulders(
@@ -163,10 +159,10 @@ def track_shoulders(
     segments: np.ndarray | None = None,
     sigma: float = 2.0,
 ) -> Shoulders:
-    """Find the shoulders of a clip once per shot and follow them (ours).
+    """Detect the shoulders of a clip once per shot and track them.
 
     Args:
-        frames: (H,W,3) uint8 RGB, streamed; about fifteen are kept at a time.
+        frames: (H,W,3) uint8 RGB, streamed; about 15 are held in memory.
         landmarks: (T,478,3) pixels, NaN where no face was found.
         segments: (T,) labels of the shots; -1: no person.
         sigma: standard deviation of the smoothing in frames.
@@ -185,11 +181,11 @@ def track_shoulders(
             if not first:
                 break  # fewer frames than landmarks
             marks = landmarks[start : start + len(first)]
-            found, how = locate_shoulders(first, marks, segmenter)
-            source = source or how
-            follower = _Follower(found, segmenter)
+            located, detectors = locate_shoulders(first, marks, segmenter)
+            source = source or detectors
+            tracker = _PointTracker(located, segmenter)
             for index, frame in enumerate(chain(first, shot), start):
-                points[index] = follower.step(frame, landmarks[index])
+                points[index] = tracker.step(frame, landmarks[index])
     usable = np.isfinite(points).all(axis=2)
     for column in np.flatnonzero(usable.any(axis=0)):
         points[:, column] = smooth_runs(points[:, column], sigma, labels)
@@ -199,7 +195,7 @@ def track_shoulders(
 def locate_shoulders(
     frames: list[np.ndarray], landmarks: np.ndarray, segmenter: PersonSegmenter
 ) -> tuple[np.ndarray, tuple[str, str]]:
-    """First estimate: (18,2) pixels (NaN on a side without one), and how each side was found."""
+    """First estimate: (18,2) pixels (NaN on a side without one), and the detector of each side."""
     marks = landmarks[np.isfinite(landmarks).all(axis=(1, 2))]
     points = np.full((2, PER_SIDE, 2), np.nan)
     if not len(marks):
@@ -208,25 +204,24 @@ def locate_shoulders(
     face_width = _face_width(np.median(marks[..., :2], axis=0))
     mask = np.mean([segmenter(frame) for frame in frames], axis=0)
     lines = _mask_line(mask, chin, face_width, frames[0].shape[1])
-    how = ["segmentation", "segmentation"]
+    detectors = ["none", "none"]
     pose = None
     for side, sign in enumerate((-1, 1)):
         distance = _COLUMNS * face_width
         heights = _fit_line(distance, lines[side])
-        if heights is None:
+        if heights is not None:
+            line = np.stack([chin[0] + sign * distance, heights], axis=1)
+            detectors[side] = "segmentation"
+        else:
             pose = _pose_shoulders(frames[0]) if pose is None else pose
             neck = chin + face_width * np.array([sign * 0.35, 0.15])
-            # A joint that does not lie well outside the neck belongs to a body turned aside.
-            if side in pose and sign * (pose[side][0] - neck[0]) > 0.3 * face_width:
-                line = np.linspace(neck, pose[side], PER_SIDE)
-                how[side] = "pose"
-            else:
-                how[side] = "none"
+            # If the joint is not well outside the neck, the body is turned to the side.
+            if side not in pose or sign * (pose[side][0] - neck[0]) <= 0.3 * face_width:
                 continue
-        else:
-            line = np.stack([chin[0] + sign * distance, heights], axis=1)
+            line = np.linspace(neck, pose[side], PER_SIDE)
+            detectors[side] = "pose"
         points[side] = line[::-1] if side == 0 else line
-    return points.reshape(-1, 2), (how[0], how[1])
+    return points.reshape(-1, 2), (detectors[0], detectors[1])
 
 
 def _face_width(points: np.ndarray) -> float:
@@ -234,28 +229,31 @@ def _face_width(points: np.ndarray) -> float:
 
 
 def _mask_line(mask: np.ndarray, chin: np.ndarray, face_width: float, width: int) -> np.ndarray:
-    """(2,9) height of the person's upper border per column, NaN where it is hair or nothing.
-
-    From the bottom up to the first background pixel; a border above the chin is long hair.
-    """
+    """(2,9) y of the person's upper border at :data:`_COLUMNS` of both sides, in pixels."""
     scale = width / mask.shape[1]
-    person = mask > 0.5
+    limit = chin[1] - 0.25 * face_width
     result = np.full((2, PER_SIDE), np.nan)
     for side, sign in enumerate((-1, 1)):
         columns = np.floor((chin[0] + sign * _COLUMNS * face_width) / scale).astype(int)
-        for number, column in enumerate(columns):
-            if not 0 <= column < mask.shape[1] or not person[-1, column]:
-                continue
-            above = np.flatnonzero(~person[::-1, column])
-            if len(above):
-                height = (mask.shape[0] - above[0]) * scale
-                if height > chin[1] - 0.25 * face_width:
-                    result[side, number] = height
+        result[side] = [_border(mask, column, scale, limit) for column in columns]
     return result
 
 
+def _border(mask: np.ndarray, column: int, scale: float, limit: float) -> float:
+    """y of the lowest background pixel above the person in a column of the mask, in pixels.
+
+    NaN if the column is outside the mask or has no person at the bottom, and if the border is above
+    ``limit``, which means long hair.
+    """
+    if not 0 <= column < mask.shape[1] or mask[-1, column] <= 0.5:
+        return np.nan
+    background = np.flatnonzero(mask[::-1, column] <= 0.5)
+    y = (mask.shape[0] - background[0]) * scale if len(background) else -np.inf
+    return y if y > limit else np.nan
+
+
 def _fit_line(distance: np.ndarray, heights: np.ndarray) -> np.ndarray | None:
-    """Robust parabola through at least five heights; measured ones stay, others are filled."""
+    """Fit a robust parabola to at least five heights; it replaces missing ones and outliers."""
     from scipy.optimize import least_squares
 
     known = np.isfinite(heights)
@@ -278,18 +276,21 @@ def _pose_shoulders(rgb: np.ndarray) -> dict[int, np.ndarray]:
     """Shoulder joints inside the picture by MediaPipe Pose: side (0 picture's left) to x, y."""
     height, width = rgb.shape[:2]
     task = VisionTask("PoseLandmarker", "pose_landmarker.task", why="Shoulders")
-    found = task("detect", rgb).pose_landmarks
+    people = task("detect", rgb).pose_landmarks
     task.close()
     sides = {}
-    for side, number in ((0, 12), (1, 11)) if found else ():
-        joint = found[0][number]
+    for side, number in ((0, 12), (1, 11)) if people else ():
+        joint = people[0][number]
         if joint.visibility > 0.8 and 0 <= joint.x <= 1 and 0 <= joint.y <= 1:
             sides[side] = np.array([joint.x * width, joint.y * height])
     return sides
 
 
-class _Follower:
-    """Follows points by pyramidal Lucas-Kanade, checked backwards; lost ones move with the rest."""
+class _PointTracker:
+    """Pyramidal Lucas-Kanade tracking with a forward-backward check.
+
+    Points that fail the check move with the similarity transform of the others.
+    """
 
     def __init__(self, points: np.ndarray, segmenter: PersonSegmenter) -> None:
         self.points = points
@@ -312,48 +313,41 @@ class _Follower:
         return self.points
 
     def _flow(self, before: np.ndarray, after: np.ndarray, points: np.ndarray) -> np.ndarray:
-        lk = self._cv2.calcOpticalFlowPyrLK
-        # Only the surroundings: three pyramid levels of the window reach about this far.
+        # Crop to the surroundings: three pyramid levels of the window reach about this far.
         low = np.maximum(np.floor(points.min(axis=0)).astype(int) - _LK_REACH, 0)
         high = np.ceil(points.max(axis=0)).astype(int) + _LK_REACH
-        before, after = (
-            np.ascontiguousarray(image[low[1] : high[1], low[0] : high[0]])
-            for image in (before, after)
-        )
+        crop = np.s_[low[1] : high[1], low[0] : high[0]]
+        before, after = np.ascontiguousarray(before[crop]), np.ascontiguousarray(after[crop])
         if min(before.shape) < 2 * _LK["winSize"][0]:
             return points  # the points have left the picture
-        return self._flow_inside(lk, before, after, points - low) + low
+        return self._crop_flow(before, after, points - low) + low
 
-    def _flow_inside(
-        self, lk: Callable, before: np.ndarray, after: np.ndarray, points: np.ndarray
-    ) -> np.ndarray:
+    def _crop_flow(self, before: np.ndarray, after: np.ndarray, points: np.ndarray) -> np.ndarray:
+        flow = self._cv2.calcOpticalFlowPyrLK
         old = points[:, None].astype(np.float32)
-        new, found, _ = lk(before, after, old, None, **_LK)
-        back, found_back, _ = lk(after, before, new, None, **_LK)
+        new, status, _ = flow(before, after, old, None, **_LK)
+        back, status_back, _ = flow(after, before, new, None, **_LK)
         error = np.linalg.norm(back - old, axis=2)[:, 0]
-        good = (found[:, 0] == 1) & (found_back[:, 0] == 1) & (error < 1.0)
+        good = (status[:, 0] == 1) & (status_back[:, 0] == 1) & (error < 1.0)
         moved = new[:, 0].astype(np.float64)
         if good.all():
             return moved
         if good.sum() < 3:
             return points
-        turn, _ = self._cv2.estimateAffinePartial2D(points[good], moved[good])
-        if turn is None:
+        transform, _ = self._cv2.estimateAffinePartial2D(points[good], moved[good])
+        if transform is None:
             return points
-        moved[~good] = points[~good] @ turn[:, :2].T + turn[:, 2]
+        moved[~good] = points[~good] @ transform[:, :2].T + transform[:, 2]
         return moved
 
     def _anchor(self, rgb: np.ndarray, landmarks: np.ndarray) -> None:
-        """Pull points slowly to the border of the mask, so that small errors do not add up."""
+        """Move points a little toward the border of the mask, so that tracking does not drift."""
         mask = self._segmenter(rgb)
         scale = rgb.shape[1] / mask.shape[1]
         limit = landmarks[CHIN, 1] - 0.25 * _face_width(landmarks)
         reach = 0.1 * _face_width(landmarks)
         for point in self.points:
             column = int(point[0] / scale) if np.isfinite(point[0]) else -1
-            if not 0 <= column < mask.shape[1] or mask[-1, column] <= 0.5:
-                continue
-            above = np.flatnonzero(mask[::-1, column] <= 0.5)
-            height = (mask.shape[0] - above[0]) * scale if len(above) else -np.inf
-            if height > limit and abs(height - point[1]) < reach:
-                point[1] += _ANCHOR_PULL * (height - point[1])
+            y = _border(mask, column, scale, limit)
+            if abs(y - point[1]) < reach:  # False for NaN
+                point[1] += _ANCHOR_PULL * (y - point[1])

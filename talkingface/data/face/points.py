@@ -16,14 +16,14 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Points:
-    """Where a face is in the crop.
+    """Landmarks of a face in a square crop.
 
     Attributes:
         landmarks: (T,478,3) pixels of the crop, gaps filled.
-        valid: (T,) frames in which the face was found.
-        size: side of the crop.
-        crop: (4,) x0, y0, x1, y1 in source pixels; may reach beyond the picture.
-        start: first frame of the source.
+        valid: (T,) whether the face was detected in the frame.
+        size: side of the crop in pixels.
+        crop: (4,) x0, y0, x1, y1 in source pixels; may extend beyond the picture.
+        start: index of the first frame in the source.
         fps: frame rate.
     """
 

@@ -1,7 +1,7 @@
 """Head pose by Procrustes to a fixed template; the canonical (pose-free) space and its inverse.
 
-Space: pixels of the picture with x to the right, y down and z toward the viewer, that is
-MediaPipe's z with its sign turned (official code). Never mix with un-turned points.
+Coordinates: pixels of the picture with x to the right, y down and z toward the viewer, which is
+MediaPipe's z with the sign flipped (official MODA code). Do not mix them with unflipped points.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ from talkingface.data.face.series import smooth_runs
 from talkingface.data.face.topology import EYE_LEFT, EYE_RIGHT, pose_template
 
 EYE_DISTANCE = 120.0  # of the canonical face, in pixels of a 512 px square
-# Distance between the template's eye centres (means of the two 16-point lists), and its mean of
-# vertices 50, 280 and 168, the anchor of the canonical space (official code).
+# Of the template: the distance between the eye centres (means of the two 16-point lists), and the
+# mean of vertices 50, 280 and 168, which is the anchor of the canonical space (official code).
 _TEMPLATE_EYES = 1.160
 _TEMPLATE_ANCHOR = np.array([0.000, 0.452, 0.166])
 _ANCHOR = (50, 280, 168)
 
 
 def flip_depth(landmarks: np.ndarray) -> np.ndarray:
-    """MediaPipe points (..., 3) to the space of this module and back, float64."""
+    """Convert MediaPipe points (..., 3) to the coordinates of this module or back, float64."""
     return np.asarray(landmarks, np.float64) * (1.0, 1.0, -1.0)
 
 
 def procrustes(
     source: np.ndarray, target: np.ndarray, weights: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Similarity with the least squared error (Umeyama 1991); never a reflection.
+    """Least-squares similarity transform without reflection (Umeyama 1991).
 
     Args:
         source: (..., N, 3) or (N, 3).
         target: (..., N, 3).
-        weights: (N,) of the points; None: all alike.
+        weights: (N,) of the points; None: equal.
 
     Returns:
         scale (...), rotation (..., 3, 3) and translation (..., 3) with
@@ -53,8 +53,23 @@ def procrustes(
     return scale, rotation, translation
 
 
+def remove_pose(
+    points: np.ndarray, scale: np.ndarray, rotation: np.ndarray, shift: np.ndarray
+) -> np.ndarray:
+    """Inverse of a similarity transform of :func:`procrustes`, for points (T,N,3)."""
+    return (points - shift[:, None]) @ rotation / scale[:, None, None]
+
+
+def orthonormal_axes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(3,3) rows: the direction of x, that of y at a right angle to x, and their cross product."""
+    x = x / np.linalg.norm(x)
+    y = y - x * (x @ y)
+    y = y / np.linalg.norm(y)
+    return np.stack([x, y, np.cross(x, y)])
+
+
 def face_center(width: int, height: int) -> np.ndarray:
-    """Where the canonical face lies in a picture, (3,): (256, 232, 128) for 512 x 512."""
+    """Position of the canonical face in a picture, (3,): (256, 232, 128) for 512 x 512."""
     return np.array([width // 2, int(height / 2.2), width // 4], np.float64)
 
 
@@ -72,14 +87,17 @@ def head_pose(
         sigma: standard deviation of the temporal smoothing in frames; 0: none.
         segments: (T,) labels that smoothing does not cross; see
             :func:`~talkingface.data.face.series.smooth_runs`.
-        canonical: ``procrustes`` takes anchor and scale from the template fit (steadier);
+        canonical: ``procrustes`` computes anchor and scale from the template fit (more stable);
             ``official`` from three vertices and the eyes, as the released code does.
 
     Returns:
         (T,7) float64: yaw, pitch, roll in degrees (unwrapped in time), anchor x, y, z in pixels,
-        and the factor from pixels to the canonical size. NaN where there is no face. Yaw > 0: the
-        nose is at the picture's left; pitch > 0: it points down; roll > 0: the eye at the
-        picture's right is higher.
+        and the scale factor from pixels to the canonical size. NaN where there is no face.
+        Yaw > 0: the nose points to the picture's left; pitch > 0: it points down; roll > 0: the eye
+        at the picture's right is higher.
+
+    Raises:
+        ValueError: ``canonical`` is unknown.
     """
     from scipy.spatial.transform import Rotation
 
@@ -91,19 +109,19 @@ def head_pose(
     points = points[known]
     vertices, template = pose_template()
     scale, rotation, shift = procrustes(template, points[:, vertices])
-    canonicalising = np.swapaxes(rotation, 1, 2)
     if canonical == "official":
         anchor = points[:, _ANCHOR].mean(axis=1)
-        turned = (points - anchor[:, None]) @ rotation
+        rotated = (points - anchor[:, None]) @ rotation
         # The released code pairs MediaPipe's two eye lists, both in ascending order.
-        left, right = turned[:, sorted(EYE_RIGHT), 0], turned[:, sorted(EYE_LEFT), 0]
+        left, right = rotated[:, sorted(EYE_RIGHT), 0], rotated[:, sorted(EYE_LEFT), 0]
         factor = EYE_DISTANCE / np.abs(left - right).mean(axis=1)
     elif canonical == "procrustes":
         anchor = scale[:, None] * (rotation @ _TEMPLATE_ANCHOR) + shift
         factor = EYE_DISTANCE / (scale * _TEMPLATE_EYES)
     else:
         raise ValueError(f"canonical={canonical!r}: procrustes or official")
-    pitch, yaw, roll = Rotation.from_matrix(canonicalising).as_euler("xyz", degrees=True).T
+    inverse = Rotation.from_matrix(np.swapaxes(rotation, 1, 2))
+    pitch, yaw, roll = inverse.as_euler("xyz", degrees=True).T
     angles = np.unwrap(np.stack([yaw, pitch, roll], axis=1), period=360, axis=0)
     pose[known] = np.concatenate([angles, anchor, factor[:, None]], axis=1)
     if sigma > 0:
@@ -112,7 +130,7 @@ def head_pose(
     return pose
 
 
-def _turn(pose: np.ndarray) -> np.ndarray:
+def _rotation(pose: np.ndarray) -> np.ndarray:
     """(T,3,3) rotation into the canonical space."""
     from scipy.spatial.transform import Rotation
 
@@ -120,31 +138,31 @@ def _turn(pose: np.ndarray) -> np.ndarray:
 
 
 def canonicalize(points: np.ndarray, pose: np.ndarray, center: np.ndarray) -> np.ndarray:
-    """Take the head pose out: (T,V,3) points of this module's space to canonical pixels.
+    """Remove the head pose: (T,V,3) points in this module's coordinates to canonical pixels.
 
     Args:
-        pose: (T,7) of :func:`head_pose`; frames must be finite.
+        pose: (T,7) of :func:`head_pose`, finite.
         center: (3,) of :func:`face_center`.
     """
     moved = points - pose[:, None, 3:6]
-    return moved @ np.swapaxes(_turn(pose), 1, 2) * pose[:, None, 6:7] + center
+    return moved @ np.swapaxes(_rotation(pose), 1, 2) * pose[:, None, 6:7] + center
 
 
 def decanonicalize(points: np.ndarray, pose: np.ndarray, center: np.ndarray) -> np.ndarray:
     """Exact inverse of :func:`canonicalize`."""
-    return (points - center) / pose[:, None, 6:7] @ _turn(pose) + pose[:, None, 3:6]
+    return (points - center) / pose[:, None, 6:7] @ _rotation(pose) + pose[:, None, 3:6]
 
 
 def mean_shape(points: np.ndarray, vertices: np.ndarray, rounds: int = 10) -> np.ndarray:
-    """Generalised Procrustes: the mean shape of all frames, centred, root-mean-square radius 1.
+    """Mean shape of all frames by generalised Procrustes analysis.
 
     Args:
         points: (T,V,3).
-        vertices: those that align the frames.
+        vertices: indices of the vertices that align the frames.
 
     Returns:
-        (V,3) in the orientation of the first frame; the centre and radius are those of
-        ``vertices``.
+        (V,3) in the orientation of the first frame; ``vertices`` have their mean at the origin and
+        a root-mean-square radius of 1.
     """
     mean = points[0]
     for _ in range(rounds):

@@ -1,7 +1,7 @@
-"""One pass over a video: every face of every frame and what the pictures look like, cached.
+"""One pass over a video: landmarks of all faces, image measures and scene cuts, cached.
 
-The cache is keyed by the file's content and the settings, so a moved or renamed file keeps it, and
-every family, the evaluation and the report share one detection.
+The cache key is the file's content and the settings: a moved or renamed file keeps its cache, and
+all families, the evaluation and the report share one detection.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import numpy as np
 from talkingface.data.face.mesh import TRACKER, FaceMesher
 from talkingface.data.face.topology import LIPS_OUTER, N_POINTS
 from talkingface.data.media.files import cannot_open
+from talkingface.data.media.probe import probe
+from talkingface.data.media.reader import is_image, read_frames, read_image
 from talkingface.errors import TalkingFaceError
 from talkingface.utils.env import import_cv2
 from talkingface.utils.logs import progress
@@ -27,8 +29,9 @@ log = logging.getLogger(__name__)
 _CACHE_VERSION = 3
 _PATCH = 128  # side of the face patch on which sharpness and change are measured, in pixels
 _THUMBNAIL = (32, 18)
-# A cut: the thumbnails of two frames differ by this much (of 255) and by this multiple of what was
-# usual in the frames before, so that a waving hand or a zoom is none.
+# Scene cut: the thumbnails of two frames differ by more than _CUT_CHANGE (of 255) and by more than
+# _CUT_RATIO times the median difference of the _CUT_MEMORY frames before. The ratio excludes a
+# waving hand or a zoom.
 _CUT_CHANGE, _CUT_RATIO, _CUT_MEMORY = 12.0, 4.0, 5
 
 
@@ -37,14 +40,14 @@ class FaceScan:
     """All faces of a video at a constant frame rate.
 
     Attributes:
-        n_frames: frames of the video.
+        n_frames: number of frames of the video.
         size: (2,) width and height in pixels.
         frame: (N,) frame index of each detection, ascending.
         points: (N,478,3) float32 pixels, see :class:`~talkingface.data.face.mesh.FaceMesher`.
         sharpness: (N,) variance of the Laplacian of the face, scaled to 128 px, 8-bit grey.
         mouth_texture: (N,) standard deviation of the grey values in the lips' box.
-        face_change: (N,) mean absolute grey difference of the face to the frame before (0-255).
-        change: (T,) mean absolute difference of thumbnails to the frame before (0-255).
+        face_change: (N,) mean absolute grey difference of the face to the previous frame (0-255).
+        change: (T,) mean absolute difference of thumbnails to the previous frame (0-255).
         cuts: indices of the first frames after scene cuts.
     """
 
@@ -67,14 +70,16 @@ def scan_frames(
     max_side: int = 1280,
     min_detection: float = 0.5,
 ) -> FaceScan:
-    """Find the faces of consecutive frames.
+    """Detect the faces of consecutive frames.
 
     Args:
         frames: (H,W,3) uint8 RGB.
-        max_side: larger pictures are reduced by a whole factor to at most this long side first.
+        tracking, max_faces, min_detection: see :class:`~talkingface.data.face.mesh.FaceMesher`.
+        max_side: larger frames are first reduced by an integer factor to at most this long side, in
+            pixels.
     """
     cv2 = import_cv2()
-    numbers, points, looks, changes, cuts = [], [], [], [], []
+    numbers, points, measures, changes, cuts = [], [], [], [], []
     previous = thumbnail = None
     size = (0, 0)
     index = -1
@@ -83,28 +88,24 @@ def scan_frames(
         for index, frame in enumerate(frames):
             height, width = frame.shape[:2]
             size = (width, height)
-            # Blocks of whole pixels are averaged: fast, and free of the aliasing of other ways.
+            # An integer factor averages blocks of whole pixels: fast and without aliasing.
             factor = -(-max(height, width) // max_side)
             if factor > 1:
                 frame = frame[: height - height % factor, : width - width % factor]
                 small = (frame.shape[1] // factor, frame.shape[0] // factor)
                 frame = cv2.resize(frame, small, interpolation=cv2.INTER_AREA)
             last, thumbnail = thumbnail, _thumbnail(frame)
-            if last is not None:
-                changes.append(float(cv2.absdiff(thumbnail, last).mean()))
-                usual = np.median(changes[-1 - _CUT_MEMORY : -1] or [0.0])
-                if changes[-1] > max(_CUT_CHANGE, _CUT_RATIO * usual):
-                    cuts.append(index)
-                    if tracking:
-                        mesher.reset()
-            else:
-                changes.append(0.0)
+            changes.append(0.0 if last is None else float(cv2.absdiff(thumbnail, last).mean()))
+            usual = np.median(changes[-1 - _CUT_MEMORY : -1] or [0.0])
+            if changes[-1] > max(_CUT_CHANGE, _CUT_RATIO * usual):
+                cuts.append(index)
+                mesher.reset()
             for face in mesher(frame):
                 numbers.append(index)
                 points.append(face * factor)
-                looks.append(_looks(frame, previous, face))
+                measures.append(_measures(frame, previous, face))
             previous = frame
-    columns = np.array(looks, np.float32).reshape(-1, 3).T
+    columns = np.array(measures, np.float32).reshape(-1, 3).T
     return FaceScan(
         n_frames=index + 1,
         size=np.array(size),
@@ -119,7 +120,7 @@ def scan_frames(
 
 
 def _thumbnail(frame: np.ndarray) -> np.ndarray:
-    """Averaged in blocks of 2x2 first, which is much faster than by fractions of pixels alone."""
+    """Reduce a frame to a thumbnail, first by 2x2 blocks: faster than one fractional step."""
     cv2 = import_cv2()
     while min(frame.shape[0] // _THUMBNAIL[1], frame.shape[1] // _THUMBNAIL[0]) >= 4:
         half = (frame.shape[1] // 2, frame.shape[0] // 2)
@@ -127,27 +128,27 @@ def _thumbnail(frame: np.ndarray) -> np.ndarray:
     return cv2.resize(frame, _THUMBNAIL, interpolation=cv2.INTER_AREA)
 
 
-def _looks(
+def _measures(
     frame: np.ndarray, previous: np.ndarray | None, face: np.ndarray
 ) -> tuple[float, float, float]:
     """Sharpness, mouth texture and change of one face."""
     cv2 = import_cv2()
 
-    def cut_out(image: np.ndarray, points: np.ndarray) -> np.ndarray | None:
+    def grey_crop(image: np.ndarray, points: np.ndarray) -> np.ndarray | None:
         x0, y0 = np.maximum(np.floor(points.min(axis=0)).astype(int), 0)
         x1, y1 = np.maximum(np.ceil(points.max(axis=0)).astype(int), 0)
-        part = image[y0:y1, x0:x1]
-        return cv2.cvtColor(part, cv2.COLOR_RGB2GRAY) if min(part.shape[:2]) >= 2 else None
+        crop = image[y0:y1, x0:x1]
+        return cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY) if min(crop.shape[:2]) >= 2 else None
 
-    patch = cut_out(frame, face[:, :2])
+    patch = grey_crop(frame, face[:, :2])
     if patch is None:
         return np.nan, np.nan, np.nan
     side = (_PATCH, _PATCH)
     patch = cv2.resize(patch, side, interpolation=cv2.INTER_AREA)
     sharpness = float(cv2.Laplacian(patch, cv2.CV_32F).var())
-    mouth = cut_out(frame, face[list(LIPS_OUTER), :2])
+    mouth = grey_crop(frame, face[list(LIPS_OUTER), :2])
     texture = np.nan if mouth is None else float(mouth.std())
-    before = None if previous is None else cut_out(previous, face[:, :2])
+    before = None if previous is None else grey_crop(previous, face[:, :2])
     if before is None:
         return sharpness, texture, np.nan
     before = cv2.resize(before, side, interpolation=cv2.INTER_AREA)
@@ -155,7 +156,11 @@ def _looks(
 
 
 def content_hash(path: Path) -> str:
-    """Hash of a file's bytes; a moved or renamed file keeps its cache."""
+    """Hash of a file's bytes.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
     digest = hashlib.blake2b(digest_size=12)
     try:
         with open(path, "rb") as file:
@@ -167,7 +172,7 @@ def content_hash(path: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """Folder of cached scans, shared by all datasets."""
+    """Folder of the cached scans of all datasets."""
     return project_root() / "dataset" / ".cache" / "faces"
 
 
@@ -182,17 +187,16 @@ def scan_video(
     cache: bool = True,
     show_progress: str | bool = False,
 ) -> FaceScan:
-    """Faces of a whole video at a constant rate, from the cache when its content is known.
+    """Scan a whole video at a constant frame rate, or load the result from the cache.
 
     Args:
         path: video or still picture (one frame).
+        fps: frame rate at which the video is read.
+        cache: load and store the result in :func:`cache_folder`.
 
     Raises:
         DataError: the file cannot be decoded.
     """
-    from talkingface.data.media.probe import probe
-    from talkingface.data.media.reader import is_image, read_frames, read_image
-
     settings = (
         f"v{_CACHE_VERSION}-{TRACKER}-fps{fps:g}-track{int(tracking)}-faces{max_faces}-{max_side}"
         f"-{min_detection:g}"
@@ -204,7 +208,7 @@ def scan_video(
             with np.load(stored) as data:
                 values = {field.name: data[field.name] for field in fields(FaceScan)}
             return FaceScan(**{**values, "n_frames": int(values["n_frames"])})
-        except Exception as error:  # damaged files make numpy and zipfile raise all kinds
+        except Exception as error:  # numpy and zipfile raise many types for damaged files
             log.warning("%s is damaged (%s); detecting again", stored, error)
     still = is_image(path)
     frames = [read_image(path)] if still else read_frames(path, fps=fps)
@@ -216,17 +220,12 @@ def scan_video(
         show=show_progress,
         leave=False,
     )
-    scan = scan_frames(
-        watched,
-        tracking=tracking,
-        max_faces=max_faces,
-        max_side=max_side,
-        min_detection=min_detection,
-    )
+    options = {"max_faces": max_faces, "max_side": max_side, "min_detection": min_detection}
+    scan = scan_frames(watched, tracking=tracking, **options)
     if cache:
         try:
             with atomic(stored) as temporary, open(temporary, "wb") as file:
                 np.savez(file, **asdict(scan))
-        except TalkingFaceError as error:  # a read-only disk costs time, not the result
+        except TalkingFaceError as error:  # e.g. a read-only disk; the result is still valid
             log.debug("faces are not cached: %s", error)
     return scan

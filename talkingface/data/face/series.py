@@ -1,4 +1,4 @@
-"""Values over time: gaps, smoothing and runs. Nothing here crosses from one segment to another."""
+"""Time series: interpolation of gaps, smoothing inside segments, and runs of equal values."""
 
 from __future__ import annotations
 
@@ -8,13 +8,9 @@ import numpy as np
 
 
 def fill_gaps(values: np.ndarray) -> np.ndarray:
-    """Linear interpolation over frames that are NaN; ends take the nearest known value.
+    """Interpolate missing frames (with a NaN) of (T, ...) linearly, as float64.
 
-    Args:
-        values: (T, ...) with whole frames NaN.
-
-    Returns:
-        Array of the same shape; all NaN stays all NaN.
+    At the ends the nearest known frame is repeated. All stay as they are when no frame is known.
     """
     flat = values.reshape(len(values), -1).astype(np.float64)
     known = np.isfinite(flat).all(axis=1)
@@ -26,7 +22,7 @@ def fill_gaps(values: np.ndarray) -> np.ndarray:
 
 
 def smooth(values: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian over time (axis 0), out of place; the ends are continued, never wrapped."""
+    """Gaussian smoothing along axis 0, ``sigma`` in frames; the end values are used as padding."""
     from scipy.ndimage import gaussian_filter1d
 
     if sigma <= 0 or len(values) < 2:
@@ -43,11 +39,12 @@ def runs(labels: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def smooth_runs(values: np.ndarray, sigma: float, segments: np.ndarray | None = None) -> np.ndarray:
-    """Fill gaps and smooth inside each segment on its own; frames without a segment become NaN.
+    """Fill gaps and smooth each segment separately; frames outside all segments become NaN.
 
     Args:
         values: (T, ...) with NaN in missing frames.
-        segments: (T,) labels, negative for frames outside; None: one segment.
+        sigma: standard deviation in frames.
+        segments: (T,) labels, negative for frames outside all segments; None: one segment.
     """
     labels = np.zeros(len(values), int) if segments is None else segments
     result = np.full(values.shape, np.nan)

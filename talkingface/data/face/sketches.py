@@ -1,22 +1,24 @@
-"""Sketches of generated faces: found, steadied and drawn alike at training and at inference.
+"""Sketches of generated faces: the same detection, smoothing and drawing in training and inference.
 
-The official code draws them at another size, with other lines and other smoothing at inference
-than at training, a likely cause of trembling lips (ours).
+The official code uses another size, line width and smoothing at inference than in training, a
+likely cause of trembling lips.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
 from talkingface.data.face.boxes import resize_image
 from talkingface.data.face.masks import sketch
+from talkingface.data.face.mesh import FaceMesher
 
-INPUT_SIZE = 128  # px of pictures and sketches for stage 2
-_DETECTION_SIZE = 256  # px; a face of 128 px is at the edge of what MediaPipe was made for
-_LINE = 6  # px; on a canvas of 256 px by us, on one of 128 px by the official generation
+INPUT_SIZE = 128  # side of pictures and sketches for stage 2, in pixels
+_DETECTION_SIZE = 256  # pixels; 128 px is at the lower limit of MediaPipe's face size
+_LINE = 6  # pixels, on a canvas of 256 px; the official generation uses a canvas of 128 px
 
 
 def draw_sketch(points: np.ndarray, size: int, *, upstream: bool = False) -> np.ndarray:
@@ -27,23 +29,21 @@ def draw_sketch(points: np.ndarray, size: int, *, upstream: bool = False) -> np.
         upstream: lines twice as thick, as the official generation draws them.
     """
     canvas = 128 if upstream else 256
-    drawn = sketch(points * canvas, canvas, canvas, thickness=_LINE)
-    if size != canvas:
-        drawn = resize_image(drawn, size)
-    return np.where(drawn > 127, 255, 0).astype(np.uint8)
+    lines = resize_image(sketch(points * canvas, canvas, canvas, thickness=_LINE), size)
+    return np.where(lines > 127, 255, 0).astype(np.uint8)
 
 
-class SketchMaker:
+class SketchMaker(AbstractContextManager):
     """Sketches of consecutive pictures, with a small look-ahead.
 
-    Every picture is looked at by itself; the points are then averaged over neighbours with a
-    Gaussian, so that the lines do not tremble. A picture without a face or another shot ends an
-    average; one without a face gets the sketch before it, the first ones an empty one. It holds
-    MediaPipe's threads and memory until it is closed; use it in a ``with`` block.
+    Faces are detected in each picture independently. A Gaussian then smooths the points over
+    neighbouring pictures, so that the lines do not tremble. Pictures beyond a missing face or a
+    shot change are excluded. A picture without a face gets the previous sketch, or an empty one at
+    the beginning. Use a ``with`` block, which frees MediaPipe's threads and memory at its end.
 
     Args:
         fps: frame rate.
-        smoothing: standard deviation in seconds; 0 smooths nothing and needs no look-ahead.
+        smoothing: standard deviation in seconds; 0: no smoothing and no look-ahead.
         upstream: see :func:`draw_sketch`.
 
     Attributes:
@@ -51,8 +51,6 @@ class SketchMaker:
     """
 
     def __init__(self, fps: float, smoothing: float, *, upstream: bool = False) -> None:
-        from talkingface.data.face.mesh import FaceMesher
-
         self._upstream = upstream
         self._mesher = FaceMesher(tracking=False)
         sigma = smoothing * fps
@@ -62,10 +60,7 @@ class SketchMaker:
         self.missed = 0
         self._last = np.zeros((INPUT_SIZE, INPUT_SIZE), np.uint8)
         self._waiting: list[tuple[Any, np.ndarray, np.ndarray | None, Any]] = []
-        self._given = 0  # how many of the waiting ones have their sketch
-
-    def __enter__(self) -> SketchMaker:
-        return self
+        self._given = 0  # number of waiting pictures whose sketch was yielded
 
     def __exit__(self, *_: object) -> None:
         self._mesher.close()
@@ -73,49 +68,49 @@ class SketchMaker:
     def add(
         self, key: Any, picture: np.ndarray, shot: Any = None
     ) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
-        """Take a picture (S,S,3) uint8 BGR; gives those whose neighbours are known.
+        """Add a picture (S,S,3) uint8 BGR; yield those whose look-ahead is complete.
 
         Args:
-            shot: pictures of different shots are not averaged.
+            shot: label of the shot; pictures of different shots are not averaged.
 
         Yields:
             key, picture, sketch (128,128).
         """
         rgb = resize_image(np.ascontiguousarray(picture[..., ::-1]), _DETECTION_SIZE)
         faces = self._mesher(rgb)
-        found = faces[0][:, :2] / _DETECTION_SIZE if len(faces) else None
-        self._waiting.append((key, picture, found, shot))
+        points = faces[0][:, :2] / _DETECTION_SIZE if len(faces) else None
+        self._waiting.append((key, picture, points, shot))
         while self._given + self.reach < len(self._waiting):
             yield self._next()
 
     def finish(self) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
-        """The last pictures."""
+        """Yield the remaining pictures."""
         while self._given < len(self._waiting):
             yield self._next()
         self._waiting.clear()
         self._given = 0
 
     def _next(self) -> tuple[Any, np.ndarray, np.ndarray]:
-        here = self._given
-        key, picture, own, shot = self._waiting[here]
+        current = self._given
+        key, picture, points, shot = self._waiting[current]
         self._given += 1
-        if own is None:
+        if points is None:
             self.missed += 1
         else:
-            total, weight = np.zeros_like(own, np.float64), 0.0
+            total, weight = np.zeros_like(points, np.float64), 0.0
             for step in (-1, 1):
                 for distance in range(0 if step > 0 else 1, self.reach + 1):
-                    place = here + step * distance
-                    if not 0 <= place < len(self._waiting):
+                    index = current + step * distance
+                    if not 0 <= index < len(self._waiting):
                         break
-                    other, its_shot = self._waiting[place][2:]
-                    if other is None or its_shot != shot:
+                    other_points, other_shot = self._waiting[index][2:]
+                    if other_points is None or other_shot != shot:
                         break
                     share = self._weights[self.reach + distance]
-                    total += share * other
+                    total += share * other_points
                     weight += share
             self._last = draw_sketch(total / weight, INPUT_SIZE, upstream=self._upstream)
-        if self._given > self.reach:  # no later sketch needs older ones
+        if self._given > self.reach:  # later sketches do not need the oldest picture
             self._waiting.pop(0)
             self._given -= 1
         return key, picture, self._last

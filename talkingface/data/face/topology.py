@@ -1,7 +1,7 @@
 """Index tables of MediaPipe's 478-point face mesh. Tests compare them with the installed package.
 
-"Left" and "right" are those of the picture unless said otherwise: MediaPipe's own ``LEFT_EYE`` is
-the person's left eye and therefore ``EYE_RIGHT`` here.
+"Left" and "right" refer to the picture unless noted otherwise. MediaPipe's ``LEFT_EYE`` is the
+person's left eye and therefore ``EYE_RIGHT`` here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 N_POINTS = 478
 N_MESH = 468  # the rest are ten iris points
 
-# Lip contours in drawing order, from one mouth corner round to the other and back.
+# Lip contours in drawing order, from one mouth corner around to the other and back.
 LIPS_OUTER = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40,
               185)  # fmt: skip
 LIPS_INNER = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80,
@@ -22,11 +22,11 @@ LIPS_INNER = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 3
 LIPS = LIPS_OUTER + LIPS_INNER
 MOUTH_CORNERS = (61, 291)
 INNER_LIP_TOP, INNER_LIP_BOTTOM = 13, 14
-# Ring one step outside the lips, in drawing order: the lip mask of HyperLips' stage 2.
+# Ring of vertices around the lips, in drawing order: the lip mask of HyperLips' stage 2.
 MOUTH_RING = (164, 167, 165, 92, 186, 57, 43, 106, 182, 83, 18, 313, 406, 335, 273, 287, 410, 322,
               391, 393)  # fmt: skip
 
-# Round each eye, from the outer corner over the lower lid to the inner corner and back.
+# Eye contours, from the outer corner along the lower lid to the inner corner and back.
 EYE_LEFT = (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246)
 EYE_RIGHT = (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466)
 EYE_CORNERS_LEFT = (33, 133)
@@ -45,11 +45,11 @@ FOREHEAD, CHIN, NOSE_TIP = 10, 152, 1
 
 # Points that hardly move when a person speaks: eye corners, nose bridge and nose side.
 RIGID = (33, 133, 362, 263, 168, 6, 197, 195, 5, 4, 98, 327)
-# The larger rigid set of the lifting solver (ours): also forehead and temples.
+# The larger rigid set of the lifting solver: also forehead and temples.
 STABLE = (6, 168, 197, 195, 5, 4, 33, 133, 362, 263, 9, 8, 151, 10, 67, 297, 109, 338, 103, 332, 54,
           284, 129, 358, 98, 327, 2, 127, 356, 234, 454, 193, 417, 122, 351, 196, 419)  # fmt: skip
 
-# The 73 points of Live Speech Portraits, in their order; the choice of vertices is ours.
+# The 73 points of Live Speech Portraits, in their order; the vertices are this toolkit's choice.
 LSP73 = (127, 93, 58, 172, 136, 150, 176, 152, 400, 379, 365, 397, 288, 323, 356,  # contour
          300, 334, 296, 285, 295, 283, 70, 105, 66, 55, 65, 53,  # brows
          33, 159, 133, 145, 263, 386, 362, 374,  # eyes
@@ -57,14 +57,14 @@ LSP73 = (127, 93, 58, 172, 136, 150, 176, 152, 400, 379, 365, 397, 288, 323, 356
          61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91,  # outer lips
          178, 14, 402, 311, 13, 81, 1,  # inner lips, nose tip
          161, 163, 154, 157, 384, 381, 390, 388)  # fmt: skip
-# The usual 68 points (dlib, iBUG 300-W order): jaw, brows, nose, eyes, outer and inner lips.
+# The 68 points of iBUG 300-W and dlib, in their order: jaw, brows, nose, eyes, outer, inner lips.
 IBUG68 = (127, 234, 93, 132, 58, 136, 150, 176, 152, 400, 379, 365, 288, 361, 323, 454, 356,
           70, 63, 105, 66, 107, 336, 296, 334, 293, 300, 168, 197, 5, 4, 98, 97, 2, 326, 327,
           33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,
           61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91,
           78, 81, 13, 311, 308, 402, 14, 178)  # fmt: skip
 
-# Point groups of MODA (official code): ascending within each part, parts in this order.
+# Point groups of MODA (official code): the parts in this order, indices ascending within a part.
 MODA_MOUTH = tuple(sorted(LIPS))
 MODA_EYES = (
     *IRIS_RIGHT, *sorted(EYE_RIGHT), *sorted(BROW_RIGHT[0] + BROW_RIGHT[1]),
@@ -73,14 +73,14 @@ MODA_EYES = (
 
 
 def chain(points: tuple[int, ...], *, closed: bool = False) -> list[tuple[int, int]]:
-    """Edges between neighbours of a list of points."""
+    """Edges between consecutive points."""
     ends = points[1:] + points[:1] if closed else points[1:]
     return list(zip(points, ends, strict=False))
 
 
 _NOSE = ((168, 6, 197, 195, 5, 4), (4, 45, 220, 115, 48), (4, 275, 440, 344, 278))
 _JAW = FACE_OVAL[FACE_OVAL.index(389) : FACE_OVAL.index(162) + 1]
-# HyperLips' landmark sketch, 125 edges: lips, eyes, brows, nose, oval without the top.
+# HyperLips' landmark sketch, 125 edges: lips, eyes, brows, nose, oval without its top.
 SKETCH_EDGES = (
     *chain(LIPS_OUTER, closed=True),
     *chain(LIPS_INNER, closed=True),
@@ -94,9 +94,9 @@ SKETCH_EDGES = (
 def triangles(*, close_eyes: bool = True) -> np.ndarray:
     """Triangles of the mesh, (880,3) int64, or (852,3) with the eyes left open.
 
-    A triangle that faces the camera has a positive area in pixels (y down). The mouth is always
-    open, so the gap between the lips shows. Source: MediaPipe's tesselation edges, from which the
-    triangles follow uniquely (ours).
+    A triangle that faces the camera has a positive area in pixels (y down). No triangles cover the
+    gap between the lips. Source: MediaPipe's tesselation edges, which determine the triangles
+    uniquely.
     """
     table = _table("triangles.csv").astype(np.int64)
     table.flags.writeable = False
@@ -113,11 +113,9 @@ def mesh_edges() -> list[tuple[int, int]]:
 
 @lru_cache
 def pose_template() -> tuple[np.ndarray, np.ndarray]:
-    """The rigid template of head pose (official code).
+    """Vertex indices (72,) and positions (72,3) of the rigid template of head pose (official code).
 
-    Returns:
-        (72,) vertex numbers and (72,3) positions: x to the picture's right, y down, z toward the
-        viewer, centred, root-mean-square radius 1.
+    Axes: x to the picture's right, y down, z toward the viewer; centred, root-mean-square radius 1.
     """
     table = _table("pose_template.csv")
     points = table[:, 1:]

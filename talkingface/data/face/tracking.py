@@ -1,7 +1,7 @@
-"""From the faces of a video to one person: tracks, scene cuts, gaps and the choice among people.
+"""Selection of one person among the faces of a video: tracks, scene cuts, gaps and persons.
 
-Detections are linked to tracks inside one shot, tracks to persons by the shape of the face, and one
-person is chosen. Nothing is decided by the order in which the detector lists faces.
+Detections are linked to tracks inside one shot, tracks are grouped to persons by the shape of the
+face, and one person is chosen. The order in which the detector lists faces has no influence.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from talkingface.data.face.boxes import MARGINS, box_overlap, face_boxes, landmark_box
-from talkingface.data.face.pose import flip_depth, procrustes
+from talkingface.data.face.pose import flip_depth, procrustes, remove_pose
 from talkingface.data.face.scan import FaceScan, scan_video
 from talkingface.data.face.series import runs
-from talkingface.data.face.topology import N_POINTS, STABLE, pose_template
+from talkingface.data.face.topology import STABLE, pose_template
 from talkingface.errors import DataError
 
 if TYPE_CHECKING:
     from talkingface.config.schema import FaceSection
 
-MAX_GAP = 0.2  # seconds without a detection that a track survives
-_OVERLAP = 0.3  # least overlap (intersection over union) of the boxes of one track
-# Largest root-mean-square distance of two median face shapes (template units) of one person. On 50
-# clips, thirds of one clip were nearer in 91 % of pairs and 96 % of pairs of people were farther.
+MAX_GAP = 0.2  # maximum gap between detections of one track, in seconds
+_OVERLAP = 0.3  # minimum intersection over union of consecutive boxes of one track
+# Maximum root-mean-square distance of two median face shapes (template units) of one person. On 50
+# clips, 91 % of the pairs of thirds of one clip were below it, 96 % of the pairs of people above.
 _SAME_SHAPE = 0.030
 _SHAPE_POINTS = sorted({*STABLE, *pose_template()[0].tolist()})
 
@@ -37,17 +37,17 @@ class FaceTrack:
 
     Attributes:
         boxes: (T,4) x0, y0, x1, y1 in pixels; gaps are interpolated.
-        found: (T,) bool, True where this person's face was really detected.
+        found: (T,) bool, True where this person's face was detected.
         landmarks: (T,478,3) pixels, NaN where not found.
-        segments: (T,) int; frames of one number belong to one shot without a long gap, so motion
-            inside is continuous. -1: this person is not in view.
+        segments: (T,) int; frames with the same number belong to one shot without a long gap, so
+            motion inside is continuous. -1: this person is not in view.
         others: (T,) number of further faces in the frame.
-        persons: different persons in view for at least a fifth of the time of this one, as far as
-            the shapes of the faces tell.
+        persons: number of persons, distinguished by face shape, that are in view for at least a
+            fifth of the time of the main person.
         cuts: first frames after scene cuts.
         sharpness, mouth_texture, face_change: (T,) of this face, NaN where not found; see
             :class:`~talkingface.data.face.scan.FaceScan`.
-        size: width and height of the picture.
+        size: width and height of the picture in pixels.
     """
 
     boxes: np.ndarray
@@ -72,12 +72,11 @@ class FaceTrack:
     def longest_take(self) -> tuple[int, int]:
         """Start and stop of the longest stretch without a cut or a long gap."""
         takes = [(b - a, a, b) for a, b in runs(self.segments) if self.segments[a] >= 0]
-        _, start, stop = max(takes)
-        return start, stop
+        return max(takes)[1:]
 
     @property
     def longest_gap(self) -> int:
-        """Frames of the longest stretch without this face."""
+        """Number of frames of the longest stretch without this face."""
         return max((b - a for a, b in runs(self.found.astype(int)) if not self.found[a]), default=0)
 
 
@@ -89,10 +88,10 @@ def track_face(
     cache: bool = True,
     show_progress: str | bool = False,
 ) -> FaceTrack:
-    """Find the faces of a video or still picture and follow the chosen person.
+    """Detect the faces of a video or still picture and track the chosen person.
 
     Raises:
-        DataError: the file cannot be read, or no face is in it.
+        DataError: the file cannot be read, or shows no face.
     """
     scan = scan_video(
         path,
@@ -130,10 +129,15 @@ def video_landmarks(path: Path, *, fps: float, tracking: bool, cache: bool = Tru
 
 
 def meshes(scan: FaceScan, chosen: np.ndarray) -> np.ndarray:
-    """Meshes of chosen detections, one per frame at most: (T,478,3) float32, NaN elsewhere."""
-    points = np.full((scan.n_frames, N_POINTS, 3), np.nan, np.float32)
-    points[scan.frame[chosen]] = scan.points[chosen]
-    return points
+    """Meshes of chosen detections, at most one per frame: (T,478,3) float32, NaN elsewhere."""
+    return _per_frame(scan, chosen, scan.points)
+
+
+def _per_frame(scan: FaceScan, chosen: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Values (N, ...) of the chosen detections at their frames: (T, ...) float32, NaN elsewhere."""
+    result = np.full((scan.n_frames, *values.shape[1:]), np.nan, np.float32)
+    result[scan.frame[chosen]] = values[chosen]
+    return result
 
 
 def follow(
@@ -144,19 +148,12 @@ def follow(
     smoothing: float = 0.2,
     margins: tuple[float, float, float] = MARGINS,
 ) -> FaceTrack:
-    """The chosen person of a scan that holds at least one face; see :func:`choose_person`."""
+    """Track the chosen person of a scan that has at least one face; see :func:`choose_person`."""
     persons = find_persons(scan, fps=fps)
     chosen = _choose(scan, persons, choose)
-    frames = scan.frame[chosen]
-
-    def spread(values: np.ndarray) -> np.ndarray:
-        result = np.full((scan.n_frames, *values.shape[1:]), np.nan, np.float32)
-        result[frames] = values[chosen]
-        return result
-
-    landmarks = spread(scan.points)
+    landmarks = meshes(scan, chosen)
     found = np.zeros(scan.n_frames, bool)
-    found[frames] = True
+    found[scan.frame[chosen]] = True
     segments = _segments(found, scan.cuts, MAX_GAP * fps)
     return FaceTrack(
         boxes=face_boxes(
@@ -168,9 +165,9 @@ def follow(
         others=np.bincount(scan.frame, minlength=scan.n_frames) - found,
         persons=len(lasting(persons)),
         cuts=scan.cuts,
-        sharpness=spread(scan.sharpness),
-        mouth_texture=spread(scan.mouth_texture),
-        face_change=spread(scan.face_change),
+        sharpness=_per_frame(scan, chosen, scan.sharpness),
+        mouth_texture=_per_frame(scan, chosen, scan.mouth_texture),
+        face_change=_per_frame(scan, chosen, scan.face_change),
         size=(int(scan.size[0]), int(scan.size[1])),
     )
 
@@ -179,15 +176,16 @@ def choose_person(scan: FaceScan, *, fps: float, choose: str | int = "main") -> 
     """Detections of one person, ascending in time.
 
     Args:
-        choose: ``main`` takes who is large and long in view; among those in view for at least a
-            fifth of that time ``largest`` takes the largest face, ``left``, ``right`` or a number
-            n (from 0) the n-th from the left.
+        choose: ``main``: the person with the largest sum of face heights over all frames. The
+            others choose among the persons in view for at least a fifth of that person's time.
+            ``largest``: the largest face; ``left``, ``right``, or an index from 0: by position,
+            counted from the left.
 
     Returns:
         Indices into the detections of the scan, at most one per frame.
 
     Raises:
-        DataError: there are not so many persons.
+        DataError: the index is not below the number of persons.
     """
     return _choose(scan, find_persons(scan, fps=fps), choose)
 
@@ -199,19 +197,16 @@ def _choose(scan: FaceScan, persons: list[np.ndarray], choose: str | int) -> np.
         height = np.ptp(scan.points[..., 1], axis=1)
         return max(lasting(persons), key=lambda p: float(np.median(height[p])))
     ordered = sorted(lasting(persons), key=lambda p: float(np.median(scan.points[p, :, 0])))
-    if choose == "left":
-        return ordered[0]
-    if choose == "right":
-        return ordered[-1]
-    if not 0 <= int(choose) < len(ordered):
+    index = int({"left": 0, "right": len(ordered) - 1}.get(choose, choose))
+    if not 0 <= index < len(ordered):
         raise DataError(
             f"face.choose={choose}, but {len(ordered)} person(s) are in view (counted from 0)."
         )
-    return ordered[int(choose)]
+    return ordered[index]
 
 
 def lasting(persons: list[np.ndarray]) -> list[np.ndarray]:
-    """Persons of :func:`find_persons` without false alarms and passers-by."""
+    """Persons of :func:`find_persons` without false detections and passers-by."""
     return [p for p in persons if len(p) >= len(persons[0]) / 5]
 
 
@@ -232,18 +227,16 @@ class _Track:
 
     @cached_property
     def weight(self) -> float:
-        """Sum of the face heights: large and long in view."""
-        y = self.scan.points[self.members, :, 1]
-        return float((y.max(axis=1) - y.min(axis=1)).sum())
+        """Sum of the face heights; it grows with the face size and with the time in view."""
+        return float(np.ptp(self.scan.points[self.members, :, 1], axis=1).sum())
 
     @cached_property
     def shape(self) -> np.ndarray:
-        """Median shape of the steady points after taking out pose and size."""
+        """Median shape of :data:`_SHAPE_POINTS` without pose and size."""
         points = flip_depth(self.scan.points[self.members])
         vertices, template = pose_template()
-        scale, rotation, shift = procrustes(template, points[:, vertices])
-        own = (points[:, _SHAPE_POINTS] - shift[:, None]) @ rotation / scale[:, None, None]
-        return np.median(own, axis=0)
+        pose = procrustes(template, points[:, vertices])
+        return np.median(remove_pose(points[:, _SHAPE_POINTS], *pose), axis=0)
 
     def box(self, member: int) -> np.ndarray:
         return landmark_box(self.scan.points[member])
@@ -252,9 +245,9 @@ class _Track:
 def find_persons(scan: FaceScan, *, fps: float) -> list[np.ndarray]:
     """Group the detections of a scan by person, the main one first.
 
-    Two tracks are one person when they never show at once and either follow each other at the same
-    place of one shot or have the same shape of face. Very similar people may be taken for one, and
-    one person for two after a strong turn of the head.
+    Two tracks belong to one person when they do not overlap in time, and either follow each other
+    at the same position in one shot or have the same face shape. Very similar people can be merged,
+    and a strong head rotation can split one person into two.
     """
     tracks = sorted(_link(scan, fps), key=lambda t: (-t.weight, t.first))
     persons: list[list[_Track]] = []
@@ -271,6 +264,7 @@ def find_persons(scan: FaceScan, *, fps: float) -> list[np.ndarray]:
 
 
 def _link(scan: FaceScan, fps: float) -> list[_Track]:
+    """Link detections to tracks, per frame in descending order of box overlap."""
     tracks: list[_Track] = []
     alive: list[_Track] = []
     cuts = set(scan.cuts.tolist())
@@ -310,7 +304,7 @@ def _same(a: _Track, b: _Track, cuts: np.ndarray) -> bool:
 
 
 def _segments(found: np.ndarray, cuts: np.ndarray, max_gap: float) -> np.ndarray:
-    """Number the stretches in which a face can be followed; short gaps belong to them."""
+    """(T,) numbers of the stretches without a cut or a gap above ``max_gap`` frames; -1 outside."""
     labels = np.full(len(found), -1)
     number, last = -1, None
     borders = set(cuts.tolist())

@@ -1,4 +1,4 @@
-"""Speech features of a sound by an APC network."""
+"""Speech features of audio by an APC network."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 _VERSION = 1  # of the front end
-_CHUNK = 60 * ROWS_PER_FRAME * MOTION_FPS  # rows encoded at once
+_CHUNK = 60 * ROWS_PER_FRAME * MOTION_FPS  # rows per forward pass, 60 s
 
 
 def apc_id(path: Path) -> str:
-    """Name of an APC by its content: a swapped checkpoint must not serve stale features."""
+    """Identifier of an APC checkpoint by content: features of another checkpoint are not reused."""
     return f"{sha256_of(path)[:12]}v{_VERSION}"
 
 
@@ -31,7 +31,7 @@ def encode(network: nn.Module, wave: np.ndarray) -> np.ndarray:
     state, parts = None, []
     with torch.inference_mode():
         for rows in mel.split(_CHUNK):
-            made, state = network.stream(rows[None].to(device), state)
-            parts.append(made[0].cpu())
+            features, state = network.stream(rows[None].to(device), state)
+            parts.append(features[0].cpu())
     width = network.rnns[0].hidden_size
     return torch.cat(parts).numpy() if parts else np.zeros((0, width), np.float32)

@@ -1,4 +1,4 @@
-"""Sound of any media file as mono samples on the clock of the picture, and a wav writer."""
+"""Audio of any media file as mono samples aligned with the video, and a wav writer."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from talkingface.utils.paths import atomic
 
 logger = logging.getLogger(__name__)
 
-# Seconds by which time stamps may disagree with the count of samples before silence is put in or
-# samples are cut: above the rounding of containers (1 ms) and below the sync goal of 20 ms.
+# Seconds by which time stamps may deviate from the sample count before silence is inserted or
+# samples are cut: above the rounding of containers (1 ms), below the sync tolerance of 20 ms.
 _TOLERANCE = 0.01
 
 
 def load_audio(path: str | Path, rate: int = 16000, *, timeline: bool = True) -> np.ndarray:
-    """Read the sound of a media file as mono samples.
+    """Read the audio of a media file as mono samples.
 
-    Channels are averaged with equal weights; the rate is changed with soxr (quality HQ, the default
-    of librosa, deterministic). Holes in the time stamps become silence, so that sound after a hole
-    stays in sync. Decoding and resampling are streaming: memory is that of the result, twice.
-    Of several tracks the one marked as default is taken, else the first; which one is logged.
+    Channels are averaged with equal weights. soxr resamples (quality HQ, the default of librosa,
+    deterministic). Gaps in the time stamps become silence, so that later samples stay in sync.
+    Decoding and resampling are streamed; peak memory is twice the result. Of several tracks the one
+    marked as default is read, else the first; the log names it.
 
     Args:
         path: wav, flac, mp3, mp4, mov, mpg, mkv...
-        rate: wanted samples per second.
-        timeline: for files with a picture let sample 0 be the time of the first picture: sound
-            that starts later gets silence before it, sound that starts earlier is cut.
+        rate: output samples per second.
+        timeline: in files with video, sample 0 is at the time of the first frame: audio that starts
+            later is preceded by silence, audio that starts earlier is cut.
 
     Returns:
         float32 (N,), [-1, 1] for integer and compressed sources; float files keep their values.
 
     Raises:
-        DataError: no track, nothing decodes, no samples, NaN or infinite values.
+        DataError: no audio track, no decodable samples, NaN or infinite values.
     """
     info = probe(path)
     if not info.has_audio:
@@ -52,7 +52,9 @@ def load_audio(path: str | Path, rate: int = 16000, *, timeline: bool = True) ->
     total, resample, blocks, source = 0, None, [], 0
     for block, block_rate in _blocks(info, origin):
         if not np.isfinite(block).all():
-            raise DataError(f"The sound of {path} holds NaN or infinite values. Export it again.")
+            raise DataError(
+                f"The audio of {path} contains NaN or infinite values. Export it again."
+            )
         if resample is None:
             source = block_rate
             resample = _resampler(source, int(rate))
@@ -60,21 +62,21 @@ def load_audio(path: str | Path, rate: int = 16000, *, timeline: bool = True) ->
         blocks.append(resample(block, False))
     if resample is None or not total:
         raise DataError(
-            f"The audio track of {path} holds no samples that can be decoded. "
+            f"The audio track of {path} contains no samples that can be decoded. "
             "Check that the file plays, or export it as wav."
         )
     blocks.append(resample(np.zeros(0, np.float32), True))
     samples = np.concatenate(blocks)
-    # The resampler may end a sample early or late; the rule of librosa fixes the length.
+    # The resampler may return one sample more or less; the length follows the rule of librosa.
     length = -(-total * int(rate) // source)
     samples = np.pad(samples[:length], (0, max(0, length - len(samples))))
     if not samples.any():
-        logger.warning("the sound of %s is digital silence", path)
+        logger.warning("the audio of %s is digital silence", path)
     return samples
 
 
 def resampled(wave: np.ndarray, source: int, target: int) -> np.ndarray:
-    """Samples (N,) or (N,channels) at another rate; the quality of :func:`load_audio`."""
+    """Resample (N,) or (N,channels) from rate ``source`` to ``target``, as :func:`load_audio`."""
     if source == target:
         return wave
     soxr = require("soxr", why="Resampling audio")
@@ -82,14 +84,13 @@ def resampled(wave: np.ndarray, source: int, target: int) -> np.ndarray:
 
 
 def load_dyad(path: str | Path, rate: int, channels: str = "auto") -> np.ndarray:
-    """(N,2) samples of a conversation: this person, the partner.
+    """(N,2) samples of a conversation: this person and the partner.
 
-    A file with one channel, or one that libsndfile cannot read, has no partner: that channel is
-    silence.
+    The partner's channel is silence if the file has one channel or libsndfile cannot read it.
 
     Args:
-        channels: ``dyad``: two channels are two persons; ``mono``: they are one; ``auto``: one
-            where they are nearly equal.
+        channels: ``dyad``: two channels are two persons; ``mono``: they are one person; ``auto``:
+            they are one person if their correlation is above 0.9.
 
     Raises:
         DataError: as :func:`load_audio`.
@@ -100,14 +101,14 @@ def load_dyad(path: str | Path, rate: int, channels: str = "auto") -> np.ndarray
     except (soundfile.LibsndfileError, RuntimeError):
         wave, source = np.zeros((0, 1), np.float32), rate
     if wave.shape[1] == 2 and np.isfinite(wave).all():
-        some = wave[:: max(1, len(wave) // 1_000_000)]
-        alike = min(some.std(axis=0)) > 0 and np.corrcoef(some.T)[0, 1] > 0.9
+        subset = wave[:: max(1, len(wave) // 1_000_000)]
+        alike = min(subset.std(axis=0)) > 0 and np.corrcoef(subset.T)[0, 1] > 0.9
         if channels == "dyad" or (channels == "auto" and not alike):
             logger.info("%s: channel 1 is this person, channel 2 the partner", path)
             return resampled(wave, source, rate)
-        logger.info("%s: both channels hold one voice; the partner is silent", path)
-    own = load_audio(path, rate)
-    return np.stack([own, np.zeros_like(own)], axis=1)
+        logger.info("%s: both channels contain one voice; the partner is silent", path)
+    mono = load_audio(path, rate)
+    return np.stack([mono, np.zeros_like(mono)], axis=1)
 
 
 def _resampler(source: int, target: int) -> Any:
@@ -118,7 +119,7 @@ def _resampler(source: int, target: int) -> Any:
 
 
 def _blocks(info: MediaInfo, origin: float | None) -> Iterator[tuple[np.ndarray, int]]:
-    """Yield mono float32 blocks without holes from ``origin`` on (None: the first sample)."""
+    """Yield mono float32 blocks without gaps from ``origin`` on (None: the first sample)."""
     position = repaired = 0
     rate = 0
     for time, frame_rate, block in _decode(info):
@@ -126,13 +127,13 @@ def _blocks(info: MediaInfo, origin: float | None) -> Iterator[tuple[np.ndarray,
             rate = frame_rate
         if frame_rate != rate:
             raise DataError(
-                f"The sound of {info.path} changes its sample rate from {rate} to {frame_rate} Hz "
-                "on the way. Export it as wav."
+                f"The sample rate of {info.path} changes from {rate} to {frame_rate} Hz within the "
+                "audio track. Export the audio as wav."
             )
         if time is not None:
             origin = time - position / rate if origin is None else origin
             offset = round((time - origin) * rate) - position
-            # No file has a hole that reaches beyond its own end: such a time stamp is damaged.
+            # A time stamp beyond the end of the file is damaged.
             limit = max(1.0, info.duration + 1.0) * rate - position
             if offset > limit:
                 offset = 0
@@ -147,7 +148,7 @@ def _blocks(info: MediaInfo, origin: float | None) -> Iterator[tuple[np.ndarray,
         if len(block):
             yield block, rate
     if repaired:
-        logger.warning("%s: %d holes or overlaps in the sound repaired", info.path, repaired)
+        logger.warning("%s: %d gaps or overlaps in the audio repaired", info.path, repaired)
 
 
 def _decode(info: MediaInfo) -> Iterator[tuple[float | None, int, np.ndarray]]:
@@ -158,7 +159,7 @@ def _decode(info: MediaInfo) -> Iterator[tuple[float | None, int, np.ndarray]]:
         tracks = len(container.streams.audio)
         if tracks > 1:
             logger.warning(
-                "%s has %d audio tracks; using number %d (stream %d), the one a player starts with",
+                "%s has %d audio tracks; using number %d (stream %d), the default of players",
                 info.path,
                 tracks,
                 list(container.streams.audio).index(stream) + 1,
@@ -175,18 +176,18 @@ def _decode(info: MediaInfo) -> Iterator[tuple[float | None, int, np.ndarray]]:
                 block = block[: max(0, len(block) - max(0, excess))]
             yield frame.time, frame.sample_rate, block
     if failed:
-        logger.warning("%s: %d packets of sound could not be decoded", info.path, failed)
+        logger.warning("%s: %d audio packets could not be decoded", info.path, failed)
 
 
 def _end(container: Any, stream: Any) -> float | None:
-    """Time at which the sound of an mp4 ends; what decodes beyond it is padding of the encoder."""
+    """End time of the audio of an mp4 in seconds; later samples are padding of the encoder."""
     if "mp4" not in container.format.name or not stream.duration:
         return None
     return float((stream.duration + (stream.start_time or 0)) * stream.time_base)
 
 
 def _mono(frame: Any) -> np.ndarray:
-    """Average the channels of a decoded block; integers are scaled to [-1, 1)."""
+    """Mean of the channels of a decoded block; integers are scaled to [-1, 1)."""
     data = frame.to_ndarray()
     if not frame.format.is_planar:
         data = data.reshape(-1, frame.layout.nb_channels).T
@@ -198,40 +199,32 @@ def _mono(frame: Any) -> np.ndarray:
 
 
 def save_wav(path: str | Path, samples: np.ndarray, rate: int) -> None:
-    """Write mono sound as a 16-bit PCM wav file.
-
-    Args:
-        path: target.
-        samples: float (N,); values outside [-1, 1] are clipped.
-        rate: samples per second.
+    """Write float (N,), clipped to [-1, 1], as a mono 16-bit PCM wav file.
 
     Raises:
         DataError: wrong shape, NaN or infinite values.
         EnvironmentProblem: disk full, read-only folder.
     """
-    samples = np.asarray(samples)
-    if samples.ndim != 1:
-        raise DataError(
-            f"Sound for {path} has type {samples.dtype} and shape {samples.shape}; "
-            "float samples of shape (N,) are needed."
-        )
-    save_stereo(path, samples[:, None], rate)
+    _write_wav(path, np.asarray(samples), rate, 1)
 
 
 def save_stereo(path: str | Path, samples: np.ndarray, rate: int) -> None:
     """As :func:`save_wav`, for (N,channels)."""
-    samples = np.asarray(samples)
-    if samples.ndim != 2 or not np.issubdtype(samples.dtype, np.floating):
+    _write_wav(path, np.asarray(samples), rate, 2)
+
+
+def _write_wav(path: str | Path, samples: np.ndarray, rate: int, ndim: int) -> None:
+    if samples.ndim != ndim or not np.issubdtype(samples.dtype, np.floating):
         raise DataError(
-            f"Sound for {path} has type {samples.dtype} and shape {samples.shape}; "
-            "float samples of shape (N,) are needed."
+            f"Audio for {path} has type {samples.dtype} and shape {samples.shape}; "
+            f"float samples of shape {'(N,)' if ndim == 1 else '(N,channels)'} are needed."
         )
     if not np.isfinite(samples).all():
-        raise DataError(f"Sound for {path} holds NaN or infinite values.")
+        raise DataError(f"Audio for {path} contains NaN or infinite values.")
     # 32768 is the scale of reading; the largest positive value is one step below full scale.
     pcm = np.clip(np.round(samples * 32768.0), -32768, 32767).astype("<i2")
     with atomic(path) as temporary, wave.open(str(temporary), "wb") as file:
-        file.setnchannels(samples.shape[1])
+        file.setnchannels(1 if ndim == 1 else samples.shape[1])
         file.setsampwidth(2)
         file.setframerate(int(rate))
         file.writeframes(pcm.tobytes())

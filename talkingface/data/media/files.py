@@ -1,4 +1,4 @@
-"""Opening and decoding media files, with messages that say what is wrong with a bad one."""
+"""Opening and decoding media files, with error messages that name the cause."""
 
 from __future__ import annotations
 
@@ -16,14 +16,11 @@ from talkingface.utils.env import import_av
 def exact_fps(fps: float | Fraction) -> Fraction:
     """Return a frame rate as an exact fraction.
 
-    Rounded NTSC rates (23.976, 29.97, 59.94) become n*1000/1001: taken literally they would drift
-    by a frame in some hours and give a container a clumsy time base.
-
-    Args:
-        fps: frames per second, above 0.
+    Rounded NTSC rates (23.976, 29.97, 59.94) become n*1000/1001. The rounded values would drift by
+    one frame within hours and give a container an awkward time base.
 
     Raises:
-        DataError: when ``fps`` is not a positive finite number.
+        DataError: ``fps`` is not a positive finite number.
     """
     if isinstance(fps, bool) or not 0 < float(fps) < 1e5:
         raise DataError(f"The frame rate is {fps!r}; give a positive number such as 25.")
@@ -38,12 +35,12 @@ def exact_fps(fps: float | Fraction) -> Fraction:
 def open_media(path: str | Path) -> Iterator[Any]:
     """Open a media file for reading as a PyAV container.
 
-    Only local files are read: playlists inside an untrusted file cannot reach the network.
+    Only local files are read: a playlist in an untrusted file cannot access the network.
 
     Raises:
-        DataError: when the file is missing, unreadable, empty, a Git LFS pointer, cut off or not
-            media: one bad file must not stop a run over many.
-        EnvironmentProblem: when PyAV is missing.
+        DataError: the file is missing, unreadable, empty, a Git LFS pointer, truncated or not
+            media. Runs over many files catch this error and continue.
+        EnvironmentProblem: PyAV is not installed.
     """
     path = Path(path)
     av = import_av()
@@ -55,8 +52,8 @@ def open_media(path: str | Path) -> Iterator[Any]:
     if not head:
         raise DataError(f"The file is empty (0 bytes): {path}. Copy or download it again.")
     try:
-        # "file:" keeps names with colons from being taken for a protocol; odd bytes in titles
-        # and comments of old files must not stop the decoding.
+        # "file:" keeps a name with a colon from being read as a protocol. Metadata of old files can
+        # have invalid bytes, which must not stop the decoding.
         container = av.open(
             f"file:{path}", metadata_errors="ignore", options={"protocol_whitelist": "file"}
         )
@@ -67,7 +64,7 @@ def open_media(path: str | Path) -> Iterator[Any]:
 
 
 def cannot_open(path: Path, error: OSError) -> Exception:
-    """What to tell about a file that cannot be read."""
+    """Error for a file that cannot be read, with its cause and a remedy."""
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return DataError(f"The file does not exist: {path}. Check the path.")
     if error.errno == errno.EISDIR or path.is_dir():
@@ -88,36 +85,35 @@ def _what_is_wrong(path: Path, head: bytes) -> str:
     if head[4:8] in (b"ftyp", b"mdat", b"wide", b"free"):
         return (
             f"The mp4/mov file has no usable index (moov): {path}. The recording or the copy was "
-            "cut off before its end; copy or download it again."
+            "cut off; copy or download it again."
         )
     return (
-        f"Not a media file that can be read, or its start is damaged: {path}. "
+        f"Not a media file that can be read, or damaged at its start: {path}. "
         "Check that it plays, or convert it to mp4 (H.264 + AAC)."
     )
 
 
 def video_stream(container: Any) -> Any | None:
-    """Return the first real video stream, or None; cover art of a sound file does not count."""
-    for stream in container.streams.video:
-        if not int(stream.disposition) & 0x400:  # AV_DISPOSITION_ATTACHED_PIC
-            return stream
-    return None
+    """Return the first video stream that is not the cover art of an audio file, or None."""
+    attached_pic = 0x400  # AV_DISPOSITION_ATTACHED_PIC
+    streams = container.streams.video
+    return next((s for s in streams if not int(s.disposition) & attached_pic), None)
 
 
 def audio_stream(container: Any) -> Any | None:
     """Return the audio stream marked as default, else the first one, else None."""
     streams = list(container.streams.audio)
-    return next((s for s in streams if int(s.disposition) & 1), streams[0] if streams else None)
+    return next((s for s in streams if int(s.disposition) & 1), next(iter(streams), None))
 
 
 def decode(container: Any, stream: Any) -> Iterator[Any]:
-    """Yield the decoded frames of a stream, and None for what cannot be read or decoded."""
+    """Yield the decoded frames of a stream, and None for each packet that cannot be decoded."""
     av = import_av()
     try:
         for packet in container.demux(stream):
             try:
                 yield from packet.decode()
-            except av.FFmpegError:  # damaged packet: the next one may do
+            except av.FFmpegError:  # damaged packet; later ones may be intact
                 yield None
     except av.FFmpegError:  # the file ends early
         yield None

@@ -23,14 +23,14 @@ _LOW_HZ, _HIGH_HZ = 55.0, 7600.0
 _PRE_EMPHASIS = 0.97
 _FLOOR = 1e-5
 _REFERENCE_DB, _MIN_DB, _MAX_ABS = 20.0, -100.0, 4.0
-_BLOCK = 2048  # columns per transform; bounds the memory for long sound
+_BLOCK = 2048  # columns per transform; limits the memory for long audio
 
 
 def wav2lip_mel(wave: np.ndarray) -> np.ndarray:
-    """Compute the normalised log-mel spectrogram that the lip models take.
+    """Compute the normalised log-mel spectrogram that is the input of Wav2Lip and HyperLips.
 
-    Pre-emphasis 0.97; STFT of 800 samples, hop 200, Hann window, centred with zeros at the ends as
-    in librosa 0.9.2; magnitude; 80 Slaney bands from 55 to 7600 Hz; 20 log10, reference 20 dB;
+    Pre-emphasis 0.97; STFT of 800 samples, hop 200, Hann window, centred with zero padding as in
+    librosa 0.9.2; magnitude; 80 Slaney bands from 55 to 7600 Hz; 20 log10, reference 20 dB;
     [-100, 0] dB mapped to [-4, 4] and clipped.
 
     Args:
@@ -44,9 +44,9 @@ def wav2lip_mel(wave: np.ndarray) -> np.ndarray:
     """
     wave = np.asarray(wave)
     if wave.ndim != 1 or not len(wave):
-        raise DataError(f"The mel front end needs sound of shape (N,), N > 0; got {wave.shape}.")
+        raise DataError(f"The mel front end needs audio of shape (N,), N > 0; got {wave.shape}.")
     if not np.isfinite(wave).all():
-        raise DataError("The mel front end got sound with NaN or infinite values.")
+        raise DataError("The audio for the mel front end contains NaN or infinite values.")
     wave = wave.astype(np.float32, copy=False)
     padded = np.zeros(len(wave) + _N_FFT, np.float32)
     body = padded[_N_FFT // 2 : _N_FFT // 2 + len(wave)]
@@ -54,7 +54,7 @@ def wav2lip_mel(wave: np.ndarray) -> np.ndarray:
     body[1:] -= np.float32(_PRE_EMPHASIS) * wave[:-1]
     segments = np.lib.stride_tricks.sliding_window_view(padded, _N_FFT)[::HOP]
     columns = 1 + len(wave) // HOP
-    window = np.hanning(_N_FFT + 1)[:-1]  # periodic, as for every STFT
+    window = np.hanning(_N_FFT + 1)[:-1]  # periodic
     bank = _filter_bank()
     mel = np.empty((N_MELS, columns), np.float32)
     for start in range(0, columns, _BLOCK):
@@ -89,31 +89,24 @@ def _filter_bank() -> np.ndarray:
 
 
 def window_start(frame_index: int, fps: float | Fraction) -> int:
-    """Return the first mel column of a frame: floor(80 * frame_index / fps), computed exactly."""
+    """First mel column of a frame: floor(80 * frame_index / fps), computed with integers."""
     rate = exact_fps(fps)
     return COLUMNS_PER_SECOND * int(frame_index) * rate.denominator // rate.numerator
-
-
-def mel_window(mel: np.ndarray, frame_index: int, fps: float | Fraction) -> np.ndarray | None:
-    """Return the 16 columns (200 ms) of one frame, (80, 16), or None when they do not fit."""
-    start = window_start(frame_index, fps)
-    if start < 0 or start + WINDOW > mel.shape[1]:
-        return None
-    return mel[:, start : start + WINDOW]
 
 
 def mel_windows(mel: np.ndarray, fps: float | Fraction, *, offset: int = 0) -> np.ndarray:
     """Cut a spectrogram into the windows of the output frames, as Wav2Lip does at inference.
 
-    Frame i takes 16 columns from ``window_start(i)`` on, as long as they fit; one last window of
-    the final 16 columns follows. The number of windows is the number of frames to be made, about
-    0.1 s less than the sound. Shorter sound is filled up with silence to 16 columns.
+    Frame i gets 16 columns (200 ms) from ``window_start(i)`` on, as long as they fit. The last
+    window consists of the final 16 columns. The number of windows is the number of output frames;
+    they are about 0.1 s shorter than the audio. Shorter spectrograms are padded with silence to 16
+    columns.
 
     Args:
         mel: (80, T) from :func:`wav2lip_mel`.
         fps: frames per second of the video.
-        offset: frame i takes the window of frame i + offset, held inside the spectrogram. 0 is
-            the official behaviour; -1 is what the official training uses. The count stays.
+        offset: frame i gets the window of frame i + offset, clipped to the spectrogram. The
+            official inference uses 0, the official training -1. The number of windows is the same.
 
     Returns:
         (n, 80, 16), a copy.
@@ -124,7 +117,7 @@ def mel_windows(mel: np.ndarray, fps: float | Fraction, *, offset: int = 0) -> n
     if mel.ndim != 2 or mel.shape[0] != N_MELS or not mel.shape[1]:
         raise DataError(f"A mel spectrogram of shape (80, T) is needed, got {mel.shape}.")
     if not np.isfinite(mel).all():
-        raise DataError("The mel spectrogram holds NaN or infinite values; check the sound.")
+        raise DataError("The mel spectrogram contains NaN or infinite values; check the audio.")
     missing = max(0, WINDOW - mel.shape[1])
     if missing:
         mel = np.pad(mel, ((0, 0), (0, missing)), constant_values=SILENCE)

@@ -1,4 +1,4 @@
-"""MFCC front end of SyncNet: exactly that of python_speech_features 0.6 with its defaults."""
+"""MFCC front end of SyncNet, identical to python_speech_features 0.6 with its defaults."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ RATE = 16000
 N_MFCC = 13
 COLUMNS_PER_SECOND = 100
 AUDIO_STEPS = 20  # columns of one SyncNet window, 0.2 s
-WINDOW = 5  # frames that it sees at a time
+WINDOW = 5  # video frames of one SyncNet window
 _WINDOW, _HOP, _N_FFT, _N_MELS = 400, 160, 512, 26
 _PRE_EMPHASIS, _LIFTER = 0.97, 22
 _EPSILON = np.finfo(float).eps
 
 
 def syncnet_mfcc(wave: np.ndarray) -> np.ndarray:
-    """Cepstral coefficients with the log frame energy in place of the first one.
+    """Mel-frequency cepstral coefficients; the first one is replaced by the log frame energy.
 
     Rectangular windows of 25 ms every 10 ms, pre-emphasis 0.97, 512-point power spectrum, 26
     triangular bands from 0 to 8000 Hz (2595 log10(1 + f/700), edges at whole bins), natural log,
-    orthonormal DCT-II, lifter 22. The energy depends on the amplitude: the sound is scaled to the
-    range of int16, as the official code reads it.
+    orthonormal DCT-II, lifter 22. The energy depends on the amplitude: samples are scaled to the
+    range of int16, as in the official code.
 
     Args:
         wave: float (N,), 16 kHz mono in [-1, 1].

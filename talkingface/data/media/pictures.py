@@ -1,4 +1,4 @@
-"""Many small pictures of a clip in one file, read by number: JPEG or PNG inside HDF5.
+"""The pictures of a clip in one HDF5 file, as JPEG or PNG, read by index.
 
 The layout is that of Live Speech Portraits: a dataset of bytes, named like the file.
 """
@@ -19,21 +19,21 @@ from talkingface.utils.paths import atomic
 
 
 def encode_jpeg(rgb: np.ndarray, quality: int) -> bytes:
-    """(H,W,3) uint8 RGB to a JPEG file."""
-    cv2 = import_cv2()
-    done, data = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not done:
-        raise DataError("a picture could not be encoded as JPEG")
-    return data.tobytes()
+    """Encode (H,W,3) uint8 RGB as JPEG."""
+    flag = import_cv2().IMWRITE_JPEG_QUALITY
+    return _encode(rgb[..., ::-1], ".jpg", [flag, quality])
 
 
 def encode_png(picture: np.ndarray) -> bytes:
-    """(H,W,3) uint8 RGB or (H,W) uint8 to a PNG file: nothing is lost."""
-    cv2 = import_cv2()
-    pixels = picture[..., ::-1] if picture.ndim == 3 else picture
-    done, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    """Encode (H,W,3) uint8 RGB or (H,W) uint8 as PNG, which is lossless."""
+    flag = import_cv2().IMWRITE_PNG_COMPRESSION
+    return _encode(picture[..., ::-1] if picture.ndim == 3 else picture, ".png", [flag, 1])
+
+
+def _encode(pixels: np.ndarray, suffix: str, options: list[int]) -> bytes:
+    done, data = import_cv2().imencode(suffix, pixels, options)
     if not done:
-        raise DataError("a picture could not be encoded as PNG")
+        raise DataError(f"a picture could not be encoded as {suffix}")
     return data.tobytes()
 
 
@@ -43,12 +43,12 @@ def signed(pictures: np.ndarray) -> np.ndarray:
 
 
 def write_pictures(path: Path, pictures: Iterable[bytes], rows: np.ndarray | None = None) -> int:
-    """Encoded pictures in one HDF5 file, and which one belongs to each motion frame of 60 Hz.
+    """Write encoded pictures to an HDF5 file and return their number.
 
-    Variable length: fixed-length strings would lose zeros at the end of a JPEG.
+    The records have variable length: fixed-length strings would lose zeros at the end of a JPEG.
 
     Args:
-        rows: (N,) picture number of each frame at 60 Hz; None: one per picture.
+        rows: (N,) picture index of each motion frame at 60 Hz; None: picture i is frame i.
     """
     h5py = require("h5py", why="The picture store")
     with atomic(path) as temporary, h5py.File(temporary, "w") as file:
@@ -64,24 +64,24 @@ def write_pictures(path: Path, pictures: Iterable[bytes], rows: np.ndarray | Non
 
 
 def picture_rows(path: Path) -> np.ndarray:
-    """(N,) number of the picture of each motion frame."""
+    """(N,) picture index of each motion frame."""
     store = PictureReader(path)
     rows = store.attributes.get("frame_at_60hz")
     return np.arange(len(store)) if rows is None else np.asarray(rows)
 
 
 def encoded_pictures(path: Path) -> list[bytes]:
-    """The pictures as they are stored."""
+    """The encoded pictures of a file."""
     return PictureReader(path).encoded()
 
 
 _open_files: OrderedDict[tuple[int, Path], Any] = OrderedDict()
-_MAX_OPEN = 64  # of a process; systems allow about a thousand
+_MAX_OPEN = 64  # open files per process; operating systems allow about 1000
 
 
 def _opened(path: Path) -> Any:
-    """The HDF5 file, opened once per process; those not used for longest are closed."""
-    key = (os.getpid(), path)  # a forked loader must not share the trainer's file
+    """The HDF5 file, opened once per process; the least recently used ones are closed."""
+    key = (os.getpid(), path)  # a forked data loader must not share the trainer's file handle
     if key not in _open_files:
         h5py = require("h5py", why="The picture store")
         try:
@@ -95,7 +95,7 @@ def _opened(path: Path) -> Any:
 
 
 class PictureReader:
-    """Source frames of a clip by number."""
+    """Source frames of a clip by index."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -105,7 +105,7 @@ class PictureReader:
         file = _opened(self.path)
         if self.path.stem not in file:
             names = ", ".join(file)
-            raise DataError(f"{self.path} holds no dataset '{self.path.stem}' (it has: {names})")
+            raise DataError(f"{self.path} has no dataset '{self.path.stem}', only: {names}")
         return file[self.path.stem]
 
     def __len__(self) -> int:
@@ -116,7 +116,7 @@ class PictureReader:
         return self._store.attrs
 
     def encoded(self) -> list[bytes]:
-        """All pictures, not decoded."""
+        """All pictures, still encoded."""
         return [np.asarray(data).tobytes() for data in self._store]
 
     def __getitem__(self, number: int) -> np.ndarray:

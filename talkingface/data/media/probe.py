@@ -1,4 +1,4 @@
-"""What a media file holds: size, frame rate, rotation, tracks and their start times."""
+"""Properties of a media file: size, frame rate, rotation, tracks and their start times."""
 
 from __future__ import annotations
 
@@ -13,25 +13,21 @@ from talkingface.utils.env import import_av
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """Facts about one media file. Times in seconds on the clock of the container.
+    """Properties of a media file. Times are seconds on the clock of the container.
 
     Attributes:
         path: the file.
         duration: length of the longest track; 0 when unknown.
-        has_video: True when there is a moving picture (cover art does not count).
+        has_video: True when there is a video stream other than cover art.
         width, height: size of a decoded frame in pixels, after the rotation.
         fps: mean frame rate; 0 without video.
-        frames: number of frames that the container promises, 0 when unknown. Damaged files
-            decode to fewer.
-        rotation: clockwise turn in degrees (0, 90, 180, 270) that the reader applies.
-        video_codec: e.g. ``"h264"``.
-        video_start: time of the first picture.
-        has_audio: True when there is a sound track; the facts below are those of the track that
-            :func:`~talkingface.data.media.audio.load_audio` takes.
-        audio_rate: samples per second.
-        audio_channels: number of channels.
-        audio_codec: e.g. ``"aac"``.
-        audio_start: time of the first sample.
+        frames: number of frames according to the container, 0 when unknown. Damaged files have
+            fewer.
+        rotation: clockwise rotation in degrees (0, 90, 180, 270) that the reader applies.
+        video_start: time of the first frame.
+        has_audio: True when there is an audio track.
+        audio_rate: samples per second of the track that
+            :func:`~talkingface.data.media.audio.load_audio` reads.
     """
 
     path: Path
@@ -42,32 +38,28 @@ class MediaInfo:
     fps: float
     frames: int
     rotation: int
-    video_codec: str | None
     video_start: float
     has_audio: bool
     audio_rate: int
-    audio_channels: int
-    audio_codec: str | None
-    audio_start: float
 
 
 def turn_of(frame: Any) -> int:
-    """Clockwise turn in degrees, a multiple of 90, that shows a decoded frame upright."""
+    """Clockwise rotation in degrees, a multiple of 90, that makes a decoded frame upright."""
     return round(-frame.rotation / 90) * 90 % 360  # PyAV and FFmpeg count counterclockwise
 
 
 def probe(path: str | Path) -> MediaInfo:
-    """Read the facts about a media file; decodes one frame, since rotation and size need it.
+    """Read the properties of a media file; one frame is decoded for its rotation and size.
 
     Raises:
-        DataError: the file cannot be opened, or holds neither picture nor sound.
+        DataError: the file cannot be opened, or has neither video nor audio.
     """
     path = Path(path)
     av = import_av()
     with open_media(path) as container:
         video, audio = video_stream(container), audio_stream(container)
         if video is None and audio is None:
-            raise DataError(f"Neither picture nor sound in {path}. Give a video or audio file.")
+            raise DataError(f"Neither video nor audio in {path}. Give a video or audio file.")
         for stream in (video, audio):
             if stream is not None and stream.codec_context is None:
                 raise DataError(
@@ -80,7 +72,8 @@ def probe(path: str | Path) -> MediaInfo:
         if video is not None:
             fps = float(video.average_rate or video.guessed_rate or 0)
             frames = video.frames or round(duration * fps)
-            width, height, video_start = video.width, video.height, _start(video)
+            width, height = video.width, video.height
+            video_start = float((video.start_time or 0) * video.time_base)
             first = next((f for f in decode(container, video) if f is not None), None)
             if first is not None:
                 width, height, turn = first.width, first.height, turn_of(first)
@@ -96,15 +89,7 @@ def probe(path: str | Path) -> MediaInfo:
             fps=fps,
             frames=frames,
             rotation=turn,
-            video_codec=video.codec_context.codec.name if video is not None else None,
             video_start=video_start,
             has_audio=audio is not None,
             audio_rate=audio.rate if audio is not None else 0,
-            audio_channels=audio.channels if audio is not None else 0,
-            audio_codec=audio.codec_context.codec.name if audio is not None else None,
-            audio_start=_start(audio) if audio is not None else 0.0,
         )
-
-
-def _start(stream: Any) -> float:
-    return float((stream.start_time or 0) * stream.time_base)

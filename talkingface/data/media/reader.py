@@ -1,4 +1,4 @@
-"""Streaming reader of video frames at their own or at a constant rate, and of pictures."""
+"""Streaming reader of video frames at the stored or at a constant frame rate, and of pictures."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from talkingface.utils.env import import_av, import_cv2
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-_MAX_THREADS = 8  # every decoder thread holds some frames; more threads bring little
-_SEEK_FROM = 3.0  # seconds; for nearer starts decoding from the beginning is as fast
-_SEEK_MARGIN = 1.0  # seconds; leaves room for frames that need a key frame before the target
-_JUMP = 10.0  # seconds; a longer step beyond the end of the file is a damaged time stamp
-_EPSILON = 1e-3  # of an output frame; makes ties and rounded time stamps fall on one side
+_MAX_THREADS = 8  # every decoder thread holds some frames; more threads are hardly faster
+_SEEK_FROM = 3.0  # seconds; for earlier starts decoding from the beginning is as fast
+_SEEK_MARGIN = 1.0  # seconds before the start, for frames that need an earlier key frame
+_JUMP = 10.0  # seconds; a larger step beyond the end of the file is a damaged time stamp
+_EPSILON = 1e-3  # of an output frame; ties and rounded time stamps are resolved the same way
 
 
 def read_frames(
@@ -33,48 +33,53 @@ def read_frames(
     start: float = 0.0,
     end: float | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yield the frames of a video one after the other, upright, without keeping them.
+    """Yield the frames of a video one after the other, upright, without keeping them in memory.
 
     With ``fps``, output frame k is the source frame whose time stamp is nearest to k / fps seconds
-    after the first picture, except that none shows up more than half an output frame before its
-    time: where the source holds a picture for longer, so does the output. Frames are repeated or
-    left out as needed, so variable frame rates, gaps and other rates keep their time. The number
-    of frames is round(duration * fps), at least 1.
-    Without ``fps`` every source frame comes once. Damaged packets are skipped and a cut-off file
-    ends early; both are logged as a warning. All frames have the size of the first one.
+    after the first frame. A frame is never used more than half an output frame before its time, so
+    a long still stays as long in the output. Frames are repeated or dropped as needed, so variable
+    frame rates and gaps keep their timing. The number of frames is round(duration * fps), at least
+    1. Without ``fps`` every source frame is yielded once. Damaged packets are skipped and a
+    truncated file ends early; both are logged as a warning. All frames have the size of the first.
 
     Args:
         path: video file.
         fps: constant output rate in frames per second, or None for the frames as stored.
-        start: skip what comes before this time, seconds after the first picture.
-        end: stop at this time (exclusive), seconds after the first picture.
+        start: skip frames before this time, in seconds after the first frame.
+        end: stop at this time (exclusive), in seconds after the first frame.
 
     Yields:
-        uint8 (H, W, 3), RGB; each is a new array that may be changed.
+        uint8 (H, W, 3), RGB; each is a new array that the caller may modify.
 
     Raises:
-        DataError: at the call when the file cannot be opened or has no video; at the first frame
-            when nothing can be decoded.
+        DataError: at the call if the file cannot be opened or has no video; at the first frame
+            if no frame can be decoded.
     """
-    info = probe(path)
-    if not info.has_video:
-        raise DataError(f"There is no video track in {path}. Give a video file.")
+    info = _probe_video(path)
     if start < 0 or (end is not None and end <= start):
         raise DataError(f"Bad time range for {path}: start {start}, end {end} (seconds).")
     if fps is None:
         return _native(info, start, end)
-    return _constant(info, float(exact_fps(fps)), start, end)
+    rate = float(exact_fps(fps))
+    first = round(start * rate)
+    stop = None if end is None else max(first + 1, round(end * rate))
+    picture = _Converter(info)
+    return (picture(frame) for frame in _select(_timed(info, start), rate, first, stop))
 
 
 def count_frames(path: str | Path, fps: float | None = None) -> int:
-    """Count the frames that :func:`read_frames` yields, by decoding (colours not converted)."""
+    """Count the frames that :func:`read_frames` yields; they are decoded, but not converted."""
+    frames = _timed(_probe_video(path), 0.0)
+    if fps is not None:
+        frames = _select(frames, float(exact_fps(fps)), 0, None)
+    return sum(1 for _ in frames)
+
+
+def _probe_video(path: str | Path) -> MediaInfo:
     info = probe(path)
     if not info.has_video:
         raise DataError(f"There is no video track in {path}. Give a video file.")
-    if fps is None:
-        return sum(1 for _ in _timed(info, 0.0))
-    rate = float(exact_fps(fps))
-    return sum(1 for _ in _select(_timed(info, 0.0), rate, 0, None))
+    return info
 
 
 def _native(info: MediaInfo, start: float, end: float | None) -> Iterator[np.ndarray]:
@@ -87,27 +92,19 @@ def _native(info: MediaInfo, start: float, end: float | None) -> Iterator[np.nda
             yield picture(frame)
 
 
-def _constant(info: MediaInfo, fps: float, start: float, end: float | None) -> Iterator[np.ndarray]:
-    first = round(start * fps)
-    stop = None if end is None else max(first + 1, round(end * fps))
-    picture = _Converter(info)
-    for frame in _select(_timed(info, start), fps, first, stop):
-        yield picture(frame)
-
-
 def _select(
     frames: Iterator[tuple[float, float, Any]], fps: float, first: int, stop: int | None
 ) -> Iterator[Any]:
     """Choose the source frame for each output index in [first, stop)."""
     index = first
     previous: tuple[float, float, Any] | None = None
-    # Chosen frames wait until the source has lasted to the middle of their output interval, so
-    # that the count is round(duration * fps) for every source; this holds back one frame or two.
+    # A chosen frame is yielded when the source has reached the middle of its output interval, so
+    # that the count is round(duration * fps) for every source. One or two frames are held back.
     waiting: deque[tuple[int, Any]] = deque()
     for time, duration, frame in frames:
         if previous is not None:
-            # Midway the new frame is the nearer one. After a long still (variable rates) that is
-            # far too early, e.g. lips would open before their sound.
+            # From the midpoint on the new frame is nearer. After a long still (variable rates) the
+            # midpoint is too early: lips would open before their sound.
             change = max((previous[0] + time) / 2, time - 0.5 / fps)
             while (index + _EPSILON) / fps <= change and (stop is None or index < stop):
                 waiting.append((index, previous[2]))
@@ -129,9 +126,9 @@ def _select(
 
 
 def _timed(info: MediaInfo, start: float) -> Iterator[tuple[float, float, Any]]:
-    """Yield (seconds since the first picture, length in seconds, frame) in order of time.
+    """Yield (seconds since the first frame, duration in seconds, frame) in order of time.
 
-    May begin later than the beginning, but not after ``start``.
+    The first frame yielded can be a later one, but not one after ``start``.
     """
     if start >= _SEEK_FROM:
         frames = _decode(info, start - _SEEK_MARGIN)
@@ -154,9 +151,9 @@ def _decode(info: MediaInfo, target: float | None) -> Iterator[tuple[float, floa
         stream = video_stream(container)
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = min(_MAX_THREADS, os.cpu_count() or 1)
-        promised = 0.0  # other containers only estimate their length
+        header_end = 0.0  # only mp4 headers have an exact duration
         if "mp4" in container.format.name:
-            promised = float((stream.duration or 0) * stream.time_base)
+            header_end = float((stream.duration or 0) * stream.time_base)
         if target is not None:
             offset = int((info.video_start + target) / stream.time_base)
             try:
@@ -169,7 +166,7 @@ def _decode(info: MediaInfo, target: float | None) -> Iterator[tuple[float, floa
                 continue
             damaged += bool(frame.is_corrupt)
             time, shift = _clock(frame.time, shift, last, nominal, info.duration)
-            # A last frame that outlasts the file is a mistake of the writing program.
+            # A last frame that is longer than the file is an error of the writing program.
             length = float((frame.duration or 0) * frame.time_base) or nominal
             length = min(length, max(nominal, info.duration + 1.0 - time))
             yield time, length, frame
@@ -177,14 +174,14 @@ def _decode(info: MediaInfo, target: float | None) -> Iterator[tuple[float, floa
             count += 1
     if target is None and not count:
         raise DataError(
-            f"The video track of {info.path} cannot be decoded: no frame came out. "
+            f"The video track of {info.path} cannot be decoded: it gave no frame. "
             "The file is damaged; copy or download it again."
         )
-    missing = max(0.0, promised - (last or 0.0) - length)
+    missing = max(0.0, header_end - (last or 0.0) - length)
     if failed or damaged or missing > 0.2:
         logger.warning(
             "%s is damaged or cut off: %d frames decoded, %d of them damaged; %d packets could "
-            "not be decoded; it ends %.2f s before its header says",
+            "not be decoded; it ends %.2f s before the end in its header",
             info.path,
             count,
             damaged,
@@ -196,20 +193,24 @@ def _decode(info: MediaInfo, target: float | None) -> Iterator[tuple[float, floa
 def _clock(
     stamp: float | None, shift: float, last: float | None, nominal: float, duration: float
 ) -> tuple[float, float]:
-    """Turn a time stamp into seconds since the first picture; repair missing and broken ones."""
+    """Convert a time stamp to seconds since the first frame; repair missing and damaged ones.
+
+    Returns:
+        The time and the new value of ``shift``.
+    """
     if last is None:
         return (0.0 if stamp is None else stamp + shift), shift
     if stamp is None:
         return last + nominal, shift
     time = stamp + shift
     jumped = time > last + _JUMP and time > duration + _JUMP
-    if time < last - 1.0 or jumped:  # the clock was reset, e.g. recordings glued together
+    if time < last - 1.0 or jumped:  # the clock was reset, e.g. in concatenated recordings
         return last + nominal, last + nominal - stamp
     return max(time, last), shift
 
 
 class _Converter:
-    """Convert decoded frames to upright RGB arrays of one size; every call makes a new array."""
+    """Convert decoded frames to upright RGB arrays of one size; every call returns a new array."""
 
     def __init__(self, info: MediaInfo) -> None:
         self._path = info.path
@@ -220,7 +221,7 @@ class _Converter:
         if self._size is None:
             self._size = (frame.width, frame.height)
         elif (frame.width, frame.height) != self._size and not self._warned:
-            logger.warning("%s changes its size on the way; all frames get the first", self._path)
+            logger.warning("%s changes its frame size; all frames get the first size", self._path)
             self._warned = True
         width, height = self._size
         rgb = frame.to_ndarray(format="rgb24", width=width, height=height, threads=1)
@@ -229,15 +230,15 @@ class _Converter:
 
 
 def is_image(path: str | Path) -> bool:
-    """Tell by the suffix whether a path names a picture."""
+    """Whether a path has the suffix of a picture."""
     return Path(path).suffix.lower() in IMAGE_SUFFIXES
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read a picture as uint8 (H, W, 3), RGB, turned upright by its EXIF tag.
+    """Read a picture as uint8 (H, W, 3), RGB, rotated upright by its EXIF tag.
 
     Raises:
-        DataError: missing, empty or not a picture.
+        DataError: the file is missing, empty or not a picture.
     """
     path = Path(path)
     cv2 = import_cv2()

@@ -1,34 +1,34 @@
-"""Streaming H.264 + AAC writer and image writer; both appear under their name only when whole."""
+"""Streaming H.264 + AAC writer and image writer; a file gets its name only when it is complete."""
 
 from __future__ import annotations
 
 import errno
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
+from talkingface.data.media.audio import resampled
 from talkingface.data.media.files import exact_fps
 from talkingface.errors import DataError, EnvironmentProblem
-from talkingface.utils.env import import_av, import_cv2, require
+from talkingface.utils.env import import_av, import_cv2
 from talkingface.utils.paths import atomic, write_problem
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov")
-# Sample rates of MPEG-4 AAC (ISO/IEC 14496-3, table 1.18) that the encoder takes.
+# Sample rates of MPEG-4 AAC (ISO/IEC 14496-3, table 1.18) that the encoder accepts.
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
-_HD_HEIGHT = 720  # from here on players assume BT.709 colours, below BT.601
+_HD_HEIGHT = 720  # players assume BT.709 colours from this height on, BT.601 below
 
 
 class VideoWriter:
-    """Write RGB frames and an optional sound track to an mp4 file, frame by frame.
+    """Write RGB frames and an optional audio track to an mp4 file, frame by frame.
 
     H.264 (yuv420p, constant quality) and AAC, index at the front of the file. Memory does not grow
     with the number of frames. The file is written under a temporary name and renamed on success;
-    after an exception nothing is left. Picture and sound both start at time 0: the encoder delay
-    of AAC is removed by the edit list of the file, and no B-frames are used, so that players which
-    ignore edit lists are off by no more than that delay (21 ms at 48 kHz).
+    after an exception it is removed. Video and audio both start at time 0: the edit list of the
+    file removes the encoder delay of AAC. There are no B-frames, so in players that ignore edit
+    lists the tracks differ by at most that delay (21 ms at 48 kHz).
 
     Example:
         >>> with VideoWriter("out.mp4", fps=25, audio=(samples, 16000)) as writer:
@@ -38,11 +38,11 @@ class VideoWriter:
     Args:
         path: target, ``.mp4``, ``.m4v`` or ``.mov``. Missing folders are created.
         fps: constant frame rate; 23.976, 29.97 and 59.94 mean 24000/1001 and so on.
-        audio: float samples (N,) in [-1, 1] (clipped) and their rate in Hz.
+        audio: float samples (N,), clipped to [-1, 1], and their rate in Hz.
         crf: constant rate factor of x264, 0 (lossless) to 51; 18 is visually near-lossless.
         preset: speed preset of x264.
         threads: encoder threads; None lets x264 choose. The output depends on this number.
-        trim_audio: cut the sound where the picture ends. Shorter sound stays shorter.
+        trim_audio: cut the audio where the video ends. Shorter audio is not padded.
 
     Raises:
         DataError: wrong suffix, rate, sample values, frame size, or no frame at all.
@@ -79,11 +79,9 @@ class VideoWriter:
         self._temporary: Path = self._atomic.__enter__()
 
     def write(self, rgb: np.ndarray) -> None:
-        """Append one frame.
+        """Append one frame, uint8 (H, W, 3), RGB; all frames must have the same size.
 
-        Args:
-            rgb: uint8 (H, W, 3), RGB; the same size for all frames. H.264 in yuv420p needs even
-                sizes: an odd height or width gets one more row or column, a copy of the last.
+        H.264 in yuv420p needs even sizes: the last row or column of an odd size is repeated.
         """
         _check_picture(self.path, rgb)
         if self._atomic is None:
@@ -119,7 +117,7 @@ class VideoWriter:
 
     def _open(self) -> None:
         height, width = (side + side % 2 for side in self._size)
-        # The file name is ours: "file:" keeps colons in folder names from meaning a protocol.
+        # "file:" keeps a colon in a folder name from being read as a protocol.
         self._container = self._av.open(
             f"file:{self._temporary}", "w", format="mp4", options={"movflags": "+faststart"}
         )
@@ -148,20 +146,19 @@ class VideoWriter:
         frame.pts, frame.time_base = self.frames_written, 1 / self.rate
         self._container.mux(self._video.encode(frame))
         self.frames_written += 1
-        self._write_audio(self.frames_written / self.rate)
+        if self._audio is not None:
+            # Write the audio up to the same time, so that the tracks are interleaved in the file.
+            stop = self._audio_end()
+            # Blocks of at least 0.1 s, except for the last one: less overhead per call.
+            if stop - self._audio_position >= self._audio_rate // 10 or stop == len(self._samples):
+                self._write_audio(stop)
 
-    def _write_audio(self, until: Fraction | None) -> None:
-        """Encode the sound up to ``until`` seconds, so that the two tracks grow side by side."""
-        if self._audio is None:
-            return
-        total = len(self._samples)
-        stop = total if until is None else min(total, round(until * self._audio_rate))
-        # Blocks of at least 0.1 s, except for the last one: less overhead per call.
-        if stop - self._audio_position < self._audio_rate // 10 and stop < total:
-            return
-        self._push(stop)
+    def _audio_end(self) -> int:
+        """Number of samples up to the end of the written frames."""
+        return min(len(self._samples), round(self.frames_written / self.rate * self._audio_rate))
 
-    def _push(self, stop: int) -> None:
+    def _write_audio(self, stop: int) -> None:
+        """Encode the samples before ``stop`` that are not written yet."""
         block = self._samples[self._audio_position : stop]
         if len(block):
             frame = self._av.AudioFrame.from_ndarray(block[None], format="fltp", layout="mono")
@@ -172,14 +169,13 @@ class VideoWriter:
 
     def _finish(self) -> None:
         if self._audio is not None:
-            end = round(self.frames_written / self.rate * self._audio_rate)
-            self._push(min(end, len(self._samples)) if self._trim_audio else len(self._samples))
+            self._write_audio(self._audio_end() if self._trim_audio else len(self._samples))
             self._container.mux(self._audio.encode(None))
         self._container.mux(self._video.encode(None))
         self._container.close()
 
     def close(self) -> None:
-        """Finish the file and give it its name. Called by the ``with`` statement."""
+        """Finish the file and rename it to its name. The ``with`` statement calls this."""
         if self._atomic is None:
             return
         try:
@@ -193,31 +189,26 @@ class VideoWriter:
         done.__exit__(None, None, None)
 
     def _discard(self, error: BaseException) -> None:
-        """Close what is open and remove the temporary file."""
+        """Close the container and remove the temporary file."""
         unfinished, self._atomic = self._atomic, None
         if unfinished is None:
             return
         try:
             if self._container is not None:
                 self._container.close()
-        except (self._av.FFmpegError, OSError):  # e.g. the disk is full: the first error counts
+        except (self._av.FFmpegError, OSError):  # e.g. the disk is full; `error` is reported
             pass
         try:
             unfinished.__exit__(type(error), error, error.__traceback__)
         except BaseException as again:
-            # The manager raises the error it was given; `error` is already on its way up.
+            # The context manager raises `error` again; the caller raises it anyway.
             if again is not error and again.__cause__ is not error:
                 raise
 
     def __enter__(self) -> VideoWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if error is None:
             self.close()
         else:
@@ -225,22 +216,21 @@ class VideoWriter:
 
 
 def _prepare_audio(audio: tuple[np.ndarray, int]) -> tuple[np.ndarray, int]:
-    """Check sound for the writer; return float32 (N,) in [-1, 1] at a rate that AAC knows."""
+    """Check audio samples; return float32 (N,) in [-1, 1] at a sample rate of AAC."""
     samples, rate = np.asarray(audio[0]), int(audio[1])
     samples = samples.squeeze() if samples.ndim > 1 else samples
     if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating) or rate <= 0:
         raise DataError(
-            f"Sound to be written has type {samples.dtype}, shape {samples.shape} and rate {rate};"
-            " float samples of shape (N,) and a rate above 0 are needed."
+            f"The audio to write has type {samples.dtype}, shape {samples.shape} and rate {rate}; "
+            "float samples of shape (N,) and a rate above 0 are needed."
         )
     if not np.isfinite(samples).all():
-        raise DataError("Sound to be written holds NaN or infinite values.")
+        raise DataError("The audio to write contains NaN or infinite values.")
     samples = np.clip(samples, -1, 1).astype(np.float32, copy=False)
-    if rate not in _AAC_RATES:
-        soxr = require("soxr", why="Resampling audio")
-        target = next((r for r in _AAC_RATES if r >= rate), _AAC_RATES[-1])
-        samples, rate = np.clip(soxr.resample(samples, rate, target), -1, 1), target
-    return samples, rate
+    target = next((r for r in _AAC_RATES if r >= rate), _AAC_RATES[-1])
+    if target != rate:
+        samples = np.clip(resampled(samples, rate, target), -1, 1)
+    return samples, target
 
 
 def _check_picture(path: Path, rgb: np.ndarray) -> None:
@@ -252,12 +242,9 @@ def _check_picture(path: Path, rgb: np.ndarray) -> None:
 
 
 def write_image(path: str | Path, rgb: np.ndarray, *, sync: bool = True) -> None:
-    """Write an RGB picture; the suffix decides the format. Any Unicode path works.
+    """Write uint8 (H, W, 3), RGB, as a picture; the suffix, e.g. ``.png``, determines the format.
 
-    Args:
-        path: target, e.g. ``.png`` or ``.jpg``.
-        rgb: uint8 (H, W, 3).
-        sync: wait until the disk has it; see :func:`~talkingface.utils.paths.atomic`.
+    Any Unicode path works. For ``sync`` see :func:`~talkingface.utils.paths.atomic`.
 
     Raises:
         DataError: unknown suffix or wrong array.

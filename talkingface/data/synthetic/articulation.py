@@ -1,4 +1,4 @@
-"""From phonemes with times to mouth opening, width and rounding, without lag."""
+"""Mouth opening, width and rounding of every frame from phonemes with times."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import numpy as np
 
 from talkingface.data.synthetic.speech import Phoneme
 
-_RATE = 1000  # Hz of the inner time axis
-_SMOOTH = 0.032  # s, standard deviation of the coarticulation (a symmetrical window: no lag)
-_SLOW = 0.055  # s, the same for width and rounding, which move more slowly
-_RAMP = 0.045  # s in which the lips open or close around a closure
+_RATE = 1000  # Hz at which the curves are computed
+# s, standard deviation of the Gaussian smoothing that models coarticulation. It is symmetric, so
+# the mouth does not lag behind the sound. Width and rounding change more slowly than the opening.
+_SMOOTH_OPENING, _SMOOTH_SHAPE = 0.032, 0.055
+_RAMP = 0.045  # s that the lips take to close before a closure and to open after it
 
-# espeak-ng mnemonic (longest beginning wins): opening 0..1, width -1..1, rounding 0..1.
+# espeak-ng mnemonics: opening 0..1, width -1..1, rounding 0..1. The longest matching prefix counts.
 _TARGETS = {
     "a": (0.95, 0.25, 0.0),
     "aI": (0.85, 0.35, 0.0),
@@ -36,33 +37,23 @@ _TARGETS = {
     "@U": (0.5, -0.4, 0.7),
     "I": (0.35, 0.55, 0.0),
     "i": (0.28, 0.85, 0.0),
-    "p": (0.0, 0.0, 0.0),
-    "b": (0.0, 0.0, 0.0),
-    "m": (0.0, 0.0, 0.0),
-    "f": (0.06, 0.15, 0.0),
-    "v": (0.06, 0.15, 0.0),
+    "p b m": (0.0, 0.0, 0.0),
+    "f v": (0.06, 0.15, 0.0),
     "w": (0.14, -0.6, 1.0),
-    "t": (0.2, 0.2, 0.0),
-    "d": (0.2, 0.2, 0.0),
-    "n": (0.22, 0.2, 0.0),
+    "t d": (0.2, 0.2, 0.0),
+    "n T D": (0.22, 0.2, 0.0),
     "l": (0.34, 0.2, 0.0),
-    "s": (0.15, 0.4, 0.0),
-    "z": (0.15, 0.4, 0.0),
-    "S": (0.2, -0.3, 0.55),
-    "Z": (0.2, -0.3, 0.55),
-    "tS": (0.18, -0.3, 0.5),
-    "dZ": (0.18, -0.3, 0.5),
-    "T": (0.22, 0.2, 0.0),
-    "D": (0.22, 0.2, 0.0),
-    "k": (0.3, 0.0, 0.0),
-    "g": (0.3, 0.0, 0.0),
-    "N": (0.3, 0.0, 0.0),
+    "s z": (0.15, 0.4, 0.0),
+    "S Z": (0.2, -0.3, 0.55),
+    "tS dZ": (0.18, -0.3, 0.5),
+    "k g N": (0.3, 0.0, 0.0),
     "h": (0.4, 0.0, 0.0),
     "r": (0.26, -0.2, 0.4),
     "j": (0.22, 0.5, 0.0),
 }
+_TARGETS = {name: shape for names, shape in _TARGETS.items() for name in names.split()}
 _CLOSED = ("p", "b", "m")
-_OTHER = (0.3, 0.0, 0.0)
+_DEFAULT_TARGET = (0.3, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -75,14 +66,14 @@ class MouthTrack:
 
 
 def target(symbol: str) -> tuple[float, float, float]:
-    """Opening, width and rounding that ``symbol`` aims at; unstressed vowels open less."""
+    """Target opening, width and rounding of a phoneme; unstressed vowels open less."""
     plain = symbol.lstrip("',%=|")
     for length in range(len(plain), 0, -1):
         if plain[:length] in _TARGETS:
             opening, width, rounding = _TARGETS[plain[:length]]
             vowel = plain[0] in "aAeEiIoOuUV0@3"
             return (opening * (0.85 if vowel and plain == symbol else 1.0), width, rounding)
-    return _OTHER
+    return _DEFAULT_TARGET
 
 
 def closed_span(phoneme: Phoneme) -> tuple[float, float] | None:
@@ -92,12 +83,12 @@ def closed_span(phoneme: Phoneme) -> tuple[float, float] | None:
         return None
     end = phoneme.end - 0.012 if plain[0] == "m" else min(phoneme.end, phoneme.start + 0.065)
     middle = (phoneme.start + end) / 2
-    half = max(end - phoneme.start, 0.05) / 2  # at least one frame at 25 fps sees it
+    half = max(end - phoneme.start, 0.05) / 2  # so that it contains a frame at 25 fps
     return middle - half, middle + half
 
 
 def frame_times(frames: int, fps: int) -> np.ndarray:
-    """Seconds (frames,) that each frame shows: the middle of the time it is on the screen."""
+    """Time (frames,) of each frame in seconds: the middle of its display interval."""
     return (np.arange(frames) + 0.5) / fps
 
 
@@ -108,20 +99,19 @@ def mouth_track(phonemes: list[Phoneme], seconds: float, fps: int) -> MouthTrack
     pad = 0.5
     axis = np.arange(-pad, seconds + pad, 1 / _RATE)
     track = np.zeros((3, len(axis)))
-    known = np.zeros(len(axis), bool)
+    shaped = np.zeros(len(axis), bool)
     for phoneme in phonemes:
         span = slice(*np.searchsorted(axis, (phoneme.start, phoneme.end)))
         track[:, span] = np.array(target(phoneme.symbol))[:, None]
-        known[span] = True
-    # The lips do not shape a closure by themselves: width and rounding run through it.
-    shaped = known.copy()
+        shaped[span] = True
+    # A closure has no width and rounding of its own: both are interpolated across it.
     for phoneme in phonemes:
         if closed_span(phoneme):
             shaped[slice(*np.searchsorted(axis, (phoneme.start, phoneme.end)))] = False
-    weight = gaussian_filter1d(shaped.astype(float), _SLOW * _RATE)
-    opening = gaussian_filter1d(track[0], _SMOOTH * _RATE)
+    weight = gaussian_filter1d(shaped.astype(float), _SMOOTH_SHAPE * _RATE)
+    opening = gaussian_filter1d(track[0], _SMOOTH_OPENING * _RATE)
     width, rounding = (
-        gaussian_filter1d(row * shaped, _SLOW * _RATE) / np.maximum(weight, 0.25)
+        gaussian_filter1d(row * shaped, _SMOOTH_SHAPE * _RATE) / np.maximum(weight, 0.25)
         for row in track[1:]
     )
     for phoneme in phonemes:

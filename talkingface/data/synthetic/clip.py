@@ -1,4 +1,4 @@
-"""Makes one clip: speech, mouth and head movement, pictures, ground truth."""
+"""Generate one clip: speech, mouth and head motion, frames, ground truth."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from talkingface.utils.paths import atomic, write_json
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """What fully decides the content of a clip, and its name.
+    """Name of a clip and everything that its content depends on.
 
     Attributes:
         name: ``<identity>/<clip>``, the path below ``data`` without extension.
         index: number of the clip in the dataset.
         identity: number of the pseudo-identity.
         settings: JSON-able settings shared by all clips (seed, seconds, size, fps...).
-        settings_hash: hash of everything above.
+        settings_hash: hash of the settings, the index and the identity.
     """
 
     name: str
@@ -36,6 +36,10 @@ class ClipPlan:
     identity: int
     settings: dict
     settings_hash: str
+
+    def path(self, root: Path, suffix: str) -> Path:
+        """The clip's file with ``suffix`` below the dataset folder ``root``."""
+        return root / "data" / f"{self.name}{suffix}"
 
 
 @lru_cache(maxsize=8)
@@ -45,33 +49,22 @@ def _renderer(identity: int, seed: int, size: int) -> FaceRenderer:
 
 
 def make_clip(root: Path, plan: ClipPlan, engine: str | None = None) -> None:
-    """Write ``<name>.mp4``, ``.truth.npz`` and, last of all, ``.truth.json`` below ``root/data``.
+    """Write ``<name>.mp4``, ``.truth.npz`` and, last, ``.truth.json`` below ``root/data``.
 
-    Args:
-        root: folder of the dataset.
-        plan: the clip.
-        engine: speech engine to force, see :func:`speech.speak`.
+    ``engine`` selects the speech engine, see :func:`speech.speak`.
     """
     seed, seconds, fps, size = (plan.settings[k] for k in ("seed", "seconds", "fps", "size"))
     look = look_of(plan.identity, seed)
     frames = round(seconds * fps)
-    speech = speak(
-        np.random.default_rng([seed, plan.index, 1]),
-        frames / fps,
-        look.voice,
-        look.pitch,
-        look.rate,
-        engine,
-    )
+    draw = np.random.default_rng([seed, plan.index, 1])
+    speech = speak(draw, frames / fps, look.voice, look.pitch, look.rate, engine)
     mouth = mouth_track(speech.phonemes, frames / fps, fps)
     head = head_track(np.random.default_rng([seed, plan.index, 2]), frame_times(frames, fps))
     renderer = _renderer(plan.identity, seed, size)
-    base = root / "data" / plan.name
     measured = []
-    # One encoder thread: x264's output depends on their number.
-    with VideoWriter(
-        base.with_name(base.name + ".mp4"), fps, audio=(speech.audio, RATE), threads=1
-    ) as writer:
+    # One encoder thread, because x264's output depends on their number.
+    video = VideoWriter(plan.path(root, ".mp4"), fps, audio=(speech.audio, RATE), threads=1)
+    with video as writer:
         for i in range(frames):
             state = FaceState(
                 opening=float(mouth.opening[i]),
@@ -94,10 +87,10 @@ def make_clip(root: Path, plan: ClipPlan, engine: str | None = None) -> None:
         "blink": head.blink,
     }
     arrays = {key: np.asarray(value, np.float32) for key, value in truth.items()}
-    with atomic(base.with_name(base.name + ".truth.npz")) as temporary:
+    with atomic(plan.path(root, ".truth.npz")) as temporary:
         np.savez(temporary, **arrays, fps=np.array(fps))
     write_json(
-        base.with_name(base.name + ".truth.json"),
+        plan.path(root, ".truth.json"),
         {
             "synthetic": True,
             "note": "Made by talkingface: a photograph (scikit-image astronaut, public domain)"

@@ -1,4 +1,4 @@
-"""From what the face does (mouth, blink, brows, head pose) to where every control point lies."""
+"""Positions of the control points for a state of the mouth, eyelids, brows and head pose."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NOSE_BOTTOM = 2
 
 @dataclass(frozen=True)
 class FaceState:
-    """What the face does in one frame.
+    """Expression and head pose of one frame.
 
     Attributes:
         opening: 0 (lips closed) to 1 (``MAX_GAP`` of the face height).
@@ -59,9 +59,9 @@ def rotation(pitch: float, yaw: float, roll: float) -> np.ndarray:
 class FaceRig:
     """Moves the control points of one identity.
 
-    The photograph smiles. The rig therefore sets the lips absolutely (corners drawn in, upper lip
-    at its natural height) and lets the surrounding skin follow with a weight that falls with the
-    distance; below the mouth the skin follows the jaw.
+    The face in the photograph smiles. The rig therefore replaces the shape of the lips (narrower
+    mouth, thicker upper lip) instead of offsetting it. The skin around the lips follows with a
+    weight that falls with the distance; below the mouth it follows the jaw.
 
     Args:
         portrait: topology and weights.
@@ -79,7 +79,7 @@ class FaceRig:
         photo_half = (inner_u[-1, 0] - inner_u[0, 0]) / 2
         self.half = 0.86 * photo_half
         self.line_y = 0.4 * points[13, 1] + 0.6 * points[14, 1]
-        columns = (inner_u[:, 0] + inner_l[:, 0]) / 2  # shared, so that closed lips meet exactly
+        columns = (inner_u[:, 0] + inner_l[:, 0]) / 2  # of both lips, so that they close exactly
         self.s = 0.15 * np.linspace(-1, 1, 11) + 0.85 * (columns - self.mid_x) / photo_half
         self.s[[0, -1]] = (-1, 1)
         self.rim = (outer_u[-1, 0] - outer_u[0, 0]) / 2 - photo_half
@@ -119,7 +119,7 @@ class FaceRig:
             (LIPS_LOWER, 1.0, 0.76, self.thick_lower),
         ):
             arch = np.maximum(1 - s * s, 0.0) ** power
-            # The closed lips meet in one curve s -> line; both sides leave it by their share.
+            # Closed lips meet in the curve ``line``; each lip takes its share of the gap.
             line = self.line_y + corner * s * s + 0.30 * gap * s * s
             inner_y = line + side * share * gap * arch
             inner = np.column_stack([self.mid_x + half * s, inner_y])
@@ -134,7 +134,7 @@ class FaceRig:
             for ring in range(4):
                 ids = rings[ring]
                 out[ids, :2] = outer + (inner - outer) * (ring / 3)
-                # Closed lips must meet in depth too, or a turned head would show a gap.
+                # Closed lips meet in depth too; otherwise a turned head shows a gap.
                 out[ids, 2] = (self.points[ids, 2] if ring < 3 else inner_z) + push
 
     def _blink(self, out: np.ndarray, amount: float) -> None:

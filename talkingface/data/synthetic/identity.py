@@ -1,4 +1,4 @@
-"""Pseudo-identities: the one photograph with another shape and other colours."""
+"""Pseudo-identities: variants of the photograph in shape and colours."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ class Look:
     """Shape factors (1 = as photographed), colours and voice of one pseudo-identity.
 
     Attributes:
-        face_width: of the whole head; ``jaw_width`` adds to it towards the chin.
-        jaw_width: see above.
-        chin_length: of the part below the nose.
+        face_width: of the whole head.
+        jaw_width: of the jaw, in addition to ``face_width``; its effect grows towards the chin.
+        chin_length: of the face below the nose.
         eye_distance: between the eyes.
         eye_size: of both eyes.
-        nose_width: of the nose's lower half.
+        nose_width: of the lower half of the nose.
         hair_volume: of the hair around the face.
         skin: gain of the skin's R, G, B.
         hair: gain of the hair's R, G, B.
-        suit_turn: degrees by which the hue of clothes and collar turns.
-        background: R, G, B that the background is tinted with.
+        suit_turn: hue rotation of clothes and collar in degrees.
+        background: R, G, B of the background's tint.
         contrast: of the whole picture.
         voice: espeak-ng voice name.
-        pitch: espeak-ng pitch 0..100 (50 = as the voice is).
+        pitch: espeak-ng pitch 0..100 (50: unchanged).
         rate: words per minute.
     """
 
@@ -49,6 +49,7 @@ class Look:
     rate: int = 165
 
 
+_FACTORS = "face_width jaw_width chin_length eye_distance eye_size nose_width hair_volume".split()
 _LOOKS = (
     Look(),
     Look(
@@ -103,55 +104,16 @@ _LOOKS = (
 )
 
 
-# Outlines in pixels of the 512 px photograph.
+# Polygons x,y in pixels of the 512 px photograph.
 _HEAD = (
-    (151, 74),
-    (155, 57),
-    (172, 44),
-    (188, 34),
-    (200, 23),
-    (217, 15),
-    (234, 13),
-    (258, 17),
-    (280, 29),
-    (296, 45),
-    (304, 68),
-    (302, 95),
-    (291, 117),
-    (280, 128),
-    (268, 131),
-    (262, 90),
-    (182, 90),
-    (178, 122),
-    (168, 119),
-    (158, 104),
-    (152, 88),
+    "151,74 155,57 172,44 188,34 200,23 217,15 234,13 258,17 280,29 296,45 304,68 302,95 "
+    "291,117 280,128 268,131 262,90 182,90 178,122 168,119 158,104 152,88"
 )
-_EARS = (
-    ((170, 118), (179, 118), (182, 136), (173, 129)),
-    ((270, 130), (281, 127), (276, 136), (269, 137)),
-)
-_NECK = ((181, 140), (264, 140), (256, 165), (255, 178), (242, 190), (211, 186), (186, 179))
+_EARS = ("170,118 179,118 182,136 173,129", "270,130 281,127 276,136 269,137")
+_NECK = "181,140 264,140 256,165 255,178 242,190 211,186 186,179"
 _CLOTHES = (
-    (60, 240),
-    (113, 205),
-    (114, 188),
-    (126, 174),
-    (143, 157),
-    (166, 148),
-    (185, 148),
-    (187, 180),
-    (211, 187),
-    (242, 190),
-    (255, 180),
-    (256, 173),
-    (276, 188),
-    (297, 208),
-    (306, 234),
-    (322, 248),
-    (400, 290),
-    (400, 400),
-    (60, 400),
+    "60,240 113,205 114,188 126,174 143,157 166,148 185,148 187,180 211,187 242,190 255,180 "
+    "256,173 276,188 297,208 306,234 322,248 400,290 400,400 60,400"
 )
 
 
@@ -165,22 +127,14 @@ class Identity:
 
 
 def look_of(number: int, seed: int) -> Look:
-    """The look of identity ``number``: the first four by hand, the others drawn by ``seed``."""
+    """The look of identity ``number``: the first four are fixed, the others random by ``seed``."""
     if number < len(_LOOKS):
         return _LOOKS[number]
     draw = np.random.default_rng([seed, number, 71])
     base = _LOOKS[number % len(_LOOKS)]
     shape = {
         key: float(np.clip(getattr(base, key) * draw.uniform(0.93, 1.07), 0.88, 1.15))
-        for key in (
-            "face_width",
-            "jaw_width",
-            "chin_length",
-            "eye_distance",
-            "eye_size",
-            "nose_width",
-            "hair_volume",
-        )
+        for key in _FACTORS
     }
     tone = draw.uniform(0.7, 1.05)
     return replace(
@@ -205,7 +159,7 @@ def _shape(portrait: Portrait, look: Look) -> np.ndarray:
     face = points[:468]
     mid_x, nose_y = points[1, 0], points[2, 1]
     x, y = points[:, 0] - mid_x, points[:, 1]
-    soft = portrait.rigid  # surroundings follow less and less, the border stays
+    soft = portrait.rigid  # 1 on the face, falling to 0 at the border of the frame
 
     def near(point: np.ndarray, reach: float) -> np.ndarray:
         return np.exp(-(((points[:, :2] - point) / (reach * h)) ** 2).sum(1))
@@ -233,17 +187,18 @@ def _shape(portrait: Portrait, look: Look) -> np.ndarray:
 def _masks(portrait: Portrait) -> list[np.ndarray]:
     """Soft masks 0..1 (side, side, 1) of skin, hair, clothes and background.
 
-    The photograph never changes, so its regions are outlined by hand (in photo pixels); colour
-    only refines the border between hair and background and between hair and forehead.
+    The regions were outlined by hand on the photograph. Colours refine only the borders between
+    hair and background and between hair and forehead.
     """
     cv2 = import_cv2()
     h, side = portrait.face_height, portrait.texture.shape[0]
     lab = cv2.cvtColor(portrait.texture, cv2.COLOR_RGB2LAB).astype(np.float32)
     light, b = lab[..., 0], lab[..., 2] - 128
 
-    def region(outline: tuple[tuple[int, int], ...]) -> np.ndarray:
+    def region(polygon: str) -> np.ndarray:
+        corners = np.array([corner.split(",") for corner in polygon.split()], int)
         mask = np.zeros((side, side), np.uint8)
-        cv2.fillPoly(mask, [np.round(portrait.from_photo(np.array(outline))).astype(np.int32)], 1)
+        cv2.fillPoly(mask, [np.round(portrait.from_photo(corners)).astype(np.int32)], 1)
         return mask > 0
 
     face = np.zeros((side, side), np.uint8)

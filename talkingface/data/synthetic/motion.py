@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 _REACH = (3.2, 5.0, 2.6)  # degrees: largest pitch, yaw and roll
-_BLINK = 0.26  # s from open to open
+_BLINK = 0.26  # s, duration of a blink
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class HeadTrack:
 
 
 def head_track(draw: np.random.Generator, times: np.ndarray) -> HeadTrack:
-    """Draw the motion for frames shown at ``times`` (T,) seconds."""
+    """Random motion for frames at ``times`` (T,) in seconds."""
 
     def wave(slowest: float, fastest: float) -> np.ndarray:
-        """A smooth curve in -1..1 made of three sines between two rates in Hz."""
+        """Sum of three sines with random frequencies in Hz between two limits, within -1..1."""
         rates, phases = draw.uniform(slowest, fastest, 3), draw.uniform(0, 2 * np.pi, 3)
         sizes = draw.uniform(0.5, 1.0, 3)
         curves = np.sin(2 * np.pi * rates * times[:, None] + phases) * sizes

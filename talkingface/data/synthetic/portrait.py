@@ -1,8 +1,8 @@
 """The photograph that is animated, with its face mesh and the triangles that carry the warp.
 
-The photograph is scikit-image's ``astronaut`` (NASA, public domain, inside the wheel); the mesh is
-found by MediaPipe, so that nothing has to be downloaded. All coordinates are pixels of
-the finished frame: x right, y down, z away from the camera.
+The photograph is scikit-image's ``astronaut`` (NASA, public domain, part of the wheel); MediaPipe
+detects the mesh. Nothing is downloaded. Coordinates are pixels of the output frame: x right, y
+down, z away from the camera.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ LIPS_LOWER = np.array(
         [78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308],
     ]
 )
-# Each eye: lash line of the upper lid, two rings above it, lash line of the lower lid.
+INNER_LIPS = np.concatenate([LIPS_UPPER[3], LIPS_LOWER[3][-2:0:-1]])  # closed contour
+# Each eye: lash line of the upper lid, crease above it, lash line of the lower lid.
 EYES = (
     {
         "upper": [33, 246, 161, 160, 159, 158, 157, 173, 133],
@@ -63,8 +64,8 @@ class Portrait:
     """The photograph at frame scale.
 
     Attributes:
-        texture: uint8 RGB, the frame's content plus ``margin`` pixels on each side; the photo's
-            teeth are overpainted from the lips.
+        texture: uint8 RGB, the photograph at frame scale plus ``margin`` pixels on each side; the
+            teeth are inpainted with the colour of the lips.
         smile: the same with the teeth.
         margin: pixels; texture coordinate = frame coordinate + margin.
         size: side of the frame in pixels.
@@ -100,18 +101,18 @@ def _photo_and_mesh() -> tuple[np.ndarray, np.ndarray]:
     """The photograph and its mesh (468, 3) in photo pixels."""
     cv2 = import_cv2()
     photo = require("skimage.data", why="The Synthetic dataset").astronaut()
-    x0, y0, side, up = 80, 0, 300, 1024  # a square around the head, large for an exact mesh
+    x0, y0, side, up = 80, 0, 300, 1024  # a square around the head, enlarged for a precise mesh
     crop = cv2.resize(
         photo[y0 : y0 + side, x0 : x0 + side], (up, up), interpolation=cv2.INTER_LANCZOS4
     )
     with FaceMesher(tracking=False) as mesher:
-        found = mesher(crop)
-    if not len(found):
+        meshes = mesher(crop)
+    if not len(meshes):
         raise EnvironmentProblem(
-            "MediaPipe finds no face in scikit-image's astronaut portrait; the installed versions "
-            "do not fit. Install them with: pip install -r requirements.txt"
+            "MediaPipe detects no face in scikit-image's astronaut portrait: wrong versions are "
+            "installed. Install them with: pip install -r requirements.txt"
         )
-    mesh = found[0, :N_FACE].astype(np.float64) * (side / up)
+    mesh = meshes[0, :N_FACE].astype(np.float64) * (side / up)
     mesh[:, :2] += (x0, y0)
     return photo, mesh
 
@@ -165,7 +166,7 @@ def load_portrait(size: int) -> Portrait:
         borderMode=cv2.BORDER_REFLECT,
     )
     soft = cv2.GaussianBlur(texture, (0, 0), 0.9 * scale)
-    texture = cv2.addWeighted(texture, 1.5, soft, -0.5, 0)  # make up for the enlargement
+    texture = cv2.addWeighted(texture, 1.5, soft, -0.5, 0)  # sharpen the enlarged photo
 
     face_tri = mesh_triangles()
     face_tri = face_tri[np.argsort(-face[face_tri][:, :, 2].mean(1), kind="stable")]
@@ -207,28 +208,23 @@ def load_portrait(size: int) -> Portrait:
 
 
 def _without_teeth(texture: np.ndarray, uv: np.ndarray, height: float) -> np.ndarray:
-    """Continue the lips into the photo's open mouth, so that no tooth sticks to a moving lip."""
+    """Inpaint the open mouth with the lips' colour, so that no tooth moves with a lip."""
     cv2 = import_cv2()
-    ring = np.concatenate([uv[LIPS_UPPER[3]], uv[LIPS_LOWER[3]][-2:0:-1]])
     hole = np.zeros(texture.shape[:2], np.uint8)
-    cv2.fillPoly(hole, [np.round(ring).astype(np.int32)], 255)
+    cv2.fillPoly(hole, [np.round(uv[INNER_LIPS]).astype(np.int32)], 255)
     reach = max(1, round(0.011 * height))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (4 * reach + 1, 2 * reach + 1))
     return cv2.inpaint(texture, cv2.dilate(hole, kernel), 2 * reach, cv2.INPAINT_TELEA)
 
 
 def _outline(triangles: np.ndarray) -> np.ndarray:
-    """Mesh points of the outer contour in order: the edges that only one triangle uses."""
-    count: dict[tuple[int, int], int] = {}
-    for tri in triangles:
-        for a, b in ((0, 1), (1, 2), (0, 2)):
-            edge = tuple(sorted((int(tri[a]), int(tri[b]))))
-            count[edge] = count.get(edge, 0) + 1
+    """Mesh points of the outer contour in order: the edges that belong to one triangle only."""
+    edges = np.sort(triangles[:, [[0, 1], [1, 2], [0, 2]]].reshape(-1, 2), axis=1)
+    edges, count = np.unique(edges, axis=0, return_counts=True)
     near: dict[int, list[int]] = {}
-    for (a, b), n in count.items():
-        if n == 1:
-            near.setdefault(a, []).append(b)
-            near.setdefault(b, []).append(a)
+    for a, b in edges[count == 1].tolist():
+        near.setdefault(a, []).append(b)
+        near.setdefault(b, []).append(a)
     chain, last = [TOP], -1
     while len(chain) == 1 or chain[-1] != TOP:
         ahead = min(v for v in near[chain[-1]] if v != last)

@@ -1,4 +1,4 @@
-"""Paints one frame: the photograph warped by its triangles, then the inside of the mouth."""
+"""Render one frame: the photograph warped by its triangles, then the inside of the mouth."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from talkingface.data.synthetic.deform import MAX_GAP, FaceRig, FaceState
 from talkingface.data.synthetic.identity import Identity
-from talkingface.data.synthetic.portrait import EYES, LIPS_LOWER, LIPS_UPPER, Portrait
+from talkingface.data.synthetic.portrait import EYES, INNER_LIPS, Portrait
 from talkingface.utils.env import import_cv2
 
 _SHIFT = 4  # fractional bits of OpenCV's drawing coordinates
@@ -14,12 +14,7 @@ _DARK, _FLESH = (38.0, 14.0, 14.0), (120.0, 52.0, 50.0)  # RGB of the cavity and
 
 
 class FaceRenderer:
-    """Renders frames of one identity.
-
-    Args:
-        portrait: topology, weights and texture coordinates.
-        identity: control points and coloured texture.
-    """
+    """Renders frames of one identity."""
 
     def __init__(self, portrait: Portrait, identity: Identity) -> None:
         self._cv2 = import_cv2()
@@ -29,8 +24,8 @@ class FaceRenderer:
         self._uv = portrait.uv[portrait.triangles]  # (N, 3, 2)
         grid = np.arange(portrait.size, dtype=np.float32)
         self._x, self._y = np.meshgrid(grid, grid)
-        # Which triangle each pixel shows at rest: what shines through hairline gaps between
-        # triangles. (Keeping the last frame's instead would make frames depend on history.)
+        # The triangle of each pixel at rest fills hairline gaps between triangles. With the last
+        # frame's triangles instead, a frame would depend on earlier ones.
         self._rest = np.zeros((portrait.size, portrait.size), np.uint16)
         self._rest, _ = self._rasterise(self.rig.place(FaceState()))
         self._teeth, self._teeth_alpha = self._make_teeth()
@@ -59,15 +54,16 @@ class FaceRenderer:
         """Number of the triangle that each pixel shows, and all triangles' maps to the texture."""
         corners = placed[self.portrait.triangles][:, :, :2]
         to_uv, visible = _affine_maps(corners, self._uv)
-        drawn = np.round(corners * (1 << _SHIFT)).astype(np.int32)
+        drawn = _fixed(corners)
         index, fill = self._rest.copy(), self._cv2.fillConvexPoly
         for number in np.flatnonzero(visible).tolist():
             fill(index, drawn[number], number, 8, _SHIFT)
         return index, to_uv
 
     def _paint_lids(self, frame: np.ndarray, placed: np.ndarray, state: FaceState) -> None:
-        """Cover the stretched lashes with lid skin, taken from below the eye, and a lash line."""
+        """Paint lid skin, copied from below the eye, and a lash line over the stretched lashes."""
         cv2, h, size = self._cv2, self.rig.height, self.portrait.size
+        strength = min(1.0, 1.5 * state.blink) / 255
         for eye in EYES:
             lash = placed[eye["upper"], :2]
             crease = placed[eye["crease"], :2][1:-1] - (0, 0.008 * h)
@@ -85,39 +81,30 @@ class FaceRenderer:
             skin = cv2.warpAffine(
                 self.texture, move, shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
             )
-            alpha = mask.astype(np.float32)[..., None] * (min(1.0, 1.5 * state.blink) / 255)
+            alpha = mask.astype(np.float32)[..., None] * strength
             patch = frame[y0:y1, x0:x1]
             mixed = patch + (skin * 0.93 - patch) * alpha
-            line = np.zeros(shape, np.uint8)
-            cv2.polylines(
-                line,
-                [_fixed(lash - (x0, y0))],
-                False,
-                255,
-                max(1, round(h / 120)),
-                cv2.LINE_AA,
-                _SHIFT,
-            )
+            line, thick = np.zeros(shape, np.uint8), max(1, round(h / 120))
+            cv2.polylines(line, [_fixed(lash - (x0, y0))], False, 255, thick, cv2.LINE_AA, _SHIFT)
             line = cv2.GaussianBlur(line, (0, 0), 0.005 * h)
-            alpha = line.astype(np.float32)[..., None] * (min(1.0, 1.5 * state.blink) / 255)
+            alpha = line.astype(np.float32)[..., None] * strength
             patch[:] = np.clip(mixed * (1 - 0.75 * alpha), 0, 255).astype(np.uint8)
 
     def _make_teeth(self) -> tuple[np.ndarray, np.ndarray]:
         """The photograph's teeth as a layer: RGB float32 and alpha 0..1 at texture size."""
         cv2 = self._cv2
-        uv, h = self.portrait.uv, self.portrait.face_height
-        ring = np.concatenate([uv[LIPS_UPPER[3]], uv[LIPS_LOWER[3]][-2:0:-1]])
+        ring = self.portrait.uv[INNER_LIPS]
         middle = ring.mean(0)
-        ring = middle + (ring - middle) * (0.9, 0.8)  # stay clear of the lips' edges
+        ring = middle + (ring - middle) * (0.9, 0.8)  # without the lips' edges
         alpha = np.zeros(self.texture.shape[:2], np.uint8)
         cv2.fillPoly(alpha, [_fixed(ring)], 255, cv2.LINE_AA, _SHIFT)
-        alpha = cv2.GaussianBlur(alpha, (0, 0), 0.006 * h)
+        alpha = cv2.GaussianBlur(alpha, (0, 0), 0.006 * self.portrait.face_height)
         return self.portrait.smile.astype(np.float32), alpha.astype(np.float32) / 255
 
     def _paint_mouth(self, frame: np.ndarray, placed: np.ndarray, state: FaceState) -> None:
         """Blend cavity, tongue and teeth into ``frame`` between the inner lip contours."""
         cv2, h = self._cv2, self.rig.height
-        ring = np.concatenate([placed[LIPS_UPPER[3], :2], placed[LIPS_LOWER[3], :2][-2:0:-1]])
+        ring = placed[INNER_LIPS, :2]
         pad = int(0.04 * h)
         x0, y0 = np.maximum(np.floor(ring.min(0)).astype(int) - pad, 0)
         x1, y1 = np.minimum(np.ceil(ring.max(0)).astype(int) + pad, self.portrait.size)
@@ -130,10 +117,9 @@ class FaceRenderer:
         top, low = ring[:, 1].min() - y0, ring[:, 1].max() - y0
         depth = np.clip((np.arange(shape[0]) - top) / max(low - top, 1.0), 0, 1)
         tongue = np.clip((depth - 0.45) / 0.5, 0, 1) * 0.75 * min(1.0, 1.6 * state.opening)
-        inside = (
-            np.array(_DARK) * (1 - tongue[:, None]) + np.array(_FLESH) * tongue[:, None]
-        ).astype(np.float32)[:, None, :]
-        inside = np.broadcast_to(inside, (*shape, 3))
+        tongue = tongue[:, None]
+        rows = (np.array(_DARK) * (1 - tongue) + np.array(_FLESH) * tongue).astype(np.float32)
+        inside = np.broadcast_to(rows[:, None, :], (*shape, 3))
         move = self._skull_map([78, 308, 14], state, (x0, y0), 0.05)
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         teeth = cv2.warpAffine(self._teeth, move, shape[::-1], flags=flags)
@@ -142,7 +128,7 @@ class FaceRenderer:
         shade = cv2.GaussianBlur(mask, (0, 0), 0.016 * h).astype(np.float32)[..., None] / 255
         inside = inside * (0.35 + 0.65 * np.minimum(1.0, 1.25 * shade))
         patch = frame[y0:y1, x0:x1]
-        # A closed mouth still draws a hairline; only a real gap shows the inside.
+        # The polygon of a closed mouth is one pixel high; fade it out.
         fade = min(1.0, state.opening * MAX_GAP * h / 1.2)
         mixed = patch + (inside - patch) * (mask.astype(np.float32)[..., None] * (fade / 255))
         line = np.zeros(shape, np.uint8)  # the shadow where the lips meet or turn inwards
@@ -153,22 +139,23 @@ class FaceRenderer:
     def _skull_map(
         self, ids: list[int], state: FaceState, corner: tuple[int, int], depth: float = 0.0
     ) -> np.ndarray:
-        """Affine (2, 3) from a patch at ``corner`` to the texture for what follows the skull only.
+        """Affine map (2, 3) of a plane that moves with the head, from a patch to the texture.
 
         Args:
             ids: three points of the resting face that span the plane.
-            state: gives the head pose.
+            state: state with the head pose.
             corner: x, y of the patch in the frame, pixels.
-            depth: of the plane behind the points, over the face height.
+            depth: distance of the plane behind the points, over the face height.
         """
-        fixed = self.rig.points[ids] + (0, 0, depth * self.rig.height)
-        fixed = self.rig.rigidly(fixed, state)[:, :2] - corner
+        points = self.rig.points[ids] + (0, 0, depth * self.rig.height)
+        points = self.rig.rigidly(points, state)[:, :2] - corner
         return self._cv2.getAffineTransform(
-            fixed.astype(np.float32), self.portrait.uv[ids].astype(np.float32)
+            points.astype(np.float32), self.portrait.uv[ids].astype(np.float32)
         )
 
 
 def _fixed(points: np.ndarray) -> np.ndarray:
+    """Fixed-point coordinates for OpenCV's drawing functions."""
     return np.round(points * (1 << _SHIFT)).astype(np.int32)
 
 
@@ -188,7 +175,7 @@ def _affine_maps(corners: np.ndarray, uv: np.ndarray) -> tuple[np.ndarray, np.nd
     det = e1[:, 0] * e2[:, 1] - e1[:, 1] * e2[:, 0]
     uv_det = f1[:, 0] * f2[:, 1] - f1[:, 1] * f2[:, 0]
     longest = np.maximum((e1 * e1).sum(1), (e2 * e2).sum(1))
-    thin = det * det < 0.05 * longest  # lower than a quarter of a pixel: its map would explode
+    thin = det * det < 0.05 * longest  # lower than a quarter of a pixel: ill-conditioned
     visible = ~thin & ~((det * uv_det < 0) & (np.abs(uv_det) > 2))
     safe = np.where(visible, det, 1.0)[:, None]
     du = (f1 * e2[:, 1:] - f2 * e1[:, 1:]) / safe  # d(u, v) / dx

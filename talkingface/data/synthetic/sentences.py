@@ -1,6 +1,9 @@
-"""Sentences from a small seeded grammar, so that almost no two clips say the same."""
+"""Random sentences from a small grammar, so that clips rarely share a sentence."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -49,12 +52,10 @@ _SHORT = (
 
 def sentence(draw: np.random.Generator, short: bool = False) -> str:
     """One English sentence of about one to three seconds, or a short one to fill a gap."""
-    patterns = _SHORT if short else _PATTERNS
-    parts = patterns[int(draw.integers(len(patterns)))]
-    while "{" in parts:
-        start = parts.index("{")
-        key = parts[start + 1 : parts.index("}", start)]
-        words = _WORDS[key]
-        word = words[int(draw.integers(len(words)))]
-        parts = parts.replace("{" + key + "}", word, 1)
-    return parts[0].upper() + parts[1:]
+
+    def choose(choices: Sequence[str]) -> str:
+        return choices[int(draw.integers(len(choices)))]
+
+    pattern = choose(_SHORT if short else _PATTERNS)
+    text = re.sub(r"{(\w+)}", lambda match: choose(_WORDS[match[1]]), pattern)
+    return text[0].upper() + text[1:]

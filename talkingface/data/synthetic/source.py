@@ -1,4 +1,4 @@
-"""The ``Synthetic`` dataset: made on first use, without a download, decided by its seed."""
+"""The ``Synthetic`` dataset: generated on first use, without a download, repeatable by its seed."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from talkingface.data.clips import SPLITS
 from talkingface.data.synthetic.clip import ClipPlan, make_clip
 from talkingface.errors import DataError
-from talkingface.utils.paths import atomic, write_json, write_problem
+from talkingface.utils.logs import progress
+from talkingface.utils.paths import write_if_changed, write_json, write_problem
 from talkingface.utils.system import process_workers
 
 if TYPE_CHECKING:
@@ -21,11 +23,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 VERSION = 2  # raise it whenever the content of clips changes
-SPLITS = ("train", "val", "test")
 
 
 class SyntheticSource:
-    """Talking-head clips with ground truth, see the package's modules for how they are made.
+    """Talking-head clips with ground truth.
 
     Below ``root``: ``data/<identity>/<clip>.mp4`` with ``.truth.npz`` (per frame: mouth_opening
     and mouth_width over the face height, rounding, blink, pose in degrees) and ``.truth.json``
@@ -37,9 +38,9 @@ class SyntheticSource:
         seconds: length of each clip.
         size: side of the square picture in pixels, even.
         fps: frames per second.
-        identities: pseudo-identities, used in turn; never more than there are training clips.
-        seed: decides everything random.
-        workers: processes; they do not change the result.
+        identities: pseudo-identities, used in turn; at most as many as there are training clips.
+        seed: seed of all random draws.
+        workers: number of processes; it does not change the result.
         split: shares of train, val and test; the last clips are val and test.
     """
 
@@ -58,7 +59,7 @@ class SyntheticSource:
     ) -> None:
         def check(good: bool, what: str) -> None:
             if not good:
-                raise DataError(f"The Synthetic dataset in {root} cannot be made: {what}.")
+                raise DataError(f"The Synthetic dataset in {root} cannot be generated: {what}.")
 
         check(clips >= 3, f"clips is {clips}; give at least 3, one each for train, val and test")
         check(math.isfinite(seconds) and seconds >= 1, f"seconds is {seconds}; give at least 1")
@@ -75,10 +76,10 @@ class SyntheticSource:
         self.clips = int(clips)
         self.split = tuple(float(share) for share in split)
         shares = [share / sum(self.split) for share in self.split]
-        held = [max(1, round(self.clips * share)) for share in shares[1:]]
-        while self.clips - sum(held) < 1:  # e.g. 3 clips with split 0.2, 0.4, 0.4
-            held[held.index(max(held))] -= 1
-        self.counts = (self.clips - sum(held), *held)
+        rest = [max(1, round(self.clips * share)) for share in shares[1:]]
+        while self.clips - sum(rest) < 1:  # e.g. 3 clips with split 0.2, 0.4, 0.4
+            rest[rest.index(max(rest))] -= 1
+        self.counts = (self.clips - sum(rest), *rest)
         self.settings = {
             "version": VERSION,
             "seed": int(seed),
@@ -90,53 +91,32 @@ class SyntheticSource:
 
     def plans(self) -> list[ClipPlan]:
         """All clips in order; clip i depends on i and the settings only."""
-        people = self.settings["identities"]
         plans = []
         for index in range(self.clips):
-            person, number = index % people, index // people
+            number, person = divmod(index, self.settings["identities"])
             text = json.dumps([self.settings, index, person], sort_keys=True)
             digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-            plans.append(
-                ClipPlan(
-                    f"id{person}/id{person}_{number:03d}", index, person, self.settings, digest
-                )
-            )
+            name = f"id{person}/id{person}_{number:03d}"
+            plans.append(ClipPlan(name, index, person, self.settings, digest))
         return plans
 
     def lists(self) -> dict[str, list[str]]:
         """Clip names of each split.
 
-        The first clips train: as identities take turns, every identity is among them.
+        The first clips are for training: as identities take turns, every identity is among them.
         """
-        names = [plan.name for plan in self.plans()]
-        train, val, _ = self.counts
-        return {
-            "train": names[:train],
-            "val": names[train : train + val],
-            "test": names[train + val :],
-        }
+        names = (plan.name for plan in self.plans())
+        return {split: list(islice(names, n)) for split, n in zip(SPLITS, self.counts, strict=True)}
 
     @classmethod
     def from_config(cls, cfg: Config) -> SyntheticSource:
         """The source that a run's configuration describes."""
-        options = cfg.synthetic
-        return cls(
-            cfg.dataset_root,
-            clips=options.clips,
-            seconds=options.seconds,
-            size=options.size,
-            fps=options.fps,
-            identities=options.identities,
-            seed=options.seed,
-            workers=process_workers(cfg.process_workers, options.clips // 16),
-            split=tuple(cfg.make_split),
-        )
+        workers = process_workers(cfg.process_workers, cfg.synthetic.clips // 16)
+        options = cfg.synthetic.model_dump()
+        return cls(cfg.dataset_root, **options, workers=workers, split=tuple(cfg.make_split))
 
     def ensure(self, show_progress: bool = True) -> None:
-        """Make what is missing or belongs to other settings; fast when all is there.
-
-        Args:
-            show_progress: show a bar over the clips.
+        """Generate the clips that are missing or belong to other settings.
 
         Raises:
             EnvironmentProblem: disk full, read-only folder, missing package.
@@ -144,13 +124,13 @@ class SyntheticSource:
         self._check_root()
         missing = [plan for plan in self.plans() if not self._done(plan)]
         if missing:
-            logger.info(
-                "Making %d of %d synthetic clips in %s", len(missing), self.clips, self.root
-            )
-            self._make(missing, show_progress)
-        # Last, so that a list never names a clip that is not there.
+            text = "generating %d of %d synthetic clips in %s"
+            logger.info(text, len(missing), self.clips, self.root)
+            self._make_clips(missing, show_progress)
+        # After the clips, so that all listed clips exist.
         for split, names in self.lists().items():
-            _write_if_new(self.root / "filelist" / f"{split}.txt", names)
+            path = self.root / "filelist" / f"{split}.txt"
+            write_if_changed(path, "".join(f"{name}\n" for name in names))
         summary = {
             "synthetic": True,
             "settings": self.settings,
@@ -173,33 +153,23 @@ class SyntheticSource:
             raise write_problem(self.root, error) from error
 
     def _done(self, plan: ClipPlan) -> bool:
-        base = self.root / "data" / plan.name
-        truth = _read_json(base.with_name(base.name + ".truth.json"))
+        truth = _read_json(plan.path(self.root, ".truth.json"))
         return truth.get("settings_hash") == plan.settings_hash and all(
-            base.with_name(base.name + suffix).is_file() for suffix in (".mp4", ".truth.npz")
+            plan.path(self.root, suffix).is_file() for suffix in (".mp4", ".truth.npz")
         )
 
-    def _make(self, plans: list[ClipPlan], show_progress: bool) -> None:
-        from tqdm import tqdm
-
-        def bar(done: Iterable[None]) -> None:
-            for _ in tqdm(
-                done,
-                total=len(plans),
-                desc="Synthetic clips",
-                unit="clip",
-                disable=not show_progress,
-            ):
-                pass
-
+    def _make_clips(self, plans: list[ClipPlan], show_progress: bool) -> None:
         workers = min(self.workers, len(plans))
         if workers == 1:
-            bar(make_clip(self.root, plan) for plan in plans)
-            return
-        from joblib import Parallel, delayed
+            done = (make_clip(self.root, plan) for plan in plans)
+        else:
+            from joblib import Parallel, delayed
 
-        pool = Parallel(n_jobs=workers, backend="loky", return_as="generator")
-        bar(pool(delayed(make_clip)(self.root, plan) for plan in plans))
+            pool = Parallel(n_jobs=workers, backend="loky", return_as="generator")
+            done = pool(delayed(make_clip)(self.root, plan) for plan in plans)
+        options = {"total": len(plans), "desc": "Synthetic clips", "unit": "clip"}
+        for _ in progress(done, show=show_progress, **options):
+            pass
 
 
 def _read_json(path: Path) -> dict:
@@ -209,14 +179,3 @@ def _read_json(path: Path) -> dict:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _write_if_new(path: Path, names: list[str]) -> None:
-    text = "".join(f"{name}\n" for name in names)
-    try:
-        if path.read_text("utf-8") == text:
-            return
-    except (OSError, ValueError):
-        pass
-    with atomic(path) as temporary:
-        temporary.write_text(text, "utf-8")

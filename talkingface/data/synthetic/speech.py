@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -18,7 +21,7 @@ ESPEAK, FALLBACK = "espeak-ng", "vowel fallback"
 _SYNCHRONOUS, _PHONEME_EVENTS, _DONT_EXIT = 2, 0x1, 0x8000
 _EVENT_END, _EVENT_PHONEME, _UTF8 = 0, 7, 1
 _PARAM_RATE, _PARAM_PITCH = 1, 3
-_CLOSURE = 0.055  # s; espeak-ng marks a stop at its burst, the closure lies before
+_CLOSURE = 0.055  # s; espeak-ng times a stop from its burst, the closure precedes it
 _STOPS = ("p", "t", "k", "b", "d", "g", "tS", "dZ")
 
 
@@ -66,9 +69,9 @@ _Callback = ctypes.CFUNCTYPE(
 class _Espeak:
     """The espeak-ng library, loaded afresh for each clip.
 
-    Its noise and the phase of its voice are global and go on from sentence to sentence, also over
-    a new initialisation. Only a library that was unloaded starts from the same state, and a clip
-    must not depend on what the process said before.
+    Its noise generator and the phase of its voice are global state, which carries over from one
+    sentence to the next, even across a new initialisation. Only unloading the library resets them.
+    Otherwise a clip would depend on the sentences that the process synthesised before.
     """
 
     def __init__(self) -> None:
@@ -77,7 +80,7 @@ class _Espeak:
         self._lib = ctypes.CDLL(espeakng_loader.get_library_path())
         self._blocks: list[np.ndarray] = []
         self._events: list[tuple[int, str]] = []
-        self._callback = _Callback(self._receive)  # kept alive for the library
+        self._callback = _Callback(self._receive)  # the library needs it to stay alive
         data = str(espeakng_loader.get_data_path()).encode()
         self.rate = self._lib.espeak_Initialize(_SYNCHRONOUS, 0, data, _PHONEME_EVENTS | _DONT_EXIT)
         if self.rate <= 0:
@@ -106,7 +109,7 @@ class _Espeak:
         return 0
 
     def say(self, text: str, voice: str, pitch: int, rate: int) -> tuple[np.ndarray, list[Phoneme]]:
-        """Speak ``text``: float32 audio at ``self.rate`` Hz and its phonemes."""
+        """Synthesise ``text``: float32 audio at ``self.rate`` Hz and its phonemes."""
         self._blocks, self._events = [], []
         if self._lib.espeak_SetVoiceByName(voice.encode()) != 0:
             raise OSError(f"espeak-ng has no voice {voice}")
@@ -119,17 +122,14 @@ class _Espeak:
             raise OSError(f"espeak_Synth returned {status}")
         audio = np.concatenate(self._blocks).astype(np.float32) / 32768
         marks = [*self._events, (len(audio), "_")]
-        spans = [
-            (name, a / self.rate, b / self.rate)
-            for (a, name), (b, _) in zip(marks, marks[1:], strict=False)
-        ]
+        spans = [(name, a / self.rate, b / self.rate) for (a, name), (b, _) in pairwise(marks)]
         return audio, _with_closures(spans)
 
 
 def _with_closures(spans: list[tuple[str, float, float]]) -> list[Phoneme]:
     """Move the start of each stop from its burst to its closure; drop pauses.
 
-    A long voiced stop (before a pause or a consonant) is marked with its closure already.
+    The span of a long voiced stop (before a pause or a consonant) already includes its closure.
     """
     spans = [list(span) for span in spans]
     for before, span in zip([None, *spans], spans, strict=False):
@@ -146,16 +146,21 @@ def _with_closures(spans: list[tuple[str, float, float]]) -> list[Phoneme]:
     ]
 
 
-def _open_espeak() -> _Espeak | None:
+@contextlib.contextmanager
+def _open_espeak() -> Iterator[_Espeak | None]:
+    """espeak-ng, or None with a warning where it cannot be loaded."""
     try:
-        return _Espeak()
+        library = _Espeak()
     except (ImportError, OSError, AttributeError) as error:
         logger.warning(
-            "espeak-ng cannot be loaded (%s); the Synthetic dataset speaks with its "
-            "own vowel synthesiser. For real words: pip install espeakng-loader",
+            "espeak-ng cannot be loaded (%s); the Synthetic dataset uses a simple vowel "
+            "synthesiser instead. For real words: pip install espeakng-loader",
             error,
         )
-        return None
+        yield None
+        return
+    with contextlib.closing(library):
+        yield library
 
 
 def speak(
@@ -174,53 +179,37 @@ def speak(
         voice: espeak-ng voice name.
         pitch: 0..100.
         rate: words per minute.
-        engine: ``ESPEAK``, ``FALLBACK`` or None for the first that works.
+        engine: ``FALLBACK``, or None for espeak-ng where it can be loaded.
     """
-    library = None if engine == FALLBACK else _open_espeak()
-    try:
-        return _fill(draw, seconds, voice, pitch, rate, library)
-    finally:
-        if library is not None:
-            library.close()
-
-
-def _fill(
-    draw: np.random.Generator,
-    seconds: float,
-    voice: str,
-    pitch: int,
-    rate: int,
-    library: _Espeak | None,
-) -> Speech:
     from scipy.signal import resample_poly
 
     audio = np.zeros(round(seconds * RATE), np.float32)
     phonemes: list[Phoneme] = []
     texts: list[str] = []
     now, misses = float(draw.uniform(0.08, 0.25)), 0
-    while misses < 12 and seconds - now > 0.4:
-        text = sentence(draw, short=misses > 2)
-        if library is None:
-            wave, spans = vowels.say(text, RATE, pitch, rate)
-            spoken = [Phoneme(*span) for span in spans]
-        else:
-            wave, spoken = library.say(text, voice, pitch, rate)
-            wave = resample_poly(wave, RATE // 50, library.rate // 50).astype(np.float32)
-        end = spoken[-1].end if spoken else 0.0
-        if now + end > seconds - 0.05 and (texts or misses < 11):
-            misses += 1  # too long for what is left: try another sentence
-            continue
-        first = round(now * RATE)
-        room = len(audio) - first
-        audio[first : first + len(wave)] += wave[:room]
-        start = first / RATE
-        phonemes += [
-            Phoneme(p.symbol, p.start + start, min(p.end + start, seconds))
-            for p in spoken
-            if p.start + start < seconds
-        ]
-        texts.append(text)
-        now += end + float(draw.uniform(0.12, 0.35))
+    with contextlib.nullcontext() if engine == FALLBACK else _open_espeak() as library:
+        while misses < 12 and seconds - now > 0.4:
+            text = sentence(draw, short=misses > 2)
+            if library is None:
+                wave, spans = vowels.say(text, RATE, pitch, rate)
+                spoken = [Phoneme(*span) for span in spans]
+            else:
+                wave, spoken = library.say(text, voice, pitch, rate)
+                wave = resample_poly(wave, RATE // 50, library.rate // 50).astype(np.float32)
+            end = spoken[-1].end if spoken else 0.0
+            if now + end > seconds - 0.05 and (texts or misses < 11):
+                misses += 1  # longer than the remaining time: try another sentence
+                continue
+            first = round(now * RATE)
+            audio[first : first + len(wave)] += wave[: len(audio) - first]
+            start = first / RATE
+            phonemes += [
+                Phoneme(p.symbol, p.start + start, min(p.end + start, seconds))
+                for p in spoken
+                if p.start + start < seconds
+            ]
+            texts.append(text)
+            now += end + float(draw.uniform(0.12, 0.35))
     fade = min(len(audio), round(0.03 * RATE))
     audio[-fade:] *= np.linspace(1, 0, fade, dtype=np.float32)
     audio *= 0.7 / max(float(np.abs(audio).max()), 1e-3)

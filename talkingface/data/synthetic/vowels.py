@@ -1,8 +1,7 @@
 """A small formant synthesiser for machines where espeak-ng cannot load.
 
-It does not speak English: it reads letters as a row of vowels and coarse consonants, which is
-enough for mouth and sound to belong together. Symbols are the espeak-ng mnemonics of
-``articulation.py``.
+It does not pronounce English: it synthesises each letter as a vowel or a coarse consonant, so that
+mouth motion and sound match. Symbols are the espeak-ng mnemonics of ``articulation.py``.
 """
 
 from __future__ import annotations
@@ -18,18 +17,8 @@ _VOWELS = {
     "u": (330, 850, 2350),
     "y": (310, 2400, 3050),
 }
-_SYMBOL = {
-    "a": "a",
-    "e": "E",
-    "i": "i:",
-    "o": "O:",
-    "u": "u:",
-    "y": "i:",
-    "c": "k",
-    "q": "k",
-    "x": "s",
-    "j": "dZ",
-}
+# Letters whose mnemonic is not the letter itself.
+_SYMBOL = dict(e="E", i="i:", o="O:", u="u:", y="i:", c="k", q="k", x="s", j="dZ")
 _HUM = {"m": 250, "n": 280, "l": 380, "r": 420, "w": 330}  # voiced consonants: F1 in Hz
 _NOISE = {"s": 0.12, "f": 0.05, "h": 0.04, "v": 0.04, "z": 0.08, "x": 0.1, "j": 0.06}
 _WIDTHS = (80.0, 110.0, 160.0)  # Hz

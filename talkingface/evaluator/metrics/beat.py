@@ -1,4 +1,4 @@
-"""BeatAlign: whether the head moves with the accents of the speech (metrics spec, section 10)."""
+"""BeatAlign: distance in time between head-motion beats and onsets of the speech."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def audio_beats(wave: np.ndarray) -> np.ndarray:
     strength = librosa.onset.onset_strength(y=wave, sr=RATE, hop_length=HOP).astype(np.float64)
     strength -= strength.min()
     beats = onset_peaks(strength / (strength.max() + np.finfo(np.float32).tiny))
-    return beats[beats < len(wave) // HOP].astype(np.float64)  # where the sound is cut off is none
+    return beats[beats < len(wave) // HOP].astype(np.float64)  # not at the cut end
 
 
 def onset_peaks(strength: np.ndarray) -> np.ndarray:
-    """Frames whose onset strength (0..1) is a peak and stands out, as librosa's ``onset_detect``.
+    """Frames with a local peak of the onset strength (0..1), by librosa's ``onset_detect`` rule.
 
-    librosa's window for peaks is 30 ms; rounded down to whole hops it would be empty, and every
-    frame of a rise an onset. One hop on both sides makes them peaks again. Written out, since its
-    ``peak_pick`` is compiled when first used: two processes that do so at once leave a cache behind
-    that crashes every later one.
+    librosa's peak window of 30 ms is shorter than one hop, so every frame of a rise would be an
+    onset; this window is one hop on both sides. ``librosa.util.peak_pick`` is not called: it is
+    compiled on first use, and two processes that compile it at once leave a cache that crashes all
+    later ones.
     """
     around = np.arange(len(strength))[:, None] + np.arange(-2, 3)  # 0.1 s on both sides
     inside = (around >= 0) & (around < len(strength))
@@ -46,13 +46,13 @@ def onset_peaks(strength: np.ndarray) -> np.ndarray:
 
 
 def motion_beats(angles: np.ndarray, cuts: Sequence[int] | np.ndarray = ()) -> np.ndarray:
-    """Moments at which the head comes to rest, in frames.
+    """Times at which the head comes to rest, in frames.
 
     Local minima of the angular speed, smoothed by a Gaussian of one frame, below its median.
 
     Args:
-        angles: (T,3) degrees, NaN in missing frames, which are neither bridged nor filled.
-        cuts: first frames after scene cuts, which are not bridged either.
+        angles: (T,3) degrees, NaN in missing frames, which are not interpolated.
+        cuts: first frames after scene cuts; the speed across a cut does not count.
     """
     speed = np.linalg.norm(np.diff(angles, axis=0), axis=-1)
     speed[[cut - 1 for cut in cuts if 0 < cut <= len(speed)]] = np.nan
@@ -60,8 +60,8 @@ def motion_beats(angles: np.ndarray, cuts: Sequence[int] | np.ndarray = ()) -> n
     if not known.any():
         return np.zeros(0)
     speed = smooth_runs(speed, 1.0, np.where(known, 0, -1))
-    before, here, after = speed[:-2], speed[1:-1], speed[2:]
-    minimum = (here < before) & (here <= after) & (here < np.median(speed[known]))
+    before, centre, after = speed[:-2], speed[1:-1], speed[2:]
+    minimum = (centre < before) & (centre <= after) & (centre < np.median(speed[known]))
     return np.flatnonzero(minimum) + 1.5  # a speed lies between two frames
 
 
@@ -74,7 +74,7 @@ def beat_align(beats: np.ndarray, others: np.ndarray, sigma: float = 3.0) -> flo
 
 
 class BeatAlign(LandmarkMetric):
-    """Alignment of motion beats and onsets. Speech has no metre: compare with the real row only."""
+    """Alignment of motion beats and onsets. Speech has no metre: compare with the real row."""
 
     both = False
     empty = "no motion beat, or no onset in the sound"

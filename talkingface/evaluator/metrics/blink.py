@@ -1,4 +1,4 @@
-"""How often and how long the eyes blink (metrics spec, section 10)."""
+"""Rate and duration of eye blinks."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 from talkingface.data.face.series import runs
 from talkingface.evaluator.metrics.landmark_distance import Faces, LandmarkMetric
 
-# A corner, two points of the upper lid, the other corner, two of the lower lid on the way back:
-# p1..p6 of Soukupova and Cech 2016.
+# p1..p6 of Soukupova and Cech 2016: a corner, two points of the upper lid, the other corner, two
+# points of the lower lid.
 EYES = ((33, 160, 158, 133, 153, 144), (362, 385, 387, 263, 373, 380))
-SHORTEST = 0.08  # seconds; shorter runs are noise of the detector
-LONGEST = 1.0  # seconds; longer ones are closed eyes
+SHORTEST = 0.08  # seconds; shorter runs are detector noise
+LONGEST = 1.0  # seconds; in longer runs the eyes are closed, not blinking
 
 
 def eye_aspect_ratio(points: np.ndarray) -> np.ndarray:
-    """Height of the eyes over their width, mean of both, (T,); NaN in missing frames.
+    """Height over width of the eyes, mean of both eyes, (T,); NaN in missing frames.
 
     Args:
         points: (T,478,>=2) pixels.
@@ -44,16 +44,16 @@ def blinks(ratio: np.ndarray, fps: float, threshold: float) -> list[float]:
 
 
 class Blink(LandmarkMetric):
-    """Blinks per minute and their mean duration; the goal is the real video's value."""
+    """Blinks per minute and their mean duration; the best values are those of the real video."""
 
     both = False
     empty = "no blink"
 
     def values(self, faces: Faces) -> dict[str, float]:
-        if faces.valid.sum() < 2:  # as long as the shortest blink
+        if faces.valid.sum() < 2:  # the length of the shortest blink
             return self.undefined("fewer than two frames with a face")
         ratio, fps = eye_aspect_ratio(faces.generated), faces.clip.fps
-        # Narrow eyes are open below any fixed threshold.
+        # Narrow eyes stay below any fixed threshold while open.
         scale = float(np.median(ratio[faces.valid])) if self.params["adaptive"] else 1.0
         durations = blinks(ratio, fps, scale * self.params["threshold"])
         return {

@@ -1,4 +1,4 @@
-"""Div: how much several samples of one sound differ (MODA; metrics spec, section 10)."""
+"""Div: differences between several samples of one sound (MODA)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from talkingface.evaluator.base_metric import Metric
 from talkingface.evaluator.clip import ClipPair, missing_faces
 from talkingface.evaluator.metrics.landmark_distance import found
 
-LEAST_STD = 1e-3  # degrees or pixels; a part that never moves would be divided by 0 (MODA spec)
+LEAST_STD = 1e-3  # degrees or pixels; smallest divisor, for parts that never move
 
 
 def pairwise_distance(samples: np.ndarray) -> float:
@@ -28,7 +28,7 @@ def pairwise_distance(samples: np.ndarray) -> float:
 
 
 def face_parts(points: np.ndarray) -> dict[str, np.ndarray]:
-    """Head pose (T,6), and eyes and lips (T,2K) with the pose taken out, in canonical pixels.
+    """Head pose (T,6), and eyes and lips (T,2K) with the pose removed, in canonical pixels.
 
     Args:
         points: (T,478,3) pixels, all finite.
@@ -42,8 +42,8 @@ def face_parts(points: np.ndarray) -> dict[str, np.ndarray]:
 def diversity(samples: list[np.ndarray], real: np.ndarray) -> dict[str, float]:
     """Div_H, Div_E and Div_M of faces (T,478,3) without missing frames.
 
-    In units of the real video's deviation over time: one per pose value, one for all points of the
-    eyes and one for those of the lips.
+    The unit is the real video's standard deviation over time: one for each pose value, one for all
+    points of the eyes and one for those of the lips.
     """
     parts, goal = [face_parts(points) for points in samples], face_parts(real)
     results = {}
@@ -58,7 +58,7 @@ def diversity(samples: list[np.ndarray], real: np.ndarray) -> dict[str, float]:
 def sample_landmarks(clip: ClipPair) -> list[np.ndarray]:
     """Faces (T,478,3) of the generated video and of the further samples of the same sound."""
     others = [replace(clip, generated=path, notes=[]) for path in clip.samples]
-    for pair in others:  # detected once is enough
+    for pair in others:  # the real landmarks are detected only once
         pair.real_landmarks = clip.real_landmarks
     return [pair.generated_landmarks for pair in (clip, *others)]
 

@@ -1,4 +1,4 @@
-"""Distance of expressions: what is left of two faces when pose, place and size are taken out."""
+"""Distance of facial expressions, with pose, position and size removed."""
 
 from __future__ import annotations
 
@@ -8,21 +8,16 @@ import numpy as np
 
 from talkingface.data.face.pose import procrustes
 from talkingface.data.face.topology import N_MESH, STABLE
-from talkingface.evaluator.metrics.landmark_distance import (
-    Faces,
-    LandmarkMetric,
-    eye_distance,
-)
+from talkingface.evaluator.metrics.landmark_distance import Faces, LandmarkMetric, eye_distance
 
-_STILL = 1e-4  # of the eye distance: a face that moves less does not move at all
+_STILL = 1e-4  # of the eye distance; a face that moves less counts as still
 
 
 class ExpressionError(LandmarkMetric):
     """Root-mean-square distance of the aligned meshes over that of the real face to its own mean.
 
-    A face that never moves its expression and stays at the real one's mean has 1; the tracker's
-    noise keeps even equal videos that were encoded anew above 0. ``centre`` compares changes
-    around each video's own mean: for two people.
+    The constant mean expression of the real video has the value 1. A re-encoded real video is above
+    0 by tracking noise. ``centre`` subtracts each video's mean first, for videos of two people.
     """
 
     empty = "the real face does not move, or fewer than two frames show both faces"
@@ -33,19 +28,19 @@ class ExpressionError(LandmarkMetric):
             return {"expression_error": math.nan}
         stable = list(STABLE)
         base = real[0]
-        for _ in range(2):  # to the first face, then to the mean
-            own, wanted = (_aligned(points, base, stable) for points in (generated, real))
-            base = wanted.mean(axis=0)
-        moves = math.sqrt(np.square(wanted - base).sum(axis=-1).mean())
+        for _ in range(2):  # align to the first face, then to the mean
+            face, target = (_aligned(points, base, stable) for points in (generated, real))
+            base = target.mean(axis=0)
+        spread = math.sqrt(np.square(target - base).sum(axis=-1).mean())
         if self.params["centre"]:
-            own, wanted = own - own.mean(axis=0), wanted - base
-        error = math.sqrt(np.square(own - wanted).sum(axis=-1).mean())
-        still = moves < _STILL * eye_distance(real)
-        return {"expression_error": math.nan if still else error / moves}
+            face, target = face - face.mean(axis=0), target - base
+        error = math.sqrt(np.square(face - target).sum(axis=-1).mean())
+        still = spread < _STILL * eye_distance(real)
+        return {"expression_error": math.nan if still else error / spread}
 
 
 def _aligned(points: np.ndarray, base: np.ndarray, stable: list[int]) -> np.ndarray:
-    """(T,V,3) moved, turned and scaled onto the stable points of (V,3)."""
+    """(T,V,3) aligned with (V,3) by a similarity transform of the stable points."""
     target = np.broadcast_to(base[stable], (len(points), len(stable), 3))
     scale, rotation, shift = procrustes(points[:, stable], target)
     return scale[:, None, None] * (points @ np.swapaxes(rotation, 1, 2)) + shift[:, None]

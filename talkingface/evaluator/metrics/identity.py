@@ -1,4 +1,4 @@
-"""CSIM: does the generated face stay the same person (metrics spec, section 7)?"""
+"""CSIM: identity of the generated face, as cosine similarity of face embeddings (ArcFace)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,11 @@ from talkingface.data.media.reader import is_image, read_frames, read_image
 from talkingface.errors import ConfigError, WeightsError
 from talkingface.evaluator.base_metric import Metric
 from talkingface.evaluator.clip import ClipPair, missing_faces
-from talkingface.evaluator.metrics.landmark_distance import (
-    fit_similarity,
-    found,
-)
+from talkingface.evaluator.metrics.landmark_distance import fit_similarity, found
 from talkingface.utils.env import import_cv2
 
 SIDE = 112
-# Where ArcFace expects the eyes, the nose tip and the mouth corners.
+# Positions (x, y) of the eyes, the nose tip and the mouth corners in ArcFace's input of 112x112 px.
 TEMPLATE = np.array([(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366),
                      (41.5493, 92.3655), (70.7299, 92.2041)])  # fmt: skip
 POINTS = (*PUPILS, NOSE_TIP, *MOUTH_CORNERS)
@@ -38,7 +35,7 @@ Embedder = Callable[[np.ndarray], np.ndarray]
 
 def align_face(frame: np.ndarray, points: np.ndarray) -> np.ndarray:
     """A face with 478 points in a frame (H,W,3), moved onto the template: (112,112,3) uint8."""
-    # MediaPipe counts from the border of the first pixel, OpenCV and the template from its centre.
+    # The origin is the corner of the first pixel in MediaPipe, its centre in OpenCV and TEMPLATE.
     factor, shift = fit_similarity(points[list(POINTS), :2].astype(np.float64) - 0.5, TEMPLATE)
     a, b = factor.real, factor.imag
     matrix = np.array([[a, -b, shift.real], [b, a, shift.imag]])
@@ -47,10 +44,10 @@ def align_face(frame: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def load_embedder(path: Path, _stamp: float) -> Embedder:
-    """A function from an aligned face (112,112,3) uint8 to a vector of length 1.
+    """A function from an aligned face (112,112,3) uint8 to a unit vector.
 
     Raises:
-        WeightsError: the file is no network of the kind its ending says.
+        WeightsError: the file cannot be read in the format of its suffix.
     """
     cv2 = import_cv2()
     try:
@@ -82,19 +79,16 @@ def load_embedder(path: Path, _stamp: float) -> Embedder:
 
 
 class CSIM(Metric):
-    """Cosine of face embeddings: to the source, and to the same real frame.
+    """Mean cosine similarity of the embeddings of generated faces to two references.
 
-    The source is the clip's, or else the first real frame with a face.
-
-    Another network changes values by 0.05-0.1; its file name is part of the definition.
+    ``CSIM``: the source of the clip, else the first real frame with a face. ``CSIM_real``: the real
+    frame at the same time. Another network changes the values by 0.05-0.1, so its file name is part
+    of the definition.
     """
 
     @cached_property
     def path(self) -> Path | None:
-        if self.params["weights"]:
-            given = self.params["weights"]
-            return self.cfg.weights_path(given) if self.cfg else Path(given)
-        return self.weights_file(*FILES)
+        return self.weights_file(*FILES, key="weights")
 
     def missing(self) -> str | None:
         if self.path is None or not self.path.is_file():
@@ -112,19 +106,19 @@ class CSIM(Metric):
         if text := self.missing():
             raise WeightsError(text)
         self._embed = load_embedder(self.path, self.path.stat().st_mtime)
-        self._faces: list[list[np.ndarray | None]] = []  # of generated and real frames
-        self._first: np.ndarray | None = None  # of the first real frame with a face
+        self._faces: list[list[np.ndarray | None]] = []  # embeddings, generated and real
+        self._first: np.ndarray | None = None  # embedding of the first real frame with a face
 
     def update(self, clip: ClipPair, index: int, generated: np.ndarray, real: np.ndarray) -> None:
         if self._first is None:
             self._first = self._embedded(real, clip.real_landmarks, index)
         if index % self.params["stride"] == 0:
-            own = self._embedded(generated, clip.generated_landmarks, index)
-            self._faces.append([own, self._embedded(real, clip.real_landmarks, index)])
+            face = self._embedded(generated, clip.generated_landmarks, index)
+            self._faces.append([face, self._embedded(real, clip.real_landmarks, index)])
 
     def _embedded(self, frame: np.ndarray, points: np.ndarray, index: int) -> np.ndarray | None:
-        seen = index < len(points) and np.isfinite(points[index]).all()
-        return self._embed(align_face(frame, points[index])) if seen else None
+        has_face = index < len(points) and np.isfinite(points[index]).all()
+        return self._embed(align_face(frame, points[index])) if has_face else None
 
     def _source(self, clip: ClipPair) -> np.ndarray | None:
         """Embedding of the first face of the clip's source."""
@@ -143,12 +137,12 @@ class CSIM(Metric):
         if source is None:
             where = "the real video" if clip.source is None else clip.source.name
             return self.undefined(f"no face was found in {where}")
-        own = [g @ source for g, _ in self._faces if g is not None]
-        same = [g @ r for g, r in self._faces if g is not None and r is not None]
+        to_source = [g @ source for g, _ in self._faces if g is not None]
+        to_real = [g @ r for g, r in self._faces if g is not None and r is not None]
         results = {"CSIM": math.nan, "CSIM_real": math.nan}
         for key, cosines, where in (
-            ("CSIM", own, "in the generated video"),
-            ("CSIM_real", same, "in both videos"),
+            ("CSIM", to_source, "in the generated video"),
+            ("CSIM_real", to_real, "in both videos"),
         ):
             reason = missing_faces(key, clip, len(cosines) / len(self._faces), where)
             if reason:

@@ -1,4 +1,4 @@
-"""PSNR, SSIM and MS-SSIM against the real frames (metrics spec, section 6)."""
+"""L1, PSNR, SSIM and MS-SSIM against the real frames."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from talkingface.evaluator.base_metric import Metric
 from talkingface.evaluator.clip import ClipPair, missing_faces
 from talkingface.utils.env import import_cv2
 
-PSNR_CAP = 100.0  # dB; equal frames would give infinity and poison the mean (ATVGnet's convention)
+PSNR_CAP = 100.0  # dB, for equal frames, whose PSNR is infinite (ATVGnet's convention)
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of five scales, fine to coarse
-TFT_SIDE = 224  # px; the ancestor's toolkit compares everything at this size
+TFT_SIDE = 224  # px; the original Talking-Face-Toolkit compares all frames at this size
 REGIONS = ("full", "face", "mouth")
-MS_SSIM_SIDE = 161  # px; shorter sides leave less than the 11 px window at the last scale
+MS_SSIM_SIDE = 161  # px; with shorter sides the last scale is smaller than the 11 px window
 
 
 def psnr(first: np.ndarray, second: np.ndarray) -> float:
@@ -30,8 +30,8 @@ def psnr(first: np.ndarray, second: np.ndarray) -> float:
 def sum_and_difference(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """first + second - 255 and first - second as float32.
 
-    SSIM needs no more than the local moments of these two: four filters instead of five, numbers
-    around zero that float32 holds well, and equal pictures give exactly 1.
+    SSIM is computed from the local moments of these two: four filters instead of five, values near
+    zero with good float32 precision, and exactly 1 for equal pictures.
     """
     cv2 = import_cv2()
     total = cv2.add(first, second, dtype=cv2.CV_32F)
@@ -90,7 +90,7 @@ def ssim_map(first: np.ndarray, second: np.ndarray, kind: str = "gaussian11") ->
 
     Returns:
         float32 map of the same shape; the border of half a window uses reflected pixels and is
-        left out of averages.
+        excluded from averages.
     """
     luminance, structure = ssim_parts(*sum_and_difference(first, second), kind)
     luminance *= structure
@@ -98,7 +98,7 @@ def ssim_map(first: np.ndarray, second: np.ndarray, kind: str = "gaussian11") ->
 
 
 def _halved(image: np.ndarray) -> np.ndarray:
-    """Means of 2x2 pixels; an odd last row or column stands twice."""
+    """Means of 2x2 pixels; an odd last row or column is repeated."""
     cv2 = import_cv2()
     height, width = image.shape[:2]
     if height % 2 or width % 2:
@@ -110,8 +110,8 @@ def _halved(image: np.ndarray) -> np.ndarray:
 def ms_ssim(first: np.ndarray, second: np.ndarray) -> float:
     """Multi-scale SSIM of two uint8 pictures (Wang et al. 2003), mean over channels.
 
-    Structure at five scales, each half the one before by 2x2 means, and luminance at the last;
-    negative terms count as 0. nan when a side is shorter than 161 px: the last scale would be
+    Contrast-structure terms at five scales, each half as large (2x2 means), and luminance at the
+    last; negative terms count as 0. nan when a side is shorter than 161 px: the last scale would be
     smaller than the window.
     """
     if min(first.shape[:2]) < MS_SSIM_SIDE:
@@ -130,16 +130,13 @@ def ms_ssim(first: np.ndarray, second: np.ndarray) -> float:
 
 
 class RegionMetric(Metric):
-    """Mean over frames of a value per region; keys are ``NAME``, ``NAME_face``, ``NAME_mouth``."""
+    """Mean over frames per region; the outputs are ``NAME``, ``NAME_face`` and ``NAME_mouth``."""
 
     too_small = "the picture is smaller than the window"
 
     def start(self, clip: ClipPair) -> None:
         super().start(clip)
         self._values: dict[str, list[float]] = defaultdict(list)
-
-    def _add(self, region: str, value: float) -> None:
-        self._values[region].append(value)
 
     def finish(self, clip: ClipPair) -> dict[str, float]:
         results = {}
@@ -158,8 +155,8 @@ class RegionMetric(Metric):
 
     def boxes(self, clip: ClipPair, index: int) -> dict[str, tuple[int, int, int, int]]:
         wanted = {key[len(self.name) + 1 :] or "full" for key in self.outputs}
-        found = {name: clip.region(name, index) for name in REGIONS if name in wanted}
-        return {region: box for region, box in found.items() if box is not None}
+        boxes = {name: clip.region(name, index) for name in REGIONS if name in wanted}
+        return {name: box for name, box in boxes.items() if box is not None}
 
 
 class L1(RegionMetric):
@@ -168,7 +165,7 @@ class L1(RegionMetric):
     def update(self, clip: ClipPair, index: int, generated: np.ndarray, real: np.ndarray) -> None:
         difference = import_cv2().absdiff(generated, real)
         for region, (x0, y0, x1, y1) in self.boxes(clip, index).items():
-            self._add(region, float(difference[y0:y1, x0:x1].mean(dtype=np.float64)))
+            self._values[region].append(float(difference[y0:y1, x0:x1].mean(dtype=np.float64)))
 
 
 class PSNR(RegionMetric):
@@ -176,14 +173,14 @@ class PSNR(RegionMetric):
 
     def update(self, clip: ClipPair, index: int, generated: np.ndarray, real: np.ndarray) -> None:
         for region, (x0, y0, x1, y1) in self.boxes(clip, index).items():
-            self._add(region, psnr(generated[y0:y1, x0:x1], real[y0:y1, x0:x1]))
+            self._values[region].append(psnr(generated[y0:y1, x0:x1], real[y0:y1, x0:x1]))
 
 
 class SSIM(RegionMetric):
     """Mean of the per-frame structural similarity.
 
-    With ``tft`` also ``SSIM_tft``, as the ancestor's toolkit measures it whatever the other
-    settings are: 7x7 means on grey frames of 224x224 px.
+    With ``tft`` also ``SSIM_tft``, as in the original Talking-Face-Toolkit and independent of the
+    other settings: 7x7 means on grey frames of 224x224 px.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -199,11 +196,12 @@ class SSIM(RegionMetric):
     def update(self, clip: ClipPair, index: int, generated: np.ndarray, real: np.ndarray) -> None:
         cv2 = import_cv2()
         if self.params["tft"]:
-            # In its own size: a frame that was resized before would be resized twice.
-            own = generated if clip.native is None else clip.native
-            small = [cv2.resize(frame, (TFT_SIDE, TFT_SIDE)) for frame in (own, real)]
+            # The original size, so that no frame is resized twice.
+            native = generated if clip.native is None else clip.native
+            small = [cv2.resize(frame, (TFT_SIDE, TFT_SIDE)) for frame in (native, real)]
             grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in small]
-            self._add("tft", float(ssim_map(*grey, "uniform7")[3:-3, 3:-3].mean(dtype=np.float64)))
+            inner = ssim_map(*grey, "uniform7")[3:-3, 3:-3]
+            self._values["tft"].append(float(inner.mean(dtype=np.float64)))
         if self.params["gray"]:
             generated, real = (cv2.cvtColor(i, cv2.COLOR_RGB2GRAY) for i in (generated, real))
         border = 5 if self.params["kind"] == "gaussian11" else 3
@@ -215,7 +213,7 @@ class SSIM(RegionMetric):
             y0, y1 = max(y0, border), min(y1, height - border)
             x0, x1 = max(x0, border), min(x1, width - border)
             if y0 < y1 and x0 < x1:
-                self._add(region, float(area[y0:y1, x0:x1].mean(dtype=np.float64)))
+                self._values[region].append(float(area[y0:y1, x0:x1].mean(dtype=np.float64)))
 
 
 class MSSSIM(RegionMetric):
@@ -226,4 +224,4 @@ class MSSSIM(RegionMetric):
     def update(self, clip: ClipPair, index: int, generated: np.ndarray, real: np.ndarray) -> None:
         value = ms_ssim(generated, real)
         if math.isfinite(value):
-            self._add("full", value)
+            self._values["full"].append(value)

@@ -1,6 +1,6 @@
-"""Landmark distances of lips and face: LMD, FLMD and their velocities (metrics spec, section 3).
+"""Landmark distances of lips and face: LMD, FLMD and their velocities.
 
-Also what all metrics of face points share: the rules for frames without a face, and alignment.
+Also the base class of all landmark metrics: frames without a face, scene cuts, alignment.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from talkingface.errors import ConfigError
 from talkingface.evaluator.base_metric import Metric
 from talkingface.evaluator.clip import ClipPair, missing_faces
 
-# Eye corners and nose bridge: what a similarity fit may use without fitting the lip error away.
+# Eye corners and nose bridge: points for the similarity fit, which the lips do not move.
 RIGID = (33, 133, 362, 263, 168, 6, 197, 195, 5)
 # Oval, brows, eyes, nose and lips; the rest of the mesh is interpolated skin.
 FACE = tuple(sorted({*FACE_OVAL, *(point for edge in SKETCH_EDGES for point in edge)}))
@@ -35,13 +35,13 @@ def found(points: np.ndarray) -> np.ndarray:
 
 
 def split_shots(values: np.ndarray, clip: ClipPair) -> np.ndarray:
-    """(T,...) with a missing frame (NaN, False) before each scene cut, which no motion bridges."""
+    """(T,...) with a missing frame (NaN, False) before each scene cut; no difference spans it."""
     cuts = clip.cuts[clip.cuts < len(values)]
     return np.insert(values, cuts, False if values.dtype == bool else np.nan, axis=0)
 
 
 def eye_distance(points: np.ndarray) -> float:
-    """Mean distance of the two eye centres of (T,478,>=2) points, in pixels."""
+    """Mean distance between the two eye centres of (T,478,>=2) points, in pixels."""
     left, right = (points[:, list(c), :2].mean(1) for c in (EYE_CORNERS_LEFT, EYE_CORNERS_RIGHT))
     return float(np.linalg.norm(left - right, axis=-1).mean()) or math.nan
 
@@ -51,7 +51,7 @@ class Faces:
     """Face points of the two videos, (T,478,3) float64 in pixels of the real one, NaN without face.
 
     Attributes:
-        valid: (T,) frames that count.
+        valid: (T,) bool, frames that count.
     """
 
     clip: ClipPair
@@ -61,12 +61,12 @@ class Faces:
 
 
 class LandmarkMetric(Metric):
-    """A metric of the face points, with the rules for frames in which no face was found.
+    """Base of metrics of face points; handles frames in which no face was found.
 
     Attributes:
-        detector: what the definition calls the points.
-        both: a frame counts when both videos show a face; else the generated one is enough.
-        empty: reason of values that are nan without a reason of their own.
+        detector: name of the points in the definition.
+        both: a frame counts if both videos show a face; False: if the generated one does.
+        empty: default reason of nan values.
     """
 
     uses_frames = False
@@ -88,18 +88,17 @@ class LandmarkMetric(Metric):
         if reason:
             return self.undefined(reason)
         results = {k: float(v) for k, v in self.values(Faces(clip, generated, real, valid)).items()}
-        lost = [key for key, value in results.items() if not math.isfinite(value)]
-        self.reasons = {key: self.reasons.get(key, self.empty) for key in lost}
+        undefined = [key for key, value in results.items() if not math.isfinite(value)]
+        self.reasons = {key: self.reasons.get(key, self.empty) for key in undefined}
         return results
 
     @abstractmethod
     def values(self, faces: Faces) -> dict[str, float]:
-        """Values by output name; nan, with its reason in ``reasons`` unless it is ``empty``."""
+        """Values by output name; the reason of a nan is in ``reasons``, by default ``empty``."""
 
 
 def fit_similarity(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Least-squares similarity of points (...,R,2), as complex numbers: z -> factor z + shift."""
-    # In complex numbers the least-squares solution is closed form.
+    """Least-squares similarity of points (...,R,2) as complex numbers: z -> factor z + shift."""
     source, target = (p[..., 0] + 1j * p[..., 1] for p in (source, target))
     source_mean, target_mean = source.mean(-1, keepdims=True), target.mean(-1, keepdims=True)
     centred = source - source_mean
@@ -113,10 +112,10 @@ def align_points(
     how: str,
     rigid: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Remove what should not count before lips are compared.
+    """Align points before they are compared.
 
     Args:
-        generated, real: (T,K,2) lip points.
+        generated, real: (T,K,2).
         how: ``none``; ``centroid`` (each set minus its mean: Chen et al.); ``procrustes``
             (similarity fit of the generated face to the real one on ``rigid`` points).
         rigid: (T,R,2) points of both, for ``procrustes``.
@@ -124,10 +123,7 @@ def align_points(
     if how == "none":
         return generated, real
     if how == "centroid":
-        return (
-            generated - generated.mean(axis=1, keepdims=True),
-            real - real.mean(axis=1, keepdims=True),
-        )
+        return tuple(p - p.mean(axis=1, keepdims=True) for p in (generated, real))
     if how != "procrustes" or rigid is None:
         raise ConfigError(f"align={how}: choose none, centroid or procrustes")
     factor, shift = fit_similarity(*rigid)
@@ -139,7 +135,7 @@ def align_points(
 def aligned_parts(
     faces: Faces, indices: tuple[int, ...], how: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Some points of the generated and the real face, aligned, each (T,K,2)."""
+    """The points ``indices`` of the generated and the real face, aligned, each (T,K,2)."""
 
     def part(ids: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         return faces.generated[:, list(ids), :2], faces.real[:, list(ids), :2]
@@ -156,13 +152,13 @@ def landmark_distance(generated: np.ndarray, real: np.ndarray, reduce: str = "me
 def velocity_distance(
     generated: np.ndarray, real: np.ndarray, valid: np.ndarray, reduce: str = "mean"
 ) -> np.ndarray:
-    """Distance of frame-to-frame motion; differences never bridge a missing frame."""
+    """Distance of the frame-to-frame differences; none spans a missing frame."""
     both = valid[1:] & valid[:-1]
     return landmark_distance(np.diff(generated, axis=0)[both], np.diff(real, axis=0)[both], reduce)
 
 
 class LMD(LandmarkMetric):
-    """Mean distance of the 40 lip points, in pixels and in % of the eye distance."""
+    """Mean distance of the 40 lip points, in pixels and in % of the eye distance (``norm``)."""
 
     indices = LIPS
 

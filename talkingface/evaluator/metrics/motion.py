@@ -1,4 +1,4 @@
-"""Speed, jitter and jerk of the face points (metrics spec, section 10)."""
+"""Speed, jitter and jerk of the face points."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def mean_difference(points: np.ndarray, order: int) -> float:
     """Mean length over points and frames of the n-th difference in time, in px/frame^n.
 
     Args:
-        points: (T,K,2), NaN in missing frames, which no difference bridges.
+        points: (T,K,2), NaN in missing frames; differences that need them do not count.
         order: 1 speed, 2 jitter (acceleration), 3 jerk.
     """
     lengths = np.linalg.norm(np.diff(points, n=order, axis=0), axis=-1).mean(axis=-1)
@@ -33,7 +33,7 @@ def mean_difference(points: np.ndarray, order: int) -> float:
 
 
 def motion_statistics(points: np.ndarray) -> dict[str, float]:
-    """Speed, jitter and jerk of a face (T,478,>=2); jitter of the head, and of the lips in it."""
+    """Speed, jitter and jerk of a face (T,478,>=2); jitter of the head, and of the centred lips."""
     face, head, lips = (points[:, list(ids), :2] for ids in (FACE, NOSE_BRIDGE, LIPS))
     return {
         "speed": mean_difference(face, 1),
@@ -47,29 +47,29 @@ def motion_statistics(points: np.ndarray) -> dict[str, float]:
 class Jitter(LandmarkMetric):
     """Motion of the generated face in px, in % of its eye distance and as a ratio to the real one.
 
-    Real faces move: the goal is neither 0 nor a large value but that of the real video.
+    The best value is that of the real video, neither 0 nor a large one.
     """
 
     both = False
 
     def values(self, faces: Faces) -> dict[str, float]:
         videos = (split_shots(points, faces.clip) for points in (faces.generated, faces.real))
-        own, goal = (motion_statistics(points) for points in videos)
+        generated, real = (motion_statistics(points) for points in videos)
         unit = eye_distance(faces.generated[faces.valid])
-        seen = found(faces.real).mean()
-        few = missing_faces(f"{self.name}_ratio", faces.clip, seen, "in the real video")
+        share = found(faces.real).mean()
+        reason = missing_faces(f"{self.name}_ratio", faces.clip, share, "in the real video")
         results = {}
         for key in self.outputs:
             name, _, form = key.rpartition("_")
             if form == "norm":
-                results[key] = 100 * own[name] / unit
+                results[key] = 100 * generated[name] / unit
             elif form != "ratio":
-                results[key] = own[key]
-            elif few:
-                results[key], self.reasons[key] = math.nan, few
-            elif goal[name] == 0:  # a still face is matched by a still face only
-                results[key] = math.nan if own[name] else 1.0
+                results[key] = generated[key]
+            elif reason:
+                results[key], self.reasons[key] = math.nan, reason
+            elif real[name] == 0:  # the ratio is defined only if both faces are still
+                results[key] = math.nan if generated[name] else 1.0
                 self.reasons[key] = "the real face does not move"
             else:
-                results[key] = own[name] / goal[name]
+                results[key] = generated[name] / real[name]
         return results

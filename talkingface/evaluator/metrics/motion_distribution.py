@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def pooled(motions: Sequence[np.ndarray], order: int = 0) -> np.ndarray:
-    """All valid rows (N,C) of the order-th differences, which bridge neither gaps nor motions."""
+    """Valid rows (N,C) of the order-th differences of each motion; none spans a missing frame."""
     rows = np.concatenate([np.diff(m.astype(np.float64), n=order, axis=0) for m in motions])
     return rows[np.isfinite(rows).all(axis=1)]
 
@@ -47,9 +47,9 @@ def pair_diversity(
     """Mean Euclidean distance of random pairs of frames, at most one per frame.
 
     Args:
-        released: draw as the released script does: each side of the pairs on its own and without
-            replacement, so that it needs ``pairs`` frames (else nan), and a frame may meet itself,
-            which lowers the mean. By default partners differ.
+        released: draw as the released script does: both sides of the pairs independently and
+            without replacement. This needs ``pairs`` frames (else nan), and a frame may be paired
+            with itself, which lowers the mean. By default the two frames of a pair differ.
     """
     rows = pooled(motions)
     rng = np.random.default_rng(seed)
@@ -81,9 +81,9 @@ def sample_variance(repeats: Sequence[np.ndarray]) -> float:
 class MotionDistribution(Metric):
     """Compares the set of generated motions of a row with that of the real ones.
 
-    Outputs of models with several parts (face and pose) carry the part's name. ``released`` draws
-    pairs as audio2photoreal's script does. Its other defects (fixed sizes, a wrong key, a matrix
-    root that SciPy drops) are not repeated.
+    Outputs of models with several parts (face and pose) begin with the part's name. ``released``
+    draws pairs as audio2photoreal's script does. Other errors of that script (fixed sizes, a wrong
+    key, a deprecated option of ``scipy.linalg.sqrtm``) are not reproduced.
     """
 
     takes = "motion"
@@ -95,12 +95,10 @@ class MotionDistribution(Metric):
         self._sets: dict[str, tuple[list[np.ndarray], list[np.ndarray]]] = {}
 
     def of_parts(self, parts: Sequence[str]) -> None:
-        """Name the parts of the motions; several have outputs of their own."""
-        own = dict(self.entry.meta["outputs"])
+        """Set the parts of the motions; with several parts each has its own outputs."""
+        outputs = self.entry.meta["outputs"].items()
         self.heads = {part: f"{part} " if len(parts) > 1 else "" for part in parts}
-        self.outputs = {
-            f"{head}{key}": dict(spec) for head in self.heads.values() for key, spec in own.items()
-        }
+        self.outputs = {f"{h}{k}": dict(spec) for h in self.heads.values() for k, spec in outputs}
 
     def finish(self, clip: MotionSample) -> dict[str, float]:
         for part, (generated, real) in clip.motions.items():
@@ -113,8 +111,8 @@ class MotionDistribution(Metric):
         sets, self._sets = self._sets, {}
         values = {}
         for part, pair in sets.items():
-            found = set_statistics(*pair, **self.params)
-            values.update({f"{self.heads[part]}{key}": value for key, value in found.items()})
+            statistics = set_statistics(*pair, **self.params)
+            values.update({f"{self.heads[part]}{key}": value for key, value in statistics.items()})
         self.reasons = {
             key: "needs several samples of one sound"
             if key.endswith("div_sample")
@@ -128,7 +126,7 @@ class MotionDistribution(Metric):
 def set_statistics(
     generated: Sequence[np.ndarray], real: Sequence[np.ndarray], **params: Any
 ) -> dict[str, float]:
-    """Values of a whole set; ``real`` in the place of ``generated`` gives the reference row.
+    """Values of a whole set; ``real`` passed as ``generated`` gives the reference row.
 
     Args:
         generated: per clip (T,C), or (N,T,C) for N samples of one sound; lengths may differ.

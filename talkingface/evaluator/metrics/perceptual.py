@@ -58,14 +58,14 @@ def inception_features(state: Mapping[str, Tensor], source: str = "the state_dic
         state: the weights that pytorch-fid converted from TensorFlow.
 
     Raises:
-        WeightsError: other weights, in particular torchvision's, which give another scale.
+        WeightsError: other weights, in particular torchvision's, which give FID another scale.
     """
     from torchvision.models import inception_v3
 
     classes = state["fc.bias"].shape[0] if "fc.bias" in state else None
     if classes == 1000 or any(key.startswith("AuxLogits") for key in state):
         raise WeightsError(
-            f"{source} holds torchvision's Inception, which gives another scale than FID. "
+            f"{source} holds torchvision's Inception, which gives FID another scale. "
             f"Get {_FID}{INCEPTION}"
         )
     network = inception_v3(weights=None, aux_logits=False, init_weights=False, num_classes=1008)
@@ -78,12 +78,12 @@ def inception_features(state: Mapping[str, Tensor], source: str = "the state_dic
 
 
 def _pool_like_tensorflow(block: nn.Module, maximum: bool) -> None:
-    """Give the pooling branch of a block its input pooled in the other way."""
-    kept: list[Tensor] = []
-    block.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
+    """Replace the average pooling in front of a block's pooling branch."""
+    block_input: list[Tensor] = []
+    block.register_forward_pre_hook(lambda _, inputs: block_input.append(inputs[0]))
 
     def pooled(_: nn.Module, __: tuple) -> tuple[Tensor]:
-        x = kept.pop()
+        x = block_input.pop()
         if maximum:
             return (F.max_pool2d(x, 3, stride=1, padding=1),)
         return (F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False),)
@@ -97,7 +97,7 @@ def _signed(frame: np.ndarray, device: str) -> Tensor:
 
 
 class NetworkMetric(Metric):
-    """What both have in common: every ``stride``-th frame, and files that may be missing."""
+    """Base of LPIPS and FID: every ``stride``-th frame, and weights files that may be missing."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -108,7 +108,7 @@ class NetworkMetric(Metric):
 
     @abstractmethod
     def files(self) -> list[Path]:
-        """The weight files; raises WeightsError when there is none."""
+        """The weights files; raises WeightsError when one is missing."""
 
     def missing(self) -> str | None:
         try:
@@ -119,18 +119,15 @@ class NetworkMetric(Metric):
 
     def start(self, clip: ClipPair) -> None:
         super().start(clip)
-        self._network  # noqa: B018  missing weights are found before any frame is decoded
+        self._network  # noqa: B018  missing weights must fail before any frame is decoded
 
     def file(self, key: str, name: str, origin: str) -> Path:
-        """A file that a parameter names, or that lies in ``checkpoints/`` under its own name.
+        """A weights file: the one that parameter ``key`` names, else ``name`` in ``checkpoints/``.
 
         Raises:
-            WeightsError: there is none; the message says where to get it and where to put it.
+            WeightsError: missing; the message explains where to get it and where to put it.
         """
-        given = self.params[key]
-        if given:
-            return self.cfg.weights_path(given) if self.cfg else Path(given)
-        path = self.weights_file(f"{self.name}/{name}", name)
+        path = self.weights_file(f"{self.name}/{name}", name, key=key)
         if path is None:
             raise WeightsError(
                 f"{self.name} needs {name} from {origin}: put it into checkpoints/{self.name}/, or "
@@ -147,7 +144,7 @@ class NetworkMetric(Metric):
 
 
 class LPIPS(NetworkMetric):
-    """Mean over frames of the perceptual distance."""
+    """Perceptual distance, mean over frames."""
 
     @property
     def version(self) -> str:
@@ -162,7 +159,7 @@ class LPIPS(NetworkMetric):
     @cached_property
     def _network(self) -> LPIPSNetwork:
         network = load_lpips(self.params["net"], *map(read_weights, self.files()))
-        return network.eval().to(self.params["device"])
+        return network.to(self.params["device"])
 
     def start(self, clip: ClipPair) -> None:
         super().start(clip)
@@ -182,9 +179,9 @@ class LPIPS(NetworkMetric):
 
 
 class FID(NetworkMetric):
-    """Distance of the distributions of all generated and all real frames of a table's row.
+    """Distance of the distributions of all generated and all real frames of a row.
 
-    It has no value per clip: the clips of a row are collected, and :meth:`pool` gives the row's.
+    It has no value per clip; :meth:`pool` returns the value of the row.
     """
 
     version = "pytorch-fid"
@@ -209,7 +206,7 @@ class FID(NetworkMetric):
     def update(self, clip: ClipPair, index: int, generated: np.ndarray, real: np.ndarray) -> None:
         if index % self.params["stride"]:
             return
-        # In its own size: a frame that was resized before would be resized twice.
+        # The original size, so that no frame is resized twice.
         pair = (generated if clip.native is None else clip.native, real)
         pictures = [
             F.interpolate(_signed(frame, self.params["device"]), size=(299, 299), mode="bilinear")
@@ -221,14 +218,14 @@ class FID(NetworkMetric):
         if not self._features:
             return self.undefined("no frame")
         features = np.stack(self._features, axis=1)
-        if not np.isfinite(features).all():  # they would spoil the value of all clips
+        if not np.isfinite(features).all():  # would make the value of the whole row nan
             return self.undefined("the network gives no finite features")
         for side, part in zip(self._sides, features, strict=True):
             side.add(part)
         return dict.fromkeys(self.outputs, math.nan)
 
     def pool(self) -> tuple[dict[str, float], list[str]]:
-        """FID and frames per side of the clips since the last call, and remarks on them."""
+        """FID, the number of frames per side since the last call, and remarks."""
         sides, self._sides = self._sides, [RunningGaussian(FEATURES) for _ in range(2)]
         count = sides[0].count
         values = {"FID": math.nan, "FID_n": float(count)}

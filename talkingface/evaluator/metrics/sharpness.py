@@ -1,4 +1,4 @@
-"""CPBD, the share of edges that look sharp (Narvekar and Karam 2011; metrics spec, section 8)."""
+"""CPBD, the share of edges that look sharp (Narvekar and Karam 2011)."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from talkingface.evaluator.metrics.no_reference import NoReferenceMetric
 from talkingface.utils.env import import_cv2
 
 BLOCK = 64  # px
-EDGE_SHARE = 0.002  # of a block's pixels on Canny edges; blocks with fewer are left out
+EDGE_SHARE = 0.002  # blocks with a smaller share of pixels on Canny edges are left out
 CANNY_THRESHOLDS = 20, 40  # on OpenCV's Sobel sums: 2.5 and 5 grey levels per pixel
-JUST_NOTICEABLE = 5, 3  # px; edge width that is seen as blurred, at low and at high contrast
+JUST_NOTICEABLE = 5, 3  # px; just noticeable blur: edge width at low and at high contrast
 LOW_CONTRAST = 50  # grey levels within a block
 
 
 def vertical_edges(grey: np.ndarray) -> np.ndarray:
-    """(H,W) bool: thinned upright edges of a uint8 picture; none on its border.
+    """(H,W) bool: thinned vertical edges of a uint8 picture; none on its border.
 
     As in the Python port of the authors' code: the squared Sobel response is above twice the root
-    of its mean and a maximum of its row or its column, and the gradient lies within 22.5 degrees of
-    the row.
+    of its mean and a local maximum of its row or column; the gradient is within 22.5 degrees of the
+    row.
     """
     cv2 = import_cv2()
     strength = cv2.Sobel(grey, cv2.CV_32F, 1, 0, scale=1 / 8)
@@ -40,7 +40,7 @@ def vertical_edges(grey: np.ndarray) -> np.ndarray:
 def edge_widths(grey: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """Pixels from the local minimum to the local maximum of the row around each edge pixel.
 
-    To each side that is the neighbour and as many pixels more as the row goes on rising (or
+    On each side the width includes the neighbour, and further pixels while the row keeps rising (or
     falling) in the direction of the edge.
 
     Args:
@@ -69,7 +69,7 @@ def cpbd(grey: np.ndarray) -> float:
     """CPBD of a (H,W) uint8 picture, 0 (blurred) to 1 (sharp).
 
     Raises:
-        DataError: smaller than a block, or no block has upright edges.
+        DataError: smaller than a block, or no block has vertical edges.
     """
     rows, columns = (side // BLOCK for side in grey.shape)
     if not rows or not columns:
@@ -89,14 +89,14 @@ def cpbd(grey: np.ndarray) -> float:
     edges[rows * BLOCK :] = edges[:, columns * BLOCK :] = False
     y, x = (place // BLOCK for place in np.nonzero(edges))
     if not len(y):
-        raise DataError("CPBD: the picture has no upright edges")
-    # An edge of width w is seen as blurred with probability 1 - exp(-(w / w_jnb)^3.6), and counts
-    # as sharp up to 63 %, the value at w_jnb: whenever w <= w_jnb.
+        raise DataError("CPBD: the picture has no vertical edges")
+    # The probability that an edge of width w looks blurred is 1 - exp(-(w / w_jnb)^3.6). The edge
+    # counts as sharp up to 63 %, the probability at w_jnb, that is if w <= w_jnb.
     return float((edge_widths(grey, edges) <= limits[y, x]).mean())
 
 
 class CPBD(NoReferenceMetric):
-    """Sharpness as an order of pictures: other implementations differ by some 0.02."""
+    """Sharpness, for comparisons only: implementations differ by about 0.02."""
 
     def measure(self, clip: ClipPair, picture: np.ndarray) -> float:
         cv2 = import_cv2()

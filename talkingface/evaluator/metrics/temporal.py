@@ -1,7 +1,7 @@
-"""Temporal consistency by optical flow, TCM, and flicker (metrics spec, section 9).
+"""Temporal consistency by optical flow, TCM, and flicker.
 
-MODA's equation could not be read in full; this is the form that its letters give, with the
-reference above. Both errors are reported, so that results do not depend on that choice.
+The equation in MODA is incomplete. This version has the real video's error in the numerator; both
+errors are reported too, so that other versions can be computed.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from talkingface.evaluator.base_metric import Metric
 from talkingface.evaluator.clip import ClipPair, missing_faces
 from talkingface.utils.env import import_cv2
 
-MIN_SIDE = 16  # px; the flow's coarsest patches need about as many
+MIN_SIDE = 16  # px; the coarsest patches of the flow need about this size
 RATIOS = {"ref_over_gen": 1, "gen_over_ref": -1}
 
 
 def motion(frame: np.ndarray, before: np.ndarray) -> np.ndarray:
     """Flow (H,W,2) from a (H,W) uint8 picture to the one before it, by OpenCV's DIS, medium."""
     cv2 = import_cv2()
-    # A new estimator each time: a used one keeps buffers that change the next result a little.
+    # A new estimator each time: the buffers of a used one change the next result slightly.
     estimator = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     return estimator.calc(frame, before, None)
 
 
 def warp(image: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Fetch each pixel x from x + flow(x).
+    """Sample an image at x + flow(x) for each pixel x.
 
     Args:
-        image: (H,W) or (H,W,C), what to fetch from.
+        image: (H,W) or (H,W,C).
         flow: (H,W,2) float32 in pixels, x first.
 
     Returns:
@@ -47,7 +47,7 @@ def warp(image: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def visible(flow: np.ndarray, backward: np.ndarray) -> np.ndarray:
-    """(H,W) bool: where flow there and back again meet, so that nothing hid the pixel."""
+    """(H,W) bool: forward and backward flow agree, so the pixel is not occluded."""
     back, _ = warp(backward, flow)
     gap = ((flow + back) ** 2).sum(axis=-1)
     return gap < 0.01 * ((flow**2).sum(axis=-1) + (back**2).sum(axis=-1)) + 0.5
@@ -69,7 +69,7 @@ def flicker(luma: np.ndarray) -> float:
 
 
 class TCM(Metric):
-    """How steady the generated video is where the real one is, along its own motion."""
+    """Warping errors of the generated and the real video compared, and flicker of the face."""
 
     def definition(self) -> str:
         return super().definition().replace("[", "[DIS-medium,", 1)
@@ -101,7 +101,7 @@ class TCM(Metric):
             self._before = now
 
     def _prepared(self, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A frame, not larger than ``max_side``, in colour and in grey."""
+        """A frame in colour and in grey, shrunk to ``max_side``."""
         cv2 = import_cv2()
         scale = self.params["max_side"] / max(picture.shape[:2])
         if scale < 1:
@@ -110,7 +110,7 @@ class TCM(Metric):
         return picture.astype(np.float32), cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
 
     def _pair_errors(self, before: list, now: list) -> list[float]:
-        """Mean squared difference to the frame before, moved along the flow; nan without pixels."""
+        """Mean squared difference to the previous frame, warped by the flow; nan without pixels."""
         errors, flow, valid = [], None, None
         for (last, last_grey), (frame, grey) in zip(before, now, strict=True):
             if flow is None or self.params["flow_from"] == "own":
@@ -134,7 +134,7 @@ class TCM(Metric):
             results.update(TCM=float(terms.mean()), E_O=float(real), E_V=float(generated))
             if real > 0:
                 results["E_ratio"] = float(generated / real)
-            elif generated == 0:  # a still video is matched by a still one only
+            elif generated == 0:  # both videos are still
                 results["E_ratio"] = 1.0
             else:
                 self.reasons["E_ratio"] = "the real video does not move"

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 class APCEncoder(nn.Module):
-    """Uni-directional GRUs over log-mel rows; official ``state_dict`` names ``rnns.*``.
+    """Unidirectional GRUs over log-mel rows; official ``state_dict`` names ``rnns.*``.
 
     Args:
-        residual: add the input of layers whose width does not change, except to the last one.
-        postnet: also build the head that predicts mel rows, needed for training only; official
-            files hold it as well.
+        residual: add the input to the output of layers that keep the width, except the last one.
+        postnet: also build the head that predicts mel rows, which only training needs; official
+            files contain it.
     """
 
     def __init__(
@@ -47,26 +47,23 @@ class APCEncoder(nn.Module):
         hidden = mel
         for number, rnn in enumerate(self.rnns):
             packed = pack_padded_sequence(hidden, order, batch_first=True, enforce_sorted=False)
-            made, _ = pad_packed_sequence(
-                rnn(packed)[0], batch_first=True, total_length=mel.shape[1]
-            )
-            hidden = self._added(number, hidden, made)
+            packed = rnn(packed)[0]
+            out, _ = pad_packed_sequence(packed, batch_first=True, total_length=mel.shape[1])
+            hidden = self._add_input(number, hidden, out)
         return hidden
 
     def stream(self, mel: Tensor, state: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
-        """The next rows of a sequence: features and the state to go on with."""
-        hidden, after = mel, []
+        """Features of the next rows of a sequence, and the state for the rows after them."""
+        hidden, new_state = mel, []
         for number, rnn in enumerate(self.rnns):
-            made, last = rnn(hidden, state[number] if state else None)
-            after.append(last)
-            hidden = self._added(number, hidden, made)
-        return hidden, after
+            out, last = rnn(hidden, state[number] if state else None)
+            new_state.append(last)
+            hidden = self._add_input(number, hidden, out)
+        return hidden, new_state
 
-    def _added(self, number: int, before: Tensor, made: Tensor) -> Tensor:
+    def _add_input(self, number: int, before: Tensor, out: Tensor) -> Tensor:
         inner = number < len(self.rnns) - 1
-        if self.residual and inner and before.shape[-1] == made.shape[-1]:
-            return made + before
-        return made
+        return out + before if self.residual and inner and before.shape == out.shape else out
 
     def predict_mel(self, features: Tensor) -> Tensor:
         """Features (B,M,hidden) -> predicted mel rows (B,M,80)."""
@@ -74,6 +71,6 @@ class APCEncoder(nn.Module):
 
 
 def build_apc(cfg: Config) -> APCEncoder:
-    """The network of section ``apc``."""
+    """The network with the settings of section ``apc``."""
     size = cfg.apc
     return APCEncoder(80, size.hidden_size, size.num_layers, size.residual)

@@ -1,5 +1,4 @@
-"""Attention with the parameter names of ``nn.MultiheadAttention`` whose keys can be kept, and
-rotary positions on whole vectors (official code)."""
+"""Attention with reusable keys, and rotary positions on whole vectors (official code)."""
 
 from __future__ import annotations
 
@@ -11,8 +10,8 @@ KeyValue = tuple[Tensor, Tensor]
 
 
 class Rotary(nn.Module):
-    """Rotates neighbouring pairs of a vector by its position, before any projection and not per
-    head, as audio2photoreal does.
+    """Rotary position embedding of neighbouring pairs of values, applied to whole vectors before
+    the projections, not per head, as in audio2photoreal.
 
     Args:
         width: of the vectors; even.
@@ -31,19 +30,17 @@ class Rotary(nn.Module):
         angles = positions.to(self.freqs)[:, None] * self.freqs
         cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
         even, odd = x[..., 0::2], x[..., 1::2]
-        turned = torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1)
-        return turned.flatten(-2)
+        return torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1).flatten(-2)
 
 
 class Attention(nn.Module):
-    """Multi-head attention, batch first.
+    """Multi-head attention, batch first, with the parameter names of ``nn.MultiheadAttention``.
 
-    ``keys`` and ``attend`` are its two halves: what stays the same over many calls is projected
-    once.
+    ``keys`` and ``attend`` are its two halves, so that keys and values are projected only once for
+    many queries.
 
     Args:
         width: of all vectors.
-        heads: number of heads.
         dropout: of the attention weights.
     """
 
@@ -59,22 +56,18 @@ class Attention(nn.Module):
     def _project(self, x: Tensor, part: int) -> Tensor:
         width = self.out_proj.in_features
         rows = slice(part * width, (part + 1) * width)
-        made = F.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
-        return made.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        projected = F.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
+        return projected.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def keys(self, key: Tensor, value: Tensor) -> KeyValue:
         """(B,L,D) twice -> keys and values (B,H,L,D/H)."""
         return self._project(key, 1), self._project(value, 2)
 
     def attend(self, query: Tensor, memory: KeyValue, causal: bool = False) -> Tensor:
-        """(B,T,D) and what :meth:`keys` gave -> (B,T,D)."""
-        made = F.scaled_dot_product_attention(
-            self._project(query, 0),
-            *memory,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=causal,
-        )
-        return self.out_proj(made.transpose(1, 2).flatten(2))
+        """Query (B,T,D) and the result of :meth:`keys` -> (B,T,D)."""
+        query, dropout = self._project(query, 0), self.dropout if self.training else 0.0
+        out = F.scaled_dot_product_attention(query, *memory, dropout_p=dropout, is_causal=causal)
+        return self.out_proj(out.transpose(1, 2).flatten(2))
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, causal: bool = False) -> Tensor:
         return self.attend(query, self.keys(key, value), causal)

@@ -15,10 +15,7 @@ class ConvBlock(nn.Module):
     """Convolution with bias, BatchNorm, optional addition of the input, ReLU (official code).
 
     Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        kernel_size, stride, padding: as in ``nn.Conv2d``.
-        residual: add the input before the ReLU; needs an input and output of the same shape.
+        residual: add the input before the ReLU; input and output must have the same shape.
 
     Shapes:
         input (N, in_channels, H, W), any range; output (N, out_channels, H', W'), >= 0.
@@ -44,12 +41,12 @@ class ConvBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = self.conv_block(x)
         if self.residual:
-            out += x  # in place: safe, neither convolution nor BatchNorm needs its output later
+            out += x  # in place: no backward pass needs the output of the BatchNorm
         return out.relu_()
 
 
 class TransposedConvBlock(nn.Module):
-    """Transposed 3x3 convolution that doubles the size, BatchNorm, ReLU (official code).
+    """Transposed 3x3 convolution that doubles height and width, BatchNorm, ReLU (official code).
 
     Shapes:
         input (N, in_channels, H, W); output (N, out_channels, 2H, 2W), >= 0.
@@ -69,7 +66,7 @@ class TransposedConvBlock(nn.Module):
 class NonormConvBlock(nn.Module):
     """Convolution with bias and LeakyReLU(0.01), without normalisation (official code).
 
-    Used in discriminators, where batch statistics would tie the samples together.
+    Used in discriminators, where batch statistics would make the samples depend on each other.
 
     Shapes:
         input (N, in_channels, H, W); output (N, out_channels, H', W').
@@ -85,7 +82,7 @@ class NonormConvBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.conv_block = nn.Sequential(
-            nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding),
+            nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding)
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -100,8 +97,8 @@ def scale_channels(channels: int, factor: float) -> int:
 def set_batch_norm_momentum(net: nn.Module, momentum: float) -> None:
     """Give every BatchNorm of ``net`` the same momentum.
 
-    Official encoders use 0.01, whose running statistics need hundreds of steps to settle; short
-    trainings need 0.1.
+    With 0.01, as in the official encoders, the running statistics need hundreds of steps to
+    converge; short trainings need 0.1.
     """
     for module in net.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):

@@ -9,12 +9,12 @@ from torch import nn
 class StatelessConvGRU(nn.Module):
     """One step of a convolutional GRU that starts from a zero state (official code, reduced).
 
-    The official model is recurrent in name only: it always passes "no state". With h = 0 the
-    cell h' = (1 - z) * h + z * tanh(hh([x, r * h])) reduces to z * tanh(hh([x, 0])), so the reset
-    gate and every weight that meets h drop out. All weights are kept so that official files load;
-    only the part that matters is computed: the output is the same, at a third of the work.
+    The official model never passes a state. With h = 0 the cell
+    h' = (1 - z) * h + z * tanh(hh([x, r * h])) reduces to z * tanh(hh([x, 0])): the reset gate and
+    the weights of h have no effect. They exist so that official files load, but are not computed,
+    which saves two thirds of the work.
 
-    Dead entries (they get a zero gradient): ``ih.0.weight[:c]``, ``ih.0.bias[:c]``,
+    Unused entries (their gradient is zero): ``ih.0.weight[:c]``, ``ih.0.bias[:c]``,
     ``ih.0.weight[:, c:]`` and ``hh.0.weight[:, c:]`` with c = channels.
 
     Shapes:

@@ -1,6 +1,6 @@
 """Input of the audio2photoreal models: tokens of two-channel sound.
 
-Front ends are frozen. They are parts of the networks, so that official files load by name.
+The front ends are frozen. They are submodules of the networks, so that official files load by name.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ ROWS = 4  # of the log-mel spectrogram per frame
 
 
 class LogMelTokens(nn.Module):
-    """One token per video frame: four rows of a log-mel spectrogram. No weights (ours).
+    """One token per video frame: four rows of a log-mel spectrogram. It has no weights.
 
     Args:
         rate: samples per second.
         fps: frames per second; ``rate / fps`` is a whole multiple of 4.
-        bands: of the mel scale, 50 Hz to 8 kHz.
+        bands: number of mel bands, 50 Hz to 8 kHz.
     """
 
     filters: Tensor
@@ -41,29 +41,29 @@ class LogMelTokens(nn.Module):
 
     def forward(self, wave: Tensor) -> Tensor:
         """(B,S) -> (B,T,4 * bands), roughly in -3..3 for speech with standard deviation 1."""
-        found = torch.stft(
+        spectrum = torch.stft(
             wave, self.size, self.hop, window=self.window, pad_mode="constant", return_complex=True
         )
-        mel = (found.abs().square().transpose(1, 2) @ self.filters)[:, : wave.shape[1] // self.hop]
-        frames = mel.shape[1] // ROWS
-        return (torch.log(mel[:, : frames * ROWS] + 1e-4) / 3 + 1.5).reshape(
-            len(wave), frames, self.width
-        )
+        mel = spectrum.abs().square().transpose(1, 2) @ self.filters
+        frames = min(mel.shape[1], wave.shape[1] // self.hop) // ROWS
+        log_mel = torch.log(mel[:, : frames * ROWS] + 1e-4) / 3 + 1.5
+        return log_mel.reshape(len(wave), frames, self.width)
 
 
 def full_precision(like: Tensor) -> torch.autocast:
-    """No autocast: spectra and norms of a sound overflow in half precision."""
+    """Disable autocast, since spectra and norms of a sound overflow in half precision."""
     return torch.autocast(like.device.type, enabled=False)
 
 
 class DyadSound(nn.Module):
     """Base of networks whose input is the sound of both persons.
 
-    It holds ``audio_model`` under its official name.
+    The front end has the official name ``audio_model``.
 
     Args:
         frontend: ``vqwav2vec`` (official) or ``logmel``.
-        rate, fps: of the sound and of the motion.
+        rate: of the sound, samples per second.
+        fps: of the motion, frames per second.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class DyadSound(nn.Module):
 
     @torch.no_grad()
     def encode_sound(self, wave: Tensor) -> Tensor:
-        """(B,S,2) normalised samples -> (B,L,A) features of both channels; frozen."""
+        """(B,S,2) normalised samples -> (B,L,A) features of both channels, without gradients."""
         with full_precision(wave):
             return torch.cat([self._channel(wave[..., i].float()) for i in range(2)], dim=-1)
 
@@ -98,7 +98,7 @@ class DyadSound(nn.Module):
         return self.audio_model(wave)
 
     def token_count(self, frames: int) -> int:
-        """Tokens of so many frames of sound."""
+        """Number of tokens for the sound of a number of frames."""
         if self.frontend == "logmel":
             return frames
         samples = -(-round(frames * self.rate / self.fps) * RATE // self.rate)

@@ -1,4 +1,4 @@
-"""Feature2Face: U-Nets and the multi-scale PatchGAN of LSP (official code), official names.
+"""Feature2Face: U-Nets and multi-scale PatchGAN of LSP (official code and names).
 
 MODA's renderer has the same networks with other inputs.
 """
@@ -34,8 +34,19 @@ class _Residual(nn.Module):
         return torch.relu(self.block(x) + x)
 
 
-class _Level(nn.Module):
-    """One level of the U-Net around the next deeper one."""
+class _Skip(nn.Module):
+    """Base of a U-Net level around the next deeper one: input and output are concatenated."""
+
+    model: nn.Sequential
+    outermost: bool
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.model(x)
+        return y if self.outermost else torch.cat([x, y], dim=1)
+
+
+class _Level(_Skip):
+    """One level with ``n`` residual blocks on each side."""
 
     def __init__(
         self, inputs: int, inner: int, outputs: int, sub: nn.Module | None, outermost: bool, n: int
@@ -57,30 +68,8 @@ class _Level(nn.Module):
             layers += [_Residual(outputs) for _ in range(n)]
         self.model = nn.Sequential(*layers)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.model(x)
-        return y if self.outermost else torch.cat([x, y], dim=1)
 
-
-class ResUnet(nn.Module):
-    """U-Net with residual blocks, sizes ``normal`` and ``large``."""
-
-    def __init__(self, inputs: int, n_downsample: int, ngf: int, residuals: int) -> None:
-        super().__init__()
-        widths = [ngf * min(2**level, 8) for level in range(n_downsample)]
-        level: nn.Module | None = None
-        for depth in reversed(range(n_downsample)):
-            outer = inputs if depth == 0 else widths[depth - 1]
-            level = _Level(
-                outer, widths[depth], 3 if depth == 0 else outer, level, depth == 0, residuals
-            )
-        self.model = level
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
-
-
-class _PlainLevel(nn.Module):
+class _PlainLevel(_Skip):
     """One level of pix2pix's U-Net: 4x4 convolutions, transposed on the way up."""
 
     def __init__(
@@ -100,29 +89,37 @@ class _PlainLevel(nn.Module):
                       nn.BatchNorm2d(outputs)]  # fmt: skip
         self.model = nn.Sequential(*layers)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.model(x)
-        return y if self.outermost else torch.cat([x, y], dim=1)
-
 
 class Unet(nn.Module):
     """Plain pix2pix U-Net, size ``small``.
 
-    Declared with 23 input channels upstream, where it cannot run; 13 here, so official weights of
-    it, which were never released, would not fit.
+    The official code declares 23 input channels, with which it cannot run; this network has 13.
+    Official weights were never released and would not fit.
     """
 
-    def __init__(self, inputs: int, n_downsample: int, ngf: int) -> None:
+    level = _PlainLevel
+
+    def __init__(self, inputs: int, n_downsample: int, ngf: int, **options: int) -> None:
         super().__init__()
         widths = [ngf * min(2**level, 8) for level in range(n_downsample)]
-        level: nn.Module | None = None
+        model: nn.Module | None = None
         for depth in reversed(range(n_downsample)):
-            outer = inputs if depth == 0 else widths[depth - 1]
-            level = _PlainLevel(outer, widths[depth], 3 if depth == 0 else outer, level, depth == 0)
-        self.model = level
+            outer = widths[depth - 1] if depth else inputs
+            outputs = outer if depth else 3
+            model = self.level(outer, widths[depth], outputs, model, not depth, **options)
+        self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
         return self.model(x)
+
+
+class ResUnet(Unet):
+    """U-Net with residual blocks, sizes ``normal`` and ``large``."""
+
+    level = _Level
+
+    def __init__(self, inputs: int, n_downsample: int, ngf: int, residuals: int) -> None:
+        super().__init__(inputs, n_downsample, ngf, n=residuals)
 
 
 class Feature2FaceNet(nn.Module):
@@ -152,7 +149,7 @@ class Feature2FaceNet(nn.Module):
 
 
 class _Scales(nn.Module):
-    """PatchGANs on the picture and on its halves; scale 0 sees the smallest one."""
+    """PatchGANs on the picture and on repeatedly halved copies; scale 0 has the smallest one."""
 
     def __init__(self, inputs: int, ndf: int, n_layers: int, num_d: int) -> None:
         super().__init__()
@@ -187,7 +184,7 @@ class _Scales(nn.Module):
 
 
 class Feature2FaceDiscriminator(nn.Module):
-    """The discriminator that upstream meant: 16 channels, two scales, features on."""
+    """The discriminator that the official code intends: 16 channels, two scales, feature maps."""
 
     def __init__(
         self, ndf: int = 64, n_layers: int = 3, num_d: int = 2, inputs: int = INPUTS

@@ -23,15 +23,15 @@ class RotaryEncoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        seen = self.norm1(x)
-        turned = self.rotary(seen)
-        x = x + self.dropout(self.self_attn(turned, turned, seen))
-        made = self.linear2(self.dropout(F.gelu(self.linear1(self.norm2(x)))))
-        return x + self.dropout(made)
+        normed = self.norm1(x)
+        rotated = self.rotary(normed)
+        x = x + self.dropout(self.self_attn(rotated, rotated, normed))
+        out = self.linear2(self.dropout(F.gelu(self.linear1(self.norm2(x)))))
+        return x + self.dropout(out)
 
 
 class FiLM(nn.Module):
-    """(1 + scale) x + shift, both from one vector per sample (Perez et al. 2018)."""
+    """(1 + scale) x + shift, computed from one vector per sample (Perez et al. 2018)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -44,11 +44,11 @@ class FiLM(nn.Module):
 
 @dataclass
 class Memory:
-    """Keys and values of one layer for what its cross-attentions look at.
+    """Keys and values of the cross-attentions of one layer.
 
     Attributes:
         tokens: of the sound.
-        guide: of the key poses, where the layer looks at them.
+        guide: of the key poses, in guided layers.
     """
 
     tokens: KeyValue
@@ -56,7 +56,7 @@ class Memory:
 
 
 def joined(one: KeyValue, two: KeyValue, dim: int = 2) -> KeyValue:
-    """Keys and values one behind the other: along tokens, or along the batch (``dim=0``)."""
+    """Concatenate keys and values along tokens, or along the batch (``dim=0``)."""
     return torch.cat([one[0], two[0]], dim), torch.cat([one[1], two[1]], dim)
 
 
@@ -84,14 +84,11 @@ class FiLMDecoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def keys(self, tokens: Tensor, positions: Tensor | None = None) -> KeyValue:
-        """Of (B,L,D) tokens for the cross-attention."""
+        """Keys and values of (B,L,D) tokens for the cross-attention."""
         return self.multihead_attn.keys(self.rotary(tokens, positions), tokens)
 
     def guide_keys(self, tokens: Tensor, positions: Tensor | None = None) -> KeyValue:
         return self.multihead_attn2.keys(self.rotary(tokens, positions), tokens)
-
-    def own_keys(self, seen: Tensor, positions: Tensor | None) -> KeyValue:
-        return self.self_attn.keys(self.rotary(seen, positions), seen)
 
     def forward(
         self,
@@ -107,29 +104,24 @@ class FiLMDecoderLayer(nn.Module):
         """(B,T,D) -> (B,T,D), and the keys and values of its self-attention.
 
         Args:
-            positions: (T,) of ``x`` in itself.
-            cross_positions: (T,) of ``x`` against the memory; default: ``positions``.
+            positions: (T,) positions of ``x`` in the self-attention.
+            cross_positions: (T,) positions of ``x`` in the cross-attention; default: ``positions``.
             past: keys and values of earlier elements, for generation one by one.
         """
         cross = positions if cross_positions is None else cross_positions
-        seen = self.norm1(x)
-        own = self.own_keys(seen, positions)
+        normed = self.norm1(x)
+        own = self.self_attn.keys(self.rotary(normed, positions), normed)
         if past is not None:
             own = joined(past, own)
-        turned = self.rotary(seen, positions)
-        x = x + self._changed(self.film1, self.self_attn.attend(turned, own, causal), film)
-        turned = self.rotary(self.norm2(x), cross)
-        made = self.multihead_attn.attend(turned, memory.tokens)
-        x = x + self._changed(self.film2, made, film)
+        out = self.self_attn.attend(self.rotary(normed, positions), own, causal)
+        x = x + self.film1(self.dropout(out), film)
+        out = self.multihead_attn.attend(self.rotary(self.norm2(x), cross), memory.tokens)
+        x = x + self.film2(self.dropout(out), film)
         if self.guided:
-            turned = self.rotary(self.norm2a(x), cross)
-            made = self.multihead_attn2.attend(turned, memory.guide)
-            x = x + self._changed(self.film2a, made, film)
-        made = self.linear2(self.dropout(F.gelu(self.linear1(self.norm3(x)))))
-        return x + self._changed(self.film3, made, film), own
-
-    def _changed(self, film: FiLM, made: Tensor, vector: Tensor) -> Tensor:
-        return film(self.dropout(made), vector)
+            out = self.multihead_attn2.attend(self.rotary(self.norm2a(x), cross), memory.guide)
+            x = x + self.film2a(self.dropout(out), film)
+        out = self.linear2(self.dropout(F.gelu(self.linear1(self.norm3(x)))))
+        return x + self.film3(self.dropout(out), film), own
 
 
 class FiLMDecoder(nn.Module):
@@ -141,8 +133,7 @@ class FiLMDecoder(nn.Module):
 
 
 def xavier_normal_weights(module: nn.Module) -> None:
-    """Official initialisation of encoder, decoder and last layers: matrices Xavier normal, biases
-    zero."""
+    """Official initialisation of encoder, decoder and last layers: Xavier normal, biases zero."""
     for name, value in module.named_parameters():
         if value.dim() > 1:
             nn.init.xavier_normal_(value)

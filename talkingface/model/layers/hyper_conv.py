@@ -22,24 +22,18 @@ def per_sample_conv2d(
     n, _, height, width = x.shape
     if kernel.shape[0] != n:
         raise ValueError(f"{kernel.shape[0]} kernels for {n} samples")
-    out = nn.functional.conv2d(
-        x.reshape(1, -1, height, width),
-        kernel.flatten(0, 1),
-        None if bias is None else bias.flatten(),
-        padding=kernel.shape[-1] // 2,
-        groups=n,
-    )
+    x, kernels = x.reshape(1, -1, height, width), kernel.flatten(0, 1)
+    biases = None if bias is None else bias.flatten()
+    out = nn.functional.conv2d(x, kernels, biases, padding=kernel.shape[-1] // 2, groups=n)
     return out.view(n, -1, height, width)
 
 
 class HyperConv(nn.Module):
-    """3x3 convolution C -> C with kernel and bias made by two linear layers (official code).
+    """3x3 convolution C -> C whose kernel and bias two linear layers generate (official code).
 
-    The official class stores the generated tensors on the module; here they stay local, so a
-    forward pass leaves no trace in the module.
+    The official class stores the generated tensors in the module; here they are local variables.
 
     Args:
-        channels: C.
         hyper_dim: length of the condition vector, official 64.
 
     Shapes:
@@ -58,7 +52,7 @@ class HyperConv(nn.Module):
 
 
 class HyperConvPair(nn.Sequential):
-    """Hyper-conv, BatchNorm, ReLU, hyper-conv, BatchNorm, sigmoid; one code drives both convs.
+    """Hyper-conv, BatchNorm, ReLU, hyper-conv, BatchNorm, sigmoid; one code for both hyper-convs.
 
     Shapes:
         x (N, C, H, W), code (N, hyper_dim); output (N, C, H, W) in 0..1.
@@ -75,7 +69,7 @@ class HyperConvPair(nn.Sequential):
         )
 
     def forward(self, x: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
-        # A grouped convolution over (1, N*C, H, W) leaves channels_last; go back to it once, here.
+        # The grouped convolution over (1, N*C, H, W) loses channels_last; restore it once, here.
         channels_last = x.is_contiguous(memory_format=torch.channels_last)
         for layer in self:
             x = layer(x, code) if isinstance(layer, HyperConv) else layer(x)

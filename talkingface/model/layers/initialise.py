@@ -8,8 +8,8 @@ SLOPE = 0.2  # of every leaky ReLU
 
 
 def initialise(network: nn.Module) -> None:
-    """Official start: normal(0, 0.02) for linear and convolution weights, zero biases, and
-    normal(1, 0.02) for 2-D batch normalisation; everything else as PyTorch does."""
+    """Official initialisation: normal(0, 0.02) for weights of linear and convolution layers,
+    normal(1, 0.02) for those of 2-D batch normalisation, zero biases; PyTorch's for all others."""
     for layer in network.modules():
         if isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.normal_(layer.weight, 0.0, 0.02)

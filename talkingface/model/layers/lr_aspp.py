@@ -7,7 +7,7 @@ from torch import nn
 
 
 class LRASPP(nn.Module):
-    """Project a feature map and gate its channels with a global descriptor (official code).
+    """Project a feature map and gate its channels by a global descriptor (official code).
 
     Shapes:
         input (N, in_channels, H, W); output (N, out_channels, H, W), >= 0.

@@ -1,23 +1,23 @@
-"""Manifold projection of Live Speech Portraits: speech features as mixtures of known ones."""
+"""Manifold projection of LSP: speech features as mixtures of those of the training speech."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-_RIDGE = 1e-3  # of the mean diagonal; rows that repeat (silence) make the plain solve singular
-_DISTANCES = 1 << 24  # entries of the distance matrix held at once
+_RIDGE = 1e-3  # of the mean diagonal; repeated rows (silence) make the Gram matrix singular
+_DISTANCES = 1 << 24  # entries of the distance matrix in memory at a time
 
 
 class ManifoldProjection:
-    """Locally linear embedding in a database of the person's own features (official code).
+    """Locally linear embedding in a database of the speaker's features (official code).
 
     Args:
-        database: (M,D) features of the person's training speech.
+        database: (M,D) features of the speaker's training speech.
         neighbours: K; fewer when the database is smaller.
-        percent: 0 leaves features as they are, 1 replaces them by their projection.
-        ridge: regularisation of the weights relative to the mean diagonal of the Gram matrix; 0 is
-            the official plain solve.
+        percent: weight of the projection, 0 to 1; the rest is the weight of the features.
+        ridge: regularisation of the weights relative to the mean diagonal of the Gram matrix;
+            official 0.
     """
 
     def __init__(
@@ -33,11 +33,11 @@ class ManifoldProjection:
     def nearest(self, features: Tensor) -> Tensor:
         """(N,K) rows of the database by squared Euclidean distance, nearest first."""
         step = max(1, _DISTANCES // len(self.database))
-        found = []
+        indices = []
         for part in features.split(step):
             distance = torch.addmm(self._norms, part, self.database.T, alpha=-2)
-            found.append(distance.topk(self.neighbours, dim=1, largest=False).indices)
-        return torch.cat(found)
+            indices.append(distance.topk(self.neighbours, dim=1, largest=False).indices)
+        return torch.cat(indices)
 
     def weights(self, features: Tensor, rows: Tensor) -> Tensor:
         """(N,K) mixture weights of these rows; they sum to 1 and may be negative."""

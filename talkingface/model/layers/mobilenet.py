@@ -29,7 +29,7 @@ _LARGE = (
     (160, 5, 960, 160, True, "HS", 1, 2),
     (160, 5, 960, 160, True, "HS", 1, 2),
 )
-_TAPS = (1, 3, 6, 16)  # official code: outputs handed on are those after these feature blocks
+_TAPS = (1, 3, 6, 16)  # official code: feature blocks whose outputs are returned
 
 
 class MobileNetV3Encoder(nn.Module):
@@ -56,25 +56,12 @@ class MobileNetV3Encoder(nn.Module):
         rows = [InvertedResidualConfig(*row, width_mult=width) for row in _LARGE]
         stem_channels, last_channels = rows[0].input_channels, rows[-1].out_channels
         head_channels = 6 * last_channels
+        conv = partial(Conv2dNormActivation, activation_layer=nn.Hardswish)
         blocks: list[nn.Module] = [
-            Conv2dNormActivation(
-                in_channels,
-                stem_channels,
-                stride=2,
-                norm_layer=nn.BatchNorm2d,
-                activation_layer=nn.Hardswish,
-            )
+            conv(in_channels, stem_channels, stride=2, norm_layer=nn.BatchNorm2d),
+            *(InvertedResidual(row, norm_layer) for row in rows),
+            conv(last_channels, head_channels, kernel_size=1, norm_layer=norm_layer),
         ]
-        blocks += [InvertedResidual(row, norm_layer) for row in rows]
-        blocks.append(
-            Conv2dNormActivation(
-                last_channels,
-                head_channels,
-                kernel_size=1,
-                norm_layer=norm_layer,
-                activation_layer=nn.Hardswish,
-            )
-        )
         self.features = nn.Sequential(*blocks)
         self.tap_channels = tuple(rows[i - 1].out_channels for i in _TAPS[:3]) + (head_channels,)
         for block in blocks[1:]:  # the replaced stem keeps PyTorch's initialisation

@@ -1,4 +1,4 @@
-"""Residual vector quantisation with moving averages, under lucidrains' older names."""
+"""Residual vector quantisation with moving averages; names of lucidrains' older versions."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_LEAST_SHARE = 0.05  # of the even share of a code
+_LEAST_SHARE = 0.05  # of the mean count per code
 
 
 class Codebook(nn.Module):
-    """``codes`` vectors that follow the mean of what is mapped to them.
+    """``codes`` vectors, moving averages of the inputs that are mapped to them.
 
     Args:
-        threshold: a code whose averaged count per batch falls below it starts anew from a vector of
-            the batch, but not one that gets a twentieth of its even share: in small batches all
+        threshold: a code whose averaged count per batch is below it is replaced by a vector of the
+            batch; except if the count is at least 5 % of the mean count, since in small batches all
             counts are small.
-        legacy_expiry: as the released code, where such a code falls back to its old place at once.
+        legacy_expiry: as in the released code, where the replacement has no effect.
     """
 
     inited: Tensor
@@ -37,7 +37,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def start(self, vectors: Tensor, rounds: int) -> None:
-        """k-means of (N,width); with fewer vectors than codes some are taken more than once."""
+        """k-means of (N,width); with fewer vectors than codes some initial means are equal."""
         codes = len(self.embed)
         enough = len(vectors) >= codes
         order = torch.randperm(len(vectors)) if enough else torch.randint(len(vectors), (codes,))
@@ -54,9 +54,8 @@ class Codebook(nn.Module):
 
     @staticmethod
     def _nearest(vectors: Tensor, means: Tensor) -> Tensor:
-        return torch.cdist(vectors[None], means[None], compute_mode="donot_use_mm_for_euclid_dist")[
-            0
-        ].argmin(dim=-1)
+        exact = "donot_use_mm_for_euclid_dist"
+        return torch.cdist(vectors[None], means[None], compute_mode=exact)[0].argmin(dim=-1)
 
     def _sums(self, vectors: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
         counts = torch.bincount(chosen, minlength=len(self.embed)).to(vectors)
@@ -69,10 +68,10 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def follow(self, vectors: Tensor, chosen: Tensor) -> None:
-        """Move the codes towards the vectors of a batch, and replace those that are not used."""
+        """Update the moving averages with a batch, and replace codes that are hardly used."""
         vectors = vectors.detach().float()
         counts, sums = self._sums(vectors, chosen)
-        if dist.is_available() and dist.is_initialized():  # all processes keep one codebook
+        if dist.is_available() and dist.is_initialized():  # one codebook for all processes
             dist.all_reduce(counts)
             dist.all_reduce(sums)
         self.cluster_size.lerp_(counts, 1 - self.decay)
@@ -88,7 +87,7 @@ class Codebook(nn.Module):
         if dist.is_available() and dist.is_initialized():
             dist.broadcast(fresh, 0)
         self.embed[dead] = fresh
-        # As if it had its even share: it has time to be used before the next check.
+        # The mean count, so that a new code is not replaced before it can be used.
         share = float(counts.sum()) / len(counts)
         self.cluster_size[dead] = share
         self.embed_avg[dead] = fresh * share
@@ -101,11 +100,7 @@ class _Stage(nn.Module):
 
 
 class ResidualVQ(nn.Module):
-    """``depth`` codebooks, each for what the ones before left over.
-
-    Args:
-        threshold: see :class:`Codebook`.
-    """
+    """``depth`` codebooks (:class:`Codebook`), each for the residual of the previous ones."""
 
     def __init__(
         self,
@@ -133,8 +128,10 @@ class ResidualVQ(nn.Module):
             rest = rest - book.embed[book.codes(rest)]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B,T,width) -> quantised (B,T,width) with gradients of ``x``, codes (B,T,depth), and the
-        commitment loss. In training mode the codebooks follow."""
+        """(B,T,width) -> quantised (B,T,width), codes (B,T,depth), commitment loss.
+
+        Gradients pass straight through to ``x``; in training mode the codebooks are updated.
+        """
         flat = x.reshape(-1, x.shape[-1])
         rest, total = flat, torch.zeros_like(flat)
         chosen, commit = [], []
@@ -147,20 +144,24 @@ class ResidualVQ(nn.Module):
             rest = rest - quantised
             total = total + quantised
             chosen.append(codes)
-        made = flat + (total - flat).detach()
+        straight_through = flat + (total - flat).detach()
         codes = torch.stack(chosen, dim=-1).view(*x.shape[:-1], -1)
-        return made.view_as(x), codes, torch.stack(commit).mean()
+        return straight_through.view_as(x), codes, torch.stack(commit).mean()
 
     def vectors(self, codes: Tensor) -> Tensor:
-        """(...,depth) int64 -> (...,width)."""
+        """Codes (...,depth) int64 -> vectors (...,width)."""
         return sum(book.embed[codes[..., i]] for i, book in enumerate(self.codebooks))
 
 
 def nucleus_sample(
     logits: Tensor, top_p: float, generator: torch.Generator | None = None
 ) -> Tensor:
-    """One token (B,) per row of (B,N): among the most probable whose predecessors together stay
-    below ``top_p`` (Holtzman et al. 2020); 0: always the most probable."""
+    """Draw one token (B,) per row of (B,N) by nucleus sampling (Holtzman et al. 2020).
+
+    Args:
+        top_p: a token is a candidate if all more probable ones together are below it; with 0 only
+            the most probable token is.
+    """
     probability, order = logits.float().softmax(dim=-1).sort(dim=-1, descending=True)
     before = probability.cumsum(dim=-1) - probability
     kept = probability * (before < top_p)

@@ -1,4 +1,4 @@
-"""Normalisation layers that a condition modulates: SPADE by a picture, AdaIN by a vector."""
+"""Conditional normalisation layers: SPADE with a picture, AdaIN with a vector as condition."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class SPADE(nn.Module):
 
     Args:
         condition: channels of the condition.
-        channels: channels of what is normalised.
-        hidden: channels of the layer between (official: 256).
+        channels: channels of the normalised input.
+        hidden: channels of the hidden layer (official: 256).
 
     Shapes:
         input (N,channels,H,W) and condition (N,condition,h,w), resized to (H,W) by nearest
@@ -32,7 +32,7 @@ class SPADE(nn.Module):
         self.mlp_both: nn.Conv2d | None = None
 
     def fuse_for_inference(self) -> None:
-        """One convolution for gamma and beta, which have the same input."""
+        """Compute gamma and beta, which have the same input, with one convolution."""
         pair = (self.mlp_gamma, self.mlp_beta)
         both = nn.Conv2d(pair[0].in_channels, 2 * pair[0].out_channels, 3, padding=1)
         both.weight = nn.Parameter(torch.cat([conv.weight for conv in pair]))
@@ -41,7 +41,7 @@ class SPADE(nn.Module):
         del self.mlp_gamma, self.mlp_beta
 
     def modulation(self, condition: Tensor, size: torch.Size | tuple[int, int]) -> list[Tensor]:
-        """gamma and beta for maps of a size; they depend on the condition only."""
+        """gamma and beta for feature maps of a size (H,W)."""
         if condition.shape[-2:] != tuple(size):
             condition = F.interpolate(condition, size=tuple(size), mode="nearest")
         hidden = self.mlp_shared(condition)
@@ -55,7 +55,7 @@ class SPADE(nn.Module):
 
 
 class SPADEBlock(nn.Module):
-    """Residual block of two convolutions behind SPADEs; all convolutions are spectral-normalised.
+    """Residual block of two convolutions, each preceded by a SPADE; with spectral normalisation.
 
     Shapes:
         input (N,inputs,H,W) and condition (N,condition,h,w); output (N,outputs,H,W).
@@ -99,7 +99,7 @@ class AdaIN(nn.Module):
 
 
 class AdaINBlock(nn.Module):
-    """Two convolutions behind AdaINs.
+    """Two convolutions, each preceded by an AdaIN.
 
     Args:
         residual: add the input; the official block, although it is called residual, does not.

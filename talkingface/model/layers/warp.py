@@ -8,10 +8,10 @@ from torch.nn import functional as F
 
 
 def warp(image: Tensor, flow: Tensor) -> Tensor:
-    """Move pixels: the result at p is the image at p + flow(p), bilinear, the border continued.
+    """Bilinear sampling: the result at p is the image at p + flow(p), with border padding.
 
     The same as FlowNet2's CUDA operation ``resample2d``. Positions are computed in float32 under
-    autocast too: half precision has no sub-pixels beyond 1024 px.
+    autocast too, since half precision cannot represent sub-pixels beyond 1024 px.
 
     Args:
         image: (N,C,H,W).
@@ -22,16 +22,12 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
     """
     height, width = image.shape[-2:]
     with torch.autocast(image.device.type, enabled=False):
-        moves = flow.float() if flow.dtype in (torch.float16, torch.bfloat16) else flow
-        x = torch.arange(width, dtype=moves.dtype, device=moves.device)
-        y = torch.arange(height, dtype=moves.dtype, device=moves.device)[:, None]
-        grid = torch.stack(
-            [
-                2 * (x + moves[:, 0]) / max(width - 1, 1) - 1,
-                2 * (y + moves[:, 1]) / max(height - 1, 1) - 1,
-            ],
-            dim=-1,
-        )
+        shift = flow.float() if flow.dtype in (torch.float16, torch.bfloat16) else flow
+        x = torch.arange(width, dtype=shift.dtype, device=shift.device)
+        y = torch.arange(height, dtype=shift.dtype, device=shift.device)[:, None]
+        x = 2 * (x + shift[:, 0]) / max(width - 1, 1) - 1
+        y = 2 * (y + shift[:, 1]) / max(height - 1, 1) - 1
+        grid = torch.stack([x, y], dim=-1)
         moved = F.grid_sample(
             image.to(grid.dtype), grid, mode="bilinear", padding_mode="border", align_corners=True
         )

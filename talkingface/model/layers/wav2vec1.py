@@ -1,7 +1,7 @@
-"""Convolutional networks of wav2vec (Schneider et al. 2019) and vq-wav2vec under fairseq's names.
+"""Convolutional networks of wav2vec (Schneider et al. 2019) and vq-wav2vec with fairseq's names.
 
-Neither is wav2vec 2.0. Only the feature extractor of vq-wav2vec and extractor and aggregator of
-wav2vec large are built: audio2photoreal uses nothing else of them.
+Neither is wav2vec 2.0. Only the parts that audio2photoreal uses are built: the feature extractors,
+and the aggregator of wav2vec large.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 RATE = 16_000
 _STRIDES = ((10, 5), (8, 4), (4, 2), (4, 2), (4, 2), (1, 1), (1, 1), (1, 1))
-# Heads that A2P never uses, in official files.
+# Prefixes of official weights that A2P does not use.
 UNUSED = ("vector_quantizer.", "wav2vec_predictions.")
 
 
@@ -22,7 +22,7 @@ class FeatureExtractor(nn.Module):
     Args:
         layers: 8 for vq-wav2vec, 7 for wav2vec large.
         activation: GELU (vq-wav2vec) or ReLU (wav2vec large).
-        log_compression: log(|x| + 1) of the outcome; not to be seen in the weights.
+        log_compression: return log(|x| + 1); the weights do not show whether it was used.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class FeatureExtractor(nn.Module):
         return torch.log(x.abs() + 1) if self.log_compression else x
 
     def token_count(self, samples: int) -> int:
-        """Tokens of a sound of so many samples at 16 kHz."""
+        """Number of tokens for a number of samples at 16 kHz."""
         for layer in self.conv_layers:
             conv = layer[0]
             samples = (samples - conv.kernel_size[0]) // conv.stride[0] + 1
@@ -82,7 +82,7 @@ class FeatureAggregator(nn.Module):
 
 
 class VQWav2Vec(nn.Module):
-    """Feature extractor of vq-wav2vec; official A2P files hold an aggregator too, never used."""
+    """Feature extractor of vq-wav2vec; official A2P files also contain the unused aggregator."""
 
     def __init__(self, log_compression: bool = False) -> None:
         super().__init__()
@@ -108,5 +108,5 @@ class Wav2VecLarge(nn.Module):
 
 
 def padded_front(wave: Tensor, samples: int) -> Tensor:
-    """(B,N) with zeros in front."""
+    """(B,N) with ``samples`` zeros in front."""
     return F.pad(wave, (samples, 0))

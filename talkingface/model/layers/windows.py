@@ -1,4 +1,4 @@
-"""Long sequences through networks that map a window at once."""
+"""Process long sequences window by window."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def window_starts(count: int, window: int, stride: int) -> list[int]:
-    """First frames of windows over ``count`` frames; the last one is moved left to be full."""
+    """First frames of windows over ``count`` frames; the last window ends at the last frame."""
     if count <= window:
         return [0]
     return [*range(0, count - window, stride), count - window]
@@ -18,7 +18,7 @@ def window_starts(count: int, window: int, stride: int) -> list[int]:
 def map_windows(
     run: Callable[[int, int], Mapping[str, Tensor]], count: int, window: int, stride: int
 ) -> dict[str, Tensor]:
-    """Map overlapping windows and cross-fade them linearly, so that no border shows.
+    """Map overlapping windows and cross-fade them linearly.
 
     Args:
         run: (start, stop) -> outputs (stop - start, n) by name.
@@ -35,11 +35,10 @@ def map_windows(
                 total[key] = values.new_zeros(count, values.shape[-1])
                 total[key][start:stop] = values
                 continue
-            overlap = starts[number - 1] + window - start  # frames that are there already
+            overlap = starts[number - 1] + window - start  # frames of the previous window
             total[key][start + max(overlap, 0) : stop] = values[max(overlap, 0) :]
             if overlap > 0:
-                share = torch.arange(1, overlap + 1, device=values.device) / (overlap + 1)
-                share = share[:, None].to(values)
-                known = total[key][start : start + overlap]
-                total[key][start : start + overlap] = torch.lerp(known, values[:overlap], share)
+                weight = torch.arange(1, overlap + 1, device=values.device) / (overlap + 1)
+                faded = total[key][start : start + overlap]
+                faded.copy_(torch.lerp(faded, values[:overlap], weight[:, None].to(values)))
     return total

@@ -7,15 +7,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-# ImageNet statistics, which torchvision's weights were trained with (RGB).
+# ImageNet statistics (RGB) of the training of torchvision's weights.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class VGG19Features(nn.Module):
     """VGG19 up to conv5_4 before its ReLU: torchvision's ``features[:35]``.
 
-    ``state_dict`` names are those of torchvision's VGG19, so its file loads by name; the classifier
-    and the layers behind conv5_4 are not built.
+    ``state_dict`` names are those of torchvision's VGG19, so its file loads by name.
     """
 
     def __init__(self) -> None:
@@ -35,15 +34,15 @@ def feature_l1(network: nn.Module, generated: Tensor, real: Tensor, *, raw: bool
     """Mean absolute difference of features; the real side gets no gradient.
 
     Args:
-        raw: leave the normalisation of the pictures out, as HyperLips' official code does.
+        raw: do not normalise the pictures, as in HyperLips' official code.
     """
     features = network.features if raw else network
     with torch.no_grad():
-        wanted = features(real)
-    return (features(generated) - wanted).abs().mean()
+        target = features(real)
+    return (features(generated) - target).abs().mean()
 
 
-# net -> layers of torchvision's ``features`` that LPIPS compares (ReLUs).
+# Network -> ReLU layers of torchvision's ``features`` that LPIPS compares.
 LPIPS_TAPS = {"alex": (1, 4, 7, 9, 11), "vgg": (3, 8, 15, 22, 29)}
 
 
@@ -86,7 +85,7 @@ class LPIPSNetwork(nn.Module):
         return total
 
 
-# Layers behind relu1_1, 2_1, 3_1, 4_1 and 5_1 of VGG19.
+# Layers relu1_1, 2_1, 3_1, 4_1 and 5_1 of VGG19.
 _STYLE_TAPS = (1, 6, 11, 20, 29)
 _STYLE_SCALE = 3e7
 
@@ -94,7 +93,7 @@ _STYLE_SCALE = 3e7
 def _style_maps(
     network: VGG19Features, generated: Tensor, real: Tensor
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Maps behind the five ReLUs of two pictures; the real side gets no gradient."""
+    """Feature maps of two pictures after the five ReLUs; the real side gets no gradient."""
     x, y = generated, real
     for number, layer in enumerate(network.features[: _STYLE_TAPS[-1] + 1]):
         x = layer(x)
@@ -105,8 +104,8 @@ def _style_maps(
 
 
 def vgg_levels(network: VGG19Features, generated: Tensor, real: Tensor) -> Tensor:
-    """L1 of five layers, weighted 1/32 to 1, as pix2pixHD and HeadGAN; pictures go in as they are,
-    -1..1."""
+    """L1 of five layers, weighted 1/32 to 1, as in pix2pixHD and HeadGAN; pictures in -1..1, which
+    are not normalised."""
     maps = _style_maps(network, generated, real)
     weights = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
     return sum(w * (x - y).abs().mean() for w, (x, y) in zip(weights, maps, strict=True))
@@ -116,7 +115,7 @@ def vgg_content_and_style(
     network: VGG19Features, generated: Tensor, real: Tensor
 ) -> tuple[Tensor, Tensor]:
     """VGG and style loss of Live Speech Portraits (official code): L1 of five layers, and squared
-    differences of their Gram matrices times 3e7; pictures go in as they are, -1..1."""
+    differences of their Gram matrices times 3e7; pictures in -1..1, which are not normalised."""
     content = style = generated.new_zeros(())
     for x, y in _style_maps(network, generated, real):
         content = content + (x - y).abs().mean()
@@ -125,6 +124,6 @@ def vgg_content_and_style(
 
 
 def _gram(maps: Tensor) -> Tensor:
-    """(B*C,B*C) products of all maps of the batch, over their number of values."""
+    """Gram matrix (B*C,B*C) of all maps of the batch, divided by their number of values."""
     flat = maps.float().flatten(0, 1).flatten(1)
     return flat @ flat.T / maps.numel()

@@ -1,4 +1,4 @@
-"""Motion of face and body from a sound: files, previews, or the head of a source by HeadGAN."""
+"""Motion of face and body from a sound: files, previews, or a video of a head by HeadGAN."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from talkingface.data.dataprocess.a2p.files import SAMPLE_RATE as RATE
 from talkingface.data.dataprocess.a2p.files import Stats
 from talkingface.data.dataprocess.a2p.skeleton import Skeleton
 from talkingface.data.face.face_model import TOPOLOGY, FaceModel
+from talkingface.data.face.topology import LIPS
 from talkingface.data.media.audio import load_dyad, resampled
 from talkingface.errors import ConfigError, DataError, TalkingFaceError, WeightsError
 from talkingface.evaluator.motion_files import MotionResults
@@ -40,14 +41,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LEAST = 30  # frames
-_FLOOR = 0.001  # standard deviation of the silence of an absent partner
+_FLOOR = 0.001  # standard deviation of the noise that replaces an absent partner
 
 
 class A2PPipeline(Pipeline):
-    """One sound to motion.
+    """Generates motion from one sound.
 
-    Beside the video lie ``<name>_face.npz`` and ``<name>_face_results.npy`` (original layout), the
-    same of the pose, and the curves of both as ``.png`` and ``.mp4``.
+    Beside the video it writes ``<name>_face.npz`` and ``<name>_face_results.npy`` (the authors'
+    layout), the same for the pose, and curves of both as ``.png`` and ``.mp4``.
     """
 
     needs_config = (
@@ -86,32 +87,35 @@ class A2PPipeline(Pipeline):
     # -- sound -------------------------------------------------------------------------------------
 
     def _stats(self) -> Stats:
-        """Units of the parts, or of the dataset for official weights."""
-        for part in ("face", "pose"):
-            network = self._part(part)
-            if network is not None and network.statistics.stats is not None:
-                return network.statistics.stats
+        """Statistics in the weights of face or pose, else those of the dataset."""
+        for part in (self._part("face"), self._part("pose")):
+            if part is not None and part.statistics.stats is not None:
+                return part.statistics.stats
         try:
             return A2PProcess(self.cfg).load_stats()
         except TalkingFaceError as error:
             raise WeightsError(
-                f"official weights come without units: {error} Name the person's dataset with "
-                "--dataset, and keep its data_stats.pth where its scenes lie."
+                f"official weights hold no mean and standard deviation: {error} Name the person's "
+                "dataset with --dataset, and keep its data_stats.pth beside the scenes."
             ) from error
 
     def standardised(self, sound: np.ndarray, stats: Stats, seed: int = 0) -> np.ndarray:
-        """(S,2) samples -> as loud as the training data."""
+        """(S,2) samples scaled to the loudness of the training data.
+
+        Raises:
+            DataError: the sound is silent.
+        """
         if self.cfg.infer.demo_normalisation:
             noise = np.random.default_rng(seed).normal(0, _FLOOR, len(sound))
             own = sound[:, 0] / max(float(sound[:, 0].max()), 1e-9)
             return stats.sound(np.stack([own, noise], axis=1))
         loud = float(np.sqrt(sound.var(axis=0).mean()))
         if loud < 1e-6:
-            raise DataError("the sound is silence: there is nothing to move to")
+            raise DataError("the sound is silent: no motion can be generated")
         samples = (sound - sound.mean(axis=0)) / loud
         face = self._part("face")
         if not sound[:, 1].any() and (face is None or face.statistics.faces is None):
-            # Recordings of two persons are never digital silence (the authors' demo adds the same).
+            # Training recordings are never digital silence; the authors' demo adds noise, too.
             noise = np.random.default_rng(seed).normal(0, _FLOOR, len(sound))
             samples[:, 1] = noise / float(stats.audio_std_flat[0])
         return samples.astype(np.float32)
@@ -122,7 +126,7 @@ class A2PPipeline(Pipeline):
         """Sound (S,2) at 48 kHz -> ``face`` (T,C), ``pose`` (T,104), ``pose_keys`` (K,104).
 
         Raises:
-            DataError: too short, or silent.
+            DataError: the sound is too short or silent.
         """
         frames = int(len(sound) * self.cfg.fps / RATE)
         if frames < _LEAST:
@@ -132,12 +136,11 @@ class A2PPipeline(Pipeline):
             )
         stats = self._stats()
         samples = self.standardised(sound, stats, seed or 0)
-        bar = progress(unit="step", desc="sampling", show=show_progress, leave=False)
-        with bar:
-            made = self.model.generate(
+        with progress(unit="step", desc="sampling", show=show_progress, leave=False) as bar:
+            motions = self.model.generate(
                 samples, frames, seed=seed or 0, stats=stats, progress=bar.update
             )
-        return {part: values[0] for part, values in made.items()}
+        return {part: values[0] for part, values in motions.items()}
 
     # -- the toolkit's interface -------------------------------------------------------------------
 
@@ -146,8 +149,8 @@ class A2PPipeline(Pipeline):
             return None
         if self.renderer is None:
             raise ConfigError(
-                "--source shows the motion on a face, for which A2P needs a trained HeadGAN: "
-                "--weights.renderer=auto, or a checkpoint. Without --source curves are shown."
+                "--source needs a trained HeadGAN that renders the face: --weights.renderer=auto, "
+                "or a checkpoint. Without --source the video shows curves."
             )
         return self.renderer.prepare(source, show_progress=show_progress)
 
@@ -171,10 +174,10 @@ class A2PPipeline(Pipeline):
         yield from self.pictures(identity, motions, sound)
 
     def _view(self, identity: Any) -> str:
-        """``infer.view`` resolved; what it needs is checked before anything is sampled.
+        """The view of the video; its requirements are checked before the sampling.
 
         Raises:
-            ConfigError: something is missing.
+            ConfigError: a requirement of the view is missing.
         """
         view = self.cfg.infer.view
         if view == "auto":
@@ -185,14 +188,14 @@ class A2PPipeline(Pipeline):
             self._faces()
             if self.renderer.face.topology != TOPOLOGY:
                 raise ConfigError(
-                    f"a HeadGAN with the face model {self.renderer.face.topology} cannot show "
-                    "codes of landmarks"
+                    f"a HeadGAN with the face model {self.renderer.face.topology} cannot render "
+                    "landmark codes"
                 )
         if view == "skeleton":
             if self.cfg.infer.skeleton is None or "pose" not in self.model.components:
                 raise ConfigError(
                     "infer.view=skeleton needs a body (A2PPose) and infer.skeleton, the authors' "
-                    "static_assets.pt; without it the curves of the pose show the motion"
+                    "static_assets.pt; infer.view=curves needs neither"
                 )
             Skeleton.read(resolve(self.cfg.infer.skeleton))
         face = self._part("face")
@@ -206,7 +209,7 @@ class A2PPipeline(Pipeline):
     def pictures(
         self, identity: Any, motions: dict[str, np.ndarray], sound: np.ndarray
     ) -> Iterator[np.ndarray]:
-        """Frames of the view that ``infer.view`` asks for."""
+        """Frames of the video in the view of ``infer.view``."""
         view = self._view(identity)
         first = "face" if "face" in motions else "pose"
         frames = len(motions[first])
@@ -215,7 +218,8 @@ class A2PPipeline(Pipeline):
         elif view == "lips":
             yield from lips(self._lips(motions, sound), sound)
         elif view == "skeleton":
-            yield from self._bones(motions)
+            skeleton = Skeleton.read(resolve(self.cfg.infer.skeleton))
+            yield from bones(skeleton.joints(motions["pose"]), skeleton.parents)
         else:
             keys, step = motions.get("pose_keys"), self._key_step()
             picture, columns = curves(
@@ -228,47 +232,42 @@ class A2PPipeline(Pipeline):
         return pose.cfg.data.guide_step if pose is not None else self.cfg.data.guide_step
 
     def _faces(self) -> FaceModel:
-        """The landmark face model behind the codes.
+        """The landmark face model of the face codes.
 
         Raises:
-            ConfigError: they are no landmarks.
+            ConfigError: the codes are not those of landmarks.
         """
         face = self._part("face")
         if face is None or face.statistics.faces is None:
             raise ConfigError(
-                "these face codes are those of the authors' avatars, which no open renderer can "
-                "show; codes of landmarks come from training on videos (--recipe=a2p_video)"
+                "these face codes are those of the authors' avatars, which no open renderer "
+                "supports; training on videos (--recipe=a2p_video) gives landmark codes"
             )
         return FaceModel.of_content(face.statistics.faces)
 
     def _head(
         self, identity: Any, motions: dict[str, np.ndarray], sound: np.ndarray
     ) -> Iterator[np.ndarray]:
-        """The codes on the head of the source: carried over to the renderer's face model."""
-        own, theirs = self._faces(), self.renderer.face
-        # Both bases stand upright at the same size; orthonormal columns make this least squares.
-        carried = motions["face"] @ (theirs.exp_basis.T @ own.exp_basis).T
+        """The face codes on the head of the source, converted to the renderer's face model."""
+        own, target = self._faces(), self.renderer.face
+        # A least-squares fit: the columns of both bases are orthonormal, pose and size the same.
+        codes = motions["face"] @ (target.exp_basis.T @ own.exp_basis).T
         fps = self.renderer.cfg.fps
-        time = np.arange(int(len(carried) * fps / self.cfg.fps)) * (self.cfg.fps / fps)
-        places = np.arange(len(carried))
-        even = np.stack([np.interp(time, places, column) for column in carried.T], axis=1)
+        time = np.arange(int(len(codes) * fps / self.cfg.fps)) * (self.cfg.fps / fps)
+        frames = np.arange(len(codes))
+        codes = np.stack([np.interp(time, frames, column) for column in codes.T], axis=1)
         wave = resampled(sound[:, 0], RATE, SAMPLE_RATE)
-        yield from self.renderer.express(identity, even, wave)
+        yield from self.renderer.express(identity, codes, wave)
 
     def _lips(self, motions: dict[str, np.ndarray], sound: np.ndarray) -> np.ndarray:
-        """(T,V,3) lip points: of the codes where they are landmarks, else from the sound."""
+        """(T,V,3) lip points: from the codes if they are those of landmarks, else from the
+        sound."""
         face = self._part("face")
         if face is not None and face.statistics.faces is not None:
-            from talkingface.data.face.topology import LIPS
-
             model = self._faces()
             return model.mean[list(LIPS)] + model.lips(motions["face"])
         samples = self.standardised(sound, self._stats())
         return self.model.lips(samples, len(motions["face"]))
-
-    def _bones(self, motions: dict[str, np.ndarray]) -> Iterator[np.ndarray]:
-        skeleton = Skeleton.read(resolve(self.cfg.infer.skeleton))
-        yield from bones(skeleton.joints(motions["pose"]), skeleton.parents)
 
     def render(
         self,
@@ -282,7 +281,7 @@ class A2PPipeline(Pipeline):
         seed: int | None = None,
         show_progress: str | bool = False,
     ) -> Rendered:
-        """As of the base, but both channels of a recording of two persons count."""
+        """As in the base class, but with both channels of the sound."""
         started = time.monotonic()
         if isinstance(audio, (str, Path)):
             sound = load_dyad(audio, RATE, self.cfg.infer.channels)
@@ -290,10 +289,10 @@ class A2PPipeline(Pipeline):
             own = resampled(audio, SAMPLE_RATE, RATE)
             sound = np.stack([own, np.zeros_like(own)], axis=1)
         identity = self.prepare(source)
-        view = self._view(identity)
+        shown = "face" if self._view(identity) == "curves" else ""
         motions = self.motions(sound, seed=seed, show_progress=show_progress)
         output.parent.mkdir(parents=True, exist_ok=True)
-        self._write(output, motions, sound, seed or 0, "face" if view == "curves" else "")
+        self._write(output, motions, sound, seed or 0, shown)
         fps = self._shown_fps(identity)
         count = [0]
 
@@ -314,31 +313,30 @@ class A2PPipeline(Pipeline):
         seed: int,
         shown: str,
     ) -> None:
-        """Motions in both layouts, and their curves.
+        """Write the motions in both layouts, and their curves.
 
         Args:
-            shown: part whose curves are the video itself.
+            shown: part of the motion whose curves are the output video.
         """
-        keys = motions.get("pose_keys")
+        stem = output.with_suffix("")
+        facts = {
+            "fps": self.cfg.fps, "sample_rate": RATE, "seed": seed, "model": self.cfg.model,
+            "sampling": json.dumps(self.model.sampled_with()),
+        }  # fmt: skip
         for part in ("face", "pose"):
             if part not in motions:
                 continue
-            own = keys if part == "pose" else None
-            facts = {
-                "fps": self.cfg.fps, "sample_rate": RATE, "seed": seed, "model": self.cfg.model,
-                "sampling": json.dumps(self.model.sampled_with()),
-            }  # fmt: skip
+            keys = motions.get("pose_keys") if part == "pose" else None
             results = MotionResults(
                 [motions[part][None]],
                 sounds=[sound[: round(len(motions[part]) * RATE / self.cfg.fps)]],
-                keys=[] if own is None else [own[None]],
+                keys=[] if keys is None else [keys[None]],
                 facts=facts,
             )
-            stem = output.with_suffix("")
             results.save(stem.with_name(f"{stem.name}_{part}.npz"))
             results.save_original(stem.with_name(f"{stem.name}_{part}_results.npy"))
             write_preview(
                 stem.with_name(f"{stem.name}_{part}"), motions[part], sound, RATE, self.cfg.fps,
-                keys=own, key_step=self._key_step(), kind=part, video=part != shown,
+                keys=keys, key_step=self._key_step(), kind=part, video=part != shown,
             )  # fmt: skip
-        log.info("motions and curves: %s_*", output.with_suffix(""))
+        log.info("motions and curves: %s_*", stem)

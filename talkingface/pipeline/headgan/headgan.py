@@ -1,10 +1,10 @@
-"""Pictures of HeadGAN: a clip again, a person driven by another, turned, edited, or by a voice."""
+"""Videos by HeadGAN: reconstruction, reenactment by a driver or a voice, and edits."""
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +20,7 @@ from talkingface.data.dataprocess.headgan.headgan_process import (
     HeadGANProcess,
     fit,
     require_coverage,
+    resized,
     square,
 )
 from talkingface.data.face.face_model import Geometry
@@ -33,7 +34,6 @@ from talkingface.errors import ConfigError, DataError
 from talkingface.model.fuse import optimize_for_inference
 from talkingface.pipeline.base import SAMPLE_RATE, Pipeline
 from talkingface.pipeline.sources import SourceStore, write_reference
-from talkingface.utils.env import import_cv2
 from talkingface.utils.paths import resolve
 
 if TYPE_CHECKING:
@@ -42,17 +42,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_ONE_POSE = ("frontalize", "edit_pose")  # their history is the current pose (ours)
+_ONE_POSE = ("frontalize", "edit_pose")  # modes whose past PNCC pictures are the current one
 
 
 @dataclass(frozen=True)
 class HeadSource:
-    """A prepared video or still.
+    """A prepared video or picture.
 
     Attributes:
-        geometry: fitted face of every frame, pixels of the stored crop.
-        reference: number of the frame that is the reference.
-        driver: the video whose face moves this one, in the mode ``cross``.
+        geometry: fitted face of every frame, in pixels of the stored crop.
+        reference: number of the reference frame.
+        driver: the driving video, in the mode ``cross``.
     """
 
     path: Path
@@ -67,7 +67,7 @@ class HeadSource:
         return PictureReader(self.folder / PICTURES)
 
     def wave(self) -> np.ndarray:
-        """Own sound, 16 kHz mono; silence where it has none."""
+        """Sound of the source, 16 kHz mono; silence if it has none."""
         return load_audio(self.folder / SOUND, SAMPLE_RATE)
 
     def __len__(self) -> int:
@@ -75,7 +75,7 @@ class HeadSource:
 
 
 class Drawn(NamedTuple):
-    """A generated frame and what it was made of, (S,S,3) uint8 RGB each."""
+    """A generated frame, the warped reference and the PNCC, (S,S,3) uint8 RGB each."""
 
     image: np.ndarray
     warped: np.ndarray
@@ -85,8 +85,8 @@ class Drawn(NamedTuple):
 class HeadGANPipeline(Pipeline):
     """Generation in the modes of ``infer.mode``.
 
-    Sources and drivers are clips of the dataset, or any video or still with a face, prepared on
-    first use. Evaluation drives each clip by itself, from one of its own pictures.
+    Sources and drivers are clips of the dataset, or any video or picture with a face, prepared on
+    first use. The evaluation reconstructs each clip from one of its frames.
     """
 
     needs_config = (
@@ -136,7 +136,7 @@ class HeadGANPipeline(Pipeline):
         return replace(identity, driver=self.prepare(driver))
 
     def _moving(self, identity: HeadSource) -> HeadSource:
-        """Whose face and voice the video shows."""
+        """The source, or in the mode ``cross`` its driver: whose movement and voice are used."""
         if self.cfg.infer.mode != "cross":
             return identity
         if identity.driver is None:
@@ -145,16 +145,15 @@ class HeadGANPipeline(Pipeline):
 
     def _load(self, source: Path) -> HeadSource:
         clip = self.store.clip_of(source)
-        folder = (
-            self.process.prepared.output_dirs(clip.id)[0] if clip else self.store.prepared(source)
-        )
+        outputs = self.process.prepared.output_dirs
+        folder = outputs(clip.id)[0] if clip else self.store.prepared(source)
         points = Points.read(folder / POINTS)
         geometry = fit(self.face, points, self.process.identity_mode(self.face))
-        seen = np.flatnonzero(points.valid)
+        valid = np.flatnonzero(points.valid)
         chosen = self.cfg.infer.reference_frame
         if chosen is None:
-            middle = reference_frames(geometry.part(seen), 8)[4]  # the official test reference
-            chosen = int(seen[middle])
+            middle = reference_frames(geometry.part(valid), 8)[4]  # as in the official test
+            chosen = int(valid[middle])
         elif chosen >= len(points):
             raise ConfigError(
                 f"infer.reference_frame={chosen}, but {source.name} has {len(points)} frames "
@@ -163,38 +162,38 @@ class HeadGANPipeline(Pipeline):
         return HeadSource(source, folder, points, geometry, int(chosen))
 
     def reference(self, clip: Clip, folder: Path) -> Clip:
-        """The real clip in its crop, as the generated one shows it."""
+        """The real clip, cropped like the generated one."""
         own = self.prepare(clip.path)
         points = own.points
-        facts = [points.start, len(points), points.fps, points.crop.tolist(), self.size]
+        settings = [points.start, len(points), points.fps, points.crop.tolist(), self.size]
         frames = (
             square(frame, points.crop, self.size)
             for number, frame in enumerate(read_frames(clip.path, fps=points.fps))
             if points.start <= number < points.start + len(points)
         )
-        return write_reference(clip, folder, facts, frames, own.folder / SOUND, self.cfg.fps)
+        return write_reference(clip, folder, settings, frames, own.folder / SOUND, self.cfg.fps)
 
     def own_sound(self, source: Path, driver: Path | None = None) -> np.ndarray:
-        """The sound of a video without ``--audio``: the driver's, the source's, or silence."""
+        """The sound without ``--audio``: that of the driver or the source, or silence."""
         mode = self.cfg.infer.mode
         if mode == "audio":
             raise ConfigError("infer.mode=audio needs --audio=<file>")
         if mode == "cross" and driver is None:
             raise ConfigError("infer.mode=cross needs --driver=<video>")
-        seen = driver or source
-        if not probe(seen).has_audio and mode in ("self", "cross"):
+        video = driver or source
+        if not probe(video).has_audio and mode in ("self", "cross"):
             if self.cfg.infer.require_audio:
-                raise DataError(f"{seen} has no sound (infer.require_audio)")
-            log.warning("%s has no sound; the voice is silence", seen.name)
-        prepared = self.prepare(seen)
-        if is_image(seen) or len(prepared) == 1:
+                raise DataError(f"{video} has no sound (infer.require_audio)")
+            log.warning("%s has no sound; the voice is silence", video.name)
+        prepared = self.prepare(video)
+        if is_image(video) or len(prepared) == 1:
             edit = self.cfg.infer.edit
             last = max((key[0] for key in edit.keyframes), default=0.0)
             seconds = max(edit.seconds, last) if mode.startswith("edit") else 1.0
             return np.zeros(round(seconds * SAMPLE_RATE), np.float32)
         return prepared.wave()
 
-    # -- what is to be seen ------------------------------------------------------------------------
+    # -- motion ------------------------------------------------------------------------------------
 
     def frame_count(self, identity: HeadSource, wave: np.ndarray) -> int:
         count = max(1, round(len(wave) * self.cfg.fps / SAMPLE_RATE))
@@ -206,7 +205,7 @@ class HeadGANPipeline(Pipeline):
     def motion(
         self, identity: HeadSource, wave: np.ndarray, count: int, baseline: str | None = None
     ) -> Geometry:
-        """Faces and cameras of ``count`` frames, of the person of ``identity``."""
+        """Faces and cameras of ``count`` frames with the neutral face of ``identity``."""
         options, own = self.cfg.infer, identity.geometry
         mode = options.mode
         if mode == "cross":
@@ -215,7 +214,9 @@ class HeadGANPipeline(Pipeline):
             moving = self.prepare(self._other(identity)).geometry
             moving = replace(moving, neutral=own.neutral)
         elif mode == "audio":
-            moving = self._spoken(identity, wave, count)
+            speaker = self.model.components["audio2exp"].network
+            spoken = speaker.speak(wave, self.cfg.fps, count, self.face)
+            moving = self._expressed(identity, spoken)
         else:
             moving = own
         if options.smooth:
@@ -227,7 +228,7 @@ class HeadGANPipeline(Pipeline):
             offset = expression_offset(self.face, options.edit.expression)
             limit = 3 * self.face.exp_std
             changed = moving.expression + self._ramp(identity, count)[:, None] * offset
-            # Beyond what was seen there is nothing the network has learnt.
+            # The network was not trained on expressions beyond three standard deviations.
             moving = replace(moving, expression=np.clip(changed, -limit, limit))
         elif mode == "edit_pose":
             moving = replace(moving, rotation=self._turns(identity, count) @ moving.rotation)
@@ -242,40 +243,36 @@ class HeadGANPipeline(Pipeline):
         return replace(moving, neutral=own.neutral)
 
     def _ramp(self, identity: HeadSource, count: int) -> np.ndarray:
-        """How much of an edit each frame shows: a still goes there and back."""
+        """(count,) strength of an edit; for one picture it rises to 1 and falls again."""
         if len(identity) > 1 or not self.cfg.infer.edit.sweep or count < 3:
             return np.ones(count)
         return np.sin(np.linspace(0, np.pi, count))
 
     def _turns(self, identity: HeadSource, count: int) -> np.ndarray:
+        """(count,3,3) rotations of ``infer.edit``."""
         edit = self.cfg.infer.edit
         if edit.keyframes:
             keys = np.array(sorted(edit.keyframes))
             time = np.arange(count) / self.cfg.fps
-            steps = np.stack([np.interp(time, keys[:, 0], column) for column in keys[:, 1:].T], 1)
+            angles = np.stack([np.interp(time, keys[:, 0], column) for column in keys[:, 1:].T], 1)
         else:
-            steps = self._ramp(identity, count)[:, None] * (edit.yaw, edit.pitch, edit.roll)
-        return turned(steps)
+            angles = self._ramp(identity, count)[:, None] * (edit.yaw, edit.pitch, edit.roll)
+        return turned(angles)
 
     def _other(self, identity: HeadSource) -> Path:
-        """Video of another clip: of the test list, half of it away, else of any list."""
+        """Video of another clip: the one half a test list away, else of any list."""
         from talkingface.data.clips import SPLITS, split_clips
 
         for splits in (("test",), SPLITS):
             clips = [clip for split in splits for clip in split_clips(self.cfg, split)]
             good, _ = self.process.prepared.select([clip.id for clip in clips])
             paths = [clip.path.resolve() for clip in clips if clip.id in good]
-            here = identity.path.resolve()
-            others = [path for path in paths if path != here]
+            own = identity.path.resolve()
+            others = [path for path in paths if path != own]
             if others:
-                start = paths.index(here) if here in paths else 0
+                start = paths.index(own) if own in paths else 0
                 return others[(start + len(others) // 2) % len(others)]
         raise DataError(f"{self.cfg.dataset} has no other clip that could drive this one")
-
-    def _spoken(self, identity: HeadSource, wave: np.ndarray, count: int) -> Geometry:
-        """Expressions from a voice, on the head of the source; see ``Audio2Exp``."""
-        speaker = self.model.components["audio2exp"].network
-        return self._expressed(identity, speaker.speak(wave, self.cfg.fps, count, self.face))
 
     def _expressed(self, identity: HeadSource, expression: np.ndarray) -> Geometry:
         """Deviations (T,n_exp) from the person's mean expression, on the head of the source."""
@@ -293,7 +290,7 @@ class HeadGANPipeline(Pipeline):
 
         Args:
             expression: (T,n_exp) deviations from the person's mean expression.
-            wave: mono 16 kHz samples, for the network's voice vector.
+            wave: mono 16 kHz samples, for the voice vectors.
         """
         moving = self._expressed(identity, expression)
         drawn = self.draw(identity, moving, self.vectors(identity, wave, len(expression)))
@@ -314,39 +311,29 @@ class HeadGANPipeline(Pipeline):
         if baseline == "warped":
             yield from (one.warped for one in drawn)
         elif self.cfg.infer.side_by_side and baseline is None:
-            for one, seen in zip(drawn, self._seen(identity, count), strict=True):
-                yield np.concatenate([still, seen, one.pncc, one.warped, one.image], axis=1)
+            moving = self._moving(identity)
+            for one, number in zip(drawn, _pingpong(len(moving), count), strict=True):
+                driver = resized(moving.pictures[int(number)], self.size)
+                yield np.concatenate([still, driver, one.pncc, one.warped, one.image], axis=1)
         else:
             yield from (one.image for one in drawn)
 
-    def _seen(self, identity: HeadSource, count: int) -> Iterator[np.ndarray]:
-        """Pictures of the one that moves."""
-        moving = self._moving(identity)
-        for number in _pingpong(len(moving), count):
-            yield self._sized(moving.pictures[int(number)])
-
     def vectors(self, identity: HeadSource, wave: np.ndarray, count: int) -> np.ndarray | None:
-        """(count,A) voice vectors in the network's units; None for networks without voice."""
-        options = self.cfg.infer
+        """(count,A) scaled voice vectors; None for networks without voice."""
         if not self.cfg.model_params.use_audio:
             return None
-        if options.mode == "frontalize":  # official: nothing is said
+        if self.cfg.infer.mode == "frontalize":  # silence, as in the official code
             wave = np.zeros_like(wave)
         clip = self.store.clip_of(self._moving(identity).path)
         stored = self.voice.stored(clip.id) if clip else None
         return self.model.statistics.voice_vectors(self.voice, wave, self.cfg.fps, count, stored)
 
     def _picture(self, identity: HeadSource) -> np.ndarray:
-        return self._sized(identity.pictures[identity.reference])
-
-    def _sized(self, picture: np.ndarray) -> np.ndarray:
-        if len(picture) == self.size:
-            return picture
-        cv2 = import_cv2()
-        return cv2.resize(picture, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        """The reference picture (S,S,3) uint8."""
+        return resized(identity.pictures[identity.reference], self.size)
 
     def pncc_pictures(self, geometry: Geometry, window: int) -> Iterator[np.ndarray]:
-        """(S,S,3) uint8, frame by frame: memory does not grow with the length."""
+        """PNCC pictures (S,S,3) uint8, one by one, so that memory does not grow with the length."""
         options = self.cfg.geometry
         for number in range(len(geometry)):
             vertices = self.face.placed(geometry.part([number]))[0]
@@ -361,66 +348,63 @@ class HeadGANPipeline(Pipeline):
 
         Args:
             geometry: faces and cameras in pixels of the source's crop.
-            voice: (T,A).
+            voice: (T,A) voice vectors.
 
         Raises:
-            DataError: the drawn face is not in the picture.
+            DataError: the face is outside the picture.
         """
         window = identity.points.size
         still = self.cfg.infer.mode in _ONE_POSE
         own = next(self.pncc_pictures(identity.geometry.part([identity.reference]), window))
         require_coverage(own)
-        reference = self._batch([own]), self._signed([self._picture(identity)])
+        picture = torch.from_numpy(np.stack([signed(self._picture(identity))])).to(self.device)
+        reference = self._batch([own]), picture
         with torch.inference_mode(), self._precision():
             encoded = self.network.encode_reference(*reference)
-        k = self.cfg.model_params.n_frames
-        history: deque[np.ndarray] = deque(maxlen=k)
+        length = self.cfg.model_params.n_frames
+        history: deque[np.ndarray] = deque(maxlen=length)
         stacks: list[np.ndarray] = []
-        shown: list[np.ndarray] = []
+        current: list[np.ndarray] = []
         first = 0
         for number, pncc in enumerate(self.pncc_pictures(geometry, window)):
             if number == 0:
                 require_coverage(pncc)
             if number == 0 or still:
-                history.extend([pncc] * (k - 1))
+                history.extend([pncc] * (length - 1))
             history.append(pncc)
             stacks.append(np.concatenate(list(history), axis=2))
-            shown.append(pncc)
+            current.append(pncc)
             if len(stacks) == self.cfg.infer.batch_size or number + 1 == len(geometry):
                 voices = None if voice is None else voice[first : number + 1]
-                yield from self._run(stacks, shown, voices, reference, encoded)
-                stacks, shown, first = [], [], number + 1
+                yield from self._run(stacks, current, voices, reference, encoded)
+                stacks, current, first = [], [], number + 1
 
     @torch.inference_mode()
     def _run(
         self,
         stacks: list[np.ndarray],
-        shown: list[np.ndarray],
+        current: list[np.ndarray],
         voice: np.ndarray | None,
         reference: tuple[torch.Tensor, torch.Tensor],
         encoded: list[torch.Tensor],
     ) -> list[Drawn]:
         poses = self._batch(stacks)
         voices = None if voice is None else torch.from_numpy(voice).to(self.device)
-        # One at a time on a CPU: the maps of a single picture fill its cache.
+        # One picture at a time on a CPU, whose cache is filled by the feature maps of one.
         step = 1 if self.device.type == "cpu" else len(poses)
-        made = []
+        pairs = []
         for start in range(0, len(poses), step):
             part = slice(start, start + step)
+            voice_part = None if voices is None else voices[part]
             with self._precision():
-                out = self.network(
-                    poses[part], *reference, None if voices is None else voices[part], encoded
-                )
-            made += zip(_pixels(out.image), _pixels(out.warped), strict=True)
-        return [Drawn(*pair, pncc) for pair, pncc in zip(made, shown, strict=True)]
+                out = self.network(poses[part], *reference, voice_part, encoded)
+            pairs += zip(_pixels(out.image), _pixels(out.warped), strict=True)
+        return [Drawn(*pair, pncc) for pair, pncc in zip(pairs, current, strict=True)]
 
     def _batch(self, pictures: list[np.ndarray]) -> torch.Tensor:
         """(S,S,C) uint8 PNCC pictures -> (B,C,S,S) in 0..1."""
         stacked = torch.from_numpy(np.stack(pictures)).to(self.device)
         return stacked.permute(0, 3, 1, 2).float() / 255
-
-    def _signed(self, pictures: Iterable[np.ndarray]) -> torch.Tensor:
-        return torch.from_numpy(np.stack([signed(one) for one in pictures])).to(self.device)
 
 
 def _pixels(pictures: torch.Tensor) -> np.ndarray:
@@ -430,7 +414,7 @@ def _pixels(pictures: torch.Tensor) -> np.ndarray:
 
 
 def _pingpong(length: int, count: int) -> np.ndarray:
-    """Frame numbers that go to the end and back again, as often as needed."""
+    """``count`` frame numbers that run forwards and backwards through ``length`` frames."""
     if length == 1:
         return np.zeros(count, int)
     period = 2 * (length - 1)

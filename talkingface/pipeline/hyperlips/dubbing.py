@@ -1,7 +1,7 @@
-"""Visual dubbing: repaint the mouth of a video or still picture to fit a sound (HyperLips).
+"""Visual dubbing: generate the mouth of a video or still image to match audio (HyperLips).
 
-Everything streams: the source is read twice (faces, then pictures), frames go straight to the
-encoder, and memory does not grow with the length.
+The source is read twice: to track the face, and to generate frames. Frames are streamed to the
+video encoder, so only the landmarks are kept for the whole length.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 
 from talkingface.data.face.boxes import crop_face, integer_box, resize_image
 from talkingface.data.face.masks import lower_face_weights, lower_half_weights
-from talkingface.data.face.series import fill_gaps, smooth_runs
+from talkingface.data.face.series import fill_gaps, runs, smooth_runs
 from talkingface.data.face.topology import FACE_OVAL
 from talkingface.data.face.tracking import FaceTrack, track_face
 from talkingface.data.media.mel import mel_windows, wav2lip_mel
@@ -37,21 +37,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_BACKWARD_CHUNK = 64  # frames held in memory while a video is played backwards
+_BACKWARD_CHUNK = 64  # frames in memory while a video is played backwards
 _AUDIO_BATCH = 64  # mel windows per call of the audio encoder
-_MAX_GAP_SECONDS = 0.2  # a face missing for longer is not painted over
+_MAX_GAP_SECONDS = 0.2  # frames in longer gaps without a face are not changed
 
 
 @dataclass(frozen=True)
 class DubbingSource:
-    """A source that is ready for any sound.
+    """A source after face tracking, independent of the audio.
 
     Attributes:
-        path: video or still picture.
-        track: boxes per frame at the configured rate.
-        paint: (T,) bool, frames whose mouth is repainted.
+        path: video or still image.
+        track: face track at the configured frame rate.
+        paint: (T,) bool, frames whose mouth is generated.
         reference: (S,S,3) uint8 BGR crop.
-        oval: (T,36,2) outline of the face in pixels, steady, gaps filled.
+        oval: (T,36,2) outline of the face in px, smoothed, with gaps filled.
     """
 
     path: Path
@@ -66,7 +66,7 @@ class DubbingSource:
 
 
 class DubbingPipeline(Pipeline):
-    """Dubs with a HyperLips-style generator (masked frame + reference + mel -> face crop)."""
+    """Dubbing with a generator as in HyperLips: masked frame, reference and mel -> face crop."""
 
     needs_network = ("encode_audio", "decode")
     needs_config = (
@@ -94,40 +94,41 @@ class DubbingPipeline(Pipeline):
     # -- source -----------------------------------------------------------------------------------
 
     def prepare(self, source: Path, *, show_progress: str | bool = False) -> DubbingSource:
-        """Follow the face and take the reference crop.
+        """Track the face and crop the reference frame.
 
         Raises:
-            DataError: the source cannot be read or shows no face.
+            DataError: the source cannot be read or no face is found.
         """
         fps = self.cfg.fps
         if not is_image(source):
             info = probe(source)
             if not info.has_video:
-                raise DataError(f"{source} has no picture; give a video or an image as the source.")
+                raise DataError(f"{source} has no video; give a video or an image as the source.")
             if abs(info.fps - fps) > 0.01:
-                log.info("%s: converted from %.3f to %g frames/s", source.name, info.fps, fps)
+                log.info("%s: resampled from %.3f to %g frames/s", source.name, info.fps, fps)
         track = track_face(source, fps=fps, options=self.cfg.face, show_progress=show_progress)
         if track.found_ratio < 0.9:
             log.warning(
-                "%s: a face was found in only %.0f %% of the frames; the others stay as they are",
+                "%s: a face was found in only %.0f %% of the frames; the others are not changed",
                 source.name,
                 100 * track.found_ratio,
             )
-        index = self._reference_index(track)
-        frame = next(iter(self._forward(source, index, index + 1)))
-        reference = self._crop(frame, track.boxes[index])
+        reference = self._reference(source, track, self.size)
         oval = track.landmarks[:, list(FACE_OVAL), :2].reshape(len(track), -1)
         oval = smooth_runs(oval, self.cfg.face.box_smoothing * fps, track.segments)
         oval = fill_gaps(oval).reshape(len(track), len(FACE_OVAL), 2)
         paint = _close_gaps(track.found, fps)
         return DubbingSource(source, track, paint, reference, oval.astype(np.float32))
 
-    def _reference_index(self, track: FaceTrack) -> int:
-        wanted = self.cfg.infer.reference_index if self.cfg.infer.reference == "index" else 0
-        if wanted >= len(track):
-            raise DataError(f"infer.reference_index={wanted}: the source has {len(track)} frames")
+    def _reference(self, path: Path, track: FaceTrack, size: int) -> np.ndarray:
+        """Reference crop (size,size,3) uint8 BGR of the nearest frame with a face."""
+        number = self.cfg.infer.reference_index if self.cfg.infer.reference == "index" else 0
+        if number >= len(track):
+            raise DataError(f"infer.reference_index={number}: the source has {len(track)} frames")
         found = np.flatnonzero(track.found)
-        return int(found[np.abs(found - wanted).argmin()])
+        index = int(found[np.abs(found - number).argmin()])
+        frame = next(self._forward(path, index, index + 1))
+        return self._crop(frame, track.boxes[index], size)
 
     def _crop(self, frame: np.ndarray, box: np.ndarray, size: int | None = None) -> np.ndarray:
         """(S,S,3) uint8 BGR."""
@@ -144,7 +145,7 @@ class DubbingPipeline(Pipeline):
         yield from islice(read_frames(path, fps=fps, start=start / fps), stop - start)
 
     def _source_frames(self, source: DubbingSource, total: int) -> Iterator[tuple[int, np.ndarray]]:
-        """(index, frame) pairs of the source, repeated as ``infer.when_short`` says."""
+        """(index, frame) pairs of the source, repeated according to ``infer.when_short``."""
         length = len(source.track)
         if source.still:
             image = read_image(source.path)
@@ -190,7 +191,7 @@ class DubbingPipeline(Pipeline):
 
     @torch.no_grad()
     def _codes(self, windows: np.ndarray) -> list[torch.Tensor]:
-        """Hyper codes of all windows: (n, D) per level; the audio side runs once per video."""
+        """Audio codes of all windows, (n, D) per level."""
         parts = []
         for start in range(0, len(windows), _AUDIO_BATCH):
             batch = torch.from_numpy(windows[start : start + _AUDIO_BATCH, None])
@@ -228,17 +229,17 @@ class DubbingPipeline(Pipeline):
         """A face (S,S,3) uint8 RGB after ``infer.restore``.
 
         Raises:
-            ConfigError: the function gives something else.
+            ConfigError: the function does not return a uint8 RGB image.
         """
-        done = self._restorer(np.ascontiguousarray(face))
-        fits = isinstance(done, np.ndarray) and done.dtype == np.uint8 and done.ndim == 3
-        if not fits or done.shape[2] != 3:
-            got = f"{done.dtype} {done.shape}" if isinstance(done, np.ndarray) else type(done)
+        result = self._restorer(np.ascontiguousarray(face))
+        is_array = isinstance(result, np.ndarray)
+        if not (is_array and result.dtype == np.uint8 and result.shape[2:] == (3,)):
+            returned = f"{result.dtype} {result.shape}" if is_array else type(result)
             raise ConfigError(
-                f"infer.restore={self.cfg.infer.restore} must give a picture (H,W,3) uint8, not "
-                f"{got}"
+                f"infer.restore={self.cfg.infer.restore} must return an image (H,W,3) uint8, not "
+                f"{returned}"
             )
-        return done
+        return result
 
     @cached_property
     def _restorer(self) -> Callable[[np.ndarray], np.ndarray]:
@@ -249,22 +250,23 @@ class DubbingPipeline(Pipeline):
     def faces(
         self, identity: DubbingSource, wave: np.ndarray, *, baseline: str | None = None
     ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Generated faces before they are pasted: number and picture (H,W,3) RGB of the source
-        frame, and the face crop (S,S,3) uint8 BGR, one per output frame."""
-        total = self.frame_count(identity, wave)
-        synthesize: Callable[[list[np.ndarray], int], np.ndarray]
-        if baseline is None:
-            codes = self._codes(self._windows(wave))
-            synthesize = lambda crops, at: self._synthesize(crops, identity, codes, at)  # noqa: E731
-        elif baseline == "copy_reference":
-            synthesize = lambda crops, at: np.stack([identity.reference] * len(crops))  # noqa: E731
-        else:
+        """Generated faces before they are pasted, one per output frame.
+
+        Yields:
+            Index and image (H,W,3) RGB of the source frame, and the face crop (S,S,3) uint8 BGR.
+        """
+        if baseline not in (None, "copy_reference"):
             raise DataError(f"there is no baseline '{baseline}'")
-        frames = self._source_frames(identity, total)
-        position = 0
+        frames = self._source_frames(identity, self.frame_count(identity, wave))
+        if baseline == "copy_reference":
+            yield from ((index, frame, identity.reference) for index, frame in frames)
+            return
+        codes = self._codes(self._windows(wave))
+        boxes, position = identity.track.boxes, 0
         while batch := list(islice(frames, self.cfg.infer.batch_size)):
-            crops = [self._crop(frame, identity.track.boxes[index]) for index, frame in batch]
-            for (index, frame), face in zip(batch, synthesize(crops, position), strict=True):
+            crops = [self._crop(frame, boxes[index]) for index, frame in batch]
+            faces = self._synthesize(crops, identity, codes, position)
+            for (index, frame), face in zip(batch, faces, strict=True):
                 yield index, frame, face
             position += len(batch)
 
@@ -278,27 +280,31 @@ class DubbingPipeline(Pipeline):
     ) -> np.ndarray:
         """Generated crops (n,S,S,3) uint8 BGR."""
         target = np.stack(crops)
-        own = self.cfg.infer.reference == "self"
-        reference = target if own else np.broadcast_to(identity.reference, target.shape)
+        reference = target
+        if self.cfg.infer.reference != "self":
+            reference = np.broadcast_to(identity.reference, target.shape)
         masked = target.copy()
         masked[:, self.size // 2 :] = 0
         stacked = np.concatenate([masked, reference], axis=-1)
         face = torch.from_numpy(stacked).to(self.device).permute(0, 3, 1, 2).float() / 255
-        part = [level[position : position + len(crops)] for level in codes]
+        batch_codes = [level[position : position + len(crops)] for level in codes]
+        # The full-resolution feature maps of two frames fit a CPU's cache.
+        render_batch = 2 if self.device.type == "cpu" else None
         with self._precision():
-            # Full-resolution maps of two frames still fit a CPU's cache; a GPU takes all at once.
-            made = self.network.decode(
-                part, face, render_batch=2 if self.device.type == "cpu" else None
-            )
-        made = (made.float().clamp(0, 1) * 255).round().byte()
-        return made.permute(0, 2, 3, 1).cpu().numpy()
+            generated = self.network.decode(batch_codes, face, render_batch=render_batch)
+        return to_images(generated)
+
+
+def to_images(generated: torch.Tensor) -> np.ndarray:
+    """(n,3,S,S) in 0..1 -> (n,S,S,3) uint8."""
+    generated = (generated.float().clamp(0, 1) * 255).round().byte()
+    return generated.permute(0, 2, 3, 1).cpu().numpy()
 
 
 def _close_gaps(found: np.ndarray, fps: float) -> np.ndarray:
-    """Frames to paint: those with a face, and gaps too short to be a real absence."""
+    """(T,) bool: frames with a face, and those in short gaps."""
     paint = found.copy()
-    edges = np.flatnonzero(np.diff(np.concatenate([[1], found.astype(int), [1]])))
-    for start, stop in zip(edges[::2], edges[1::2], strict=True):
+    for start, stop in runs(found):
         if stop - start <= _MAX_GAP_SECONDS * fps:
             paint[start:stop] = True
     return paint
@@ -307,13 +313,13 @@ def _close_gaps(found: np.ndarray, fps: float) -> np.ndarray:
 def paste_face(
     frame: np.ndarray, face: np.ndarray, box: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """Blend a generated crop into its frame; pixels of weight 0 stay bit-identical.
+    """Blend a generated crop into its frame; pixels with weight 0 stay bit-identical.
 
     Args:
         frame: (H,W,3) uint8.
-        face: (S,S,3) uint8, the whole crop in the colour order of ``frame``.
-        box: x0, y0, x1, y1 in pixels of the frame.
-        weights: (h,w) float32 of the box in pixels; see
+        face: (S,S,3) uint8, the whole crop, with the channel order of ``frame``.
+        box: x0, y0, x1, y1 in px of the frame.
+        weights: (h,w) float32 in 0..1 for the pixels of the box; see
             :func:`~talkingface.data.face.masks.lower_face_weights`.
     """
     x0, y0, x1, y1 = integer_box(box, *frame.shape[:2])
@@ -326,7 +332,7 @@ def paste_face(
 
 
 def sharpened(face: np.ndarray, amount: float) -> np.ndarray:
-    """Unsharp mask of a crop (S,S,3) uint8: details are raised by ``amount`` times themselves."""
+    """Unsharp mask of a crop (S,S,3) uint8: adds ``amount`` times its high frequencies."""
     cv2 = import_cv2()
     face = np.ascontiguousarray(face)
     soft = cv2.GaussianBlur(face, (0, 0), max(face.shape[0] / 128, 0.5))

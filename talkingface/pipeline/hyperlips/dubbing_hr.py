@@ -1,4 +1,4 @@
-"""Dubbing in two stages: the base paints the mouth, the high-resolution decoder sharpens it."""
+"""Dubbing in two stages: the base generates the face, the high-resolution decoder sharpens it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from talkingface.data.face.boxes import resize_image
 from talkingface.data.face.sketches import INPUT_SIZE, SketchMaker
 from talkingface.model.fuse import optimize_for_inference
-from talkingface.pipeline.hyperlips.dubbing import DubbingPipeline, DubbingSource
+from talkingface.pipeline.hyperlips.dubbing import DubbingPipeline, DubbingSource, to_images
 from talkingface.utils.env import import_cv2
 
 if TYPE_CHECKING:
@@ -24,16 +24,13 @@ _Face = tuple[int, np.ndarray, np.ndarray]  # source index, source frame, face c
 
 
 class HyperLipsHRPipeline(DubbingPipeline):
-    """Dubs with HyperLipsHR on top of the base that is attached to the model as ``base``."""
+    """Dubbing with HyperLipsHR and the component ``base`` of the model."""
 
     needs_config = (
         *DubbingPipeline.needs_config,
         "data.sketch",
         "data.sketch_smoothing",
-        "fps",
-        "infer.batch_size",
         "infer.legacy_input",
-        "model_params.image_size",
     )
 
     baselines = (*DubbingPipeline.baselines, "first_stage")
@@ -59,27 +56,22 @@ class HyperLipsHRPipeline(DubbingPipeline):
             for index, frame, face in super().faces(identity, wave):
                 yield index, frame, cv2.resize(face, size, interpolation=cv2.INTER_CUBIC)
             return
-        made = super().faces(identity, wave, baseline=baseline)
-        if baseline is not None:  # the reference itself in full resolution
-            reference = self._full_reference(identity)
-            for index, frame, _ in made:
+        faces = super().faces(identity, wave, baseline=baseline)
+        if baseline is not None:  # the reference frame in full resolution
+            reference = self._reference(identity.path, identity.track, self.output_size)
+            for index, frame, _ in faces:
                 yield index, frame, reference
             return
-        sketched = self._sketched(made, identity.track.segments)
+        sketched = self._sketched(faces, identity.track.segments)
         while batch := list(islice(sketched, self.cfg.infer.batch_size)):
             sharp = self._sharpen([face for _, face, _ in batch], [line for *_, line in batch])
             for ((index, frame), _, _), face in zip(batch, sharp, strict=True):
                 yield index, frame, face
 
-    def _full_reference(self, identity: DubbingSource) -> np.ndarray:
-        index = self._reference_index(identity.track)
-        frame = next(iter(self._forward(identity.path, index, index + 1)))
-        return self._crop(frame, identity.track.boxes[index], self.output_size)
-
     def _sketched(
         self, faces: Iterable[_Face], segments: np.ndarray
     ) -> Iterator[tuple[tuple[int, np.ndarray], np.ndarray, np.ndarray]]:
-        """Pictures of the decoder's size with their sketches."""
+        """((index, frame), 128 px face, sketch) of every face."""
         options = self.cfg.data
         thick = options.sketch == "upstream"
         if options.sketch == "auto":
@@ -87,14 +79,14 @@ class HyperLipsHRPipeline(DubbingPipeline):
         with SketchMaker(self.cfg.fps, options.sketch_smoothing, upstream=thick) as maker:
             last, jumps = None, 0
             for index, frame, face in faces:
-                jumps += last is not None and abs(index - last) > 1  # the source begins anew
+                jumps += last is not None and abs(index - last) > 1  # the source is repeated
                 last, shot = index, (segments[index], jumps)
                 yield from maker.add((index, frame), resize_image(face, INPUT_SIZE), shot)
             yield from maker.finish()
 
     @torch.no_grad()
     def _sharpen(self, faces: list[np.ndarray], sketches: list[np.ndarray]) -> np.ndarray:
-        """(n,S,S,3) uint8 BGR of 128 px pictures and sketches."""
+        """128 px images and sketches -> output images (n,S,S,3) uint8 BGR."""
         lines = np.repeat(np.stack(sketches)[..., None], 3, axis=-1)
         stacked = np.concatenate([np.stack(faces), lines], axis=-1)
         x = torch.from_numpy(stacked).to(self.device).permute(0, 3, 1, 2).float() / 255
@@ -102,9 +94,7 @@ class HyperLipsHRPipeline(DubbingPipeline):
             size = (self.output_size, self.output_size)
             x = torch.nn.functional.interpolate(x, size=size, mode="bilinear")
         with self._precision():
-            # One at a time on a CPU: the maps of a single picture fill its cache.
+            # One image at a time on a CPU: its feature maps fill the cache.
             parts = x.split(1 if self.device.type == "cpu" else len(x))
-            made = torch.cat([self.decoder(part.contiguous(
-                memory_format=torch.channels_last)) for part in parts])  # fmt: skip
-        made = (made.float().clamp(0, 1) * 255).round().byte()
-        return made.permute(0, 2, 3, 1).cpu().numpy()
+            sharp = [self.decoder(p.contiguous(memory_format=torch.channels_last)) for p in parts]
+        return to_images(torch.cat(sharp))

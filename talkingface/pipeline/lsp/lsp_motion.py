@@ -1,7 +1,7 @@
-"""From speech to the motion of a person: whole sounds at once, or chunk by chunk.
+"""From speech to the motion of a person: a whole recording at once, or chunk by chunk.
 
-Both ways go through the same networks and the same post-processing; with ``infer.motion.causal``
-they give the same motion.
+Both use the same networks and the same post-processing; with ``infer.motion.causal`` they give the
+same motion.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from torch import Tensor
 from talkingface.data.dataprocess.lsp import motion as lsp
 from talkingface.data.dataprocess.lsp.files import DATABASE, EYES_FROM, Person
 from talkingface.data.dataprocess.lsp.motion import Motion
+from talkingface.data.dataprocess.lsp.speech import database_of
+from talkingface.data.media.apc_features import encode
 from talkingface.data.media.apc_mel import (
     MOTION_FPS,
     ROWS_PER_FRAME,
@@ -26,32 +28,32 @@ from talkingface.data.media.apc_mel import (
     mel_rows,
     row_start,
 )
+from talkingface.data.media.audio import load_audio
+from talkingface.errors import DataError
 from talkingface.model.audio_driven_talkingface.lsp.lsp_motion_networks import (
     POSE,
+    Audio2FeatureNet,
+    Audio2HeadposeNet,
     PoseGenerator,
     look_ahead,
 )
 from talkingface.model.layers.manifold import ManifoldProjection
 
 if TYPE_CHECKING:
-    from talkingface.model.audio_driven_talkingface.lsp.lsp_motion_networks import (
-        Audio2FeatureNet,
-        Audio2HeadposeNet,
-    )
     from talkingface.model.layers.apc_networks import APCEncoder
 
 
 @dataclass(frozen=True)
 class PersonMotion:
-    """What generation takes from a person's files (official code).
+    """Values that generation reads from the files of a person (official code).
 
     Attributes:
         mean_points: (73,3) to which the predicted displacements are added.
-        rest: (73,3) mean face, whose brows, nose and contour stay.
-        eyes: (M,16,3) eye points of the training sequence, played again and again.
-        mean_trans: (3,) mean translation of the training.
-        shoulders: (18,3) camera units, NaN on a side that is not drawn; they belong to
-            ``shoulder_trans`` (3,).
+        rest: (73,3) mean face; its brows, nose and contour are used unchanged.
+        eyes: (M,16,3) eye points of the training sequence, which is repeated.
+        mean_trans: (3,) mean translation of the training sequence.
+        shoulders: (18,3) camera units at translation ``shoulder_trans`` (3,), NaN on a side that
+            is not drawn.
         scale, camera: see :class:`~talkingface.data.dataprocess.lsp.files.MotionFiles`.
     """
 
@@ -82,15 +84,9 @@ class PersonMotion:
 
 
 def load_database(person: Person, network: APCEncoder, apc: str | None) -> Tensor:
-    """The person's own speech features; made anew when another APC made those on disk."""
-    from talkingface.data.dataprocess.lsp.speech import database_of
-    from talkingface.data.media.apc_features import encode
-    from talkingface.data.media.audio import load_audio
-    from talkingface.errors import DataError
-
+    """Speech features of the person's clips; computed anew if the file is of another APC."""
     path = person.folder / DATABASE
-    known = database_of(person.folder)
-    if path.is_file() and (known is None or apc is None or known == apc):
+    if path.is_file() and (apc is None or database_of(person.folder) in (None, apc)):
         return torch.from_numpy(np.load(path).astype(np.float32))
     rows = []
     for clip in map(person.clip, person.listed("train")):
@@ -100,7 +96,7 @@ def load_database(person: Person, network: APCEncoder, apc: str | None) -> Tenso
         else:
             rows.append(encode(network, load_audio(clip.sound_path, SAMPLE_RATE)))
     if not rows:
-        raise DataError(f"{path} is missing; it holds the speech features of the person.")
+        raise DataError(f"{path} with the speech features of the person is missing")
     return torch.from_numpy(np.concatenate(rows))
 
 
@@ -109,10 +105,10 @@ class SpeechMotion:
     """Networks and settings that turn speech into motion.
 
     Attributes:
-        ahead: frames of look-ahead of Audio2Feature and Audio2Headpose.
-        manifold: None: features stay as they are.
+        ahead: look-ahead of Audio2Feature and Audio2Headpose in frames.
+        manifold: projection of the speech features; None: none.
         options: section ``infer`` of live_speech_portraits.
-        sigma: spread of the drawn poses.
+        sigma: factor on the standard deviations of sampled poses.
     """
 
     apc: APCEncoder
@@ -129,7 +125,7 @@ class SpeechMotion:
         return next(self.apc.parameters()).device
 
     def paired(self, features: Tensor) -> Tensor:
-        """(2n,H) rows -> projected and side by side, (n,2H)."""
+        """Speech features (2n,H) -> projected, two rows per frame (n,2H)."""
         if self.manifold is not None:
             features = self.manifold(features)
         return features.reshape(-1, 2 * features.shape[1])
@@ -139,7 +135,7 @@ class SpeechMotion:
 
     @torch.no_grad()
     def generate(self, wave: np.ndarray, seed: int = 0) -> Motion:
-        """Motion of a whole sound (N,), 16 kHz mono."""
+        """Motion of a whole recording (N,), 16 kHz mono."""
         mel = torch.from_numpy(apc_mel(wave)).to(self.device)
         if not len(mel):
             return self.compose(np.zeros((0, 73, 3)), np.zeros((0, POSE)), 0)
@@ -162,19 +158,20 @@ class SpeechMotion:
     def compose(
         self, moves: np.ndarray, pose: np.ndarray, start: int, before: np.ndarray | None = None
     ) -> Motion:
-        """Smoothed displacements (n,73,3) and poses (n,6) of frames ``start`` on to the motion.
+        """Motion from smoothed displacements (n,73,3) and poses (n,6).
 
         Args:
-            before: (73,3) smoothed displacements of the frame before.
+            start: number of the first frame.
+            before: (73,3) smoothed displacements of the frame before it.
         """
         person, post = self.person, self.options.motion
         count = len(moves)
         method, *factors = post.mouth_amp
         amplified = lsp.amplify_mouth(moves, str(method), tuple(factors), before)
-        spoken = lsp.repair_lips(amplified + person.mean_points)
+        mouth = lsp.repair_lips(amplified + person.mean_points)
         points = np.repeat(person.rest[None], count, axis=0)
         moving = lsp.MOUTH25 if post.use_pred_jaw else lsp.LIPS
-        points[:, moving] = spoken[:, moving]
+        points[:, moving] = mouth[:, moving]
         points[:, lsp.EYES] = person.eyes[(start + np.arange(count)) % len(person.eyes)]
         angles = pose[:, :3] + (180.0, 0.0, 0.0)
         trans = pose[:, 3:] + person.mean_trans
@@ -184,12 +181,12 @@ class SpeechMotion:
         return Motion(landmarks, shoulders, points, np.concatenate([angles, trans], axis=1))
 
     def stream(self, seed: int = 0) -> MotionStream:
-        """Motion of a sound that comes in chunks."""
+        """Motion of a sound that arrives in chunks."""
         return MotionStream(self, seed)
 
 
 def _spread(points: Tensor) -> np.ndarray:
-    """(n,75) to (n,73,3), other points 0."""
+    """(n,75) to (n,73,3); the other points are 0."""
     values = points.cpu().numpy().astype(np.float64).reshape(-1, len(lsp.MOUTH25), 3)
     result = np.zeros((len(points), lsp.N_POINTS, 3))
     result[:, lsp.MOUTH25] = values
@@ -203,7 +200,7 @@ def _stacked(poses: list[Tensor]) -> np.ndarray:
 
 
 class _Smoother:
-    """Causal smoothing of values that come in parts."""
+    """Causal smoothing of values that arrive in chunks."""
 
     def __init__(self, sigma: float) -> None:
         self.sigma = sigma
@@ -221,43 +218,40 @@ class _Smoother:
 
 
 class MotionStream:
-    """Takes sound in chunks of any size, gives motion as soon as its look-ahead is there.
+    """Takes sound in chunks of any size and returns each frame as soon as its look-ahead arrived.
 
-    Frame k is there when the sound reached k / 60 s + 300 ms (the look-ahead) + 25 ms (the last mel
-    row of the frame). Smoothing uses the past only.
+    Frame k is complete when the sound reaches k / 60 s + 300 ms (the look-ahead) + 25 ms (the last
+    mel row of the frame). Smoothing uses past frames only.
     """
 
     def __init__(self, speech: SpeechMotion, seed: int) -> None:
         self.speech = speech
         self._wave = np.zeros(0, np.float32)
         self._origin = 0  # number of the first sample kept
-        self._rows = 0  # mel rows made
+        self._rows = 0  # mel rows computed
         self._apc_state: Any = None
         self._a2f_state: Any = None
         self._poses = speech.poses(seed)
-        self._late = speech.ahead[0]  # answers still to be dropped
+        self._delay = speech.ahead[0]  # outputs of Audio2Feature that are still to be dropped
         self._last: Tensor | None = None
         post = speech.options.motion
-        self._smooth = [
-            _Smoother(post.mouth_smooth),
-            _Smoother(post.rot_smooth),
-            _Smoother(post.trans_smooth),
-        ]
+        sigmas = (post.mouth_smooth, post.rot_smooth, post.trans_smooth)
+        self._smooth = [_Smoother(sigma) for sigma in sigmas]
         self._mouth: list[np.ndarray] = []
         self._pose: list[np.ndarray] = []
         self._before: np.ndarray | None = None
-        self.frames = 0  # given so far
+        self.frames = 0  # returned so far
 
     @property
     def received(self) -> int:
-        """Samples taken."""
+        """Samples received."""
         return self._origin + len(self._wave)
 
     @torch.no_grad()
     def push(self, samples: np.ndarray) -> Motion:
-        """The next samples (n,), 16 kHz mono -> the motion that they complete, perhaps none."""
+        """The next samples (n,), 16 kHz mono -> the frames of motion that they complete, if any."""
         self._wave = np.concatenate([self._wave, np.asarray(samples, np.float32)])
-        # Row i is complete when its 266 samples are there; frames need both of theirs.
+        # A mel row needs 266 samples; a frame needs two rows.
         rows = max(0, (self.received - SLICE) * MOTION_FPS * ROWS_PER_FRAME // SAMPLE_RATE + 1)
         while rows and row_start(rows - 1) + SLICE > self.received:
             rows -= 1
@@ -266,13 +260,13 @@ class MotionStream:
 
     @torch.no_grad()
     def finish(self) -> Motion:
-        """The sound has ended: the rest of the motion."""
+        """The rest of the motion, after the end of the sound."""
         self._push_rows(ROWS_PER_FRAME * frame_count(self.received))
         if self._last is not None:
             mouth_ahead, pose_ahead = self.speech.ahead
-            self._answer(look_ahead(self._last[None], mouth_ahead)[1:])
+            self._predict_mouth(look_ahead(self._last[None], mouth_ahead)[1:])
             if self.speech.options.pad_headpose:
-                self._draw(look_ahead(self._last[None], pose_ahead)[1:])
+                self._sample_poses(look_ahead(self._last[None], pose_ahead)[1:])
         return self._emit()
 
     def _push_rows(self, rows: int) -> None:
@@ -287,19 +281,19 @@ class MotionStream:
         features, self._apc_state = self.speech.apc.stream(x, self._apc_state)
         pairs = self.speech.paired(features[0])
         self._last = pairs[-1]
-        self._answer(pairs)
-        self._draw(pairs)
+        self._predict_mouth(pairs)
+        self._sample_poses(pairs)
 
-    def _answer(self, pairs: Tensor) -> None:
+    def _predict_mouth(self, pairs: Tensor) -> None:
         if not len(pairs):
             return
         net = self.speech.audio2feature
         points, self._a2f_state = net.stream(pairs[None], self._a2f_state)
-        fresh = points[0, self._late :]
-        self._late = max(0, self._late - points.shape[1])
+        fresh = points[0, self._delay :]
+        self._delay = max(0, self._delay - points.shape[1])
         self._mouth += list(self._smooth[0](_spread(fresh)))
 
-    def _draw(self, pairs: Tensor) -> None:
+    def _sample_poses(self, pairs: Tensor) -> None:
         pose = self.speech._scaled(_stacked(list(self._poses.generate(pairs))))
         parts = [self._smooth[1](pose[:, :3]), self._smooth[2](pose[:, 3:])]
         self._pose += list(np.concatenate(parts, axis=1))

@@ -1,11 +1,9 @@
-"""Pictures of Live Speech Portraits: a clip again from its own lines, or a person from speech."""
+"""Videos of Live Speech Portraits: a clip redrawn from its landmarks, or a person from speech."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from talkingface.data.clips import Clip
+from talkingface.data.clips import Clip, discover_clips
 from talkingface.data.dataprocess.lsp.drawing import draw_feature_map
 from talkingface.data.dataprocess.lsp.files import (
     MANIFEST,
@@ -28,10 +26,8 @@ from talkingface.data.dataprocess.lsp.window import Window
 from talkingface.data.dataset.lsp.lsp_face_dataset import at_rate, between, drawn_shoulders
 from talkingface.data.media.apc_features import apc_id
 from talkingface.data.media.apc_mel import MOTION_FPS, frame_count
-from talkingface.data.media.audio import load_audio
 from talkingface.data.media.pictures import signed
 from talkingface.data.media.reader import read_frames
-from talkingface.data.media.writer import VideoWriter
 from talkingface.errors import ConfigError, DataError
 from talkingface.model.fuse import optimize_for_inference
 from talkingface.model.layers.manifold import ManifoldProjection
@@ -42,30 +38,32 @@ from talkingface.pipeline.lsp.lsp_motion import (
     SpeechMotion,
     load_database,
 )
+from talkingface.pipeline.sources import write_reference
 from talkingface.utils.paths import resolve
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
     from talkingface.model.abstract_talkingface import AbstractTalkingFace
 
-_CLOSED = 1  # candidate with the closed mouth
+_CLOSED = 1  # number of the candidate picture with the mouth closed
 
 
 @dataclass(frozen=True)
 class PortraitSource:
-    """A person, and the clip that names it."""
+    """A person, and the clip that it was chosen by, if any."""
 
     person: Person
     clip: ClipFiles | None
 
 
 class PortraitPipeline(Pipeline):
-    """What drawing lines and painting them has in common.
+    """Base class: draws feature maps and generates the pictures from them.
 
-    Sources are clips of the dataset, or folders of people (ours or the official inference tree).
+    Sources are clips of the dataset, or folders or names of prepared people; also folders of the
+    official inference tree.
     """
 
-    needs_config = (*Pipeline.needs_config, "fps", "infer.batch_size")
+    needs_config = (*Pipeline.needs_config, "infer.batch_size")
 
     baselines = ("copy_reference",)
     source_kind = "name"
@@ -80,8 +78,8 @@ class PortraitPipeline(Pipeline):
         self._candidates: dict[Path, tuple[np.ndarray, torch.Tensor]] = {}
 
     def prepare(self, source: Path, *, show_progress: str | bool = False) -> PortraitSource:
-        known = person_folders(self.process.folder)
-        source = known.get(str(source)) or resolve(source)
+        people = person_folders(self.process.folder)
+        source = people.get(str(source)) or resolve(source)
         if (source / MEAN_POINTS).is_file():
             return PortraitSource(Person(source), None)
         if source.resolve() in self._clips:
@@ -89,52 +87,46 @@ class PortraitPipeline(Pipeline):
             return PortraitSource(Person(files.folder.parents[1]), files)
         raise DataError(
             f"{source} is neither a clip of {self.cfg.dataset} nor a prepared person. These models "
-            "draw the people they were trained on; --source may be the name of one, or its folder: "
-            + (", ".join(known) or "no person is prepared yet")
+            "generate the people that they were trained on. Give --source a clip, or the name or "
+            f"folder of a person. Prepared people: {', '.join(people) or 'none'}"
         )
 
     def _clip_files(self, path: Path) -> ClipFiles:
         folder = self.process.prepared.output_dirs(self._clips[path.resolve()].id)[0]
         if not (folder / MANIFEST).is_file():
-            raise DataError(
-                f"{path} is not prepared for {self.cfg.model}; run the stage preprocess"
-            )
+            raise DataError(f"{path} is not prepared for {self.cfg.model}: run preprocess first")
         return ClipFiles(folder)
 
     @cached_property
     def _clips(self) -> dict[Path, Clip]:
-        from talkingface.data.clips import discover_clips
-
-        found = discover_clips(self.cfg.data_dir, self.cfg.clips, quiet=True)
-        return {clip.path.resolve(): clip for clip in found}
+        clips = discover_clips(self.cfg.data_dir, self.cfg.clips, quiet=True)
+        return {clip.path.resolve(): clip for clip in clips}
 
     def framing(self, clip: ClipFiles) -> Window:
-        """The window in which a clip's pictures are made."""
+        """The window that the generated pictures of a clip show."""
         return clip.window
 
     def reference(self, clip: Clip, folder: Path) -> Clip:
-        """The real clip in the window, as the generated one shows it."""
+        """The real clip, cropped to the window of the generated one."""
         files = self._clip_files(clip.path)
         window, fps = self.framing(files), self.cfg.fps
-        facts = [files.manifest.get(key) for key in ("start", "frames", "fps")]
-        state = json.dumps([window.scale, window.xc, window.yc, fps, self.size, facts])
-        name = f"{clip.id}-{hashlib.sha256(state.encode()).hexdigest()[:8]}.mp4"
-        path = folder / name
-        if not path.is_file():
-            sound = load_audio(files.sound_path, SAMPLE_RATE)
-            start, count, own = facts[0] or 0, facts[1], facts[2]
-            wanted = np.arange(max(1, int(count * fps / own + 0.5))) / fps + start / own
-            frames = read_frames(clip.path, fps=own)
-            with VideoWriter(path, fps, audio=(sound, SAMPLE_RATE), crf=10) as writer:
-                number, frame = -1, None
-                for time in wanted:
-                    while number < min(int(time * own + 1e-6), start + count - 1):
-                        number, frame = number + 1, next(frames)
-                    writer.write(window.cut(frame, self.size))
-        return replace(clip, path=path, audio=files.sound_path)
+        take = [files.manifest.get(key) for key in ("start", "frames", "fps")]
+
+        def frames() -> Iterator[np.ndarray]:
+            start, count, own_fps = take[0] or 0, take[1], take[2]
+            times = np.arange(max(1, int(count * fps / own_fps + 0.5))) / fps + start / own_fps
+            source = read_frames(clip.path, fps=own_fps)
+            number, frame = -1, None
+            for time in times:
+                while number < min(int(time * own_fps + 1e-6), start + count - 1):
+                    number, frame = number + 1, next(source)
+                yield window.cut(frame, self.size)
+
+        state = [window.scale, window.xc, window.yc, fps, self.size, take]
+        return write_reference(clip, folder, state, frames(), files.sound_path, fps)
 
     def candidates(self, person: Person) -> tuple[np.ndarray, torch.Tensor]:
-        """(S,S,12) uint8 and (1,12,S,S) on the device."""
+        """Candidate pictures: (S,S,12) uint8, and (1,12,S,S) in -1..1 on the device."""
         if person.folder not in self._candidates:
             pictures = person.candidates(self.size)
             batch = torch.from_numpy(signed(pictures))[None].to(self.device)
@@ -149,23 +141,19 @@ class PortraitPipeline(Pipeline):
             for one, two in zip(landmarks, shoulders, strict=True)
         ]
         maps = torch.from_numpy(np.stack(lines)).to(self.device)[:, None].float() / 255
-        known = self.candidates(person)[1].expand(len(maps), -1, -1, -1)
+        candidates = self.candidates(person)[1].expand(len(maps), -1, -1, -1)
         with self._precision():
-            # One at a time on a CPU: the maps of a single picture fill its cache.
-            parts = 1 if self.device.type == "cpu" else len(maps)
-            made = torch.cat(
-                [
-                    self.face(*pair)
-                    for pair in zip(maps.split(parts), known.split(parts), strict=True)
-                ]
-            )
-        pixels = ((made.float() + 1) * 127.5).round().clamp(0, 255).byte()
+            # One picture at a time on a CPU, whose cache the feature maps of one picture fill.
+            step = 1 if self.device.type == "cpu" else len(maps)
+            pairs = zip(maps.split(step), candidates.split(step), strict=True)
+            generated = torch.cat([self.face(*pair) for pair in pairs])
+        pixels = ((generated.float() + 1) * 127.5).round().clamp(0, 255).byte()
         return pixels.permute(0, 2, 3, 1).cpu().numpy()
 
     def frames_of(
         self, person: Person, landmarks: np.ndarray, shoulders: np.ndarray, baseline: str | None
     ) -> Iterator[np.ndarray]:
-        """The pictures of a sequence at ``cfg.fps``, in batches."""
+        """The pictures (S,S,3) of a sequence, generated in batches."""
         if baseline == "copy_reference":
             still = self.candidates(person)[0][..., 3 * _CLOSED : 3 * _CLOSED + 3]
             yield from (still for _ in landmarks)
@@ -177,9 +165,9 @@ class PortraitPipeline(Pipeline):
 
 
 class Feature2FacePipeline(PortraitPipeline):
-    """Draws a prepared clip again from its own lines; the sound is only copied."""
+    """Redraws a prepared clip from its landmarks; the sound is copied unchanged."""
 
-    needs_config = (*PortraitPipeline.needs_config, "fps", "model_params.image_size")
+    needs_config = (*PortraitPipeline.needs_config, "model_params.image_size")
 
     def __init__(self, cfg: Config, model: AbstractTalkingFace, device: torch.device) -> None:
         super().__init__(cfg, model, device, model.network, cfg.model_params.image_size)
@@ -187,8 +175,8 @@ class Feature2FacePipeline(PortraitPipeline):
     def frame_count(self, identity: PortraitSource, wave: np.ndarray) -> int:
         if identity.clip is None:
             raise DataError(
-                f"{self.cfg.model} draws a clip again: give a video of {self.cfg.dataset} as the "
-                "source (live_speech_portraits speaks with a person's folder)"
+                f"{self.cfg.model} redraws clips: give a video of {self.cfg.dataset} as the source "
+                "(live_speech_portraits takes the folder of a person)"
             )
         count = min(len(identity.clip), frame_count(len(wave)))
         return max(1, int(count * self.cfg.fps / MOTION_FPS + 0.5))
@@ -205,11 +193,10 @@ class Feature2FacePipeline(PortraitPipeline):
 
 
 class LiveSpeechPortraitsPipeline(PortraitPipeline):
-    """Speech to video with all parts, whole sounds or live."""
+    """Speech to video, from a whole recording or live."""
 
     needs_config = (
         *PortraitPipeline.needs_config,
-        "fps",
         "infer.motion",
         "infer.pad_headpose",
         "infer.person",
@@ -222,21 +209,18 @@ class LiveSpeechPortraitsPipeline(PortraitPipeline):
     def __init__(self, cfg: Config, model: AbstractTalkingFace, device: torch.device) -> None:
         parts = {name: part.network for name, part in model.components.items()}
         settings = {name: part.settings for name, part in model.components.items()}
-        own = settings["feature2face"].get("model_params") or cfg.model_params.model_dump()
-        super().__init__(cfg, model, device, parts["feature2face"], own["image_size"])
+        face = settings["feature2face"].get("model_params") or cfg.model_params.model_dump()
+        super().__init__(cfg, model, device, parts["feature2face"], face["image_size"])
         self.parts = {name: part.to(device) for name, part in parts.items()}
 
-        def setting(name: str, section: str, key: str, official: Any) -> Any:
-            known = settings[name]
-            known = known.get(section, {}) if section else known
-            return known.get(key, official)
-
-        self.ahead = (
-            setting("audio2feature", "data", "frame_future", 18),
-            setting("audio2headpose", "data", "frame_future", 15),
+        # Official weights come without settings; then the official values apply.
+        self.ahead = tuple(
+            settings[name].get("data", {}).get("frame_future", official)
+            for name, official in (("audio2feature", 18), ("audio2headpose", 15))
         )
-        spread = cfg.infer.sigma_scale
-        self.sigma = setting("audio2headpose", "", "sigma_scale", 0.3) if spread is None else spread
+        self.sigma = cfg.infer.sigma_scale
+        if self.sigma is None:
+            self.sigma = settings["audio2headpose"].get("sigma_scale", 0.3)
         source = model.components["apc"].source
         self.apc = apc_id(Path(source["path"])) if source else None
         self._speech: dict[Path, SpeechMotion] = {}
@@ -246,19 +230,18 @@ class LiveSpeechPortraitsPipeline(PortraitPipeline):
         return super().prepare(Path(chosen) if chosen else source)
 
     def framing(self, clip: ClipFiles) -> Window:
-        """That of the person: generated heads move in front of the person's camera."""
+        """The window of the person, whose camera the generated motion refers to."""
         return Person(clip.folder.parents[1]).window
 
     def speech(self, person: Person) -> SpeechMotion:
-        """The motion of a person, with the database of its own speech."""
+        """Networks and files that generate the motion of a person."""
         if person.folder not in self._speech:
             options = self.cfg.infer
             manifold = None
             if options.lle.use:
                 database = load_database(person, self.parts["apc"], self.apc).to(self.device)
-                manifold = ManifoldProjection(
-                    database, options.lle.k, options.lle.percent, options.lle.ridge
-                )
+                lle = options.lle
+                manifold = ManifoldProjection(database, lle.k, lle.percent, lle.ridge)
             self._speech[person.folder] = SpeechMotion(
                 apc=self.parts["apc"],
                 audio2feature=self.parts["audio2feature"],
@@ -277,7 +260,7 @@ class LiveSpeechPortraitsPipeline(PortraitPipeline):
             frames -= self.ahead[1]
         if frames < 1:
             raise DataError(
-                f"The sound is {len(wave) / SAMPLE_RATE:.2f} s long; too short for a picture"
+                f"The sound is {len(wave) / SAMPLE_RATE:.2f} s long: too short for a frame"
                 + ("" if self.cfg.infer.pad_headpose else " with infer.pad_headpose=false")
             )
         return max(1, int(frames * self.cfg.fps / MOTION_FPS + 0.5))
@@ -298,10 +281,10 @@ class LiveSpeechPortraitsPipeline(PortraitPipeline):
         yield from self.frames_of(identity.person, landmarks, shoulders, baseline)
 
     def live(self, identity: PortraitSource, seed: int = 0) -> LiveSession:
-        """Frames of a sound that is still being spoken; see :class:`LiveSession`.
+        """Generate while the sound arrives; see :class:`LiveSession`.
 
         Raises:
-            ConfigError: ``infer.motion.causal`` is off, so smoothing would need the future.
+            ConfigError: ``infer.motion.causal`` is off: smoothing would need future frames.
         """
         if not self.cfg.infer.motion.causal:
             raise ConfigError("live generation needs --infer.motion.causal=true")
@@ -309,19 +292,19 @@ class LiveSpeechPortraitsPipeline(PortraitPipeline):
 
 
 class LiveSession:
-    """Takes speech in chunks and gives the frames that it completes.
+    """Takes speech in chunks and returns the frames that each chunk completes.
 
-    The frames are those of :meth:`LiveSpeechPortraitsPipeline.generate` with the same seed. A frame
-    at time t comes with the chunk that brings the sound up to t + 300 ms (Audio2Feature's
-    look-ahead) + one to two motion frames.
+    The frames equal those of :meth:`LiveSpeechPortraitsPipeline.generate` with the same seed. The
+    frame at time t is complete when the sound reaches t + 300 ms (the look-ahead of Audio2Feature)
+    + one to two motion frames.
     """
 
     def __init__(self, pipeline: LiveSpeechPortraitsPipeline, person: Person, seed: int) -> None:
         self.pipeline, self.person = pipeline, person
         self.motion: MotionStream = pipeline.speech(person).stream(seed)
-        self._known: Motion | None = None  # motion from frame ``_first`` on
+        self._kept: Motion | None = None  # motion from frame ``_first`` on
         self._first = 0
-        self.frames = 0  # given so far
+        self.frames = 0  # returned so far
 
     def push(self, samples: np.ndarray) -> Iterator[np.ndarray]:
         """The next samples (n,), float, 16 kHz mono -> frames (S,S,3) uint8 RGB, one by one."""
@@ -332,17 +315,17 @@ class LiveSession:
         return self._frames(self.motion.finish(), ended=True)
 
     def _frames(self, fresh: Motion, ended: bool) -> Iterator[np.ndarray]:
-        known = fresh if self._known is None else self._known.followed_by(fresh)
-        end = self._first + len(known)  # motion frames known so far
+        kept = fresh if self._kept is None else self._kept.followed_by(fresh)
+        end = self._first + len(kept)  # motion frames so far
         fps = self.pipeline.cfg.fps
         if ended:
             due = max(1, int(end * fps / MOTION_FPS + 0.5)) if end else 0
-        else:  # a picture lies between two motion frames, and needs both
+        else:  # a picture is interpolated between two motion frames
             due = int(max(0, end - 1) * fps / MOTION_FPS - 1e-9) + 1 if end > 1 else 0
         numbers = np.arange(self.frames, due)
-        at = np.clip(numbers * MOTION_FPS / fps - self._first, 0, max(0, len(known) - 1))
-        landmarks, shoulders = (between(v, at) for v in (known.landmarks, known.shoulders))
+        rows = np.clip(numbers * MOTION_FPS / fps - self._first, 0, max(0, len(kept) - 1))
+        landmarks, shoulders = (between(v, rows) for v in (kept.landmarks, kept.shoulders))
         self.frames = max(self.frames, due)
-        drop = max(0, min(int(self.frames * MOTION_FPS / fps) - self._first, len(known) - 2))
-        self._known, self._first = known.at(slice(drop, None)), self._first + drop
+        drop = max(0, min(int(self.frames * MOTION_FPS / fps) - self._first, len(kept) - 2))
+        self._kept, self._first = kept.at(slice(drop, None)), self._first + drop
         return self.pipeline.frames_of(self.person, landmarks, shoulders, None)

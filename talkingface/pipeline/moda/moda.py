@@ -1,4 +1,4 @@
-"""Pictures of MODA: a clip again from its own mesh, or a person from a voice."""
+"""Videos of MODA: a clip redrawn from its mesh, or a person from speech."""
 
 from __future__ import annotations
 
@@ -50,17 +50,16 @@ class MODASource:
 
 
 class MODAPipeline(Pipeline):
-    """What drawing meshes and painting them has in common.
+    """Base class: draws meshes and generates the pictures from them.
 
-    Sources are clips of the dataset; other videos and stills are prepared when they are first
-    used. A renderer knows the people of its training only.
+    Sources are clips of the dataset; other videos and pictures are prepared on first use. A
+    renderer can generate only the people that it was trained on.
 
     Args:
         renderer: the trained MODARenderer.
     """
 
-    needs_config = (*Pipeline.needs_config, "fps", "infer.batch_size", "person.name")
-
+    needs_config = (*Pipeline.needs_config, "infer.batch_size", "person.name")
     baselines = ("copy_reference",)
 
     def __init__(
@@ -97,37 +96,37 @@ class MODAPipeline(Pipeline):
 
     @property
     def _template(self) -> str:
-        """Which template the motion refers to."""
+        """Template that the motion refers to: ``clip`` or ``subject``."""
         return "clip"
 
     def reference(self, clip: Clip, folder: Path) -> Clip:
-        """The real clip in its crop, as the generated one shows it."""
+        """The real clip, cropped like the generated one."""
         source = self.prepare(clip.path)
         own = source.features
-        facts = [own.start, len(own), own.fps, own.crop.tolist(), self.size]
+        state = [own.start, len(own), own.fps, own.crop.tolist(), self.size]
         frames = crop_frames(clip, own, self.size)
-        return write_reference(clip, folder, facts, frames, source.folder / SOUND, self.cfg.fps)
+        return write_reference(clip, folder, state, frames, source.folder / SOUND, self.cfg.fps)
 
     @torch.inference_mode()
     def paint(
         self, source: MODASource, landmarks: np.ndarray, shoulders: np.ndarray, first: int
     ) -> np.ndarray:
-        """(n,478,2) and (n,18,2) px of the crop -> (n,S,S,3) uint8 RGB; ``first``: frame number."""
+        """(n,478,2) and (n,18,2) px of the crop -> (n,S,S,3) uint8 RGB, from frame ``first`` on."""
         window = source.features.image_size
         lines = [
             signed(draw_condition(one, two, self.size, window))
             for one, two in zip(landmarks, shoulders, strict=True)
         ]
         condition = torch.from_numpy(np.stack(lines)).to(self.device)
-        known = torch.from_numpy(signed(source.references)).to(self.device)
+        pictures = torch.from_numpy(signed(source.references)).to(self.device)
         time = torch.arange(first, first + len(lines), device=self.device).float()
-        stacked = self.renderer.stacked(condition, known.expand(len(lines), -1, -1, -1), time)
+        stacked = self.renderer.stacked(condition, pictures.expand(len(lines), -1, -1, -1), time)
         with self._precision():
-            # One at a time on a CPU: the maps of a single picture fill its cache.
-            parts = 1 if self.device.type == "cpu" else len(lines)
-            pieces = zip(*(value.split(parts) for value in stacked), strict=True)
-            made = torch.cat([self.network(*piece) for piece in pieces])
-        pixels = ((made.float() + 1) * 127.5).round().clamp(0, 255).byte()
+            # One picture at a time on a CPU, whose cache the feature maps of one picture fill.
+            step = 1 if self.device.type == "cpu" else len(lines)
+            parts = zip(*(value.split(step) for value in stacked), strict=True)
+            generated = torch.cat([self.network(*part) for part in parts])
+        pixels = ((generated.float() + 1) * 127.5).round().clamp(0, 255).byte()
         return pixels.permute(0, 2, 3, 1).cpu().numpy()
 
     def frames_of(
@@ -138,7 +137,7 @@ class MODAPipeline(Pipeline):
         baseline: str | None,
         first: int = 0,
     ) -> Iterator[np.ndarray]:
-        """The pictures of a sequence from frame ``first`` on, in batches."""
+        """The pictures (S,S,3) of a sequence from frame ``first`` on, generated in batches."""
         if baseline == "copy_reference":
             still = source.references[..., :3]
             yield from (still for _ in landmarks)
@@ -150,12 +149,7 @@ class MODAPipeline(Pipeline):
 
 
 class MODARendererPipeline(MODAPipeline):
-    """Draws a prepared clip again from its own mesh; the sound is only copied."""
-
-    needs_config = (
-        *MODAPipeline.needs_config,
-        "fps",
-    )
+    """Redraws a prepared clip from its mesh; the sound is copied unchanged."""
 
     def __init__(self, cfg: Config, model: AbstractTalkingFace, device: torch.device) -> None:
         super().__init__(cfg, model, device, model)
@@ -172,12 +166,9 @@ class MODARendererPipeline(MODAPipeline):
 
 
 class MODAPortraitPipeline(MODAPipeline):
-    """Voice to video with all parts."""
+    """Speech to video with all parts."""
 
-    needs_config = (
-        *MODAPipeline.needs_config,
-        "infer.motion",
-    )
+    needs_config = (*MODAPipeline.needs_config, "infer.motion")
 
     def __init__(self, cfg: Config, model: AbstractTalkingFace, device: torch.device) -> None:
         parts: dict[str, Any] = {
@@ -197,7 +188,7 @@ class MODAPortraitPipeline(MODAPipeline):
     def motion(
         self, identity: MODASource, wave: np.ndarray, seed: int = 0
     ) -> Iterator[PortraitMotion]:
-        """What the person does to a sound, part by part, before it is painted."""
+        """Motion of the person for a sound, in parts."""
         count = self.frame_count(identity, wave)
         yield from self.speaker.generate(identity.features, identity.template, wave, count, seed)
 

@@ -1,4 +1,4 @@
-"""From a sound to the motion of a portrait: MODA's mapping and its facial composer."""
+"""From a sound to the motion of a portrait: mapping network and facial composer of MODA."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from talkingface.data.face.series import smooth
 from talkingface.data.face.topology import MODA_EYES, MODA_MOUTH, N_POINTS
 from talkingface.errors import DataError
 from talkingface.model.audio_driven_talkingface.moda.moda_networks import WIDTH, wav2vec2_at
+from talkingface.pipeline.base import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from talkingface.model.abstract_talkingface import AbstractTalkingFace
@@ -45,7 +46,7 @@ class PortraitMotion:
         vertices: (T,478,3) canonical face.
         headpose: (T,7).
         torso: (T,18,3) in the space of the source's torso.
-        landmarks: (T,478,2), shoulders: (T,18,2), px of the crop; unseen sides are NaN.
+        landmarks: (T,478,2), shoulders: (T,18,2), px of the crop, NaN on invisible sides.
     """
 
     vertices: np.ndarray
@@ -63,9 +64,9 @@ class PortraitMotion:
 
     @classmethod
     def joined(cls, parts: Iterable[PortraitMotion]) -> PortraitMotion:
-        """Motion that came in parts."""
-        known = list(parts)
-        return cls(*(np.concatenate([getattr(p, f.name) for p in known]) for f in fields(cls)))
+        """Concatenate motions."""
+        motions = list(parts)
+        return cls(*(np.concatenate([getattr(m, f.name) for m in motions]) for f in fields(cls)))
 
 
 class Speaker:
@@ -78,12 +79,12 @@ class Speaker:
 
     def __init__(self, moda: AbstractTalkingFace, faco: AbstractTalkingFace, options: Any) -> None:
         self.moda, self.faco, self.options = moda, faco, options
-        own = [part.cfg.data.template for part in (moda, faco)]
-        if options.faco and own[0] != own[1]:
+        templates = [part.cfg.data.template for part in (moda, faco)]
+        if options.faco and templates[0] != templates[1]:
             log.warning(
-                "MODA was trained with data.template=%s and MODAFaCo with %s; the face fits less "
-                "than it could",
-                *own,
+                "MODA was trained with data.template=%s, MODAFaCo with %s: their faces do not "
+                "match exactly",
+                *templates,
             )
         self.fps = moda.cfg.fps
         sound = moda.cfg.audio_encoder
@@ -103,14 +104,14 @@ class Speaker:
         return self.options.temperature > 0 and self.moda.cfg.model_params.body in ("dual", "long")
 
     def frame_count(self, wave: np.ndarray) -> int:
-        """Frames of the video of a sound.
+        """Number of video frames for a sound.
 
         Raises:
             DataError: the sound is too short.
         """
-        if len(wave) < LEAST_SECONDS * 16000:
+        if len(wave) < LEAST_SECONDS * SAMPLE_RATE:
             raise DataError(
-                f"The sound is {len(wave) / 16000:.2f} s long; it needs at least "
+                f"The sound is {len(wave) / SAMPLE_RATE:.2f} s long; it needs at least "
                 f"{LEAST_SECONDS:g} s."
             )
         return frames_of(len(wave), self.fps)
@@ -119,27 +120,25 @@ class Speaker:
     def generate(
         self, source: Features, template: Template, wave: np.ndarray, count: int, seed: int = 0
     ) -> Iterator[PortraitMotion]:
-        """Motion of a sound (N,), 16 kHz mono, for a subject in its crop, part by part: meshes of
-        a long sound would fill the memory."""
-        made = self._mapped(source, template, wave, count, seed)
+        """Motion for a sound (N,), 16 kHz mono, in parts, since all meshes of a long sound may not
+        fit into memory."""
+        mapped = self._mapped(source, template, wave, count, seed)
         sigma = self.options.smooth.others * self.fps / 25
         margin = int(np.ceil(3 * sigma))
         for start in range(0, count, _PART):
             stop = min(count, start + _PART)
             first, last = max(0, start - margin), min(count, stop + margin)
-            lips, eyes = made["lips"][first:last], made["eyes"][first:last]
+            lips, eyes = mapped["lips"][first:last], mapped["eyes"][first:last]
             vertices = template.mesh + self._composed(lips, eyes, source, template)
             vertices[:, _OTHERS] = smooth(vertices[:, _OTHERS], sigma)
-            rows = slice(start, stop)
-            yield PortraitMotion.of(
-                source, vertices[start - first : stop - first], made["head"][rows],
-                made["torso"][rows],
-            )  # fmt: skip
+            vertices = vertices[start - first : stop - first]
+            head, torso = mapped["head"][start:stop], mapped["torso"][start:stop]
+            yield PortraitMotion.of(source, vertices, head, torso)
 
     def _mapped(
         self, source: Features, template: Template, wave: np.ndarray, count: int, seed: int
     ) -> dict[str, np.ndarray]:
-        """Smoothed offsets of lips and eyes, and head and torso."""
+        """Smoothed motion: lips and eyes as offsets, head and torso absolute."""
         options, moda = self.options, self.moda
         noise = None
         if self.stochastic:
@@ -147,7 +146,7 @@ class Speaker:
             noise = options.temperature * drawn
         official = moda.cfg.model_params.std_mode == "none"
         code = subject_code(template.mesh, source.face_center, official)
-        made = moda.sequence(
+        mapped = moda.sequence(
             self._sound_input(wave, count),
             code,
             count,
@@ -156,60 +155,52 @@ class Speaker:
             stride=options.stride,
             subject_std=template.std.astype(np.float32),
         )
-        rate = self.fps / 25  # smoothing is given at 25 frames per second
+        rate = self.fps / 25  # options.smooth is for 25 frames per second
         by = options.smooth
-        made["lips"] = smooth(made["lips"], by.lip * rate)
-        made["eyes"] = smooth(made["eyes"], by.eye * rate)
+        mapped["lips"] = smooth(mapped["lips"], by.lip * rate)
+        mapped["eyes"] = smooth(mapped["eyes"], by.eye * rate)
         if options.head == "source":
             rows = _there_and_back(len(source), count)
-            return {**made, "head": source.headpose[rows], "torso": source.torso[rows]}
-        head = made["head"] + template.headpose
+            return {**mapped, "head": source.headpose[rows], "torso": source.torso[rows]}
+        head = mapped["head"] + template.headpose
         head[:, :3] = smooth(head[:, :3], by.rot * rate)
         head[:, 3:] = smooth(head[:, 3:], by.trans * rate)
-        # The face must neither vanish nor turn inside out, whatever a network says.
+        # The predicted scale of the face must be positive and plausible.
         head[:, 6] = np.clip(head[:, 6], 0.5 * template.headpose[6], 2 * template.headpose[6])
-        torso = made["torso"].reshape(count, 18, 3) + template.torso
-        return {**made, "head": head, "torso": smooth(torso, by.torso * rate)}
+        torso = mapped["torso"].reshape(count, 18, 3) + template.torso
+        return {**mapped, "head": head, "torso": smooth(torso, by.torso * rate)}
 
     def _sound_input(self, wave: np.ndarray, count: int) -> Any:
-        missing = max(0, round(count * 16000 / self.fps) - len(wave))
+        """(start, stop) -> input of the mapping network for these frames."""
+        missing = max(0, round(count * SAMPLE_RATE / self.fps) - len(wave))
         if self.own_encoder and not self.moda.cfg.audio_encoder.freeze:
             whole = np.pad(normalised(wave), (0, missing))
             return lambda start, stop: whole[samples_of(start, stop, self.fps)]
-        found = self.features(np.pad(wave, (0, missing)), count, self.fps)
-        return lambda start, stop: with_context(found, start, stop, self.context)
+        features = self.features(np.pad(wave, (0, missing)), count, self.fps)
+        return lambda start, stop: with_context(features, start, stop, self.context)
 
     def _composed(
         self, lips: np.ndarray, eyes: np.ndarray, source: Features, template: Template
     ) -> np.ndarray:
         """(T,478,3) offsets of the mesh."""
+        mesh = np.zeros((len(lips), N_POINTS, 3))
         if self.options.faco:
-            mesh = self._face_around(lips, eyes, source, template)
-        else:
-            mesh = np.zeros((len(lips), N_POINTS, 3))
+            official = self.faco.cfg.model_params.std_mode == "none"
+            code = subject_code(template.mesh, source.face_center, official).reshape(-1)
+            device = next(self.faco.parameters()).device
+            inputs = (np.ascontiguousarray(v, np.float32) for v in (lips, eyes, code))
+            batch = [torch.from_numpy(values)[None].to(device) for values in inputs]
+            offsets = self.faco.compose(*batch)[0]
+            mesh = offsets.cpu().numpy().astype(np.float64).reshape(-1, N_POINTS, 3)
         if self.options.exact_parts or not self.options.faco:
             mesh[:, list(MODA_MOUTH)] = lips.reshape(len(lips), -1, 3)
             mesh[:, list(MODA_EYES)] = eyes.reshape(len(eyes), -1, 3)
         return mesh
-
-    def _face_around(
-        self, lips: np.ndarray, eyes: np.ndarray, source: Features, template: Template
-    ) -> np.ndarray:
-        """What the composer makes of lips and eyes."""
-        faco = self.faco
-        device = next(faco.parameters()).device
-        official = faco.cfg.model_params.std_mode == "none"
-        code = subject_code(template.mesh, source.face_center, official)
-        given = (torch.from_numpy(np.ascontiguousarray(v, np.float32))[None] for v in (lips, eyes))
-        lip_part, eye_part = (value.to(device) for value in given)
-        subject = torch.from_numpy(code.reshape(1, -1)).to(device)
-        made = faco.compose(lip_part, eye_part, subject)[0]
-        return made.cpu().numpy().astype(np.float64).reshape(-1, N_POINTS, 3)
 
 
 def _there_and_back(length: int, count: int) -> np.ndarray:
     """(count,) rows of a sequence that runs forwards and backwards without a jump."""
     if length < 2:
         return np.zeros(count, int)
-    place = np.arange(count) % (2 * (length - 1))
-    return np.minimum(place, 2 * (length - 1) - place)
+    phase = np.arange(count) % (2 * (length - 1))
+    return np.minimum(phase, 2 * (length - 1) - phase)

@@ -1,9 +1,9 @@
-"""Preparation for audio2photoreal: scenes of the released layout are checked and used where they
-lie; ordinary videos become scenes of the same layout (official code).
+"""Preparation for audio2photoreal: checks scenes of the released layout, which are not copied, and
+converts videos to scenes of the same layout (official code).
 
-The codes of a video are the expression coefficients of a landmark face model that is learnt from
+The face codes of a video are the expression coefficients of a landmark face model that is fitted to
 the training clips. Layout: ``preprocessed_data/A2P/<clip>/scene.json`` or, for videos,
-``points.npz``, ``audio.wav`` and, when the face model is known,
+``points.npz``, ``audio.wav`` and, after the fit of the face model,
 ``codes_<model>/{face,missing,lips}.npy``; beside the clips ``face_model_<key>.npz`` and
 ``data_stats_<key>.npz``.
 """
@@ -46,26 +46,20 @@ from talkingface.utils.paths import atomic, resolve, write_json
 log = logging.getLogger(__name__)
 
 SOUND = "audio.wav"
-_VERSION = 1
-_HELD = {"val": 2, "test": 4}  # last scenes (official split)
-_MAX_MISSING = 0.1
+_MAX_MISSING = 0.1  # largest share of frames without a face
 
 
 class A2PProcess(DatasetStatisticsProcess):
-    """Scenes and their units."""
+    """Writes scenes and the statistics of the training scenes."""
 
-    needs_config = (
-        *DatasetStatisticsProcess.needs_config,
-        "codes",
-    )
-
+    needs_config = (*DatasetStatisticsProcess.needs_config, "codes")
     id = "A2P"
-    version = _VERSION
+    version = 1
     min_frames = 31
 
     @property
     def of_motion(self) -> bool:
-        """Whether the dataset holds scenes of motion, not videos."""
+        """Whether the dataset consists of scenes with motion; otherwise of videos."""
         return self.cfg.dataset_entry.meta.get("kind") == "motion"
 
     def __init__(self, cfg: Config) -> None:
@@ -74,9 +68,7 @@ class A2PProcess(DatasetStatisticsProcess):
             self.corpus = SceneCorpus(cfg)
 
     def settings(self) -> dict[str, Any]:
-        if self.of_motion:
-            return {"fps": self.cfg.fps}
-        return super().settings()
+        return {"fps": self.cfg.fps} if self.of_motion else super().settings()
 
     def process_clip(self, clip: Clip, out: Path) -> dict[str, Any]:
         if not self.of_motion:
@@ -89,17 +81,17 @@ class A2PProcess(DatasetStatisticsProcess):
                 f"{files.pose.name} has {len(pose)} frames, {files.face.name} {len(face)}"
             )
         check_sound(files.sound, len(pose), self.cfg.fps)
-        missing = missing_frames(files.missing, len(pose))
-        if missing.all():
+        valid = ~missing_frames(files.missing, len(pose))
+        if not valid.any():
             raise SkipClip("no valid face code in any frame")
         if len(pose) < self.min_frames:
             raise SkipClip(f"too short: {len(pose)} frames")
-        if not (np.isfinite(pose).all() and np.isfinite(np.asarray(face)[~missing]).all()):
+        if not (np.isfinite(pose).all() and np.isfinite(np.asarray(face)[valid]).all()):
             raise SkipClip("not finite: NaN or infinite values in the motion")
-        write_json(out / "scene.json", {"frames": len(pose), "valid": int((~missing).sum())})
-        return {"frames": int((~missing).sum()), "seconds": round(len(pose) / self.cfg.fps, 3)}
+        write_json(out / "scene.json", {"frames": len(pose), "valid": int(valid.sum())})
+        return {"frames": int(valid.sum()), "seconds": round(len(pose) / self.cfg.fps, 3)}
 
-    # -- ordinary videos ---------------------------------------------------------------------------
+    # -- videos ------------------------------------------------------------------------------------
 
     def prepare_clip(self, clip: FaceClip, out: Path) -> None:
         start, stop = self.longest_take(clip, _MAX_MISSING, self.min_frames)
@@ -115,16 +107,16 @@ class A2PProcess(DatasetStatisticsProcess):
         step = SAMPLE_RATE / clip.fps
         own = wave[round(start * step) : round(stop * step)]
         own = np.pad(own, (0, round(stop * step) - round(start * step) - len(own)))
-        # There is no partner: silence, not a copy of the own voice.
+        # The partner's channel is silence, not a copy of this person's voice.
         save_stereo(out / SOUND, np.stack([own, np.zeros_like(own)], axis=1), SAMPLE_RATE)
 
     def finalize(self, report: ProcessReport) -> None:
         super().finalize(report)
         self.ensure(sorted(set(report.of("ok")) - report.dropped))
-        self.load_stats()  # while only one process is here
+        self.load_stats()  # written here, because only one process runs finalize
 
     def ensure(self, names: Iterable[str]) -> None:
-        """Codes of videos, where these settings have not made them yet."""
+        """Write the face codes of videos that have none for these settings."""
         if self.of_motion:
             return
         faces = self.load_face_model()
@@ -137,21 +129,21 @@ class A2PProcess(DatasetStatisticsProcess):
 
     def _encode(self, name: str, faces: FaceModel) -> None:
         points = Points.read(self.prepared.output_dirs(name)[0] / POINTS)
-        seen = points.landmarks[points.valid]
-        rows = np.linspace(0, len(seen) - 1, min(len(seen), 200)).astype(int)
-        codes = faces.fit(points.landmarks, faces.neutral_of(seen[rows])).expression
-        # The face at rest does not depend on the sound.
+        valid = points.landmarks[points.valid]
+        rows = np.linspace(0, len(valid) - 1, min(len(valid), 200)).astype(int)
+        codes = faces.fit(points.landmarks, faces.neutral_of(valid[rows])).expression
+        # The mean is subtracted: a person's neutral expression does not depend on the sound.
         codes = (codes - codes[points.valid].mean(axis=0)).astype(np.float32)
         files = self.scene_files(name)
         files.face.parent.mkdir(parents=True, exist_ok=True)
         missing = np.flatnonzero(~points.valid)
         parts = [(files.lips, faces.lips(codes)), (files.missing, missing), (files.face, codes)]
-        for path, values in parts:  # the codes come last: they say that all is there
+        for path, values in parts:  # the codes last: their existence marks a complete clip
             with atomic(path) as temporary, open(temporary, "wb") as file:
                 np.save(file, values)
 
     def load_face_model(self) -> FaceModel:
-        """The face model of a dataset of videos; fitted and written where it does not exist."""
+        """The face model of a dataset of videos; fitted and written if it does not exist."""
         return self._face_model
 
     @cached_property
@@ -168,13 +160,13 @@ class A2PProcess(DatasetStatisticsProcess):
                 clips, people, n_exp=options.n, frames_per_clip=options.frames_per_clip
             )
             model.save(path)
-            log.info("face codes learnt from %s", model.sources)
+            log.info("face model learnt from %s", model.sources)
         return FaceModel.read(path)
 
     # -- what datasets read ------------------------------------------------------------------------
 
     def scene_files(self, name: str) -> SceneFiles:
-        """Where the parts of a usable clip lie."""
+        """Paths of the files of a usable clip."""
         if self.of_motion:
             return SceneFiles.of_folder(self.corpus.source, name)
         home = self.prepared.output_dirs(name)[0]
@@ -184,7 +176,7 @@ class A2PProcess(DatasetStatisticsProcess):
         )
 
     def turned(self, split: str) -> bool:
-        """Whether a split is that of the partner's recordings (``data.flip_person``)."""
+        """Whether a split consists of the partner's recordings (``data.flip_person``)."""
         return self.cfg.data.flip_person and split == "test"
 
     def complete(self, split: str) -> None:
@@ -200,32 +192,32 @@ class A2PProcess(DatasetStatisticsProcess):
         if name is None:
             raise StageError(f"data.flip_person: {self.cfg.dataset} names no partner")
         over: dict[str, Any] = {"fps": self.cfg.fps}
-        # Folders that were given lie beside those of the partner.
+        # In configured folders the dataset's name is replaced by the partner's.
         for key in ("root", "data_root", "preprocessed_root"):
             if self.cfg[key]:
                 own = resolve(self.cfg[key])
                 if self.cfg.dataset not in own.parts:
                     raise StageError(
-                        f"data.flip_person: {key}={own} does not name {self.cfg.dataset}, so that "
-                        f"the folder of {name} cannot be derived; lay both out as .../<person>/..."
+                        f"data.flip_person: {key}={own} has no folder {self.cfg.dataset}, so the "
+                        f"folder of {name} cannot be derived; lay both out as .../<person>/..."
                     )
                 over[key] = str(Path(*(name if p == self.cfg.dataset else p for p in own.parts)))
         return A2PProcess(load_config(self.cfg.model, name, overrides=over))
 
     @property
     def wraps(self) -> bool:
+        """Whether the root's yaw is wrapped to 0..2 pi."""
         return self.of_motion and self.cfg.wrap_root_yaw
 
     def load_stats(self) -> Stats:
-        """Units of motion and sound: the released ones where they lie beside the scenes, else those
-        of the training scenes, which are computed and written where they do not exist."""
+        """Statistics of motion and sound: the released file beside the scenes if it exists, else
+        those of the training scenes, which are computed and written on first use."""
         return self._stats
 
     @cached_property
     def _stats(self) -> Stats:
-        released = self.corpus.source / STATS
-        if self.of_motion and released.is_file():
-            return Stats.read(released)
+        if self.of_motion and (self.corpus.source / STATS).is_file():
+            return Stats.read(self.corpus.source / STATS)
         more = [self.wraps, None if self.of_motion else self.load_face_model().id]
         path = self.folder / f"data_stats_{self.learnt_key(*more)}.npz"
         if not path.is_file():

@@ -1,4 +1,4 @@
-"""Configuration keys of datasets that hold motion and no video."""
+"""Configuration keys of datasets of motion, which have no video."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from pydantic import Field
 
 from talkingface.config.schema import DatasetConfig, Section
 
-_LEAST = 7  # usable scenes: one that trains, two that validate, four that test
+_LEAST = 7  # usable scenes: one for training, two for validation, four for the test
 
 
 class MotionDatasetConfig(DatasetConfig):
     """Keys of datasets of motion."""
 
     wrap_root_yaw: bool = Field(
-        False, description="Take the root's yaw (column 3 of the poses) into 0..2 pi."
+        False, description="Wrap the root's yaw (column 3 of the poses) to 0..2 pi."
     )
     partner: str | None = Field(
         None, description="Dataset of the partner's recordings, for data.flip_person."
@@ -21,16 +21,16 @@ class MotionDatasetConfig(DatasetConfig):
 
 
 class DyadSection(Section):
-    """How many conversations are made, and how."""
+    """Number, length and seed of the synthetic conversations."""
 
-    scenes: int = Field(96, ge=_LEAST, description="Usable scenes; the last four test.")
+    scenes: int = Field(96, ge=_LEAST, description="Usable scenes; the last four are the test.")
     seconds: float = Field(
-        10.0, ge=1, le=120, description="Length of a scene; scenes differ by up to a half."
+        10.0, ge=1, le=120, description="Minimum length of a scene; the maximum is 1.5 times it."
     )
-    seed: int = Field(2024, ge=0, description="Decides the content.")
+    seed: int = Field(2024, ge=0, description="Random seed of the content.")
 
 
 class DyadConfig(MotionDatasetConfig):
     """Keys of SyntheticDyad."""
 
-    dyad: DyadSection = Field(default_factory=DyadSection, description="What is made on first use.")
+    dyad: DyadSection = Field(default_factory=DyadSection, description="Generated scenes.")

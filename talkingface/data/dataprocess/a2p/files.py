@@ -1,4 +1,4 @@
-"""Files of a scene in the layout of audio2photoreal (its spec, section 1), and their units."""
+"""Files of a scene in the layout of audio2photoreal, and statistics of the training data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from talkingface.utils.env import require
 SAMPLE_RATE = 48_000
 POSE, FACE = "_body_pose.npy", "_face_expression.npy"
 SOUND, MISSING = "_audio.wav", "_missing_face_frames.npy"
-LIPS = "_lip_vertices.npy"  # ours: the released data has none
+LIPS = "_lip_vertices.npy"  # not in the released data
 STATS = "data_stats.pth"
 POSE_SIZE, FACE_SIZE = 104, 256
 LEAST_STD = 1e-4
@@ -25,14 +25,14 @@ LEAST_STD = 1e-4
 
 @dataclass(frozen=True)
 class SceneFiles:
-    """Where the parts of a scene lie.
+    """Paths of the files of a scene.
 
     Attributes:
-        pose: (T,104), None for videos, which show no body.
-        face: (T,C) codes.
-        missing: (n,) frames whose code is invalid.
+        pose: (T,104) poses, None for videos.
+        face: (T,C) face codes.
+        missing: (n,) numbers of the frames with an invalid face code.
         sound: wav with two channels: this person, the partner.
-        lips: (T,V,3) lip points, None where there are none.
+        lips: (T,V,3) lip points, None without them.
     """
 
     id: str
@@ -52,22 +52,22 @@ class SceneFiles:
 
 def find_scenes(folder: Path) -> list[Clip]:
     """Scenes of a folder by their body poses, sorted; a clip's id is the scene's name."""
-    found = []
+    scenes = []
     for path in sorted(folder.glob(f"*{POSE}")):
         name = path.name.removesuffix(POSE)
-        sound = folder / f"{name}{SOUND}"  # a missing one is reported when the scene is checked
-        found.append(Clip(name, path, sound if sound.is_file() else path, folder.name, name))
-    return found
+        sound = folder / f"{name}{SOUND}"  # a missing file is reported when the scene is checked
+        scenes.append(Clip(name, path, sound if sound.is_file() else path, folder.name, name))
+    return scenes
 
 
 def load_array(path: Path, width: tuple[int, ...] | None = None) -> np.ndarray:
-    """A numeric array (T,...), mapped into memory where that is possible.
+    """Read a numeric array (T,...) as a memory map.
 
     Args:
-        width: wanted shape behind the first axis; None: any.
+        width: required shape without the first axis; None: any.
 
     Raises:
-        DataError: missing, damaged, of another shape, or of objects.
+        DataError: the file is missing or damaged, has another shape, or holds no numbers.
     """
     if not path.is_file():
         raise DataError(f"{path.name} is missing in {path.parent}")
@@ -76,8 +76,8 @@ def load_array(path: Path, width: tuple[int, ...] | None = None) -> np.ndarray:
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     if width is not None and values.shape[1:] != width:
-        wanted = ", ".join(map(str, width))
-        raise DataError(f"{path.name} has the shape {values.shape}; (T, {wanted}) is needed")
+        needed = ", ".join(map(str, width))
+        raise DataError(f"{path.name} has the shape {values.shape}; (T, {needed}) is needed")
     if values.dtype.kind not in "fiu":
         raise DataError(f"{path.name} holds {values.dtype}, no numbers")
     return values
@@ -87,12 +87,12 @@ def missing_frames(path: Path, count: int) -> np.ndarray:
     """(T,) bool, True in frames without a valid face code.
 
     Raises:
-        DataError: no whole numbers, or beyond the scene.
+        DataError: the file holds numbers that are not integers, or frames outside the scene.
     """
     listed = np.asarray(load_array(path)).reshape(-1)
     numbers = listed.astype(np.int64)  # an empty list may have been saved as floats
     if not np.array_equal(numbers, listed):
-        raise DataError(f"{path.name} holds numbers that are no frames")
+        raise DataError(f"{path.name} holds numbers that are not integers")
     if len(numbers) and not (numbers.min() >= 0 and numbers.max() < count):
         raise DataError(f"{path.name} names frame {numbers.max()} of {count}")
     result = np.zeros(count, bool)
@@ -104,7 +104,7 @@ def sound_facts(path: Path) -> tuple[int, int, int]:
     """Sample rate, channels and samples of a wav file.
 
     Raises:
-        DataError: missing or unreadable.
+        DataError: the file is missing or cannot be read.
     """
     soundfile = require("soundfile", why="Two-channel sound")
     if not path.is_file():
@@ -117,7 +117,7 @@ def sound_facts(path: Path) -> tuple[int, int, int]:
 
 
 def read_sound(path: Path, start: int, count: int) -> np.ndarray:
-    """(count,2) float32 samples from ``start`` on; only these are read."""
+    """Read ``count`` samples from sample ``start`` on: (count,2) float32."""
     soundfile = require("soundfile", why="Two-channel sound")
     try:
         with soundfile.SoundFile(str(path)) as file:
@@ -128,27 +128,27 @@ def read_sound(path: Path, start: int, count: int) -> np.ndarray:
 
 
 def check_sound(path: Path, frames: int, fps: float) -> None:
-    """Raises DataError: not 48 kHz, two channels and exactly the length of the motion."""
+    """Raise DataError unless a wav file has 48 kHz, two channels and the length of the motion."""
     rate, channels, samples = sound_facts(path)
-    wanted = round(frames * SAMPLE_RATE / fps)
+    expected = round(frames * SAMPLE_RATE / fps)
     if rate != SAMPLE_RATE:
         raise DataError(f"{path.name} has {rate} samples per second; {SAMPLE_RATE} are needed")
     if channels != 2:
         raise DataError(
             f"{path.name} has {channels} channel(s); 2 are needed, this person and the partner"
         )
-    if samples != wanted:
+    if samples != expected:
         raise DataError(
-            f"{path.name} has {samples} samples, but {frames} frames need {wanted} "
+            f"{path.name} has {samples} samples, but {frames} frames need {expected} "
             f"({SAMPLE_RATE / fps:g} per frame)"
         )
 
 
 @dataclass(frozen=True)
 class Stats:
-    """Units of motion and sound: mean and standard deviation over the training scenes.
+    """Mean and standard deviation of motion and sound over the training scenes.
 
-    ``audio_std_flat`` is one number for both channels; ``lips_std`` one for all points.
+    ``audio_std_flat`` is one number for both channels, ``lips_std`` one for all points.
     """
 
     code_mean: np.ndarray
@@ -161,16 +161,15 @@ class Stats:
     lips_std: np.ndarray | None = None
 
     def content(self) -> dict[str, np.ndarray]:
-        """What there is, by official name."""
-        made = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {key: value for key, value in made.items() if value is not None}
+        """The values that exist, by official name."""
+        return {key: value for key, value in vars(self).items() if value is not None}
 
     @classmethod
     def of_content(cls, content: Mapping[str, Any]) -> Stats:
-        """Unknown keys are left; released files hold several.
+        """From values by official name; unknown keys, which released files have, are ignored.
 
         Raises:
-            KeyError: a needed one is not there.
+            KeyError: a required key is missing.
         """
         names = [field.name for field in fields(cls)]
         values = {n: np.asarray(content[n], np.float32) for n in names if n in content}
@@ -186,10 +185,10 @@ class Stats:
 
     @classmethod
     def read(cls, path: Path) -> Stats:
-        """``.npz`` of ours, or the released ``data_stats.pth``, without running code in it.
+        """Read an ``.npz`` of :meth:`save`, or the released ``data_stats.pth``.
 
         Raises:
-            DataError: missing, damaged or incomplete.
+            DataError: the file is missing, damaged or incomplete.
         """
         if path.suffix != ".npz":
             return cls._read_released(path)
@@ -204,14 +203,14 @@ class Stats:
 
         import torch
 
-        # The file is a pickled dictionary of numpy arrays; nothing else is let in.
+        # The file is a pickled dictionary of numpy arrays; only their types are allowed.
         try:
             from numpy._core.multiarray import _reconstruct, scalar
         except ImportError:  # numpy 1
             from numpy.core.multiarray import _reconstruct, scalar
         known = [_reconstruct, scalar, np.ndarray, np.dtype]
         known += [type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u1", "?")]
-        # Files of numpy 1 name its functions by their old place.
+        # Files written with numpy 1 name these functions by their old module.
         known += [(f, f"numpy.core.multiarray.{f.__name__}") for f in (_reconstruct, scalar)]
         try:
             with torch.serialization.safe_globals(known):
@@ -223,29 +222,28 @@ class Stats:
             raise DataError(f"{path}: {error.args[0]}") from error
 
     def sound(self, samples: np.ndarray) -> np.ndarray:
-        """(S,2) samples -> standard deviation about 1."""
+        """(S,2) samples -> standardised samples."""
         return ((samples - self.audio_mean) / self.audio_std_flat).astype(np.float32)
 
     def natural_sound(self, sound: np.ndarray) -> np.ndarray:
-        """What :meth:`sound` was given."""
+        """The inverse of :meth:`sound`."""
         return (sound * self.audio_std_flat + self.audio_mean).astype(np.float32)
 
     def units(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of ``face``, ``pose`` or ``lips``.
 
         Raises:
-            DataError: there are none.
+            DataError: the data has no motion of this kind.
         """
-        names = {"face": "code", "pose": "pose", "lips": "lips"}
-        mean = getattr(self, f"{names[kind]}_mean")
-        std = getattr(self, f"{names[kind]}_std")
+        name = "code" if kind == "face" else kind
+        mean, std = getattr(self, f"{name}_mean"), getattr(self, f"{name}_std")
         if mean is None or std is None:
             raise DataError(f"there are no statistics of the {kind}: the data has none")
         return mean, np.maximum(std, LEAST_STD)
 
 
 class Moments:
-    """Mean and standard deviation of rows that come in parts."""
+    """Mean and standard deviation per column of rows that are added in parts."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -266,15 +264,15 @@ class Moments:
 
 
 def wrapped(pose: np.ndarray) -> np.ndarray:
-    """Poses with the root's yaw (column 3) in 0..2 pi, as the released loader has it for two of the
-    four persons; their statistics were made after it."""
+    """Poses with the root's yaw (column 3) wrapped to 0..2 pi; the released loader does this for
+    two of the four persons, before the statistics."""
     pose = np.array(pose, np.float32)
     pose[:, 3] = np.mod(pose[:, 3], 2 * np.pi)
     return pose
 
 
 def learn_stats(scenes: Iterable[SceneFiles], wrap: bool = False) -> Stats:
-    """Statistics of training scenes; only valid faces count.
+    """Compute the statistics of training scenes; frames without a valid face do not count.
 
     Args:
         wrap: see :func:`wrapped`.
@@ -293,14 +291,13 @@ def learn_stats(scenes: Iterable[SceneFiles], wrap: bool = False) -> Stats:
         for start in range(0, samples, 60 * SAMPLE_RATE):
             sound.add(read_sound(scene.sound, start, 60 * SAMPLE_RATE))
     audio_mean, audio_std = sound.result()
-    made = Stats(
-        *face.result(), audio_mean, np.sqrt(np.mean(audio_std**2, keepdims=True), dtype=np.float32)
-    )
+    flat = np.sqrt(np.mean(audio_std**2, keepdims=True), dtype=np.float32)
+    stats = Stats(*face.result(), audio_mean, flat)
     if pose.count:
         mean, std = pose.result()
-        made = replace(made, pose_mean=mean, pose_std=std)
+        stats = replace(stats, pose_mean=mean, pose_std=std)
     if lips.count:
         mean, std = lips.result()
         flat = np.sqrt(np.mean(std**2)).reshape(1).astype(np.float32)
-        made = replace(made, lips_mean=mean, lips_std=flat)
-    return made
+        stats = replace(stats, lips_mean=mean, lips_std=flat)
+    return stats

@@ -14,15 +14,15 @@ from talkingface.utils.paths import shown
 
 log = logging.getLogger(__name__)
 
-_HELD = {"val": 2, "test": 4}  # last scenes (official split)
+_VAL, _TEST = 2, 4  # last scenes (official split)
 
 
 class SceneCorpus(Corpus):
-    """Scenes of the data folder, or of the dataset's own folder where they were unpacked there."""
+    """Scenes of one person."""
 
     @cached_property
     def source(self) -> Path:
-        """Folder of the scenes: the data folder, or the dataset's own if it was unpacked there."""
+        """Folder of the scenes: the data folder, or the dataset's if only that has scenes."""
         folder = self.cfg.data_dir
         if not find_scenes(folder) and find_scenes(self.cfg.dataset_root):
             return self.cfg.dataset_root
@@ -48,26 +48,25 @@ class SceneCorpus(Corpus):
         return (
             f"No scene (*_body_pose.npy) was found in {self.cfg.data_dir}. Put the scenes of "
             f"{self.cfg.dataset} there, or set --data_root=<folder>. How to get them: "
-            f"{meta.get('origin')} The repository itself holds data_stats.pth only, no scenes. "
+            f"{meta.get('origin')} The authors' repository holds data_stats.pth only, no scenes. "
             f"{about}"
         )
 
     def write_lists(self, clips: list[Clip]) -> None:
-        """Official split of scenes: the last four test, the two before validate."""
+        """Official split: the last four scenes are the test, the two before the validation."""
         lists = {split: self.cfg.filelist(split) for split in ("train", "val", "test")}
         if any(path.exists() for path in lists.values()):
             super().write_lists(clips)
             return
         names = sorted(clip.id for clip in clips)
-        held = sum(_HELD.values())
+        held = _VAL + _TEST
         if len(names) <= held:
             raise StageError(
                 f"{self.cfg.dataset} has {len(names)} usable scene(s); at least {held + 1} are "
-                "needed: the last four test, two validate, the others train. Or write the lists "
-                f"in {lists['train'].parent} yourself."
+                "needed: four for the test, two for validation, the others for training. Or write "
+                f"the lists in {lists['train'].parent} yourself."
             )
-        parts = {"train": names[:-held], "val": names[-held : -_HELD["test"]],
-                 "test": names[-_HELD["test"] :]}  # fmt: skip
+        parts = {"train": names[:-held], "val": names[-held:-_TEST], "test": names[-_TEST:]}
         for split, path in lists.items():
             write_filelist(path, parts[split])
         log.info(

@@ -1,4 +1,4 @@
-"""Joints of a body from poses, with the licensed assets that a user may have (ours)."""
+"""Joints of a body from poses, by the kinematic tree in the authors' licensed assets."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Skeleton:
     """A kinematic tree.
 
     Attributes:
-        parents: (J,) number of the joint before; -1 at the root.
-        offsets: (J,3) place in the parent's frame.
-        turns: (J,4) rotation before the pose's own, quaternions (x,y,z,w).
+        parents: (J,) number of the parent joint; -1 at the root.
+        offsets: (J,3) position in the parent's coordinate system.
+        turns: (J,4) rotation that precedes the pose's rotation, quaternions (x,y,z,w).
         transform: (7J,P) from pose and scale parameters to (tx,ty,tz,rx,ry,rz,s) of each joint.
-        base: (7J,) added to it.
-        scales: parameters behind those of the pose.
-        size: factor of all places.
+        base: (7J,) added to the transformed parameters.
+        scales: scale parameters, which follow those of the pose.
+        size: factor of all positions.
     """
 
     parents: np.ndarray
@@ -35,10 +35,10 @@ class Skeleton:
 
     @classmethod
     def read(cls, path: Path) -> Skeleton:
-        """``static_assets.pt`` of the authors.
+        """Read ``static_assets.pt`` of the authors.
 
         Raises:
-            DataError: missing, or not the expected content.
+            DataError: the file is missing or has other content.
         """
         import torch
 
@@ -49,7 +49,7 @@ class Skeleton:
             tree = assets["Skeleton"]["Bones"] if "Skeleton" in assets else assets["skeleton"]
             count = len(tree)
             parents = np.array([int(bone["Parent"]) for bone in tree])
-            made = cls(
+            skeleton = cls(
                 parents=np.where(parents >= count, -1, parents),
                 offsets=np.array([np.asarray(bone["TranslationOffset"]) for bone in tree], float),
                 turns=np.array([np.asarray(bone["PreRotation"]) for bone in tree], float),
@@ -62,10 +62,10 @@ class Skeleton:
             raise DataError(f"{path} is not the expected static_assets.pt: {error}") from error
         if int(assets["nr_position_params"]) != POSE_SIZE:
             raise DataError(f"{path} has {assets['nr_position_params']} pose parameters, not 104")
-        return made
+        return skeleton
 
     def joints(self, poses: np.ndarray) -> np.ndarray:
-        """(T,104) -> (T,J,3)."""
+        """Poses (T,104) -> positions of the joints (T,J,3)."""
         count = len(poses)
         scales = np.broadcast_to(self.scales, (count, len(self.scales)))
         params = np.concatenate([poses, scales], axis=1)
@@ -75,38 +75,36 @@ class Skeleton:
         sizes = np.ones((count, len(self.parents), 1))
         for joint, parent in enumerate(self.parents):
             shift = local[:, joint, :3] + self.offsets[joint]
-            turn = _product(
-                np.broadcast_to(self.turns[joint], (count, 4)), _euler(local[:, joint, 3:6])
-            )
+            before = np.broadcast_to(self.turns[joint], (count, 4))
+            turn = _product(before, _euler(local[:, joint, 3:6]))
             size = 2.0 ** local[:, joint, 6:]
             if parent < 0:
                 places[:, joint], turns[:, joint], sizes[:, joint] = shift, turn, size
                 continue
-            places[:, joint] = places[:, parent] + _turned(
-                turns[:, parent], sizes[:, parent] * shift
-            )
+            rotated = _rotated(turns[:, parent], sizes[:, parent] * shift)
+            places[:, joint] = places[:, parent] + rotated
             turns[:, joint] = _product(turns[:, parent], turn)
             sizes[:, joint] = sizes[:, parent] * size
         return places * self.size
 
 
 def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Quaternions (N,4), (x,y,z,w)."""
+    """Product of quaternions (N,4), (x,y,z,w)."""
     av, aw, bv, bw = a[:, :3], a[:, 3:], b[:, :3], b[:, 3:]
     vector = aw * bv + bw * av + np.cross(av, bv)
     return np.concatenate([vector, aw * bw - (av * bv).sum(axis=1, keepdims=True)], axis=1)
 
 
-def _turned(turn: np.ndarray, points: np.ndarray) -> np.ndarray:
+def _rotated(turn: np.ndarray, points: np.ndarray) -> np.ndarray:
     twice = 2 * np.cross(turn[:, :3], points)
     return points + turn[:, 3:] * twice + np.cross(turn[:, :3], twice)
 
 
 def _euler(angles: np.ndarray) -> np.ndarray:
     """XYZ angles (N,3) in rad -> quaternions: about x first, then y, then z."""
-    made = np.tile([0.0, 0.0, 0.0, 1.0], (len(angles), 1))
+    total = np.tile([0.0, 0.0, 0.0, 1.0], (len(angles), 1))
     for axis in range(3):
         one = np.zeros((len(angles), 4))
         one[:, axis], one[:, 3] = np.sin(angles[:, axis] / 2), np.cos(angles[:, axis] / 2)
-        made = _product(one, made)
-    return made
+        total = _product(one, total)
+    return total

@@ -1,9 +1,9 @@
-"""Conversations made here, in exactly the layout of the released data; clearly not real.
+"""Synthetic conversations in the layout of the released data.
 
-Channel 0 is a harmonic voice with a random rhythm of syllables, channel 1 another one that speaks
-in its pauses. Face codes and poses are fixed linear maps of what the voice does (loudness, its
-change, its colour), of what the partner's voice does, and of slow random walks. Forty
-lip points follow loudness and colour.
+Channel 0 is a harmonic tone with a random rhythm of syllables, channel 1 another one that is
+active in its pauses. Face codes and poses are fixed linear maps of loudness, change of loudness and
+brightness of channel 0, of the loudness of channel 1, and of slow random walks. Forty lip points
+depend on loudness and brightness.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 FPS = 30
 N_LIPS = 40
 _VERSION = 3
-_FINE = SAMPLE_RATE // FPS // 8  # samples per step of the slow curves
+_FINE = SAMPLE_RATE // FPS // 8  # samples per step of the envelopes
 
 
 class DyadSource:
-    """Writes the scenes that are missing; see the module."""
+    """Writes the scenes of a synthetic person."""
 
     def __init__(self, folder: Path, options: DyadSection) -> None:
         self.folder, self.options = folder, options
@@ -51,7 +51,7 @@ class DyadSource:
 
     @cached_property
     def _maps(self) -> dict[str, np.ndarray]:
-        """Fixed linear maps of the person; codes have very different ranges, as the real ones."""
+        """Fixed linear maps of the person; ranges of codes differ by up to 100, like real ones."""
         rng = np.random.default_rng([self.options.seed, 0])
         spread = 10 ** rng.uniform(-2, 0, FACE_SIZE)
         lips = rng.normal(size=(2, N_LIPS * 3)) * 0.3
@@ -70,11 +70,11 @@ class DyadSource:
         }
 
     def ensure(self, show_progress: bool = True) -> None:
-        """Make what is missing or belongs to other settings."""
+        """Write the scenes unless scenes of the same settings exist."""
         from talkingface.utils.logs import progress
 
-        facts = {"version": _VERSION, **self.options.model_dump()}
-        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+        settings = {"version": _VERSION, **self.options.model_dump()}
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
         mark = self.folder / "synthetic.json"
         if mark.is_file() and json.loads(mark.read_text("utf-8")).get("settings") == digest:
             return
@@ -82,18 +82,18 @@ class DyadSource:
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in self.folder.glob("scene*"):
             path.unlink()
-        # One more than usable: a scene without a single valid face, which loaders must skip.
+        # One more than the usable scenes: scene 3 has no valid face and must be skipped.
         numbers = range(1, self.options.scenes + 2)
         for number in progress(numbers, unit="scene", desc="conversations", show=show_progress):
             self._scene(number)
-        write_json(mark, {"synthetic": True, "settings": digest, **facts})
+        write_json(mark, {"synthetic": True, "settings": digest, **settings})
 
     def _scene(self, number: int) -> None:
         rng = np.random.default_rng([self.options.seed, number])
         length = self.options.seconds * FPS
         frames = int(length * rng.uniform(1.0, 1.5)) + 1
         own, other = self._voices(frames, rng)
-        maps, name = self._maps, f"scene{number:02d}"
+        maps = self._maps
         loud, bright = own["loud"], own["bright"]
         change = np.gradient(loud) * 4
         partner = _smooth(other["loud"], 8)
@@ -108,7 +108,7 @@ class DyadSource:
         pose += rng.normal(size=pose.shape) * 0.01
         lips = np.stack([loud, bright * loud]).T @ maps["lips"] + maps["lips_mean"]
         missing = np.zeros(0, np.int64)
-        if number == 3:  # the third scene is never usable
+        if number == 3:
             missing = np.arange(frames)
         elif number % 5 == 2:
             missing = np.sort(rng.choice(frames, max(1, frames // 40), replace=False))
@@ -121,10 +121,11 @@ class DyadSource:
             MISSING: missing,
             LIPS: lips.reshape(frames, N_LIPS, 3).astype(np.float32),
         }
+        stem = str(self.folder / f"scene{number:02d}")
         for end, values in arrays.items():
-            with atomic(self.folder / f"{name}{end}") as temporary, open(temporary, "wb") as file:
+            with atomic(Path(stem + end)) as temporary, open(temporary, "wb") as file:
                 np.save(file, values)
-        with atomic(self.folder / f"{name}{SOUND}") as temporary:
+        with atomic(Path(stem + SOUND)) as temporary:
             soundfile.write(str(temporary), sound, SAMPLE_RATE, "PCM_16", format="WAV")
 
     def _voices(
@@ -145,7 +146,7 @@ class DyadSource:
         steps = len(turn)
         loud, bright = np.zeros(steps), np.full(steps, 0.5)
         at = 0
-        while at < steps:  # syllables of 0.12 to 0.3 s, one in six is a pause
+        while at < steps:  # syllables of 0.12 to 0.3 s, one in six silent
             length = int(rng.uniform(0.12, 0.3) * FPS * 8)
             piece = slice(at, at + length)
             shape = np.sin(np.linspace(0, np.pi, length)) ** 0.7
@@ -157,13 +158,13 @@ class DyadSource:
         time = np.arange(steps * _FINE) / SAMPLE_RATE
         place = np.arange(steps) * _FINE
         samples = np.arange(steps * _FINE)
-        fine, colour = np.interp(samples, place, loud), np.interp(samples, place, bright)
+        volume, colour = np.interp(samples, place, loud), np.interp(samples, place, bright)
         phase = 2 * np.pi * pitch * time + 0.5 * np.sin(2 * np.pi * 3.1 * time)
         wave = np.zeros(len(time))
         for harmonic in range(1, 13):  # a formant that moves from 400 to 1800 Hz
             centre = 400 + 1400 * colour
             wave += np.exp(-(((harmonic * pitch - centre) / 350) ** 2)) * np.sin(harmonic * phase)
-        wave = 0.05 * fine * (wave + 0.3 * np.sin(phase)) + rng.normal(size=len(time)) * 2e-4
+        wave = 0.05 * volume * (wave + 0.3 * np.sin(phase)) + rng.normal(size=len(time)) * 2e-4
         coarse = {"loud": _smooth(loud, 6), "bright": bright}
         return {"wave": wave, **{key: v.reshape(-1, 8).mean(axis=1) for key, v in coarse.items()}}
 
@@ -175,7 +176,7 @@ def _smooth(values: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def _walks(count: int, frames: int, sigma: float, rng: np.random.Generator) -> list[np.ndarray]:
-    """Slow random curves with standard deviation about 0.5."""
+    """``count`` smoothed noise curves (T,) with a standard deviation of about 0.5."""
     longer = frames + 400
     curves = [_smooth(rng.normal(size=longer), sigma)[200:-200] for _ in range(count)]
     return [0.5 * curve * np.sqrt(2 * sigma * np.sqrt(np.pi)) for curve in curves]

@@ -1,4 +1,4 @@
-"""Cameras: adaptation between people, reference frames, angles (ours)."""
+"""Cameras: adaptation between people, choice of reference frames, rotation angles."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def adapted(
     std: bool = False,
     window: int = _WINDOW,
 ) -> Geometry:
-    """The driver's camera moved to where the reference stands and to its size (ours).
+    """The driver's geometry with its camera adapted to position and size of the reference.
 
     Args:
-        translation: also move; False: only the size, the driver's place is kept relative to it.
-        std: also scale the movement to the reference's. A single reference picture has none, so
-            the head then stands still.
-        window: frames of the box filter over scale and place, shorter for short clips.
+        translation: adapt the position too; False: only the size, the driver's position is scaled.
+        std: also scale the movement to the reference's standard deviation. A single reference
+            picture has no movement, so the head then stands still.
+        window: frames of the box filter over scale and position, shorter for short clips.
 
     Returns:
         The driver's expressions and rotations with the new camera; the neutral face stays the
@@ -43,7 +43,7 @@ def adapted(
 
 
 def _box(values: np.ndarray, window: int) -> np.ndarray:
-    """Mean over a window in time, the ends repeated."""
+    """Moving average over time; the ends are repeated."""
     from scipy.ndimage import uniform_filter1d
 
     size = min(window, len(values))
@@ -51,16 +51,16 @@ def _box(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def reference_frames(geometry: Geometry, count: int = 8) -> np.ndarray:
-    """Frames at equal ranks along the main direction of rotation and place, first and last too.
+    """Frames spread evenly over the poses of a clip.
 
-    Rotation and x of the camera are standardised and projected to their first principal component
-    (ours).
+    Rotation and x of the camera are standardised and projected to their first principal component;
+    the frames have equally spaced ranks in this order, including the first and the last.
     """
     values = np.concatenate([geometry.rotation.reshape(-1, 9), geometry.shift[:, :1]], axis=1)
     values = (values - values.mean(axis=0)) / np.maximum(values.std(axis=0), 1e-9)
     _, _, directions = np.linalg.svd(values, full_matrices=False)
     along = values @ directions[0]
-    along = along * np.sign(along[np.abs(along).argmax()] or 1.0)  # either sign is possible
+    along = along * np.sign(along[np.abs(along).argmax()] or 1.0)  # the sign of an SVD is arbitrary
     order = np.argsort(along, kind="stable")
     return order[np.linspace(0, len(order) - 1, count).round().astype(int)]
 
@@ -69,9 +69,9 @@ def turned(degrees: np.ndarray) -> np.ndarray:
     """Rotations R_y(yaw) R_x(pitch) R_z(-roll) in the axes of the face model.
 
     Args:
-        degrees: (...,3) yaw, pitch, roll; signs as of
-            :func:`~talkingface.data.face.pose.head_pose`: to the picture's left, down, the eye at
-            the picture's right up.
+        degrees: (...,3) yaw, pitch, roll. As in :func:`~talkingface.data.face.pose.head_pose`
+            positive angles turn the face to the left of the picture and down, and raise the eye
+            on the right of the picture.
 
     Returns:
         (...,3,3).
@@ -80,8 +80,8 @@ def turned(degrees: np.ndarray) -> np.ndarray:
 
     values = np.asarray(degrees, np.float64)
     flat = values.reshape(-1, 3) * (1, 1, -1)
-    made = Rotation.from_euler("YXZ", flat, degrees=True).as_matrix()
-    return made.reshape(*values.shape[:-1], 3, 3)
+    matrices = Rotation.from_euler("YXZ", flat, degrees=True).as_matrix()
+    return matrices.reshape(*values.shape[:-1], 3, 3)
 
 
 def angles(rotation: np.ndarray) -> np.ndarray:
@@ -89,9 +89,3 @@ def angles(rotation: np.ndarray) -> np.ndarray:
     from scipy.spatial.transform import Rotation
 
     return Rotation.from_matrix(rotation).as_euler("YXZ", degrees=True) * (1, 1, -1)
-
-
-def turn_between(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(T,) angle in degrees of the rotation from one (T,3,3) to the other."""
-    trace = np.einsum("tij,tij->t", first, second)
-    return np.degrees(np.arccos(np.clip((trace - 1) / 2, -1, 1)))

@@ -1,7 +1,7 @@
-"""What is being said, as 27 numbers per video frame: a to z and everything else (official code).
+"""Characters of the speech as 27 numbers per video frame: a to z, and all others (official code).
 
-The paper takes the characters of DeepSpeech. Here a CTC network with local weights does it,
-or, without any weights, 27 sound classes that are learnt from the training clips.
+The paper uses the characters of DeepSpeech. Here they are those of a CTC network with local weights
+or, without weights, 27 sound classes that are fitted to the training clips.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,14 @@ CTC_FILE = "wav2vec2_fairseq_base_ls960_asr_ls960.pth"
 # Output of torchaudio's WAV2VEC2_ASR_BASE_960H, in order.
 _LABELS = "-|ETAONIHSRDLUMWCFGYPBVK'XJQZ"
 _HOP = 160  # samples between two windows of the sound classes
-_MOST_WINDOWS = 60_000  # that sound classes are learnt from
-_MOST_OF_ONE = 3000  # of one sound
-_CHUNK_SECONDS = 20.0  # of sound that the CTC network gets at once
+_MOST_WINDOWS = 60_000  # at most, for the k-means of the sound classes
+_MOST_OF_ONE = 3000  # windows of one sound, at most
+_CHUNK_SECONDS = 20.0  # length of the input of the CTC network
 
 
 class CharEncoder(ABC):
-    """Numbers per video frame; they are not negative and each row sums to 1, or to 0."""
+    """Encoder of characters: 27 numbers >= 0 per video frame, whose sum is 1 or 0."""
 
-    n_classes = N_CLASSES
     id: str
 
     @abstractmethod
@@ -41,12 +41,12 @@ class CharEncoder(ABC):
         """(N,) mono samples at 16 kHz -> (frames,27) float32."""
 
     def content(self) -> dict[str, Any]:
-        """What was learnt, for a checkpoint."""
+        """Fitted values, for a checkpoint."""
         return {}
 
 
 class NoCharacters(CharEncoder):
-    """All zeros: the voice vector keeps its size."""
+    """All zeros, so that the voice vector keeps its size."""
 
     id = "zeros"
 
@@ -55,11 +55,11 @@ class NoCharacters(CharEncoder):
 
 
 class SoundClasses(CharEncoder):
-    """27 classes of MFCC windows, softly assigned: phone-like, of any language, without weights.
+    """Soft assignment of MFCC windows to 27 k-means classes: similar to phones, any language.
 
     Args:
-        mean, std: (26,) of MFCC and deltas.
-        centres: (27,26) in these units.
+        mean, std: (26,) mean and standard deviation of MFCC and deltas.
+        centres: (27,26) standardised.
         width: mean squared distance of a window to its centre.
     """
 
@@ -72,7 +72,7 @@ class SoundClasses(CharEncoder):
 
     def __call__(self, wave: np.ndarray, fps: float, frames: int) -> np.ndarray:
         values = (_windows(wave) - self.mean) / self.std
-        # |x|^2 is the same for all centres; nothing as large as (windows, centres, 26) is made.
+        # Without |x|^2, which is equal for all centres; an array (windows, centres, 26) is avoided.
         distance = np.square(self.centres).sum(axis=1) - 2 * values @ self.centres.T
         soft = np.exp(-(distance - distance.min(axis=1, keepdims=True)) / self.width)
         soft = soft / soft.sum(axis=1, keepdims=True)
@@ -83,10 +83,10 @@ class SoundClasses(CharEncoder):
 
     @classmethod
     def learn(cls, waves: Iterable[np.ndarray], seed: int = 0) -> SoundClasses:
-        """k-means over the windows of the training sounds.
+        """Fit the classes to the training sounds with k-means.
 
         Raises:
-            DataError: too little sound.
+            DataError: the sounds are too short.
         """
         from scipy.cluster.vq import kmeans2
 
@@ -109,13 +109,9 @@ class SoundClasses(CharEncoder):
         scaled = (values - mean) / std
         centres, label = kmeans2(scaled, N_CLASSES, iter=30, minit="++", seed=rng)
         width = np.square(scaled - centres[label]).sum(axis=1).mean()
-        order = np.argsort(-centres[:, 0], kind="stable")  # k-means numbers them at random
-        return cls(
-            mean.astype(np.float32),
-            std.astype(np.float32),
-            centres[order].astype(np.float32),
-            max(width, 1e-6),
-        )
+        order = np.argsort(-centres[:, 0], kind="stable")  # their order is random
+        arrays = (values.astype(np.float32) for values in (mean, std, centres[order]))
+        return cls(*arrays, max(width, 1e-6))
 
     def save(self, path: Path) -> None:
         save_npz(path, self.content())
@@ -129,12 +125,12 @@ class CTCCharacters(CharEncoder):
     """Letters recognised by wav2vec2 (torchaudio's WAV2VEC2_ASR_BASE_960H, English).
 
     Args:
-        path: local weights; nothing is downloaded.
-        hold: the best letter, held until the next one, as the official one-hot feature; else
-            probabilities.
+        path: local file of the weights; it is not downloaded.
+        hold: one-hot vector of the most probable letter, held until the next letter, as in the
+            official code; otherwise probabilities.
 
     Raises:
-        WeightsError: missing or damaged.
+        WeightsError: the file is missing or damaged.
     """
 
     def __init__(self, path: Path, *, hold: bool = False) -> None:
@@ -147,26 +143,24 @@ class CTCCharacters(CharEncoder):
             )
         self.path, self.hold = path, hold
         self.id = f"wav2vec2_ctc{'_hold' if hold else ''}-{sha256_of(path)[:8]}"
-        self._network: Any = None
 
-    @property
+    @cached_property
     def network(self) -> Any:
-        if self._network is None:
-            import torch
+        """The CTC network, loaded on first use."""
+        import torch
 
-            from talkingface.utils.weights import load_strict, read_weights
+        from talkingface.utils.weights import load_strict, read_weights
 
-            torchaudio = require("torchaudio", why="The character network")
-            with torch.device("meta"):
-                network = torchaudio.models.wav2vec2_base(aux_num_out=len(_LABELS))
-            network = network.to_empty(device="cpu")
-            state = published_names(read_weights(self.path))
-            load_strict(network, state, source=str(self.path), network="ctc")
-            self._network = network.eval()
-        return self._network
+        torchaudio = require("torchaudio", why="The character network")
+        with torch.device("meta"):
+            network = torchaudio.models.wav2vec2_base(aux_num_out=len(_LABELS))
+        network = network.to_empty(device="cpu")
+        state = published_names(read_weights(self.path))
+        load_strict(network, state, source=str(self.path), network="ctc")
+        return network.eval()
 
     def probabilities(self, wave: np.ndarray) -> np.ndarray:
-        """(n,29) of the labels, about 50 per second; long sounds in pieces."""
+        """(n,29) probabilities of the labels, about 50 rows per second; long sounds in chunks."""
         import torch
 
         samples = np.asarray(wave, np.float32)
@@ -182,22 +176,23 @@ class CTCCharacters(CharEncoder):
 
     def __call__(self, wave: np.ndarray, fps: float, frames: int) -> np.ndarray:
         probabilities = self.probabilities(wave)
-        found, rate = to_27(probabilities), len(probabilities) / max(len(wave) / RATE, 1e-9)
+        rate = len(probabilities) / max(len(wave) / RATE, 1e-9)
         if self.hold:
             return held(probabilities, rate, fps, frames)
+        rows = to_27(probabilities)
         time = (np.arange(frames) + 0.5) / fps * rate - 0.5
-        at = np.clip(time, 0, len(found) - 1)
+        at = np.clip(time, 0, len(rows) - 1)
         low = at.astype(int)
         part = (at - low)[:, None]
-        mixed = found[low] * (1 - part) + found[np.minimum(low + 1, len(found) - 1)] * part
+        mixed = rows[low] * (1 - part) + rows[np.minimum(low + 1, len(rows) - 1)] * part
         return mixed.astype(np.float32)
 
 
 class StoredCharacters(CharEncoder):
-    """Ready-made (n,27) arrays, e.g. of DeepSpeech, one ``.npy`` per clip.
+    """Arrays (n,27) of files, e.g. from DeepSpeech, one ``.npy`` per clip.
 
     Args:
-        path: the clip's file, or the folder of all.
+        path: file of the clip, or folder of all files.
     """
 
     def __init__(self, path: Path) -> None:
@@ -220,21 +215,21 @@ class StoredCharacters(CharEncoder):
 
 
 def to_27(probabilities: np.ndarray) -> np.ndarray:
-    """(n,29) of the CTC labels -> (n,27): a to z, and the rest summed."""
-    found = np.zeros((len(probabilities), N_CLASSES))
+    """(n,29) probabilities of the CTC labels -> (n,27): a to z, and the sum of the others."""
+    result = np.zeros((len(probabilities), N_CLASSES))
     for column, label in enumerate(_LABELS):
-        letter = label.isalpha()
-        found[:, ord(label.lower()) - ord("a") if letter else OTHER] += probabilities[:, column]
-    return found
+        index = ord(label.lower()) - ord("a") if label.isalpha() else OTHER
+        result[:, index] += probabilities[:, column]
+    return result
 
 
 def held(probabilities: np.ndarray, rate: float, fps: float, frames: int) -> np.ndarray:
-    """One-hot (frames,27): each character from its first frame until the next one begins.
+    """One-hot (frames,27): each character is held until the next one begins.
 
-    The blank (column 0) says nothing; the border of words and the apostrophe are characters, too.
+    The blank (column 0) is not a character; the word boundary and the apostrophe are.
 
     Args:
-        probabilities: (n,29) of the CTC labels.
+        probabilities: (n,29) probabilities of the CTC labels.
         rate: rows per second.
     """
     best = probabilities.argmax(axis=1)
@@ -250,10 +245,10 @@ def held(probabilities: np.ndarray, rate: float, fps: float, frames: int) -> np.
 
 
 def published_names(state: dict[str, Any]) -> dict[str, Any]:
-    """The published file's state as torchaudio's network has it.
+    """Convert the published state_dict to that of torchaudio's network.
 
-    The file keeps three outputs of fairseq that are never used (rows 1 to 3, which torchaudio's
-    pipeline drops), and older names of a weight norm.
+    The file has three unused outputs of fairseq (rows 1 to 3, which torchaudio's pipeline drops)
+    and older names of a weight norm.
     """
     old = {"weight_g": "parametrizations.weight.original0",
            "weight_v": "parametrizations.weight.original1"}  # fmt: skip
@@ -267,7 +262,7 @@ def published_names(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _windows(wave: np.ndarray) -> np.ndarray:
-    """(n,26) MFCCs of 25 ms windows every 10 ms, with their differences."""
+    """(n,26) MFCCs of 25 ms windows every 10 ms, and their deltas."""
     import torch
 
     torchaudio = require("torchaudio", why="Sound classes")
@@ -282,7 +277,7 @@ def _windows(wave: np.ndarray) -> np.ndarray:
 
 
 def _mean_per_frame(rows: np.ndarray, rate: float, fps: float, frames: int) -> np.ndarray:
-    """Means of the rows whose middles lie in each video frame."""
+    """(frames,C) mean over the rows whose centres lie in each video frame."""
     sums = np.concatenate([np.zeros((1, rows.shape[1])), np.cumsum(rows, axis=0)])
     edges = np.round(np.arange(frames + 1) / fps * rate).astype(int)
     begin = np.minimum(edges[:-1], len(rows) - 1)

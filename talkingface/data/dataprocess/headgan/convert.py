@@ -1,8 +1,8 @@
-"""From the dataset tree of HeadGAN's released code to our files (michaildoukas/headGAN).
+"""Converts the dataset tree of HeadGAN's released code (michaildoukas/headGAN) to prepared clips.
 
-``<root>/<train|test>/{images,nmfcs,landmarks70,audio_features}/<name>[_<part>]/<frame>`` and
-reference frames in ``images_fs/<name>`` and ``nmfcs_fs/<name>``. Geometry and voice are taken as
-they are: the tree was made with a licensed face model, of which nothing is needed here.
+Its files are ``<train|test>/{images,nmfcs,landmarks70,audio_features}/<name>[_<part>]/<frame>``
+and reference frames in ``images_fs/<name>`` and ``nmfcs_fs/<name>``. PNCC pictures and voice are
+copied: the tree was drawn with a licensed face model, which the conversion does not need.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from talkingface.errors import DataError
 SPLITS = ("train", "test")
 PNCC, REFERENCES, REFERENCE_PNCC = "pncc.h5", "references.h5", "reference_pncc.h5"
 _PART = re.compile(r"_\d{6}$")
-_MOUTH = slice(48, 68)  # of the 70 landmarks; the last two are pupils, which upstream takes along
+_MOUTH = slice(48, 68)  # of the 70 landmarks; the last two are pupils, which upstream includes
 
 
 def is_official(folder: Path) -> bool:
-    """Whether a folder is such a tree."""
+    """Whether a folder is a dataset tree of the released code."""
     return any((folder / split / "nmfcs").is_dir() for split in SPLITS)
 
 
@@ -41,7 +41,7 @@ def official_clips(folder: Path) -> list[tuple[str, Path]]:
 
 
 def person_of(clip: str) -> str:
-    """Identity of a clip: its name without the number of the part; names may hold ``_``."""
+    """Identity of a clip: its name without the number of the part; names may contain ``_``."""
     return _PART.sub("", clip)
 
 
@@ -55,15 +55,15 @@ def convert_clip(
     """Convert one clip.
 
     Args:
-        root: of the tree.
+        root: folder of the tree.
         target: new folder.
         segment: (H,W,3) uint8 -> (H,W) uint8 mask of the person; None: no masks.
 
     Returns:
-        Frames.
+        Number of frames.
 
     Raises:
-        DataError: files are missing or contradict each other.
+        DataError: files are missing or do not fit together.
     """
     tree, person = root / split, person_of(clip)
     frames = _numbered(tree / "images" / clip, ".png")
@@ -74,35 +74,27 @@ def convert_clip(
     if shape[0] != shape[1]:
         raise DataError(f"{frames[0]} is {shape[1]}x{shape[0]}; squares are needed")
     nmfcs = _matching(tree / "nmfcs" / clip, stems, ".png")
-    voices = [_column(p) for p in _matching(tree / "audio_features" / clip, stems, ".txt")]
+    voices = [_numbers(p).ravel() for p in _matching(tree / "audio_features" / clip, stems, ".txt")]
     if len({len(v) for v in voices}) != 1:
         raise DataError(f"{tree / 'audio_features' / clip}: files of different lengths")
-    mouths = [
-        np.median(_rows(path)[_MOUTH], axis=0)
-        for path in _matching(tree / "landmarks70" / clip, stems, ".txt")
-    ]
+    landmarks = _matching(tree / "landmarks70" / clip, stems, ".txt")
+    mouths = [np.median(_landmarks(path)[_MOUTH], axis=0) for path in landmarks]
     target.mkdir(parents=True, exist_ok=True)
     write_pictures(target / PICTURES, _bytes(frames))
     write_pictures(target / PNCC, _bytes(nmfcs))
     if segment is not None:
         masks = (encode_png(segment(read_image(frame))) for frame in frames)
         write_pictures(target / MASKS, masks)
-    # By the identity's name, never by position in a sorted list: upstream pairs wrong identities
-    # where one name begins another.
+    # Looked up by the identity's name. Upstream pairs sorted lists, which gives wrong identities if
+    # one name is the beginning of another.
     references = _numbered(tree / "images_fs" / person, ".png")
     if references:
         drawn = _matching(tree / "nmfcs_fs" / person, [r.stem for r in references], ".png")
         write_pictures(target / REFERENCES, _bytes(references))
         write_pictures(target / REFERENCE_PNCC, _bytes(drawn))
-    save_npz(
-        target / OFFICIAL,
-        {
-            "voice": np.stack(voices).astype(np.float32),
-            "mouth": np.stack(mouths),
-            "person": person,
-            "size": shape[0],
-        },
-    )
+    voice = np.stack(voices).astype(np.float32)
+    content = {"voice": voice, "mouth": np.stack(mouths), "person": person, "size": shape[0]}
+    save_npz(target / OFFICIAL, content)
     return len(frames)
 
 
@@ -122,15 +114,10 @@ def _bytes(paths: list[Path]) -> Iterator[bytes]:
     return (path.read_bytes() for path in paths)
 
 
-def _column(path: Path) -> np.ndarray:
-    """The numbers of a file, one per line."""
-    return _numbers(path).ravel()
-
-
-def _rows(path: Path) -> np.ndarray:
+def _landmarks(path: Path) -> np.ndarray:
     values = _numbers(path)
     if values.shape != (70, 2):
-        raise DataError(f"{path} holds {values.shape} numbers; (70, 2) are needed")
+        raise DataError(f"{path} has the shape {values.shape}; (70, 2) is needed")
     return values
 
 

@@ -1,4 +1,4 @@
-"""Named expressions of a face model: coefficients that open the mouth, smile, raise the brows."""
+"""Named expressions of a face model: open jaw, smile, raised brows."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from talkingface.data.face.topology import (
 )
 from talkingface.errors import ConfigError
 
-# Name -> pairs (points, points, axis, sign): the difference of the means grows with the expression.
-# Axes: x right, y down.
+# Name -> (points, points, axis, sign): the difference of the two means along the axis, times the
+# sign, grows with the expression. Axes: x right, y down.
 _BROWS = (*BROW_LEFT[0], *BROW_LEFT[1], *BROW_RIGHT[0], *BROW_RIGHT[1])
 _LIPS = (INNER_LIP_TOP, INNER_LIP_BOTTOM)
 NAMED = {
@@ -35,37 +35,39 @@ NAMED = {
 def direction(model: FaceModel, name: str) -> np.ndarray:
     """(n_exp,) change of the coefficients by one standard deviation along a named expression.
 
-    Of all changes that are equally likely in the training data it is the one that moves the named
-    distance most.
+    Among all changes with the same probability in the training data it is the one that changes the
+    distances of :data:`NAMED` most.
+
+    Raises:
+        ConfigError: the face model does not contain the points or the expression.
     """
     basis = model.exp_basis.reshape(len(model.mean), 3, -1).astype(np.float64)
-    where = {int(point): row for point, row in
-             zip(model.vertices, model.corresponding, strict=True)}  # fmt: skip
+    vertex = dict(zip(model.vertices.tolist(), model.corresponding.tolist(), strict=True))
     slope = np.zeros(model.n_exp)
     for first, second, axis, sign in NAMED[name]:
-        rows = [[where[p] for p in points if p in where] for points in (first, second)]
+        rows = [[vertex[p] for p in points if p in vertex] for points in (first, second)]
         if not all(rows):
-            raise ConfigError(f"the face model has no points for '{name}'; name coefficients")
+            raise ConfigError(f"the face model has no points for '{name}'; use coefficient numbers")
         one, two = (basis[part, axis].mean(axis=0) for part in rows)
         slope += sign * (one - two)
     weighted = slope * model.exp_std
     length = np.linalg.norm(weighted)
     if length == 0:
-        raise ConfigError(f"the face model has learnt nothing about '{name}'")
+        raise ConfigError(f"the training clips of the face model contain no '{name}'")
     return weighted / length * model.exp_std
 
 
-def expression_offset(model: FaceModel, wanted: Mapping[str, float]) -> np.ndarray:
+def expression_offset(model: FaceModel, amounts: Mapping[str, float]) -> np.ndarray:
     """(n_exp,) offset of the coefficients for ``infer.edit.expression``.
 
     Args:
-        wanted: standard deviations by name (:data:`NAMED`) or number of a coefficient.
+        amounts: standard deviations by name (:data:`NAMED`) or number of a coefficient.
 
     Raises:
-        ConfigError: an unknown name or number.
+        ConfigError: a name or number is unknown, or ``amounts`` is empty.
     """
     total = np.zeros(model.n_exp)
-    for name, amount in wanted.items():
+    for name, amount in amounts.items():
         if name in NAMED:
             total += amount * direction(model, name)
         elif name.isdigit() and int(name) < model.n_exp:
@@ -75,7 +77,7 @@ def expression_offset(model: FaceModel, wanted: Mapping[str, float]) -> np.ndarr
                 f"infer.edit.expression: '{name}' is neither {', '.join(NAMED)} nor a number below "
                 f"{model.n_exp}"
             )
-    if not wanted:
+    if not amounts:
         raise ConfigError(
             "infer.mode=edit_expression needs infer.edit.expression, e.g. "
             "--infer.edit.expression.smile=2"

@@ -1,5 +1,5 @@
-"""Preparation for HeadGAN: square crops, tracked points, person masks and sound; then, from all
-training clips, the face model, the geometry of each clip and its voice features (official code).
+"""Preparation for HeadGAN: square crops, landmarks, person masks and sound of each clip; then the
+face model of all training clips, and geometry and voice features of each clip (official code).
 
 Layout: ``preprocessed_data/HeadGAN/<clip>/{points.npz, pictures.h5, masks.h5, audio.wav}`` with
 ``geometry_<model>.npz``, ``voice_<id>.npz`` and, for training, ``pncc_<model>_<size>.h5``; beside
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,29 +18,20 @@ from typing import Any
 import numpy as np
 
 from talkingface.data.clips import Clip
+from talkingface.data.dataprocess.base import ProcessReport, SkipClip
 from talkingface.data.dataprocess.headgan.characters import SoundClasses
 from talkingface.data.dataprocess.headgan.files import MASKS, OFFICIAL, PICTURES, SAMPLE_RATE, SOUND
 from talkingface.data.dataprocess.headgan.licensed import FILES, read_licensed
 from talkingface.data.dataprocess.headgan.voice import Voice, encoder_kind, plain_encoder
-from talkingface.data.dataprocess.prepared import IMPORTED, ProcessReport, SkipClip
+from talkingface.data.dataprocess.prepared import IMPORTED
 from talkingface.data.dataprocess.video import DatasetStatisticsProcess, FaceClip
-from talkingface.data.face.face_model import (
-    FEW_PEOPLE,
-    FaceModel,
-    Geometry,
-    learn_face_model,
-)
+from talkingface.data.face.face_model import FEW_PEOPLE, FaceModel, Geometry, learn_face_model
 from talkingface.data.face.points import POINTS, Points
 from talkingface.data.face.series import fill_gaps
 from talkingface.data.face.topology import N_MESH
 from talkingface.data.face.tracking import track_face
 from talkingface.data.media.audio import load_audio, save_wav
-from talkingface.data.media.pictures import (
-    PictureReader,
-    encode_jpeg,
-    encode_png,
-    write_pictures,
-)
+from talkingface.data.media.pictures import PictureReader, encode_jpeg, encode_png, write_pictures
 from talkingface.data.media.probe import probe
 from talkingface.data.npz import read_npz, save_npz
 from talkingface.errors import DataError
@@ -49,11 +41,11 @@ from talkingface.utils.paths import resolve
 
 log = logging.getLogger(__name__)
 
-LEAST_COVERAGE = 0.03  # of the crop by the PNCC; below, something is wrong (ours)
+LEAST_COVERAGE = 0.03  # smallest share of the crop that a PNCC picture may cover
 
 
 class HeadGANProcess(DatasetStatisticsProcess):
-    """Writes the files of clips and what is learnt from the training clips."""
+    """Writes the files of clips, and the face model and sound classes of the training clips."""
 
     needs_config = (
         *DatasetStatisticsProcess.needs_config,
@@ -69,8 +61,8 @@ class HeadGANProcess(DatasetStatisticsProcess):
     id = "HeadGAN"
     version = 1
     min_frames = 5
-    draws_pncc = True  # whether finalize keeps PNCC pictures for training
-    needs_sound = False  # a silent clip still shows how a face moves
+    draws_pncc = True  # whether finalize writes PNCC pictures for training
+    needs_sound = False  # silent clips can be drivers
 
     def settings(self) -> dict[str, Any]:
         prep = self.cfg.prep.model_dump()
@@ -80,24 +72,22 @@ class HeadGANProcess(DatasetStatisticsProcess):
     # -- one clip ----------------------------------------------------------------------------------
 
     def prepare_clip(self, clip: FaceClip, out: Path) -> None:
-        segment = self.cfg.prep.mask_source == "selfie"
-        self._write_clip(clip, out, self.min_frames, segment)
+        self._write_clip(clip, out, self.min_frames, self.cfg.prep.mask_source == "selfie")
 
     def _write_clip(self, clip: FaceClip, out: Path, min_frames: int, segment: bool) -> None:
         """Write points, sound and pictures.
 
         Args:
-            segment: also write masks of the person, which only training needs.
+            segment: also write masks of the person, which are needed only in training.
         """
         options, track, fps = self.cfg.prep, clip.track, clip.fps
         start, stop = self.longest_take(clip, options.max_missing, min_frames)
-        valid = track.found[start:stop]
-        found = fill_gaps(track.landmarks[start:stop])
-        crop = self._crop(found, track.size)
+        landmarks = fill_gaps(track.landmarks[start:stop])
+        crop = self._crop(landmarks, track.size)
         factor = options.size / (crop[2] - crop[0])
         points = Points(
-            landmarks=(found - (crop[0], crop[1], 0.0)) * factor,
-            valid=valid,
+            landmarks=(landmarks - (crop[0], crop[1], 0.0)) * factor,
+            valid=track.found[start:stop],
             size=options.size,
             crop=np.array(crop),
             start=start,
@@ -108,9 +98,9 @@ class HeadGANProcess(DatasetStatisticsProcess):
         save_wav(out / SOUND, clip.wave[first:last], SAMPLE_RATE)
         self._write_pictures(out, clip.frames(), points, segment)
 
-    def _crop(self, found: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:
-        """One square for the whole clip."""
-        mesh = found[:, :N_MESH, :2]
+    def _crop(self, landmarks: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Square (x0, y0, x1, y1) for the whole clip; raises SkipClip if the face leaves it."""
+        mesh = landmarks[:, :N_MESH, :2]
         boxes = np.concatenate([mesh.min(axis=1), mesh.max(axis=1)], axis=1)
         if not self.cfg.prep.crop:
             side = min(size)
@@ -118,8 +108,7 @@ class HeadGANProcess(DatasetStatisticsProcess):
             low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
             if (low < (x0, y0)).any() or (high > (x0 + side, y0 + side)).any():
                 raise SkipClip(
-                    "face outside the picture: with prep.crop=false it must lie inside the centred "
-                    "square"
+                    "face outside the centred square, in which it must lie with prep.crop=false"
                 )
             return x0, y0, x0 + side, y0 + side
         moved = float(np.ptp(boxes, axis=0).max()) / (sum(size) / 2)
@@ -136,9 +125,8 @@ class HeadGANProcess(DatasetStatisticsProcess):
     def _write_pictures(
         self, out: Path, frames: Iterator[tuple[int, np.ndarray]], points: Points, segment: bool
     ) -> None:
-        """Crops and, where wanted, person masks, in one pass over the video."""
+        """Write crops and, with ``segment``, person masks, in one pass over the video."""
         masks: list[bytes] = []
-        segmenter = PersonMasks() if segment else None
 
         def crops() -> Iterator[bytes]:
             for number, frame in frames:
@@ -151,18 +139,15 @@ class HeadGANProcess(DatasetStatisticsProcess):
                     masks.append(encode_png(segmenter(picture)))
                 yield encode_jpeg(picture, self.cfg.prep.jpeg_quality)
 
-        try:
+        with PersonMasks() if segment else nullcontext() as segmenter:
             stored = write_pictures(out / PICTURES, crops())
-        finally:
-            if segmenter is not None:
-                segmenter.close()
         if stored < len(points):
             raise DataError(f"{stored} pictures decode, but {len(points)} frames have a face")
         if masks:
             write_pictures(out / MASKS, masks)
 
     def prepare_source(self, source: Path, out: Path) -> None:
-        """Prepare a video or still outside the dataset, with or without sound, of any length."""
+        """Prepare a video or image outside the dataset, with or without sound, of any length."""
         info = probe(source)
         fps = self.clip_fps(info)
         track = track_face(
@@ -180,11 +165,10 @@ class HeadGANProcess(DatasetStatisticsProcess):
 
     def finalize(self, report: ProcessReport) -> None:
         super().finalize(report)
-        good = sorted(set(report.of("ok")) - report.dropped)
-        self.ensure(good)
+        self.ensure(sorted(set(report.of("ok")) - report.dropped))
 
     def ensure(self, names: Iterable[str]) -> None:
-        """Geometry, voice and PNCC of clips, where these settings have not made them yet."""
+        """Write geometry, voice and PNCC of clips that have none for these settings."""
         names = [name for name in names if not self.is_official(name)]
         if not names:
             return
@@ -195,28 +179,29 @@ class HeadGANProcess(DatasetStatisticsProcess):
         voice = self.load_voice()
         missing = [n for n in names if not voice.is_current(self.prepared.output_dirs(n)[0], n)]
         for name in self._bar(missing, "voice features"):
-            self._hear(name, voice)
+            self._write_voice(name, voice)
         if self.draws_pncc and self.cfg.data.cache_pncc:
             missing = [n for n in names if not self._pncc_path(n, model).is_file()]
             for name in self._bar(missing, "PNCC pictures"):
                 self._draw(name, model)
 
-    def _bar(self, names: list[str], what: str) -> Iterable[str]:
+    def _bar(self, names: list[str], title: str) -> Iterable[str]:
+        """The names with a progress bar."""
         if not names:
             return ()
-        log.info("%s of %d clips", what, len(names))
-        return progress(names, unit="clip", desc=what, show=self.cfg.show_progress)
+        log.info("%s of %d clips", title, len(names))
+        return progress(names, unit="clip", desc=title, show=self.cfg.show_progress)
 
     @cached_property
     def training_clips(self) -> list[str]:
-        """Those with a video; clips of the official tree have no geometry."""
+        """Training clips with a video; clips of the official tree have no geometry."""
         return [name for name in self.usable_training_clips() if not self.is_official(name)]
 
     def load_face_model(self) -> FaceModel:
-        """The face model of these settings; fitted and written where it does not exist.
+        """The face model of these settings; fitted and written if it does not exist.
 
         Raises:
-            DataError: no training clips, or a licensed model is not there.
+            DataError: there are no training clips, or the file of a licensed model is missing.
         """
         return self._face_model
 
@@ -241,18 +226,15 @@ class HeadGANProcess(DatasetStatisticsProcess):
             return FaceModel.read(path)
         clips = {}
         for name in self._bar(self.training_clips, "face model"):
-            points = self.points(name)
-            seen = points.landmarks[points.valid]
-            rows = np.linspace(0, len(seen) - 1, min(len(seen), options.frames_per_clip))
-            clips[name] = seen[rows.astype(int)]
+            clips[name] = _spread_landmarks(self.points(name), options.frames_per_clip)
         model = learn_face_model(clips, people, **chosen)
         model.save(path)
         log.info("face model learnt from %s", model.sources)
         return model
 
     def load_voice(self) -> Voice:
-        """The voice features of these settings; sound classes are fitted and written where they do
-        not exist."""
+        """The voice of these settings; sound classes are fitted and written if they do not
+        exist."""
         return self._voice
 
     @cached_property
@@ -268,50 +250,42 @@ class HeadGANProcess(DatasetStatisticsProcess):
         return Voice(options, SoundClasses.read(path))
 
     def _fit(self, name: str, model: FaceModel) -> None:
-        points = self.points(name)
-        geometry = fit(model, points, self.identity_mode(model))
-        content = {k: getattr(geometry, k) for k in Geometry.__dataclass_fields__}
-        content["face_model"] = model.id
-        save_npz(self._geometry_path(name, model), content)
+        geometry = fit(model, self.points(name), self.identity_mode(model))
+        save_npz(self._geometry_path(name, model), {**vars(geometry), "face_model": model.id})
 
     def identity_mode(self, model: FaceModel) -> str:
+        """``geometry.identity_mode``; for ``auto`` by the number of people of the face model."""
         chosen = self.cfg.geometry.identity_mode
         if chosen != "auto":
             return chosen
         return "pca" if model.n_id + 1 >= FEW_PEOPLE else "residual"
 
-    def _hear(self, name: str, voice: Voice) -> None:
+    def _write_voice(self, name: str, voice: Voice) -> None:
         points = self.points(name)
-        made = voice.features(self.wave(name), points.fps, len(points), voice.stored(name))
-        voice.save(self.prepared.output_dirs(name)[0], made)
+        features = voice.features(self.wave(name), points.fps, len(points), voice.stored(name))
+        voice.save(self.prepared.output_dirs(name)[0], features)
 
     def _draw(self, name: str, model: FaceModel) -> None:
-        placed = model.placed(self.geometry(name))
-        window = self.points(name).size
+        placed, window = model.placed(self.geometry(name)), self.points(name).size
         drawn = (encode_png(self.pncc(model, vertices, window)) for vertices in placed)
         write_pictures(self._pncc_path(name, model), drawn)
 
     def pncc(self, model: FaceModel, vertices: np.ndarray, window: int) -> np.ndarray:
-        """(S,S,3) uint8 of (V,3) vertices in pixels of the stored crop.
+        """PNCC picture (S,S,3) uint8 of vertices (V,3) in pixels of a crop of side ``window``.
 
         Raises:
-            DataError: hardly anything of the face is in the picture.
+            DataError: the face is outside the picture.
         """
-        options = self.cfg.geometry
-        picture = model.render(
-            vertices,
-            self.cfg.model_params.crop_size,
-            window,
-            flat=options.shading == "flat",
-            cull=options.cull,
-        )
+        options, size = self.cfg.geometry, self.cfg.model_params.crop_size
+        flat = options.shading == "flat"
+        picture = model.render(vertices, size, window, flat=flat, cull=options.cull)
         require_coverage(picture)
         return picture
 
     # -- what datasets read ------------------------------------------------------------------------
 
     def is_official(self, name: str) -> bool:
-        """Whether a clip came from the official dataset tree, with PNCC and voice of its own."""
+        """Whether a clip was converted from the official dataset tree, with its PNCC and voice."""
         marker = self.prepared.read_marker(name) or {}
         imported = marker.get("fingerprint", {}).get("processor") == IMPORTED
         return imported and (self.prepared.output_dirs(name)[0] / OFFICIAL).is_file()
@@ -330,12 +304,12 @@ class HeadGANProcess(DatasetStatisticsProcess):
         return PictureReader(path) if path.is_file() else None
 
     def pncc_store(self, name: str) -> PictureReader | None:
-        """PNCC pictures that were drawn before."""
+        """PNCC pictures written by the preparation; None without them."""
         path = self._pncc_path(name, self.load_face_model())
         return PictureReader(path) if path.is_file() else None
 
     def geometry(self, name: str) -> Geometry:
-        """Fitted face of a clip."""
+        """Fitted face and camera of a clip."""
         content = read_npz(self._geometry_path(name, self.load_face_model()))
         return Geometry(**{key: content[key] for key in Geometry.__dataclass_fields__})
 
@@ -351,21 +325,25 @@ class HeadGANProcess(DatasetStatisticsProcess):
 
 
 class HeadGANMotionProcess(HeadGANProcess):
-    """The same preparation for Audio2Exp, which draws nothing."""
+    """The same preparation for Audio2Exp, without PNCC pictures."""
 
     draws_pncc = False
 
 
 def fit(model: FaceModel, points: Points, mode: str) -> Geometry:
-    """Face and camera of a whole clip; its person is the mean over the frames that were seen."""
-    seen = points.landmarks[points.valid]
-    rows = np.linspace(0, len(seen) - 1, min(len(seen), 200)).astype(int)
-    return model.fit(points.landmarks, model.neutral_of(seen[rows], mode))
+    """Face and camera of a whole clip; the neutral face is fitted to up to 200 frames."""
+    return model.fit(points.landmarks, model.neutral_of(_spread_landmarks(points, 200), mode))
+
+
+def _spread_landmarks(points: Points, count: int) -> np.ndarray:
+    """Landmarks of at most ``count`` valid frames, spread evenly over the clip."""
+    valid = points.landmarks[points.valid]
+    return valid[np.linspace(0, len(valid) - 1, min(len(valid), count)).astype(int)]
 
 
 def square(frame: np.ndarray, crop: Iterable[int], size: int) -> np.ndarray:
-    """The crop of a source frame (H,W,3) as (size,size,3) uint8; beyond the border the last pixels
-    are repeated, so that the aspect is kept."""
+    """The crop of a source frame (H,W,3) as (size,size,3) uint8; its border pixels are repeated
+    outside the frame, so that the aspect ratio is kept."""
     cv2 = import_cv2()
     x0, y0, x1, y1 = (int(value) for value in crop)
     height, width = frame.shape[:2]
@@ -377,8 +355,16 @@ def square(frame: np.ndarray, crop: Iterable[int], size: int) -> np.ndarray:
     return cv2.resize(part, (size, size), interpolation=way)
 
 
+def resized(picture: np.ndarray, size: int) -> np.ndarray:
+    """A square picture with another side length."""
+    if len(picture) == size:
+        return picture
+    cv2 = import_cv2()
+    return cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
+
+
 def require_coverage(picture: np.ndarray) -> None:
-    """Raises DataError: a PNCC picture is (nearly) empty."""
+    """Raise DataError if a PNCC picture is (nearly) empty."""
     covered = float((picture.sum(axis=-1) > 0).mean())
     if covered < LEAST_COVERAGE:
         raise DataError(
@@ -388,7 +374,7 @@ def require_coverage(picture: np.ndarray) -> None:
 
 
 class PersonMasks:
-    """Where a person is in a picture: (S,S,3) uint8 -> (S,S) uint8, soft."""
+    """Person segmentation: picture (S,S,3) uint8 -> soft mask (S,S) uint8."""
 
     def __init__(self) -> None:
         from talkingface.data.face.person import PersonSegmenter
@@ -401,11 +387,8 @@ class PersonMasks:
         sized = cv2.resize(self._segmenter(picture), side, interpolation=cv2.INTER_LINEAR)
         return np.rint(np.clip(sized, 0, 1) * 255).astype(np.uint8)
 
-    def close(self) -> None:
-        self._segmenter.close()
-
     def __enter__(self) -> PersonMasks:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._segmenter.close()

@@ -1,6 +1,6 @@
-"""Face models that need a licence, in the same form as ours: BFM and LSFM (ours).
+"""Reads face models that need a licence, BFM and LSFM, as :class:`FaceModel`.
 
-Nothing of them comes with the toolkit. Their axes are x right, y up, z toward the viewer.
+The toolkit contains none of them. Their axes are x right, y up, z toward the viewer.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ from talkingface.errors import DataError
 
 FILES = {"bfm": "BFM_model_front.mat", "lsfm": "all_all_all.mat"}
 LSFM_MESH = "lsfm_mesh.npz"
-_BOUNDS = (0.8, 1.5)  # of LSFM's coefficients in the official fit; three standard deviations here
+# Bounds of LSFM's coefficients in the official fit, taken as three standard deviations.
+_BOUNDS = (0.8, 1.5)
 
 
 def missing_file(kind: str, path: Path) -> str:
-    """What to tell somebody who has not got the file."""
+    """The error message for a missing file."""
     return (
         f"geometry.model={kind} needs {path}, which needs a licence from the model's owner. Put it "
         "there, name it with geometry.model_file, or use geometry.model=mediapipe_pca, which needs "
-        "nothing."
+        "no file."
     )
 
 
 def read_licensed(kind: str, path: Path, n_id: int | None, n_exp: int) -> FaceModel:
-    """A licensed model.
+    """Read a licensed model.
 
     Args:
         kind: ``bfm`` (``BFM_model_front.mat`` in the layout of Deep3DFaceRecon) or ``lsfm``
@@ -39,7 +40,7 @@ def read_licensed(kind: str, path: Path, n_id: int | None, n_exp: int) -> FaceMo
             ``corr`` (K,2): MediaPipe's point, the model's vertex).
 
     Raises:
-        DataError: missing, or of another layout.
+        DataError: the file is missing or has another layout.
     """
     if not path.is_file():
         raise DataError(missing_file(kind, path))
@@ -49,35 +50,22 @@ def read_licensed(kind: str, path: Path, n_id: int | None, n_exp: int) -> FaceMo
         content = loadmat(str(path), squeeze_me=True, struct_as_record=False)
         return (_bfm if kind == "bfm" else _lsfm)(content, path, n_id, n_exp)
     except (KeyError, AttributeError, ValueError, OSError, NotImplementedError) as error:
-        raise DataError(f"{path} is not laid out as a {kind} model: {error!r}") from error
+        raise DataError(f"{path} does not have the layout of a {kind} model: {error!r}") from error
 
 
 def _bfm(content: dict[str, Any], path: Path, n_id: int | None, n_exp: int) -> FaceModel:
     corr = np.stack([IBUG68, np.asarray(content["keypoints"]).ravel().astype(int) - 1], axis=1)
-    return _model(
-        "bfm",
-        content["meanshape"],
-        content["idBase"][:, : n_id or 80],
-        content["exBase"][:, :n_exp],
-        (1.0, 1.0),
-        np.asarray(content["tri"]).astype(int) - 1,
-        corr,
-    )
+    bases = content["idBase"][:, : n_id or 80], content["exBase"][:, :n_exp]
+    triangles = np.asarray(content["tri"]).astype(int) - 1
+    return _model("bfm", content["meanshape"], *bases, (1.0, 1.0), triangles, corr)
 
 
 def _lsfm(content: dict[str, Any], path: Path, n_id: int | None, n_exp: int) -> FaceModel:
     mesh = read_npz(path.with_name(LSFM_MESH))
     model = content["fmod"]
+    bases = model.id_basis[:, : n_id or 157], model.exp_basis[:, :n_exp]
     std = tuple(bound / 3 for bound in _BOUNDS)
-    return _model(
-        "lsfm",
-        model.mean,
-        model.id_basis[:, : n_id or 157],
-        model.exp_basis[:, :n_exp],
-        std,
-        mesh["triangles"],
-        mesh["corr"],
-    )
+    return _model("lsfm", model.mean, *bases, std, mesh["triangles"], mesh["corr"])
 
 
 def _model(
@@ -89,7 +77,8 @@ def _model(
     faces: np.ndarray,
     corr: np.ndarray,
 ) -> FaceModel:
-    """Turned to our axes and scaled to radius 1; a triangle faces the viewer with positive area."""
+    """The model rotated to the axes of :class:`FaceModel` and scaled to radius 1; triangles whose
+    front faces the viewer get a positive area."""
     turn = np.array([1.0, -1.0, -1.0])
     points = np.asarray(mean, np.float64).reshape(-1, 3) * turn
     points = points - points.mean(axis=0)
@@ -106,11 +95,11 @@ def _model(
     if area.sum() < 0:
         faces = faces[:, ::-1]
     corr = np.asarray(corr, np.int64)
-    own, expression = basis(id_basis), basis(exp_basis)
+    identity, expression = basis(id_basis), basis(exp_basis)
     return FaceModel(
         mean=points.astype(np.float32),
-        id_basis=own,
-        id_std=np.full(own.shape[1], std[0], np.float32),
+        id_basis=identity,
+        id_std=np.full(identity.shape[1], std[0], np.float32),
         exp_basis=expression,
         exp_std=np.full(expression.shape[1], std[1], np.float32),
         faces=faces.astype(np.int32),

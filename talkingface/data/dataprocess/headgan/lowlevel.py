@@ -1,7 +1,7 @@
-"""The 84 low-level features of HeadGAN's voice vector (official code; after pyAudioAnalysis).
+"""The 84 low-level features of HeadGAN's voice vector (official code, from pyAudioAnalysis).
 
-Base features of half-frame windows every sixteenth of a frame, their differences, and mean and
-standard deviation of both over the eight video frames that begin with the row's own.
+21 base features of windows of half a video frame, with a hop of 1/16 frame, and their differences;
+the mean and the standard deviation of both over eight video frames, starting with the row's frame.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import numpy as np
 
 N_LOW = 84
 WINDOW_FRAMES = 8  # video frames of a row
-_STEPS = 16  # short windows that begin in a video frame
+_STEPS = 16  # short windows per video frame
 _MFCC, _LINEAR, _LOG = 13, 13, 27
 _LOWEST, _SPACING, _RATIO = 133.33, 200.0 / 3, 1.0711703
 _EPSILON = 1e-8
-_BLOCKS = 10  # sub-blocks of the entropies
+_BLOCKS = 10  # blocks of the entropies
 _ROLLOFF = 0.90
-_CHUNK = 4096  # short windows worked on at a time
+_CHUNK = 4096  # short windows per batch
 
 # Base features in order; the vector holds mean of base, mean of differences, standard deviation of
 # base, standard deviation of differences.
@@ -28,32 +28,26 @@ BASE_NAMES = (
 )  # fmt: skip
 
 
-def lowlevel_names() -> list[str]:
-    """Names of the 84 values, in order."""
-    values = [*BASE_NAMES, *(f"delta_{name}" for name in BASE_NAMES)]
-    return [f"{name}_{kind}" for kind in ("mean", "std") for name in values]
-
-
 def lowlevel_features(
     wave: np.ndarray, rate: int, fps: float, frames: int | None = None, *, legacy_hop: bool = False
 ) -> np.ndarray:
     """Low-level features of a whole sound.
 
     Args:
-        wave: (N,) mono in [-1,1]; its mean and peak are normalised here, as upstream, over the
-            whole sound.
+        wave: (N,) mono in [-1,1]; mean and peak are normalised over the whole sound, as in the
+            official code.
         rate: samples per second; the values depend on it.
         fps: video frames per second.
-        frames: rows to give: the last is repeated, or rows are cut; None: as many as begin in the
-            sound.
-        legacy_hop: rows every 16 whole-sample steps, as upstream, which drifts where 16 * fps does
-            not divide the rate; else row t begins at t / fps.
+        frames: number of rows: the last row is repeated, or rows are cut; None: one row per frame
+            that begins in the sound.
+        legacy_hop: a row every 16 steps of whole samples, as in the official code, which drifts if
+            16 * fps does not divide the rate; otherwise row t begins at t / fps seconds.
 
     Returns:
         (T,84) float32, finite also for silence. Row t covers frames t to t + 7.
     """
     signal = np.asarray(wave, np.float64)
-    peak = np.abs(signal).max(initial=0.0) + 1e-10  # before the mean is taken out, as upstream
+    peak = np.abs(signal).max(initial=0.0) + 1e-10  # before the mean is subtracted (official code)
     signal = (signal - signal.mean()) / peak if len(signal) else signal
     window = round(rate / (2 * fps))
     step = round(rate / (_STEPS * fps))
@@ -61,7 +55,7 @@ def lowlevel_features(
     if legacy_hop:
         starts = np.arange(0, len(short), _STEPS)
     else:
-        # The first window that begins at or behind the frame.
+        # The first window that begins with the frame or later.
         count = max(1, int(len(signal) * fps / rate + 1e-6))
         begin = np.round(np.arange(count) * rate / fps)
         starts = np.ceil(begin / step - 1e-9).astype(int)
@@ -73,14 +67,11 @@ def lowlevel_features(
 
 
 def _pooled(short: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
-    """Mean and standard deviation over ``length`` rows from each start on, as far as they go."""
+    """Mean and standard deviation over ``length`` rows from each start; fewer rows at the end."""
     if not len(starts):
         return np.zeros((1, N_LOW))
-    rows = []
-    for start in starts:
-        part = short[start : start + length]
-        rows.append(np.concatenate([part.mean(axis=0), part.std(axis=0)]))
-    return np.array(rows)
+    parts = [short[start : start + length] for start in starts]
+    return np.array([np.concatenate([part.mean(axis=0), part.std(axis=0)]) for part in parts])
 
 
 def _short_term(signal: np.ndarray, rate: int, window: int, step: int) -> np.ndarray:
@@ -102,7 +93,8 @@ def _short_term(signal: np.ndarray, rate: int, window: int, step: int) -> np.nda
 
 
 def _base(part: np.ndarray, spectrum: np.ndarray, previous: np.ndarray, rate: int) -> np.ndarray:
-    """(n,21) of windows (n,W), their magnitudes (n,K) and those of the windows before."""
+    """Base features (n,21) of windows (n,W), from their magnitude spectra (n,K) and those of the
+    previous windows."""
     from scipy.fft import dct
 
     size, bins = part.shape[1], spectrum.shape[1]
@@ -111,7 +103,7 @@ def _base(part: np.ndarray, spectrum: np.ndarray, previous: np.ndarray, rate: in
     axis = np.arange(1, bins + 1) * (rate / (2.0 * bins))
     peak = spectrum.max(axis=1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
-        share = np.where(peak > 0, spectrum / peak, 0.0)  # digital silence has no centre
+        share = np.where(peak > 0, spectrum / peak, 0.0)  # 0 for digital silence
     total = share.sum(axis=1) + _EPSILON
     centroid = (axis * share).sum(axis=1) / total
     spread = np.sqrt((np.square(axis - centroid[:, None]) * share).sum(axis=1) / total)
@@ -133,7 +125,7 @@ def _unit_sum(spectrum: np.ndarray) -> np.ndarray:
 
 
 def _entropy(values: np.ndarray) -> np.ndarray:
-    """Entropy in bits of the energies of ten blocks, each a share of the whole energy."""
+    """Entropy in bits of the shares of ten blocks in the total energy."""
     whole = np.square(values).sum(axis=1, keepdims=True)
     length = values.shape[1] // _BLOCKS
     blocks = values[:, : length * _BLOCKS].reshape(len(values), _BLOCKS, length)
@@ -143,7 +135,8 @@ def _entropy(values: np.ndarray) -> np.ndarray:
 
 @lru_cache
 def _filterbank(rate: int, bins: int) -> np.ndarray:
-    """(40,bins) triangles. The official axis, twice too coarse: it defines the values."""
+    """(40,bins) triangular filters on the frequency axis of the official code, which is too coarse
+    by a factor of 2; another axis would give other features."""
     edges = np.zeros(_LINEAR + _LOG + 2)
     edges[:_LINEAR] = _LOWEST + np.arange(_LINEAR) * _SPACING
     edges[_LINEAR:] = edges[_LINEAR - 1] * _RATIO ** np.arange(1, _LOG + 3)

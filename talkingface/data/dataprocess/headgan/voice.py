@@ -1,4 +1,4 @@
-"""HeadGAN's voice vector: 84 low-level values and the characters of eight frames."""
+"""HeadGAN's voice vector: 84 low-level features and the characters of eight frames."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _VERSION = 1
 
 
 def voice_size(options: VoiceSection) -> int:
-    """Numbers of a voice vector (naf; 300 with the defaults)."""
+    """Length of a voice vector (naf; 300 with the defaults)."""
     return N_LOW * options.lowlevel + 2 * options.half_window * N_CLASSES
 
 
 def encoder_kind(options: VoiceSection, weights_dir: str) -> str:
-    """``auto`` resolved: the CTC network where its weights are at hand, else sound classes."""
+    """``audio.char_encoder``; for ``auto`` the CTC network if its weights exist, else kmeans27."""
     if options.char_encoder != "auto":
         return options.char_encoder
     return "wav2vec2_ctc" if ctc_path(options, weights_dir).is_file() else "kmeans27"
@@ -48,7 +48,7 @@ def ctc_path(options: VoiceSection, weights_dir: str) -> Path:
 
 
 def plain_encoder(kind: str, options: VoiceSection, weights_dir: str) -> CharEncoder:
-    """An encoder that learns nothing from the data."""
+    """An encoder that is not fitted to the data."""
     if kind == "zeros":
         return NoCharacters()
     if kind in ("wav2vec2_ctc", "wav2vec2_ctc_hold"):
@@ -59,37 +59,35 @@ def plain_encoder(kind: str, options: VoiceSection, weights_dir: str) -> CharEnc
 
 
 class Voice:
-    """Makes voice features of whole sounds and cuts vectors out of them.
-
-    Args:
-        options: of the configuration.
-        encoder: of the characters.
-    """
+    """Computes voice features of whole sounds, and voice vectors from these features."""
 
     def __init__(self, options: VoiceSection, encoder: CharEncoder) -> None:
         self.options, self.encoder = options, encoder
 
     @property
     def id(self) -> str:
-        """Names cached features; others are not mistaken for these."""
+        """Hash of settings and encoder, for file names of cached features."""
         state = json.dumps([_VERSION, self.options.legacy_hop, self.encoder.id])
         return hashlib.sha256(state.encode()).hexdigest()[:10]
 
     def features(
         self, wave: np.ndarray, fps: float, frames: int, stored: Path | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(T,84) and (T,27) of a sound (N,), 16 kHz mono.
+        """Low-level features (T,84) and characters (T,27) of a sound (N,), 16 kHz mono.
 
         Args:
-            stored: ready-made characters of the clip, for ``deepspeech_file``.
+            stored: file of the clip's characters, for ``deepspeech_file``.
+
+        Raises:
+            DataError: ``deepspeech_file`` without such a file.
         """
         low = lowlevel_features(wave, RATE, fps, frames, legacy_hop=self.options.legacy_hop)
         encoder = self.encoder
         if isinstance(encoder, StoredCharacters):
             if stored is None and np.any(wave):
                 raise DataError(
-                    "audio.char_encoder=deepspeech_file has characters for clips of the dataset "
-                    "only; train with kmeans27 or wav2vec2_ctc to use other sounds"
+                    "audio.char_encoder=deepspeech_file has characters only for clips of the "
+                    "dataset; train with kmeans27 or wav2vec2_ctc to use other sounds"
                 )
             encoder = StoredCharacters(stored or encoder.path)
         return low, encoder(wave, fps, frames)
@@ -98,19 +96,18 @@ class Voice:
         return folder / f"voice_{self.id}.npz"
 
     def stored(self, clip_id: str) -> Path | None:
-        """Ready-made characters of a clip, for ``deepspeech_file``."""
+        """File of a clip's characters, for ``deepspeech_file``."""
         folder = self.options.char_folder
         return resolve(folder) / f"{clip_id}.npy" if folder else None
 
     def is_current(self, folder: Path, clip_id: str) -> bool:
-        """Whether the features of a clip are there and no older than its ready-made characters."""
+        """Whether the features of a clip exist and are not older than its character file."""
         own, given = self.path(folder), self.stored(clip_id)
         if not own.is_file():
             return False
-        newer = given is not None and given.is_file() and (
-            given.stat().st_mtime_ns > own.stat().st_mtime_ns
-        )  # fmt: skip
-        return not newer
+        if given is None or not given.is_file():
+            return True
+        return given.stat().st_mtime_ns <= own.stat().st_mtime_ns
 
     def save(self, folder: Path, features: tuple[np.ndarray, np.ndarray]) -> None:
         save_npz(self.path(folder), dict(zip(("low", "char"), features, strict=True)))
@@ -119,15 +116,16 @@ class Voice:
         """(T,naf) vectors of a prepared clip.
 
         Raises:
-            DataError: missing, or of another size than the configuration's.
+            DataError: the file is missing, or its sizes are not those of the configuration.
         """
         content = read_npz(self.path(folder))
         return self.vectors(content["low"], content["char"])
 
     def vectors(self, low: np.ndarray, char: np.ndarray) -> np.ndarray:
-        """(T,naf): low-level values of the frame, then its window of characters, oldest first.
+        """(T,naf): low-level features of the frame, then its window of characters, oldest first.
 
-        The window is frames -L to L-1, ends repeated; ``shift`` moves it so many frames later.
+        With ``half_window`` L and ``shift`` s the window of frame t is t + s - L to t + s + L - 1;
+        the first and the last frame are repeated.
         """
         options = self.options
         if low.shape[1] != N_LOW or char.shape[1] != N_CLASSES:
@@ -143,7 +141,7 @@ class Voice:
 
 
 def restored(options: VoiceSection, weights_dir: str, kind: str, content: dict) -> Voice:
-    """The voice of a trained model: learnt classes come with it, networks from their file."""
+    """The voice of a trained model; ``content``: its sound classes, for ``kmeans27``."""
     if kind == "kmeans27":
         return Voice(options, SoundClasses(**content))
     return Voice(options, plain_encoder(kind, options, weights_dir))

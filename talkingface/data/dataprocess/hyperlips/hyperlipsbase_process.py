@@ -1,11 +1,10 @@
-"""Preparation for HyperLips stage 1 and its sync expert: face crops, 16 kHz sound and its mel.
+"""Preparation for HyperLips stage 1 and its sync expert: face crops, audio and mel spectrogram.
 
-Layout (that of the official code), one folder per clip below
-``preprocessed_data/imgs``::
+Layout (as in the official code), one folder per clip below ``preprocessed_data/imgs``::
 
-    0.jpg 1.jpg ...   face crops; numbers are frame indices, missing where no face was found
+    0.jpg 1.jpg ...   face crops by frame index; frames without a face have no file
     audio.wav         mono, 16 kHz
-    mel.npy           (80, columns) float32, computed once
+    mel.npy           (80, columns) float32
     face.npz          boxes (T,4), found (T,) and segments (T,), see FaceTrack
 """
 
@@ -27,14 +26,11 @@ from talkingface.data.quality import RATE
 class HyperLipsBaseProcess(VideoProcess):
     """Crops the face of each clip and computes its mel spectrogram."""
 
-    needs_config = (
-        *VideoProcess.needs_config,
-        "data.max_crop",
-    )
+    needs_config = (*VideoProcess.needs_config, "data.max_crop")
 
     id = "imgs"
     version = 2
-    min_frames = 16  # the official loader refuses clips with fewer crops
+    min_frames = 16  # the official loader rejects clips with fewer crops
 
     def settings(self) -> dict[str, Any]:
         return {**super().settings(), "crop": self.cfg.data.max_crop}

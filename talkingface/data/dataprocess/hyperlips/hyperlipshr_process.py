@@ -1,13 +1,13 @@
-"""Preparation for HyperLips stage 2: what a trained base makes of each clip, beside the real one.
+"""Preparation for HyperLips stage 2: the output of a trained base for each clip, and real crops.
 
-Layout (folder names of the official code, misspelling included), below
+Layout (folder names of the official code, including the misspelling), below
 ``preprocessed_data/HR_Train_Dateset``::
 
-    GT_IMG/<clip>/0.jpg ...        real face crops, BGR; and segments.npy (T,), -1 where none exists
+    GT_IMG/<clip>/0.jpg ...        real face crops; and segments.npy (T,), -1 without a crop
     GT_MASK/<clip>/0.png ...       ring around the lips, 0 or 255
     GT_SKETCH/<clip>/0.png ...     line drawing of the real face
-    HYPER_IMG/<clip>/0.png ...     128 px picture of the base, exactly as the decoder will get it
-    HYPER_SKETCH/<clip>/0.png ...  line drawing of that picture
+    HYPER_IMG/<clip>/0.png ...     128 px output of the base, the same as the decoder input later
+    HYPER_SKETCH/<clip>/0.png ...  line drawing of this output
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PARTS = ("GT_IMG", "GT_MASK", "GT_SKETCH", "HYPER_IMG", "HYPER_SKETCH")
 
 
 class HyperLipsHRProcess(VideoProcess):
-    """Runs the base on every clip with its own sound and draws the sketches."""
+    """Runs the base on every clip with the clip's audio, and draws the sketches."""
 
     needs_config = (
         *VideoProcess.needs_config,
@@ -72,65 +72,64 @@ class HyperLipsHRProcess(VideoProcess):
 
     @cached_property
     def base(self) -> DubbingPipeline:
-        """Stage 1."""
+        """The dubbing pipeline of stage 1."""
         import torch
 
-        if multiprocessing.parent_process() is not None:  # as many workers as cores already
+        if multiprocessing.parent_process() is not None:  # there is a worker process per core
             torch.set_num_threads(1)
         return self.components.pipeline("base")
 
     def prepare_clip(self, clip: FaceClip, out: Path) -> None:
         track = clip.track
-        folders = {part: out / part for part in PARTS}
-        for folder in folders.values():
-            folder.mkdir()
+        for part in PARTS:
+            (out / part).mkdir()
         source = self.base.prepare(clip.clip.path)
-        kept = np.full(len(track), -1, np.int32)
+        segments = np.full(len(track), -1, np.int32)
 
-        def store(number: int, picture: np.ndarray, line: np.ndarray) -> None:
-            if not track.found[number]:
+        def store(index: int, image: np.ndarray, sketch: np.ndarray) -> None:
+            if not track.found[index]:
                 return
-            rgb = np.ascontiguousarray(picture[..., ::-1])
-            for part, image in (("HYPER_IMG", rgb), ("HYPER_SKETCH", _coloured(line))):
-                write_image(folders[part] / f"{number}.png", image, sync=False)
-            kept[number] = track.segments[number]
+            rgb = np.ascontiguousarray(image[..., ::-1])
+            write_image(out / "HYPER_IMG" / f"{index}.png", rgb, sync=False)
+            write_image(out / "HYPER_SKETCH" / f"{index}.png", _coloured(sketch), sync=False)
+            segments[index] = track.segments[index]
 
         thick, smoothing = self.cfg.data.sketch == "upstream", self.cfg.data.sketch_smoothing
         with SketchMaker(clip.fps, smoothing, upstream=thick) as sketches:
             for number, (index, frame, face) in enumerate(self.base.faces(source, clip.wave)):
                 if number != index or index >= len(track):
-                    break  # the sound is longer than the picture
+                    break  # the audio is longer than the video
                 if track.found[index]:
-                    self._store_real(folders, track, index, frame, thick)
-                # Frames without a face as well: generation does not leave them out either.
+                    self._store_real(out, track, index, frame, thick)
+                # Frames without a face are included, as in generation.
                 small = resize_image(face, INPUT_SIZE)
-                for done in sketches.add(index, small, track.segments[index]):
-                    store(*done)
-            for done in sketches.finish():
-                store(*done)
-        np.save(folders["GT_IMG"] / "segments.npy", kept)
+                for result in sketches.add(index, small, track.segments[index]):
+                    store(*result)
+            for result in sketches.finish():
+                store(*result)
+        np.save(out / "GT_IMG" / "segments.npy", segments)
         if sketches.missed:
             log.warning(
-                "%s: no face in %d of %d pictures of the base, which got the sketch before them; "
-                "if there are many, train the base longer",
+                "%s: no face in %d of %d output images of the base; the previous sketch is used "
+                "for them. If there are many, train the base longer",
                 clip.clip.id,
                 sketches.missed,
                 number + 1,
             )
 
     def _store_real(
-        self, folders: dict[str, Path], track: FaceTrack, index: int, frame: np.ndarray, thick: bool
+        self, out: Path, track: FaceTrack, index: int, frame: np.ndarray, thick: bool
     ) -> None:
-        """Real crop, lip mask and sketch of a frame (H,W,3) uint8 RGB."""
+        """Write the real crop, lip mask and sketch of a frame (H,W,3) uint8 RGB."""
         box, size = track.boxes[index], self.cfg.model_params.image_size
         real = resize_image(crop_face(frame, box), size)
-        write_image(folders["GT_IMG"] / f"{index}.jpg", real, sync=False)
+        write_image(out / "GT_IMG" / f"{index}.jpg", real, sync=False)
         x0, y0, x1, y1 = integer_box(box, *frame.shape[:2])
         points = (track.landmarks[index, :, :2] - (x0, y0)) / (x1 - x0, y1 - y0)
-        drawn = {"GT_MASK": mouth_mask(points * size, size, size)}
-        drawn["GT_SKETCH"] = draw_sketch(points, size, upstream=thick)
-        for part, image in drawn.items():
-            write_image(folders[part] / f"{index}.png", _coloured(image), sync=False)
+        mask = mouth_mask(points * size, size, size)
+        write_image(out / "GT_MASK" / f"{index}.png", _coloured(mask), sync=False)
+        sketch = draw_sketch(points, size, upstream=thick)
+        write_image(out / "GT_SKETCH" / f"{index}.png", _coloured(sketch), sync=False)
 
 
 def _coloured(grey: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Preparation for APC: log-mel rows of the sound, whoever is in the picture."""
+"""Preparation for APC: log-mel rows of the sound; the video is not used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Between our person folders and the two layouts of the official code (official code).
+"""Converts person folders from and to the two layouts of the official code.
 
 Official training tree: ``<person>/{mean_pts3d.npy, train_list.txt, val_list.txt, <clip>/...}``;
 official inference tree: all files of the person in one folder.
@@ -20,6 +20,7 @@ from talkingface.data.media.pictures import (
     picture_rows,
     write_pictures,
 )
+from talkingface.data.media.reader import read_image
 from talkingface.data.media.writer import write_image
 from talkingface.errors import DataError
 from talkingface.utils.paths import write_text
@@ -38,19 +39,19 @@ def convert_person(source: Path, target: Path) -> str:
     """Convert one person.
 
     Args:
-        source: ours, an official training tree, or an official inference tree.
-        target: new folder. From ours both official trees are made, in ``training/<person>`` and
-            ``inference/<person>``.
+        source: prepared person, official training tree, or official inference tree.
+        target: new folder. A prepared person becomes both official trees, in
+            ``training/<person>`` and ``inference/<person>``.
 
     Returns:
-        What ``source`` was.
+        Layout of ``source``.
 
     Raises:
-        DataError: it is none of these, or files are missing or contradict each other.
+        DataError: the layout is unknown, or files are missing or contradict each other.
     """
     if (source / "clips").is_dir():
         _to_training(files.Person(source), target / "training" / source.name)
-        _to_inference(source, target / "inference" / source.name)
+        _copy(source, target / "inference" / source.name, _PERSON)
         return "our files"
     if (source / files.FIT).is_file():
         _from_inference(source, target)
@@ -74,25 +75,16 @@ def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
         shutil.copytree(source / files.CANDIDATES, target / files.CANDIDATES, dirs_exist_ok=True)
 
 
-# -- ours to official ------------------------------------------------------------------------------
-
-
-def _to_inference(source: Path, target: Path) -> None:
-    _copy(source, target, _PERSON)
-
-
 def _to_training(person: files.Person, target: Path) -> None:
-    """Pictures are repeated to one per motion frame, which the official loader expects."""
+    """Pictures are repeated to one per motion frame, as the official loader expects."""
     _copy(person.folder, target, (files.MEAN_POINTS,))
     shutil.rmtree(target / files.CANDIDATES, ignore_errors=True)
     for folder in sorted((person.folder / "clips").iterdir()):
         clip, home = files.ClipFiles(folder), target / folder.name
         _copy(folder, home, _CLIP)
         shutil.copytree(person.folder / files.CANDIDATES, home / files.CANDIDATES)
-        for sound in folder.glob("*.wav"):
-            shutil.copy2(sound, home / sound.name)
-        for features in folder.glob("*_APC_feature_*.npy"):
-            shutil.copy2(features, home / features.name)
+        for path in (*folder.glob("*.wav"), *folder.glob("*_APC_feature_*.npy")):
+            shutil.copy2(path, home / path.name)
         rows = picture_rows(clip.pictures_path)
         pictures = encoded_pictures(clip.pictures_path)
         repeated = (pictures[row] for row in rows)
@@ -102,20 +94,17 @@ def _to_training(person: files.Person, target: Path) -> None:
         write_text(target / f"{split}_list.txt", "".join(f"{name}\n" for name in names))
 
 
-# -- official to ours ------------------------------------------------------------------------------
-
-
 def _from_inference(source: Path, target: Path) -> None:
-    """The names are the same; what can be wrong is checked, what is missing is made."""
+    """Copy and check the files, whose names are the same, and compute missing ones."""
     _copy(source, target, _PERSON)
     person = files.Person(target)
     if not (target / files.MEAN_POINTS).is_file():
         files.save_array(target / files.MEAN_POINTS, person.points.mean(axis=0))
-    facts = files.verify_files(person, official=True)
+    errors = files.verify_files(person, official=True)
     if not (target / files.POINTS_2D).is_file():
         files.save_array(target / files.POINTS_2D, person.projection())
     person.candidates(WINDOW)
-    files.write_manifest(target, {"person": target.name, "origin": "official", **facts})
+    files.write_manifest(target, {"person": target.name, "origin": "official", **errors})
 
 
 def _from_training(source: Path, clips: list[Path], target: Path) -> None:
@@ -127,14 +116,14 @@ def _from_training(source: Path, clips: list[Path], target: Path) -> None:
             if not (home / path.name).exists():
                 shutil.copy2(path, home / path.name)
         clip = files.ClipFiles(home)
-        for name in (files.CAMERA, files.SCALE):  # upstream keeps them with the person
+        for name in (files.CAMERA, files.SCALE):  # official: in the folder of the person
             if not (home / name).is_file() and (source / name).is_file():
                 shutil.copy2(source / name, home / name)
-        known = (home / files.CAMERA).is_file() and (home / files.SCALE).is_file()
-        facts = files.verify_files(clip, official=True) if known else {}
+        complete = (home / files.CAMERA).is_file() and (home / files.SCALE).is_file()
+        errors = files.verify_files(clip, official=True) if complete else {}
         frames = len(PictureReader(clip.pictures_path)) if clip.pictures_path.is_file() else 0
         manifest = {"clip": folder.name, "fps": 60.0, "start": 0, "frames": frames}
-        files.write_manifest(home, {**manifest, "motion_frames": len(clip), **facts})
+        files.write_manifest(home, {**manifest, "motion_frames": len(clip), **errors})
     names = [folder.name for folder in clips]
     for split in ("train", "val"):
         path = source / f"{split}_list.txt"
@@ -142,40 +131,31 @@ def _from_training(source: Path, clips: list[Path], target: Path) -> None:
         listed = [name.strip() for name in listed if name.strip()]
         unknown = sorted(set(listed) - set(names))
         if unknown:
-            raise DataError(f"{path} names clips that are not there: {', '.join(unknown[:5])}")
+            raise DataError(f"{path} lists clips that do not exist: {', '.join(unknown[:5])}")
         write_text(target / f"{split}_list.txt", "".join(f"{name}\n" for name in listed))
     training = [files.ClipFiles(target / "clips" / n) for n in files.Person(target).listed("train")]
-    for name, key in ((files.POINTS_2D, "landmarks"), (files.SHOULDERS, "shoulders"),
-                      (files.SHOULDERS_3D, "shoulders_3d")):  # fmt: skip
-        files.save_array(target / name, np.concatenate([getattr(c, key) for c in training]))
-    points, angles, trans = (
-        np.concatenate([getattr(clip, key) for clip in training])
-        for key in ("points", "angles", "trans")
-    )
-    files.save_fit(target, points, angles, trans)
+    files.save_motion(target, training, np.ones(2, bool))
     first = training[0]
     for name in (files.CAMERA, files.SCALE, files.WINDOW_FILE, files.EXAMPLE):
         if not (target / name).is_file() and (first.folder / name).is_file():
             shutil.copy2(first.folder / name, target / name)
     _candidates(training, target)
-    facts = {"person": target.name, "origin": "official training tree"}
+    manifest = {"person": target.name, "origin": "official training tree"}
     sides = shoulder_sides(training)
-    files.write_manifest(target, {**facts, "shoulder_sides": sides.tolist()})
+    files.write_manifest(target, {**manifest, "shoulder_sides": sides.tolist()})
 
 
 def _candidates(clips: list[files.ClipFiles], target: Path) -> None:
-    """Normalised ones win; ``full_{j}.jpg`` are source frames that are cut now."""
-    from talkingface.data.media.reader import read_image
-
+    """Copy the normalised pictures of a clip, or crop its source frames ``full_{j}.jpg``."""
     for clip in clips:
-        own = clip.folder / files.CANDIDATES
-        if (own / "normalized_full_3.jpg").is_file():
-            shutil.copytree(own, target / files.CANDIDATES, dirs_exist_ok=True)
+        folder = clip.folder / files.CANDIDATES
+        if (folder / "normalized_full_3.jpg").is_file():
+            shutil.copytree(folder, target / files.CANDIDATES, dirs_exist_ok=True)
             return
-        if (own / "full_3.jpg").is_file():
+        if (folder / "full_3.jpg").is_file():
             (target / files.CANDIDATES).mkdir()
             for j in range(4):
-                picture = clip.window.cut(read_image(own / f"full_{j}.jpg"))
+                picture = clip.window.cut(read_image(folder / f"full_{j}.jpg"))
                 write_image(target / files.CANDIDATES / f"normalized_full_{j}.jpg", picture)
             return
     raise DataError(f"{target.name}: no clip has candidates/normalized_full_0.jpg or full_0.jpg")

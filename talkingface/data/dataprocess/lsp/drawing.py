@@ -6,7 +6,7 @@ import numpy as np
 
 from talkingface.utils.env import import_cv2
 
-WINDOW = 512  # side of the normalised picture that all person files refer to
+WINDOW = 512  # side of the square window that the files of a person refer to, px
 
 _LINES = (
     tuple(range(15)),  # face contour
@@ -27,12 +27,12 @@ _LINES = (
 def draw_feature_map(
     landmarks: np.ndarray, shoulders: np.ndarray | None = None, size: int = WINDOW
 ) -> np.ndarray:
-    """Lines through face and shoulders.
+    """Draw lines through the points of face and shoulders.
 
     Args:
         landmarks: (73,2) pixels of the 512 px window.
-        shoulders: (18,2) two lines of nine points; one with NaN is not drawn. None: no shoulders.
-        size: side of the map; points and the thickness of 2 px shrink with it.
+        shoulders: (18,2) two lines of nine points; a line with NaN is not drawn. None: neither.
+        size: side of the map; points and the line width of 2 px are scaled with it.
 
     Returns:
         (size,size) uint8, 0 or 255; the network takes it divided by 255.
@@ -45,7 +45,7 @@ def draw_feature_map(
     if shoulders is not None:
         lines += [line for line in (shoulders[:9], shoulders[9:]) if np.isfinite(line).all()]
     for line in lines:
-        # Far outside OpenCV's 16 bit coordinates would wrap around.
+        # OpenCV's 16-bit coordinates of points far outside would wrap around.
         points = np.clip(line * factor, -8 * size, 8 * size).astype(np.int32)
         for first, second in zip(points[:-1], points[1:], strict=True):
             cv2.line(canvas, first.tolist(), second.tolist(), 255, thickness)

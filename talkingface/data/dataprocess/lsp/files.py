@@ -1,8 +1,8 @@
-"""The files of a person, under the names of the official code (YuanxunLu/LiveSpeechPortraits).
+"""The files of a person, with the names of the official code (YuanxunLu/LiveSpeechPortraits).
 
 One folder per person: files of the person at the top, those of each clip in ``clips/<clip>/``. All
-pixels refer to the 512 px window, all motion is at 60 Hz; only the pictures in ``<clip>.h5`` are
-source frames at their own rate.
+pixels refer to the 512 px window, all motion is at 60 Hz. The pictures in ``<clip>.h5`` are source
+frames at the frame rate of the source.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from talkingface.data.dataprocess.lsp.motion import project
+from talkingface.data.dataprocess.lsp.motion import euler_to_matrix, matrix_to_euler, project
 from talkingface.data.dataprocess.lsp.window import Window
 from talkingface.data.media.pictures import PictureReader, picture_rows
+from talkingface.data.npz import save_npz
 from talkingface.errors import DataError
 from talkingface.utils.env import import_cv2
 from talkingface.utils.paths import atomic, write_json
@@ -41,15 +42,15 @@ DATABASE = "APC_feature_base.npy"
 EXAMPLE = "example.png"
 CANDIDATES = "candidates"
 MANIFEST = "manifest.json"
-SOURCE_SHOULDERS = "source_shoulders.npy"  # ours: in source pixels, before the window is known
+SOURCE_SHOULDERS = "source_shoulders.npy"  # not official: in source pixels
 
-MAX_PROJECTION_ERROR = 0.05  # px, of the 2-D points against the projected 3-D points
+MAX_PROJECTION_ERROR = 0.05  # px between 2-D points and projected 3-D points
 EYES_FROM = 10  # first frame of the training sequence whose eyes are used
 
 
 def _load(path: Path) -> Any:
     if not path.is_file():
-        raise DataError(f"{path} is missing; it belongs to a person of Live Speech Portraits.")
+        raise DataError(f"{path} is missing, a required file of Live Speech Portraits.")
     try:
         content = np.load(path)
         if isinstance(content, np.ndarray):
@@ -57,7 +58,7 @@ def _load(path: Path) -> Any:
         with content:
             return {name: content[name] for name in content.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is damaged or no numpy file: {error}") from error
+        raise DataError(f"{path} is damaged or not a numpy file: {error}") from error
 
 
 def _entry(path: Path, name: str) -> np.ndarray:
@@ -76,8 +77,7 @@ def save_array(path: Path, values: np.ndarray) -> None:
 def save_fit(folder: Path, points: np.ndarray, angles: np.ndarray, trans: np.ndarray) -> None:
     """``3d_fit_data.npz`` and the points alone: (N,73,3), (N,3) degrees, (N,3) camera units."""
     arrays = {"pts_3d": points, "rot_angles": angles, "trans": trans[..., None]}
-    with atomic(folder / FIT) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **{key: value.astype(np.float32) for key, value in arrays.items()})
+    save_npz(folder / FIT, {key: value.astype(np.float32) for key, value in arrays.items()})
     save_array(folder / POINTS_3D, points)
 
 
@@ -94,8 +94,26 @@ def save_camera(folder: Path, scale: float, camera: np.ndarray) -> None:
 
 def save_window(folder: Path, window: Window) -> None:
     """``change_paras.npz``."""
-    with atomic(folder / WINDOW_FILE) as temporary, open(temporary, "wb") as file:
-        np.savez(file, scale=window.scale, xc=window.xc, yc=window.yc)
+    save_npz(folder / WINDOW_FILE, {"scale": window.scale, "xc": window.xc, "yc": window.yc})
+
+
+def save_motion(folder: Path, clips: list[ClipFiles], sides: np.ndarray) -> None:
+    """Concatenate the motion files of clips; shoulders outside ``sides`` (2,) bool become NaN."""
+
+    def joined(key: str) -> np.ndarray:
+        return np.concatenate([getattr(clip, key) for clip in clips])
+
+    save_fit(folder, joined("points"), joined("angles"), joined("trans"))
+    save_array(folder / POINTS_2D, joined("landmarks"))
+    for name, key in ((SHOULDERS, "shoulders"), (SHOULDERS_3D, "shoulders_3d")):
+        values = joined(key)
+        side_values(values)[:, ~sides] = np.nan
+        save_array(folder / name, values)
+
+
+def side_values(values: np.ndarray) -> np.ndarray:
+    """Shoulder points (N,18,C) as (N,2,9,C), a view."""
+    return values.reshape(len(values), 2, 9, values.shape[-1])
 
 
 @dataclass(frozen=True)
@@ -104,9 +122,13 @@ class MotionFiles:
 
     folder: Path
 
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
     @cached_property
     def points(self) -> np.ndarray:
-        """(N,73,3) object points with a fixed contour."""
+        """(N,73,3) object points with a constant face contour."""
         return _load(self.folder / POINTS_3D).astype(np.float32)
 
     @cached_property
@@ -126,7 +148,7 @@ class MotionFiles:
 
         path = self.folder / SCALE
         if not path.is_file():
-            raise DataError(f"{path} is missing; it holds the person's scale.")
+            raise DataError(f"{path} is missing, the scale of the person.")
         try:
             return float(loadmat(path)["scale"][0, 0])
         except (KeyError, ValueError, NotImplementedError, OSError, IndexError) as error:
@@ -134,7 +156,7 @@ class MotionFiles:
 
     @cached_property
     def camera(self) -> np.ndarray:
-        """(3,3) of the 512 px window."""
+        """(3,3) intrinsics of the 512 px window."""
         return _load(self.folder / CAMERA).astype(np.float64)
 
     @cached_property
@@ -173,7 +195,7 @@ class MotionFiles:
         return len(self.points)
 
     def projection(self) -> np.ndarray:
-        """(N,73,2): where the 3-D points fall in the window."""
+        """(N,73,2) window pixels of the 3-D points."""
         return project(self.points, self.angles, self.trans, self.scale, self.camera)
 
 
@@ -181,39 +203,31 @@ class ClipFiles(MotionFiles):
     """Files of one clip."""
 
     @property
-    def name(self) -> str:
-        return self.folder.name
-
-    @property
     def pictures_path(self) -> Path:
         return self.folder / f"{self.name}.h5"
 
     @property
     def sound_path(self) -> Path:
-        """The denoised sound wins, as upstream."""
+        """The denoised sound if there is one, as in the official code."""
         denoised = self.folder / f"{self.name}_denoise.wav"
         return denoised if denoised.is_file() else self.folder / f"{self.name}.wav"
 
     def features_path(self, apc: str) -> Path:
-        """Cache of speech features; ``apc`` names the network by its content."""
+        """Cached speech features of the APC with the identifier ``apc`` (``apc_id``)."""
         return self.folder / f"{self.name}_APC_feature_{apc}.npy"
 
     @property
     def fps(self) -> float:
-        """Rate of the pictures; official trees hold one per motion frame."""
+        """Frame rate of the pictures; official trees have one picture per motion frame."""
         return float(self.manifest.get("fps", 60.0))
 
 
 class Person(MotionFiles):
-    """Files of a person, and its clips. Reads the official inference tree as well."""
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
+    """Files of a person and of its clips; also reads the official inference tree."""
 
     @cached_property
     def mean_points(self) -> np.ndarray:
-        """(73,3), to which Audio2Feature's displacements refer."""
+        """(73,3) points that the displacements of Audio2Feature are added to."""
         return _load(self.folder / MEAN_POINTS).astype(np.float32)
 
     def clip(self, clip_id: str) -> ClipFiles:
@@ -225,9 +239,9 @@ class Person(MotionFiles):
         return path.read_text("utf-8").splitlines() if path.is_file() else []
 
     def candidates(self, size: int) -> np.ndarray:
-        """(size,size,12) uint8: the four RGB pictures side by side in the channels."""
+        """(size,size,12) uint8: the channels of four RGB pictures."""
         cv2 = import_cv2()
-        found = []
+        pictures = []
         for number in range(4):
             path = self.folder / CANDIDATES / f"normalized_full_{number}.jpg"
             data = np.fromfile(path, np.uint8) if path.is_file() else np.zeros(0, np.uint8)
@@ -236,42 +250,40 @@ class Person(MotionFiles):
                 raise DataError(f"{path} is missing or damaged; prepare the person again.")
             if image.shape[:2] != (size, size):
                 image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-            found.append(image[..., ::-1])
-        return np.concatenate(found, axis=-1)
+            pictures.append(image[..., ::-1])
+        return np.concatenate(pictures, axis=-1)
 
 
 def clip_folder(person: Path, clip_id: str) -> Path:
-    """Folder of a clip; ids with folders become one name."""
+    """Folder of a clip; a slash in the id becomes two underscores."""
     name = clip_id.replace("/", "__")
-    if "/" in clip_id and "__" in clip_id:  # "a/b__c" and "a__b/c" are two clips
+    if "/" in clip_id and "__" in clip_id:  # keeps "a/b__c" and "a__b/c" apart
         name += "-" + hashlib.blake2b(clip_id.encode(), digest_size=4).hexdigest()
     return person / "clips" / name
 
 
 def person_folders(root: Path) -> dict[str, Path]:
     """Prepared people by name."""
-    found = root.glob(f"*/{MEAN_POINTS}") if root.is_dir() else ()
-    return {path.parent.name: path.parent for path in sorted(found)}
+    paths = root.glob(f"*/{MEAN_POINTS}") if root.is_dir() else ()
+    return {path.parent.name: path.parent for path in sorted(paths)}
 
 
 # -- checks ----------------------------------------------------------------------------------------
 
 
 def verify_files(files: MotionFiles, *, official: bool = False) -> dict[str, float]:
-    """Check a folder: lengths, finite values, angles, projection, pictures (ours).
+    """Check a folder: lengths, finite values, angles, projection, pictures.
 
     Args:
-        official: not made here: a projection error is reported, not refused, since it is unknown
-            how the authors' 2-D points were made.
+        official: for official files: a projection error is a warning, since it is unknown how the
+            authors computed the 2-D points.
 
     Returns:
-        ``projection_error`` (px) and ``angle_error`` (degrees), the largest of each.
+        Largest ``projection_error`` (px) and ``angle_error`` (degrees).
 
     Raises:
-        DataError: what is wrong, with the file.
+        DataError: a check fails; names the file.
     """
-    from talkingface.data.dataprocess.lsp.motion import euler_to_matrix, matrix_to_euler
-
     count = len(files.points)
     shapes = [
         (POINTS_3D, files.points, (count, 73, 3)),
@@ -287,22 +299,22 @@ def verify_files(files: MotionFiles, *, official: bool = False) -> dict[str, flo
         if values.shape != shape:
             raise DataError(f"{files.folder}: {name} has shape {values.shape} instead of {shape}")
         if name not in (SHOULDERS, SHOULDERS_3D) and not np.isfinite(values).all():
-            raise DataError(f"{files.folder}: {name} holds NaN or infinite values")
+            raise DataError(f"{files.folder}: {name} contains NaN or infinite values")
     back = matrix_to_euler(euler_to_matrix(files.angles))
     angle = float(np.abs((back - files.angles + 180) % 360 - 180).max(initial=0.0))
     if angle > 0.01 or np.abs(files.angles[:, 0]).min(initial=180) < 90:
         raise DataError(
-            f"{files.folder}: the angles of {FIT} are not degrees of a face that looks at the "
-            "camera: x must lie near +-180, y within +-90"
+            f"{files.folder}: the angles of {FIT} are not those of a face toward the camera in "
+            "degrees: x must be near +-180, y within +-90"
         )
     result = {"angle_error": angle}
-    pictures = files.folder / f"{files.folder.name}.h5"
+    pictures = files.folder / f"{files.name}.h5"
     if pictures.is_file():
         rows, stored = picture_rows(pictures), len(PictureReader(pictures))
         if len(rows) != count or rows.max(initial=-1) >= stored:
             raise DataError(
-                f"{pictures}: {len(rows)} motion frames and {stored} pictures do not belong to "
-                f"{count} frames of motion"
+                f"{pictures}: {len(rows)} motion frames and {stored} pictures do not fit the "
+                f"{count} frames of {POINTS_3D}"
             )
     if (files.folder / POINTS_2D).is_file():
         if files.landmarks.shape != (count, 73, 2):
@@ -312,8 +324,8 @@ def verify_files(files: MotionFiles, *, official: bool = False) -> dict[str, flo
         if not error < MAX_PROJECTION_ERROR:
             text = (
                 f"{files.folder}: the projected 3-D points miss the 2-D points by {error:.2f} px. "
-                f"Check {SCALE}, {CAMERA}, the unit of the angles (degrees, x near 180) and that "
-                "both are of the same window."
+                f"Check {SCALE}, {CAMERA}, the angles (degrees, x near 180), and that 2-D points "
+                "and camera are of the same window."
             )
             if not official:
                 raise DataError(text)
@@ -321,5 +333,5 @@ def verify_files(files: MotionFiles, *, official: bool = False) -> dict[str, flo
     return result
 
 
-def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
-    write_json(folder / MANIFEST, facts)
+def write_manifest(folder: Path, content: dict[str, Any]) -> None:
+    write_json(folder / MANIFEST, content)

@@ -1,17 +1,18 @@
-"""Preparation for Live Speech Portraits: from plain videos to the person's files (ours).
+"""Preparation for Live Speech Portraits: from videos to the files of a person.
 
 Layout below ``preprocessed_data/LSP``::
 
     <person>/                 files of the person, see talkingface.data.dataprocess.lsp.files
     <person>/clips/<clip>/    files of a clip
 
-Each clip is tracked and lifted alone. Then, with all clips and the split at hand, the window is
-made common to the clips of a person that show the same set-up, and the person's own files are made
-of the training clips.
+The official code has no preparation. Each clip is tracked and lifted alone. Then clips of a person
+that show the same set-up get one window, and the files of the person are computed from its training
+clips.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from talkingface.config.config import Config
-from talkingface.data.dataprocess.base import ProcessReport, SkipClip
+from talkingface.data.dataprocess.base import Components, ProcessReport, SkipClip
 from talkingface.data.dataprocess.lsp import files
 from talkingface.data.dataprocess.lsp.drawing import WINDOW
 from talkingface.data.dataprocess.lsp.motion import matrix_to_euler
@@ -38,9 +39,12 @@ from talkingface.data.media.pictures import encode_jpeg, write_pictures
 from talkingface.data.media.probe import MediaInfo
 from talkingface.utils.env import import_cv2
 
-_BLURRY = 1.5  # scale above which the window is an enlargement that shows
+# Limits of the warnings.
+_BLURRY = 1.5  # enlargement of the source in the window
 _MAX_PADDING = 0.10  # share of the window outside the source
 _TURNED = 30.0  # degrees of yaw
+
+log = logging.getLogger(__name__)
 
 
 class PersonFolders(PreparedClips):
@@ -51,7 +55,7 @@ class PersonFolders(PreparedClips):
 
 
 class LSPProcess(SpeakerProcess):
-    """Writes the files of clips and people."""
+    """Writes the files of clips and of people."""
 
     needs_config = (
         "person.focal_ratio",
@@ -64,22 +68,21 @@ class LSPProcess(SpeakerProcess):
     version = 1
     min_frames = 25
 
+    def __init__(self, cfg: Config, components: Components | None = None) -> None:
+        super().__init__(cfg, components)
+        self.prepared = PersonFolders(self)
+
     def settings(self) -> dict[str, Any]:
-        # Without the frame rate: motion is at 60 Hz, pictures at their own rate.
-        common = {
+        # Without the frame rate: motion is at 60 Hz, pictures at the frame rate of the file.
+        return {
             "face": self.cfg.face.model_dump(),
             "min_seconds": self.cfg.min_seconds,
             "tracker": TRACKER,
+            "person": self.cfg.person.model_dump(exclude={"name", "max_seconds"}),
         }
-        person = self.cfg.person.model_dump(exclude={"name", "max_seconds"})
-        return {**common, "person": person}
-
-    def __init__(self, cfg: Config) -> None:
-        super().__init__(cfg)
-        self.prepared = PersonFolders(self)
 
     def clip_fps(self, info: MediaInfo) -> float:
-        """The file's own rate: pictures are kept as they are, motion is interpolated to 60 Hz."""
+        """The frame rate of the file, at most 60: pictures are kept at it; motion is resampled."""
         return min(float(info.fps) or 25.0, float(MOTION_FPS))
 
     def prepare_clip(self, clip: FaceClip, out: Path) -> None:
@@ -88,29 +91,31 @@ class LSPProcess(SpeakerProcess):
         name = files.clip_folder(Path(), clip.clip.id).name
         wave = clip.wave[round(start / fps * SAMPLE_RATE) : round(stop / fps * SAMPLE_RATE)]
         landmarks = fill_gaps(track.landmarks[start:stop])
-        face = lift(landmarks, track.size, self._focal(track.size))
-        spread = self.cfg.person.pose_smoothing * fps
-        face = face.smoothed(rotation=spread, shift=spread, depth=2 * spread)
+        face = lift(landmarks, track.size, self.cfg.person.focal_ratio * max(track.size))
+        sigma = self.cfg.person.pose_smoothing * fps
+        face = face.smoothed(rotation=sigma, shift=sigma, depth=2 * sigma)
         points, angles, trans = _at_motion_rate(face, fps)
         count = min(len(points), frame_count(len(wave)))
         if count < MOTION_FPS // 2:
             raise SkipClip(f"too short: {count} motion frames of continuous face and sound")
         points, angles, trans = points[:count], angles[:count], trans[:count]
-        # No picture behind the last motion frame, e.g. where the sound ends earlier.
+        # No pictures after the last motion frame, e.g. if the sound ends before the video.
         stop = min(stop, start + int((count - 1) * fps / MOTION_FPS + 1e-6) + 1)
         landmarks = landmarks[: stop - start]
         wave = wave[: -(-count * SAMPLE_RATE // MOTION_FPS)]
 
-        encoded = self._pictures(clip, start, stop)
-        shoulders, source, store = self._with_shoulders(encoded, landmarks, fps, count)
+        frames = (frame for index, frame in clip.frames() if start <= index < stop)
+        shoulders, source, store = self._with_shoulders(frames, landmarks, fps, count)
         window = Window.around(landmarks[:, list(LSP73), :2])
         files.save_fit(out, points, angles, trans)
         np.save(out / files.SOURCE_SHOULDERS, shoulders.astype(np.float32))
         save_wav(out / f"{name}.wav", wave, SAMPLE_RATE)
         rows = np.minimum(np.arange(count) * fps / MOTION_FPS + 0.5, len(store) - 1)
         write_pictures(out / f"{name}.h5", iter(store), rows.astype(int))
-        (out / files.EXAMPLE).write_bytes(_as_png(store[0]))
-        facts = {
+        cv2 = import_cv2()
+        example = cv2.imdecode(np.frombuffer(store[0], np.uint8), cv2.IMREAD_COLOR)
+        (out / files.EXAMPLE).write_bytes(cv2.imencode(".png", example)[1].tobytes())
+        manifest = {
             "clip": clip.clip.id,
             "fps": fps,
             "start": start,
@@ -124,45 +129,37 @@ class LSPProcess(SpeakerProcess):
             "shoulders": list(source),
             "quality": _quality(clip, face, angles, window),
         }
-        files.write_manifest(out, facts)
+        files.write_manifest(out, manifest)
         apply_window(out, window)
         error = files.verify_files(files.MotionFiles(out))["projection_error"]
-        facts["quality"]["projection_error"] = round(error, 6)
-        files.write_manifest(out, facts)
-
-    def _focal(self, size: tuple[int, int]) -> float:
-        return self.cfg.person.focal_ratio * max(size)
-
-    def _pictures(self, clip: FaceClip, start: int, stop: int) -> Iterator[np.ndarray]:
-        for index, frame in clip.frames():
-            if start <= index < stop:
-                yield frame
+        manifest["quality"]["projection_error"] = round(error, 6)
+        files.write_manifest(out, manifest)
 
     def _with_shoulders(
         self, frames: Iterator[np.ndarray], landmarks: np.ndarray, fps: float, count: int
     ) -> tuple[np.ndarray, tuple[str, str], list[bytes]]:
-        """One pass over the pictures: shoulders (count,18,2) in source pixels at 60 Hz, how they
-        were found, and the encoded pictures."""
+        """Shoulders (count,18,2) in source pixels at 60 Hz, the detection method per side, and the
+        encoded pictures, in one pass over the frames."""
         from talkingface.data.face.person import track_shoulders
 
         store: list[bytes] = []
         quality = self.cfg.person.jpeg_quality
 
-        def kept() -> Iterator[np.ndarray]:
+        def stored() -> Iterator[np.ndarray]:
             for frame in frames:
                 store.append(encode_jpeg(frame, quality))
                 yield frame
 
-        stream = kept()
+        stream = stored()
         shoulders = track_shoulders(stream, landmarks, sigma=2.0 * fps / 25)
         for _ in stream:
             pass
-        points = shoulders.points
         result = np.full((count, 18, 2), np.nan)
         for side in (slice(0, 9), slice(9, 18)):
-            if np.isfinite(points[:, side]).all():
-                moved = resample_motion(points[:, side], fps, MOTION_FPS)
-                result[:, side] = moved[np.minimum(np.arange(count), len(moved) - 1)]
+            points = shoulders.points[:, side]
+            if np.isfinite(points).all():
+                points = resample_motion(points, fps, MOTION_FPS)
+                result[:, side] = points[np.minimum(np.arange(count), len(points) - 1)]
         return result, shoulders.source, store
 
     def finalize(self, report: ProcessReport) -> None:
@@ -172,30 +169,21 @@ class LSPProcess(SpeakerProcess):
 def _at_motion_rate(face: LiftedFace, fps: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points (N,73,3), angles (N,3) and translation (N,3) at 60 Hz."""
     angles = matrix_to_euler(face.rotation)
-    angles[:, 0] -= 180  # away from the jump of the stored form
+    angles[:, 0] -= 180  # x is near +-180, where it wraps around
     angles = np.degrees(np.unwrap(np.radians(angles), axis=0))
     angles[:, 0] -= 360 * np.round(angles[:, 0].mean() / 360)
     angles, trans, points = (
         resample_motion(values, fps, MOTION_FPS)
         for values in (angles, face.translation, face.points[:, list(LSP73)])
     )
-    angles[:, 0] = 180 - (-angles[:, 0]) % 360  # + 180, in (-180, 180]
+    angles[:, 0] = 180 - (-angles[:, 0]) % 360  # adds 180; result in (-180, 180]
     return points, angles, trans
-
-
-def _as_png(jpeg: bytes) -> bytes:
-    cv2 = import_cv2()
-    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
-    return cv2.imencode(".png", image)[1].tobytes()
 
 
 def _quality(
     clip: FaceClip, face: LiftedFace, angles: np.ndarray, window: Window
 ) -> dict[str, Any]:
-    """Limits of our own; what looks doubtful is also a warning of the clip."""
-    import logging
-
-    log = logging.getLogger(__name__)
+    """Quality measures of a clip; also logs warnings."""
     stable = list(STABLE)
     camera = face.to_camera()
     scale, rotation, shift = procrustes(
@@ -209,9 +197,17 @@ def _quality(
     jitter = np.diff(face.translation[:, :2], n=2, axis=0)
     turned = np.diff(matrix_to_euler(face.rotation), n=2, axis=0)
     turned = (turned + 180) % 360 - 180
-    yaw = float((np.abs(angles[:, 1]) > _TURNED).mean())
+    turned_share = float((np.abs(angles[:, 1]) > _TURNED).mean())
     padding = window.padded_share(clip.track.size)
-    facts = {
+    name = clip.clip.path.name
+    if window.scale > _BLURRY:
+        log.warning("%s: blurry, enlarged %.1f times to %d px", name, window.scale, WINDOW)
+    if padding > _MAX_PADDING:
+        log.warning("%s: tight crop, %.0f %% of the window is black", name, 100 * padding)
+    if turned_share > 0.2:
+        text = "%s: yaw above %.0f degrees in %.0f %% of the frames"
+        log.warning(text, name, _TURNED, 100 * turned_share)
+    return {
         "detection_rate": round(clip.track.found_ratio, 4),
         "max_gap_frames": clip.track.longest_gap,
         "stable_residual_px": round(float(np.sqrt((residual**2).sum(-1).mean())), 3),
@@ -221,18 +217,5 @@ def _quality(
         "padding": [int(side) for side in window.bounds(clip.track.size)],
         "padded_share": round(padding, 4),
         "audio_minus_video_s": round(len(clip.wave) / SAMPLE_RATE - len(clip.track) / clip.fps, 3),
-        "turned_share": round(yaw, 4),
+        "turned_share": round(turned_share, 4),
     }
-    name = clip.clip.path.name
-    if window.scale > _BLURRY:
-        log.warning("%s: enlarged %.1f times to %d px: blurry", name, window.scale, WINDOW)
-    if padding > _MAX_PADDING:
-        log.warning("%s: tight crop: %.0f %% of the window is black", name, 100 * padding)
-    if yaw > 0.2:
-        log.warning(
-            "%s: turned aside by over %.0f degrees in %.0f %% of the frames",
-            name,
-            _TURNED,
-            100 * yaw,
-        )
-    return facts

@@ -1,7 +1,7 @@
-"""Motion of Live Speech Portraits: points, head pose, projection and all post-processing.
+"""Motion of Live Speech Portraits: points, head pose, projection and post-processing.
 
-Everything here is numpy on whole sequences at 60 Hz. Points are in the object frame: x to the
-picture's right, y up, z toward the camera, in units of the outer eye distance (official code).
+All functions take whole sequences at 60 Hz. Points are in object coordinates: x to the right of the
+picture, y up, z toward the camera, in units of the outer eye distance (official code).
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-# Index sets of the 73 points, as the official code uses them.
-MOUTH25 = (*range(4, 11), *range(46, 64))  # what Audio2Feature predicts: chin contour and lips
+# Indices into the 73 points (official code).
+MOUTH25 = (*range(4, 11), *range(46, 64))  # chin contour and lips, predicted by Audio2Feature
 LIPS = tuple(range(46, 64))
 EYES = (27, 65, 28, 68, 29, 67, 30, 66, 31, 72, 32, 69, 33, 70, 34, 71)
 UPPER_LIP = (*range(46, 53), 61, 62, 63)
 LOWER_LIP = tuple(range(53, 61))
-# From the picture's left to its right, so that pairs stand above each other.
+# From left to right in the picture: points of the same place form vertical pairs.
 _UPPER_OUTER, _LOWER_OUTER = (47, 48, 49, 50, 51), (57, 56, 55, 54, 53)
 _UPPER_INNER, _LOWER_INNER = (63, 62, 61), (58, 59, 60)
 INNER_TOP, INNER_BOTTOM = 62, 59
@@ -45,10 +45,10 @@ def matrix_to_euler(rotation: np.ndarray) -> np.ndarray:
 
 
 def pose_vectors(angles: np.ndarray, trans: np.ndarray, mean_trans: np.ndarray) -> np.ndarray:
-    """What Audio2Headpose learns: (N,12), six pose values and their change since the frame before.
+    """Targets of Audio2Headpose (N,12): six pose values and their change since the last frame.
 
     Args:
-        angles: (N,3) degrees; x near +-180 becomes zero-centred.
+        angles: (N,3) degrees; x near +-180 becomes centred at 0.
         trans: (N,3) camera units.
         mean_trans: (3,) of the person, subtracted.
     """
@@ -62,11 +62,11 @@ def pose_vectors(angles: np.ndarray, trans: np.ndarray, mean_trans: np.ndarray) 
 def project(
     points: np.ndarray, angles: np.ndarray, trans: np.ndarray, scale: float, camera: np.ndarray
 ) -> np.ndarray:
-    """Object points to pixels (official code).
+    """Project object points to pixels (official code).
 
     Args:
         points: (N,73,3).
-        angles: (N,3) degrees as stored, x near +-180.
+        angles: (N,3) degrees, x near +-180.
         trans: (N,3) camera units.
         scale: camera units per object unit.
         camera: (3,3) intrinsic matrix.
@@ -88,11 +88,11 @@ def project_camera(points: np.ndarray, camera: np.ndarray) -> np.ndarray:
 
 
 def smooth_motion(values: np.ndarray, sigma: float, *, causal: bool = False) -> np.ndarray:
-    """Gaussian over time (axis 0), ends mirrored, as the official code does.
+    """Smooth over time (axis 0) with a Gaussian, mirrored at the ends (official code).
 
     Args:
         sigma: standard deviation in frames; 0: none.
-        causal: only look back (what a live stream can do): the past half of the Gaussian.
+        causal: use past frames only, with the past half of the Gaussian.
     """
     if sigma <= 0 or not len(values):
         return values
@@ -110,7 +110,7 @@ def smooth_motion(values: np.ndarray, sigma: float, *, causal: bool = False) -> 
 
 
 def causal_weights(sigma: float) -> np.ndarray:
-    """Weights of the present value and those before it."""
+    """Weights of the present value and of the past ones, latest first."""
     past = np.arange(int(4 * sigma + 0.5) + 1)
     weights = np.exp(-0.5 * (past / sigma) ** 2)
     return weights / weights.sum()
@@ -119,7 +119,7 @@ def causal_weights(sigma: float) -> np.ndarray:
 def smooth_pose(
     pose: np.ndarray, rotation: float, translation: float, *, causal: bool = False
 ) -> np.ndarray:
-    """(N,6) angles and translation, each with its own standard deviation in frames."""
+    """Smooth (N,6) angles and translation; standard deviations in frames."""
     parts = [
         smooth_motion(pose[:, :3], rotation, causal=causal),
         smooth_motion(pose[:, 3:6], translation, causal=causal),
@@ -129,32 +129,32 @@ def smooth_pose(
 
 # -- mouth -----------------------------------------------------------------------------------------
 
-AMPLIFIERS = ("XY", "XYZ", "delta", "LowerMore", "CloseSmall")
-_FACTORS = {"XY": 2, "XYZ": 3, "delta": 1, "LowerMore": 6, "CloseSmall": 6}
+# Methods and their numbers of factors.
+AMPLIFIERS = {"XY": 2, "XYZ": 3, "delta": 1, "LowerMore": 6, "CloseSmall": 6}
 
 
 def check_amplifier(method: str, factors: tuple[float, ...]) -> str:
-    """What is wrong with a choice for :func:`amplify_mouth`; empty when nothing is."""
+    """Error message for invalid arguments of :func:`amplify_mouth`; empty if they are valid."""
     if method not in AMPLIFIERS:
         return f"the method {method!r} is unknown; choose from {', '.join(AMPLIFIERS)}"
-    if len(factors) != _FACTORS[method]:
-        return f"{method} takes {_FACTORS[method]} factors, not {len(factors)}"
+    if len(factors) != AMPLIFIERS[method]:
+        return f"{method} takes {AMPLIFIERS[method]} factors, not {len(factors)}"
     return ""
 
 
 def amplify_mouth(
     moves: np.ndarray, method: str, factors: tuple[float, ...], before: np.ndarray | None = None
 ) -> np.ndarray:
-    """Enlarge the movement of the 18 lip points (official code).
+    """Amplify the movement of the 18 lip points (official code).
 
-    The L2-trained network undershoots, so released people use ``XYZ`` with 1.5 to 2.
+    Movements predicted with an L2 loss are too small; the released people use ``XYZ``, 1.5 to 2.
 
     Args:
         moves: (N,73,3) displacements from the mean face.
-        method: ``XY``: x and y; ``XYZ``: all three; ``delta``: adds a factor times the change
-            since the frame before; ``LowerMore``: x, y, z of the upper, then of the
-            lower lip; ``CloseSmall``: x, y, z of frames that open the mouth, then of those that
-            close it.
+        method: meaning of the factors. ``XY``: x and y; ``XYZ``: all three; ``delta``: adds a
+            factor times the change since the last frame; ``LowerMore``: x, y, z of the upper, then
+            of the lower lip; ``CloseSmall``: x, y, z of frames with an opening mouth, then of the
+            others.
         before: (73,3) displacements of the frame before the first, for ``delta``.
     """
     result = np.array(moves)
@@ -167,8 +167,9 @@ def amplify_mouth(
         result[:, UPPER_LIP] *= factors[:3]
         result[:, LOWER_LIP] *= factors[3:]
     else:
-        # Outward is up for the upper and down for the lower lip; most points decide. The official
-        # "closing" branch scales every frame each time it is met; here only the frame itself.
+        # A mouth opens if most points of the upper lip are above, of the lower lip below their
+        # mean. Here each frame is scaled once; the official code scales all frames once per
+        # closing frame.
         up = (moves[:, UPPER_LIP, 1] > 0).sum(axis=1) + (moves[:, LOWER_LIP, 1] < 0).sum(axis=1)
         opens = up > len(LIPS) / 2
         chosen = np.where(opens[:, None], factors[:3], factors[3:])
@@ -177,10 +178,10 @@ def amplify_mouth(
 
 
 def repair_lips(points: np.ndarray) -> np.ndarray:
-    """Part lips that pass through each other: frames in which all inner pairs are flipped.
+    """Separate lips that cross each other, in frames in which all inner pairs are flipped.
 
-    Both inner lips meet in the middle, and the outer ones follow by the mean of it (per frame; the
-    official code takes the mean over all such frames).
+    The inner lips are moved to the middle between them, the outer lips by the mean of that shift
+    (per frame; the official code takes the mean over all such frames).
 
     Args:
         points: (N,73,3) object points.
@@ -201,11 +202,11 @@ def repair_lips(points: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Motion:
-    """A stretch of motion at 60 Hz in the 512 px window, ready to be drawn.
+    """Motion at 60 Hz in the 512 px window.
 
     Attributes:
         landmarks: (N,73,2) pixels.
-        shoulders: (N,18,2) pixels, NaN where the person has none.
+        shoulders: (N,18,2) pixels, NaN on a side that is not drawn.
         points: (N,73,3) object points.
         pose: (N,6) angles in degrees (x near +-180) and translation.
     """

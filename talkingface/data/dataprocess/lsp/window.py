@@ -1,4 +1,4 @@
-"""The 512 px window around a person that all files of Live Speech Portraits refer to."""
+"""The 512 px window around a person: the frame of all pixels of Live Speech Portraits."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 from talkingface.data.dataprocess.lsp.drawing import WINDOW
 from talkingface.utils.env import import_cv2
 
-_FACE_SHARE = 0.40  # width of the face contour in the window; leaves room for the shoulders
-_BELOW_NOSE = 45  # px from the nose tip down to the window's middle
+_FACE_SHARE = 0.40  # width of the face contour over that of the window
+_BELOW_NOSE = 45  # px from the nose tip down to the centre of the window
 _CONTOUR, _NOSE = slice(0, 15), 64
 
 
 @dataclass(frozen=True)
 class Window:
-    """``change_paras.npz``: the source is resized by ``scale``, then cut out around (xc, yc).
+    """``change_paras.npz``: the source is resized by ``scale``, then cropped around (xc, yc).
 
-    What lies outside the source is black. Fixed for a clip; where clips of a person show the same
-    set-up, for the person.
+    Pixels outside the source are black. A clip has one window; clips of a person that show the
+    same set-up share theirs.
     """
 
     scale: float
@@ -28,7 +28,7 @@ class Window:
 
     @classmethod
     def around(cls, landmarks: np.ndarray) -> Window:
-        """The window of a clip from its points (T,73,2) in source pixels (ours)."""
+        """The window of a clip from its points (T,73,2) in source pixels."""
         contour = landmarks[:, _CONTOUR, 0]
         width = np.ptp(contour, axis=1)
         scale = _FACE_SHARE * WINDOW / float(np.median(width))
@@ -42,13 +42,12 @@ class Window:
         return source * self.scale + (WINDOW / 2 - np.array([self.xc, self.yc]))
 
     def camera(self, focal: float, center: np.ndarray) -> np.ndarray:
-        """(3,3) intrinsic matrix of the window, from focal length and principal point in source
-        pixels."""
+        """(3,3) intrinsics of the window; focal length and principal point in source pixels."""
         x, y = self.points(np.asarray(center, np.float64))
         return np.array([[self.scale * focal, 0, x], [0, self.scale * focal, y], [0, 0, 1.0]])
 
     def bounds(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
-        """Overhang at top, bottom, left and right for a source of (width, height), in px."""
+        """px by which the window exceeds a source (width, height): top, bottom, left, right."""
         width, height = (int(side * self.scale) for side in size)
         half = WINDOW // 2
         return (
@@ -66,8 +65,8 @@ class Window:
     def cut(self, image: np.ndarray, size: int = WINDOW) -> np.ndarray:
         """Source (H,W,3) uint8 to window (size,size,3).
 
-        Official order: resize the whole source, crop, pad (with the overhang of the *resized*
-        source, which the official code mixes up). Only the needed part is resized here.
+        Equals resize, crop and pad of the official code, but resizes only the needed region. The
+        padding refers to the *resized* source, which the official code confuses with the source.
         """
         cv2 = import_cv2()
         factor = size / WINDOW * self.scale
@@ -80,19 +79,16 @@ class Window:
         if (high <= low).any():
             return result
         part = image[low[1] : high[1], low[0] : high[0]]
-        if factor < 0.5:  # average whole pixels first, or thin lines alias
+        if factor < 0.5:  # first average whole pixels against aliasing
             shrink = int(1 / factor)
             small = (max(1, part.shape[1] // shrink), max(1, part.shape[0] // shrink))
             stretch = np.array(small) / part.shape[1::-1]
             part = cv2.resize(part, small, interpolation=cv2.INTER_AREA)
         else:
             stretch = np.ones(2)
-        # Pixel centres: position p of the window lies at (p + 0.5) / factor + corner - 0.5.
-        matrix = np.zeros((2, 3))
-        for axis in (0, 1):
-            matrix[axis, axis] = stretch[axis] / factor
-            offset = 0.5 / factor + corner[axis] - low[axis]
-            matrix[axis, 2] = offset * stretch[axis] - 0.5
+        # Pixel centres: p of the window is at (p + 0.5) / factor + corner - 0.5 of the source.
+        offset = 0.5 / factor + corner - low
+        matrix = np.column_stack([np.diag(stretch / factor), offset * stretch - 0.5])
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         cv2.warpAffine(part, matrix, (size, size), result, flags, cv2.BORDER_CONSTANT)
         return result

@@ -1,8 +1,8 @@
-"""From the clip folders of MODA's released preparation to our files (DreamtaleCore/MODA).
+"""Converts clip folders of MODA's released preparation (DreamtaleCore/MODA).
 
-A clip folder holds ``feature.npz`` (Vertices, Headposes, Transposes, Scales, Shoulders),
-``audio.wav``, and perhaps ``video.mp4`` and ``shoulder-billboard.npy``. Vertices are stored in
-shares of the picture or in pixels; head and shoulders in pixels of a square, 768 by default.
+A clip folder contains ``feature.npz`` (Vertices, Headposes, Transposes, Scales, Shoulders),
+``audio.wav``, and optionally ``video.mp4`` and ``shoulder-billboard.npy``. Vertices are in image
+sides or in pixels; head and shoulders in pixels of a square, 768 px by default.
 """
 
 from __future__ import annotations
@@ -23,18 +23,13 @@ from talkingface.data.dataprocess.moda.files import (
     TEMPLATE,
     Features,
     Template,
-    read_npz,
 )
-from talkingface.data.face.pose import (
-    EYE_DISTANCE,
-    canonicalize,
-    decanonicalize,
-    face_center,
-)
+from talkingface.data.face.pose import EYE_DISTANCE, canonicalize, decanonicalize, face_center
 from talkingface.data.media.audio import load_audio, save_wav
 from talkingface.data.media.pictures import encode_jpeg, write_pictures
 from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import read_frames
+from talkingface.data.npz import read_npz
 from talkingface.errors import DataError
 from talkingface.utils.env import import_cv2
 
@@ -43,11 +38,11 @@ log = logging.getLogger(__name__)
 ORIGINAL = "feature.npz"
 BILLBOARD = "shoulder-billboard.npy"
 _FPS = 30.0
-_STILL = 0.5  # px of standard deviation below which the released code takes shoulders for missing
+_STILL = 0.5  # px; with a smaller standard deviation shoulders count as missing (released code)
 
 
 def is_original(folder: Path) -> bool:
-    """Whether a folder holds clip folders of the released preparation, or is one."""
+    """Whether a folder is or contains a clip folder of the released preparation."""
     return any(original_clips(folder))
 
 
@@ -61,13 +56,14 @@ def convert_clip(source: Path, target: Path, fps: float = _FPS) -> Features:
 
     Args:
         target: new folder.
-        fps: at which it was prepared; the file does not say. The released code uses 30.
+        fps: frame rate of the preparation, which is not stored. The released code uses 30.
 
     Raises:
         DataError: files are missing or contradict each other.
     """
     content = read_npz(source / ORIGINAL)
-    side = _side(source)
+    video = source / "video.mp4"
+    side = int(probe(video).width) if video.is_file() else OFFICIAL_SIDE
     vertices = _entry(content, source, "Vertices", (478, 3))
     angles = _entry(content, source, "Headposes", (3,))
     shift = _entry(content, source, "Transposes", (3,))
@@ -80,17 +76,17 @@ def convert_clip(source: Path, target: Path, fps: float = _FPS) -> Features:
         raise DataError(f"{source / ORIGINAL}: {count} frames of Vertices, but {wrong}")
     if np.abs(vertices).max() < 5:
         vertices = vertices * side
-    # The canonical face has 120 px between the eyes in any square; only its place differs.
+    # In a square of any size the eye distance of the canonical face is 120 px; its centre differs.
     center, own_center = face_center(side, side), face_center(SIDE, SIDE)
     vertices = vertices - center + own_center
     factor = SIDE / side
     headpose = np.concatenate([angles, shift * factor, scale / factor], axis=1)
-    torso, seen = _torso(content, source, vertices, headpose, own_center, side, center)
+    torso, visible = _torso(content, source, vertices, headpose, side)
     features = Features(
         vertices=vertices,
         headpose=headpose,
         torso=torso,
-        torso_valid=seen,
+        torso_valid=visible,
         landmarks=decanonicalize(vertices, headpose, own_center),
         valid=np.ones(count, bool),
         fps=fps,
@@ -103,19 +99,19 @@ def convert_clip(source: Path, target: Path, fps: float = _FPS) -> Features:
     features.save(target / FEATURES)
     Template.of(features).save(target / TEMPLATE)
     wave = load_audio(source / "audio.wav", SAMPLE_RATE)
-    wanted = round(count / fps * SAMPLE_RATE)
-    if abs(len(wave) - wanted) > SAMPLE_RATE:
+    length = round(count / fps * SAMPLE_RATE)
+    if abs(len(wave) - length) > SAMPLE_RATE:
         raise DataError(
             f"{source}: {count} frames are {count / fps:.1f} s at {fps:g} frames/s, but the sound "
-            f"is {len(wave) / SAMPLE_RATE:.1f} s long. Say at which rate it was prepared: --fps=25"
+            f"is {len(wave) / SAMPLE_RATE:.1f} s long. Give the frame rate of the preparation, "
+            "e.g. --fps=25"
         )
-    save_wav(target / SOUND, np.pad(wave, (0, max(0, wanted - len(wave))))[:wanted], SAMPLE_RATE)
-    video = source / "video.mp4"
+    save_wav(target / SOUND, np.pad(wave, (0, max(0, length - len(wave))))[:length], SAMPLE_RATE)
     if video.is_file():
         stored = write_pictures(target / PICTURES, _pictures(video, fps, count))
         if stored < count:
             raise DataError(
-                f"{video} has {stored} pictures at {fps:g} frames/s, but {ORIGINAL} {count} frames"
+                f"{video} has {stored} frames at {fps:g} frames/s, but {ORIGINAL} has {count}"
             )
     return features
 
@@ -127,31 +123,20 @@ def _entry(
         raise DataError(f"{source / ORIGINAL} has no entry {name}")
     value = np.asarray(content[name], np.float64)
     if shape is not None and value.shape[1:] != shape:
-        wanted = ", ".join(map(str, shape))
-        raise DataError(f"{source / ORIGINAL}: {name} is {value.shape}, not (T, {wanted})")
+        expected = ", ".join(map(str, shape))
+        raise DataError(f"{source / ORIGINAL}: {name} is {value.shape}, not (T, {expected})")
     return value
 
 
-def _side(source: Path) -> int:
-    video = source / "video.mp4"
-    return int(probe(video).width) if video.is_file() else OFFICIAL_SIDE
-
-
 def _torso(
-    content: dict[str, Any],
-    source: Path,
-    vertices: np.ndarray,
-    headpose: np.ndarray,
-    own_center: np.ndarray,
-    side: int,
-    center: np.ndarray,
+    content: dict[str, Any], source: Path, vertices: np.ndarray, headpose: np.ndarray, side: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(T,18,3) canonical and (2,) which sides are seen.
+    """Canonical shoulders (T,18,3) and visible sides (2,).
 
-    From the points of the picture where they are kept; the released preparation turns the sign of
-    z once more for its canonical ones.
+    Uses the stored image points if there are any, since z of the stored canonical points has the
+    opposite sign.
     """
-    count = len(vertices)
+    count, center, own_center = len(vertices), face_center(side, side), face_center(SIDE, SIDE)
     if "Shoulders" in content:
         flat = np.asarray(content["Shoulders"], np.float64).reshape(count, 18, 2)
         flat = flat * (SIDE if np.abs(flat).max() < 5 else SIDE / side)
@@ -164,7 +149,7 @@ def _torso(
             raise DataError(f"{source / BILLBOARD} is {torso.shape}, not at least ({count}, 18, 3)")
         torso = torso[:count] - center + own_center
     else:
-        log.warning("%s has no shoulders; they are left out of training and pictures", source.name)
+        log.warning("%s has no shoulders; they are neither trained nor drawn", source.name)
         return np.tile(own_center, (count, 18, 1)), np.zeros(2, bool)
     moves = torso.reshape(count, 2, 9, 3).std(axis=0).mean(axis=(1, 2))
     return torso, moves > _STILL

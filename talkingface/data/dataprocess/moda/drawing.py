@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 
@@ -22,30 +23,27 @@ from talkingface.data.face.topology import (
 from talkingface.utils.env import import_cv2
 
 WINDOW = 512
-# RGB. MediaPipe's default styles name them in OpenCV's order; frozen here, so that an upgrade does
-# not change what a trained renderer sees. MediaPipe's left eye is the one at the picture's right.
+# RGB values of MediaPipe's default styles (there in BGR order), copied so that an upgrade cannot
+# change the input of a trained renderer. MediaPipe's left eye is at the right of the picture.
 _GREY, _WHITE = (128, 128, 128), (224, 224, 224)
 _LEFT, _RIGHT = (48, 255, 48), (255, 48, 48)
 _TORSO = (225, 225, 225)
-_SHIFT = 4  # sixteenth pixels: lines move as the points do
-
-
-def _ring(points: tuple[int, ...]) -> list[tuple[int, int]]:
-    return chain(points, closed=True)
+_SHIFT = 4  # fractional bits of coordinates: 1/16 px
 
 
 @lru_cache
 def _strokes() -> tuple[tuple[np.ndarray, tuple[int, int, int], int], ...]:
     """(edges (E,2), colour, thickness at 512 px) in drawing order."""
-    right = [edge for line in BROW_LEFT for edge in chain(line)] + _ring(EYE_LEFT)
-    left = [edge for line in BROW_RIGHT for edge in chain(line)] + _ring(EYE_RIGHT)
+    ring = partial(chain, closed=True)
+    right = [edge for line in BROW_LEFT for edge in chain(line)] + ring(EYE_LEFT)
+    left = [edge for line in BROW_RIGHT for edge in chain(line)] + ring(EYE_RIGHT)
     groups = (
         (mesh_edges(), _GREY, 1),
-        (_ring(LIPS_OUTER) + _ring(LIPS_INNER) + _ring(FACE_OVAL), _WHITE, 2),
+        (ring(LIPS_OUTER) + ring(LIPS_INNER) + ring(FACE_OVAL), _WHITE, 2),
         (left, _LEFT, 2),
         (right, _RIGHT, 2),
-        (_ring(IRIS_RIGHT), _LEFT, 2),
-        (_ring(IRIS_LEFT), _RIGHT, 2),
+        (ring(IRIS_RIGHT), _LEFT, 2),
+        (ring(IRIS_LEFT), _RIGHT, 2),
     )
     return tuple((np.array(edges), colour, width) for edges, colour, width in groups)
 
@@ -57,7 +55,7 @@ def draw_condition(
 
     Args:
         landmarks: (478,>=2) pixels of the crop of side ``window``.
-        torso: (18,2) two lines of nine points; one with NaN is not drawn. None: no shoulders.
+        torso: (18,2) two lines of nine points; a line with NaN is not drawn. None: neither.
         size: side of the image.
 
     Returns:
@@ -68,25 +66,25 @@ def draw_condition(
     factor = size / window
 
     def pixels(points: np.ndarray) -> np.ndarray:
-        # Far outside OpenCV's 16 bits the coordinates would wrap around.
+        # OpenCV's 16-bit coordinates of points far outside would wrap around.
         limited = np.clip(points * factor - 0.5, -4 * size, 4 * size)
         return np.round(limited * (1 << _SHIFT)).astype(np.int32)
 
-    def thickness(width: int) -> int:
-        return max(1, round(width * factor))
+    def draw(lines: Any, colour: tuple[int, int, int], width: int) -> None:
+        thickness = max(1, round(width * factor))
+        cv2.polylines(canvas, lines, False, colour, thickness, cv2.LINE_8, _SHIFT)
 
     points = pixels(landmarks[:, :2])
     for edges, colour, width in _strokes():
-        cv2.polylines(canvas, points[edges], False, colour, thickness(width), cv2.LINE_8, _SHIFT)
+        draw(points[edges], colour, width)
     for line in () if torso is None else (torso[:9], torso[9:]):
         if np.isfinite(line).all():
-            lines = [pixels(line)]
-            cv2.polylines(canvas, lines, False, _TORSO, thickness(2), cv2.LINE_8, _SHIFT)
+            draw([pixels(line)], _TORSO, 2)
     return canvas
 
 
 def mouth_mask(landmarks: np.ndarray, size: int, window: int = WINDOW) -> np.ndarray:
-    """(size,size) float32: 1 inside the outer lips, widened by 45 px at 512."""
+    """(size,size) float32: 1 inside the outer lips, dilated by 45 px at size 512."""
     cv2 = import_cv2()
     factor = size / window
     mask = np.zeros((size, size), np.uint8)

@@ -1,7 +1,7 @@
 """Files of a clip prepared for MODA: ``features.npz``, ``template.npz``, ``audio.wav``.
 
-All points are pixels of a square crop, z toward the viewer. *Canonical* points have the head pose
-taken out; ``H`` is the pose that puts it back in.
+All points are pixels of a square crop, z toward the viewer. *Canonical* points are without head
+pose.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ VERSION = 1
 SAMPLE_RATE = 16000
 SIDE = 512  # of the crop
 OFFICIAL_SIDE = 768  # of the square in the released preparation
-# Least standard deviations of targets (official code): px, degrees, and the factor of the size.
+# Smallest standard deviations of targets (official code): px, degrees, and scale.
 LEAST = {"points": 1e-3, "head": np.array([1e-3] * 6 + [1e-4])}
 
 
@@ -33,16 +33,16 @@ class Features:
     Attributes:
         vertices: (T,478,3) canonical face.
         headpose: (T,7) of :func:`~talkingface.data.face.pose.head_pose`.
-        torso: (T,18,3) shoulder points; canonical, or of the crop where ``torso_space`` says so.
-        torso_valid: (2,) whether the left and right shoulder of the picture are seen.
-        landmarks: (T,478,3) points of the crop as they were found, gaps filled.
-        valid: (T,) frames in which the face was found.
+        torso: (T,18,3) shoulder points, canonical if ``torso_space`` is ``head``.
+        torso_valid: (2,) whether the left and the right shoulder in the picture are visible.
+        landmarks: (T,478,3) detected points in the crop, gaps filled.
+        valid: (T,) frames in which a face was detected.
         fps: frame rate.
         image_size: side of the crop.
-        face_center: (3,) place of the canonical face.
-        eye_dist: px between the eyes of the canonical face.
+        face_center: (3,) centre of the canonical face.
+        eye_dist: eye distance of the canonical face, px.
         crop: (4,) x0, y0, x1, y1 of the crop in source pixels.
-        start: first frame of the source.
+        start: number of the first frame in the source.
         torso_space: ``head`` or ``image``.
     """
 
@@ -98,14 +98,17 @@ class Features:
         return cls(**{field.name: content[field.name] for field in fields(cls)})
 
 
+_TEMPLATE = ("mesh", "headpose", "torso", "std")  # arrays of a template
+
+
 @dataclass(frozen=True)
 class Template:
-    """Means of a subject, to which all network outputs are offsets.
+    """Means of a subject. Network outputs are offsets from them.
 
     Attributes:
         mesh: (478,3) canonical, headpose: (7,), torso: (18,3).
         std: (361,) standard deviation of lips, eyes, head and torso.
-        frames: from which it was made.
+        frames: number of frames that it was computed from.
     """
 
     mesh: np.ndarray
@@ -116,20 +119,15 @@ class Template:
 
     @classmethod
     def of(cls, clip: Features) -> Template:
-        """The template of a clip, from the frames in which its face was found."""
-        seen = clip.valid
+        """The template of a clip, from its valid frames."""
+        valid = clip.valid
         torso = clip.torso.reshape(len(clip), -1)
-        values = np.concatenate([clip.lips, clip.eyes, clip.headpose, torso], axis=1)[seen]
-        return cls(
-            clip.vertices[seen].mean(axis=0),
-            clip.headpose[seen].mean(axis=0),
-            clip.torso[seen].mean(axis=0),
-            values.std(axis=0),
-            int(seen.sum()),
-        )
+        values = np.concatenate([clip.lips, clip.eyes, clip.headpose, torso], axis=1)[valid]
+        means = (getattr(clip, k)[valid].mean(axis=0) for k in ("vertices", "headpose", "torso"))
+        return cls(*means, values.std(axis=0), int(valid.sum()))
 
     def with_mesh(self, others: list[Template]) -> Template:
-        """The mean mesh of several clips with the head and torso of this one."""
+        """This template with the mean mesh of several clips."""
         frames = np.array([other.frames for other in others], np.float64)
         mesh = np.average([other.mesh for other in others], axis=0, weights=frames)
         return Template(mesh.astype(np.float32), self.headpose, self.torso, self.std, self.frames)
@@ -143,7 +141,7 @@ class Template:
         return self.mesh[list(MODA_EYES)].reshape(-1)
 
     def offsets(self, clip: Features) -> dict[str, np.ndarray]:
-        """What the mapping network learns: part -> (T,n) float32."""
+        """Targets of the mapping network: part -> (T,n) float32."""
         torso = (clip.torso - self.torso).reshape(len(clip), -1)
         parts = {
             "lips": clip.lips - self.lips,
@@ -154,34 +152,28 @@ class Template:
         return {key: value.astype(np.float32) for key, value in parts.items()}
 
     def save(self, path: Path) -> None:
-        save_npz(
-            path,
-            {
-                **{k: np.asarray(getattr(self, k), np.float32) for k in ("mesh", "headpose")},
-                **{k: np.asarray(getattr(self, k), np.float32) for k in ("torso", "std")},
-                "frames": self.frames,
-            },
-        )
+        arrays = {k: np.asarray(getattr(self, k), np.float32) for k in _TEMPLATE}
+        save_npz(path, {**arrays, "frames": self.frames})
 
     @classmethod
     def read(cls, path: Path) -> Template:
         content = read_npz(path)
         try:
             frames = int(content["frames"])
-            return cls(*(content[key] for key in ("mesh", "headpose", "torso", "std")), frames)
+            return cls(*(content[key] for key in _TEMPLATE), frames)
         except KeyError as error:
             raise DataError(f"{path} lacks {error}; run the stage preprocess again.") from None
 
 
 def posed(clip: Features, vertices: np.ndarray, headpose: np.ndarray) -> np.ndarray:
-    """Canonical points (T,V,3) with the head pose (T,7) put back in: pixels of the crop."""
+    """Apply the head pose (T,7) to canonical points (T,V,3): pixels of the crop."""
     return decanonicalize(
         vertices.astype(np.float64), headpose.astype(np.float64), clip.face_center
     )
 
 
 def posed_torso(clip: Features, torso: np.ndarray, headpose: np.ndarray) -> np.ndarray:
-    """(T,18,2) pixels of the crop; sides that are not seen are NaN."""
+    """Shoulders (T,18,2) in pixels of the crop, NaN on invisible sides."""
     points = posed(clip, torso, headpose) if clip.torso_space == "head" else torso
     points = np.array(points[..., :2], np.float64)
     sides = points.reshape(len(points), 2, 9, 2)

@@ -1,4 +1,4 @@
-"""Preparation for MODA: from plain videos to canonical faces, head poses and shoulders.
+"""Preparation for MODA: from videos to canonical faces, head poses and shoulders.
 
 Layout: ``preprocessed_data/MODA/<clip>/{features.npz, template.npz, audio.wav}``; the mapping
 network adds ``sound_<encoder>.npy``, the renderer ``pictures.h5``.
@@ -7,6 +7,7 @@ network adds ``sound_<encoder>.npy``, the renderer ``pictures.h5``.
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -38,23 +39,25 @@ from talkingface.data.face.pose import (
 from talkingface.data.face.series import fill_gaps, smooth
 from talkingface.data.face.topology import FACE_OVAL, MODA_EYES, MODA_MOUTH, N_POINTS
 from talkingface.data.face.tracking import track_face
-from talkingface.data.media.audio import save_wav
+from talkingface.data.media.audio import load_audio, save_wav
 from talkingface.data.media.pictures import PictureReader, encode_jpeg, write_pictures
 from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import read_frames
 from talkingface.errors import DataError
 from talkingface.utils.env import import_cv2
 from talkingface.utils.logs import progress
+from talkingface.utils.paths import atomic
 
 log = logging.getLogger(__name__)
 
-_ABOVE = 0.4  # share of the crop above the middle of the face
+_ABOVE = 0.4  # share of the crop above the centre of the face
+# Points that are smoothed: all but lips and eyes.
 _STILL = sorted(set(range(N_POINTS)) - set(MODA_MOUTH) - set(MODA_EYES))
 _MASK_SIDE = 256  # of the segmentation model
 
 
 class MODAProcess(SpeakerProcess):
-    """Writes features, template and sound of each clip; the torso is always part of it."""
+    """Writes features with the torso, template and sound of each clip."""
 
     needs_config = (*SpeakerProcess.needs_config, "prep.torso_every", "prep.torso_space")
 
@@ -66,13 +69,9 @@ class MODAProcess(SpeakerProcess):
         prep = self.cfg.prep.model_dump(exclude={"jpeg_quality"})
         return {**super().settings(), "prep": prep}
 
-    def prepare_clip(self, clip: FaceClip, out: Path) -> None:
-        self._write_clip(clip, out, self.min_frames)
-
-    def _write_clip(self, clip: FaceClip, out: Path, min_frames: int) -> None:
-        """Write features, template and sound."""
+    def prepare_clip(self, clip: FaceClip, out: Path, min_frames: int = 0) -> None:
         options, track, fps = self.cfg.prep, clip.track, clip.fps
-        start, stop = self.longest_take(clip, options.max_missing, min_frames)
+        start, stop = self.longest_take(clip, options.max_missing, min_frames or self.min_frames)
         valid = track.found[start:stop]
         points = fill_gaps(track.landmarks[start:stop])
         crop = face_crop(points, track.size, options.crop_scale)
@@ -82,7 +81,7 @@ class MODAProcess(SpeakerProcess):
         center = face_center(SIDE, SIDE)
         vertices = canonicalize(flip_depth(points), pose, center)
         vertices[:, _STILL] = smooth(vertices[:, _STILL], 2.0 * fps / 30)
-        flat, seen = self._shoulders(clip, start, points, crop)
+        flat, visible = self._shoulders(clip, start, points, crop)
         depth = flip_depth(points)[..., 2].mean(axis=1)
         torso = np.concatenate([flat, np.broadcast_to(depth[:, None, None], (len(flat), 18, 1))], 2)
         if options.torso_space == "head":
@@ -91,7 +90,7 @@ class MODAProcess(SpeakerProcess):
             vertices=vertices,
             headpose=pose,
             torso=torso,
-            torso_valid=seen,
+            torso_valid=visible,
             landmarks=flip_depth(points),
             valid=valid,
             fps=fps,
@@ -109,14 +108,14 @@ class MODAProcess(SpeakerProcess):
     def _shoulders(
         self, clip: FaceClip, start: int, points: np.ndarray, crop: tuple[int, int, int, int]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(T,18,2) px of the crop and (2,) which sides are seen; one pass over the pictures."""
+        """(T,18,2) px of the crop and (2,) visible sides, in one pass over the frames."""
         from talkingface.data.face.person import PersonSegmenter, torso_outline, torso_track
 
         cv2 = import_cv2()
         count = len(points)
-        found = np.full((count, 18, 2), np.nan)
+        outlines = np.full((count, 18, 2), np.nan)
         usable = np.zeros((count, 2), bool)
-        looked = []
+        rows = []
         x0, y0, x1, y1 = crop
         with PersonSegmenter() as segmenter:
             for number, frame in clip.frames():
@@ -127,57 +126,50 @@ class MODAProcess(SpeakerProcess):
                     continue
                 part = frame[y0:y1, x0:x1]
                 small = cv2.resize(part, (_MASK_SIDE, _MASK_SIDE), interpolation=cv2.INTER_AREA)
-                found[index], usable[index] = torso_outline(segmenter(small), points[index], SIDE)
-                looked.append(index)
-        good = usable[looked]
-        sigma = 2.0 * clip.fps / 25
-        flat, seen = torso_track(
-            found[looked], good, (SIDE, SIDE), sigma=sigma / self.cfg.prep.torso_every
-        )
-        frames = np.arange(count)
-        every = np.stack(
-            [np.interp(frames, looked, column) for column in flat.reshape(len(looked), -1).T], 1
-        )
-        return every.reshape(count, 18, 2), seen
-
-    # -- what the datasets read --------------------------------------------------------------------
+                outline = torso_outline(segmenter(small), points[index], SIDE)
+                outlines[index], usable[index] = outline
+                rows.append(index)
+        sigma = 2.0 * clip.fps / 25 / self.cfg.prep.torso_every
+        flat, visible = torso_track(outlines[rows], usable[rows], (SIDE, SIDE), sigma=sigma)
+        columns = flat.reshape(len(rows), -1).T
+        every = np.stack([np.interp(np.arange(count), rows, column) for column in columns], 1)
+        return every.reshape(count, 18, 2), visible
 
     def features(self, clip_id: str) -> Features:
         """The motion of a clip.
 
         Raises:
-            DataError: missing, damaged, or, where it was converted, of another frame rate or space.
+            DataError: the file is missing or damaged, or a converted one has another frame rate or
+                torso space.
         """
-        found = Features.read(self.prepared.output_dirs(clip_id)[0] / FEATURES)
-        for key, own, wanted in (
-            ("fps", found.fps, self.cfg.fps),
-            ("prep.torso_space", found.torso_space, self.cfg.prep.torso_space),
+        features = Features.read(self.prepared.output_dirs(clip_id)[0] / FEATURES)
+        for key, own, configured in (
+            ("fps", features.fps, self.cfg.fps),
+            ("prep.torso_space", features.torso_space, self.cfg.prep.torso_space),
         ):
-            if own != wanted:
+            if own != configured:
                 raise DataError(
-                    f"{clip_id} was prepared with {key}={own}, but this run has {wanted}. Set "
+                    f"{clip_id} was prepared with {key}={own}, but this run has {configured}. Set "
                     f"--{key}={own}."
                 )
-        return found
+        return features
 
     @cached_property
     def _by_person(self) -> dict[str, list[Template]]:
         """Templates of the training clips of each person."""
-        found: dict[str, list[Template]] = {}
-        names, _ = self.prepared.usable("train")
-        for name in names:
+        templates = defaultdict(list)
+        for name in self.prepared.usable("train")[0]:
             template = Template.read(self.prepared.output_dirs(name)[0] / TEMPLATE)
-            found.setdefault(self.person_of(name), []).append(template)
-        return found
+            templates[self.person_of(name)].append(template)
+        return templates
 
     def template(self, clip_id: str, of: str = "clip") -> Template:
-        """Means of a clip; with ``of="subject"`` the mesh is that of the person's training clips,
-        if it has some."""
+        """Means of a clip; ``of="subject"``: see :meth:`of_person`."""
         own = Template.read(self.prepared.output_dirs(clip_id)[0] / TEMPLATE)
         return self.of_person(own, self.person_of(clip_id)) if of == "subject" else own
 
     def of_person(self, template: Template, person: str) -> Template:
-        """A template with the mean mesh of a person's training clips, if it has some."""
+        """The template with the mean mesh of the person's training clips, if there are any."""
         others = self._by_person.get(person)
         return template.with_mesh(others) if others else template
 
@@ -187,7 +179,7 @@ def face_crop(points: np.ndarray, size: tuple[int, int], scale: float) -> tuple[
 
     Args:
         points: (T,478,>=2) pixels.
-        scale: side over the larger side of the union of all faces; as far as the picture reaches.
+        scale: side over the larger side of the union of all faces; limited by the picture.
     """
     oval = points[:, list(FACE_OVAL), :2]
     low, high = oval.min(axis=(0, 1)), oval.max(axis=(0, 1))
@@ -202,27 +194,21 @@ def cropped(frame: np.ndarray, crop: Iterable[int], size: int) -> np.ndarray:
     """The crop of a source frame (H,W,3) as (size,size,3) uint8."""
     cv2 = import_cv2()
     x0, y0, x1, y1 = (int(value) for value in crop)
-    way = cv2.INTER_AREA if x1 - x0 > size else cv2.INTER_LINEAR
-    return cv2.resize(frame[y0:y1, x0:x1], (size, size), interpolation=way)
+    interpolation = cv2.INTER_AREA if x1 - x0 > size else cv2.INTER_LINEAR
+    return cv2.resize(frame[y0:y1, x0:x1], (size, size), interpolation=interpolation)
 
 
 class MODAMappingProcess(MODAProcess):
-    """Also makes the sound features of the configured encoder."""
+    """Also computes the sound features of the configured encoder."""
 
-    needs_config = (
-        *MODAProcess.needs_config,
-        "audio_encoder",
-    )
-
+    needs_config = (*MODAProcess.needs_config, "audio_encoder")
     uses_components = True
 
     @cached_property
     def sound(self) -> SoundFeatures | None:
-        """Encoder of the features; None where the network takes the sound itself."""
-        options = self.cfg.audio_encoder
-        if not options.freeze:
-            return None
-        return sound_features(self.cfg, self.components)
+        """Encoder of the features; None if the network encodes the sound."""
+        frozen = self.cfg.audio_encoder.freeze
+        return sound_features(self.cfg, self.components) if frozen else None
 
     def finalize(self, report: ProcessReport) -> None:
         super().finalize(report)
@@ -232,15 +218,23 @@ class MODAMappingProcess(MODAProcess):
         self.ensure_sound(self.prepared.usable(split)[0])
 
     def ensure_sound(self, names: Iterable[str]) -> None:
-        """Sound features of clips, where this encoder has not made them yet."""
-        if self.sound is None:
+        """Compute the missing sound features of clips."""
+        if (encoder := self.sound) is None:
             return
-        missing = [
-            n for n in names if not self.sound.path(self.prepared.output_dirs(n)[0]).is_file()
-        ]
-        clips = ((self.prepared.output_dirs(name)[0], self.features(name)) for name in missing)
-        items = [(folder, len(clip), clip.fps) for folder, clip in clips]
-        self.sound.ensure(items, self.cfg.show_progress)
+        missing = []
+        for name in names:
+            folder = self.prepared.output_dirs(name)[0]
+            if not encoder.path(folder).is_file():
+                clip = self.features(name)
+                missing.append((folder, len(clip), clip.fps))
+        if not missing:
+            return
+        log.info("sound features (%s) of %d clips", encoder.kind, len(missing))
+        show = self.cfg.show_progress
+        for folder, count, fps in progress(missing, unit="clip", desc="sound features", show=show):
+            values = encoder(load_audio(folder / SOUND, SAMPLE_RATE), count, fps)
+            with atomic(encoder.path(folder)) as temporary, open(temporary, "wb") as file:
+                np.save(file, values)
 
 
 def sound_features(cfg: Any, components: Components) -> SoundFeatures:
@@ -261,10 +255,9 @@ def wav2vec2_features(weights: str, layers: int | None) -> SoundFeatures:
     from talkingface.utils.hashes import sha256_of
     from talkingface.utils.paths import resolve
 
-    folder = None if weights == "random" else resolve(weights)
-    if folder is None:
-        name = "random"
-    else:
+    folder, name = None, "random"
+    if weights != "random":
+        folder = resolve(weights)
         files = [folder / n for n in ("model.safetensors", "pytorch_model.bin")]
         name = next((sha256_of(f)[:12] for f in files if f.is_file()), "missing")
 
@@ -281,12 +274,9 @@ def wav2vec2_features(weights: str, layers: int | None) -> SoundFeatures:
 
 
 class MODAPicturesProcess(MODAProcess):
-    """Also keeps the pictures of the crop, for the renderer."""
+    """Also stores the pictures of the crop, for the renderer."""
 
-    needs_config = (
-        *MODAProcess.needs_config,
-        "prep.jpeg_quality",
-    )
+    needs_config = (*MODAProcess.needs_config, "prep.jpeg_quality")
 
     def finalize(self, report: ProcessReport) -> None:
         super().finalize(report)
@@ -295,20 +285,19 @@ class MODAPicturesProcess(MODAProcess):
         if not missing:
             return
         log.info("pictures of %d clips", len(missing))
-        bar = progress(missing, unit="clip", desc="pictures", show=self.cfg.show_progress)
-        for name in bar:
+        for name in progress(missing, unit="clip", desc="pictures", show=self.cfg.show_progress):
             self.write_pictures(report.clips[name], self.features(name))
 
     def prepare_source(self, source: Path, out: Path) -> None:
-        """Prepare a video or still outside the dataset, with or without sound, of any length."""
+        """Prepare a video or picture outside the dataset, with or without sound, of any length."""
         info = probe(source)
         fps = self.clip_fps(info)
         track = track_face(source, fps=fps, options=self.cfg.face)
         silence = np.zeros(round((len(track) + 1) / fps * SAMPLE_RATE), np.float32)
         clip = Clip(source.stem, source, source)
-        self._write_clip(FaceClip(clip, info, fps, silence, track), out, min_frames=1)
+        self.prepare_clip(FaceClip(clip, info, fps, silence, track), out, min_frames=1)
         features = Features.read(out / FEATURES)
-        self._write(out / PICTURES, crop_frames(clip, features))
+        self.write_pictures(clip, features, out / PICTURES)
 
     def pictures_path(self, clip_id: str) -> Path:
         return self.prepared.output_dirs(clip_id)[0] / PICTURES
@@ -316,16 +305,15 @@ class MODAPicturesProcess(MODAProcess):
     def pictures(self, clip_id: str) -> PictureReader:
         return PictureReader(self.pictures_path(clip_id))
 
-    def write_pictures(self, clip: Clip, features: Features) -> None:
-        self._write(self.pictures_path(clip.id), crop_frames(clip, features))
-
-    def _write(self, path: Path, frames: Iterator[np.ndarray]) -> None:
-        quality = self.cfg.prep.jpeg_quality
-        write_pictures(path, (encode_jpeg(frame, quality) for frame in frames))
+    def write_pictures(self, clip: Clip, features: Features, path: Path | None = None) -> None:
+        """Store the pictures of a clip; ``path``: by default in its folder."""
+        quality, frames = self.cfg.prep.jpeg_quality, crop_frames(clip, features)
+        pictures = (encode_jpeg(frame, quality) for frame in frames)
+        write_pictures(path or self.pictures_path(clip.id), pictures)
 
 
 def crop_frames(clip: Clip, features: Features, size: int = SIDE) -> Iterator[np.ndarray]:
-    """The prepared take of a clip, as (size,size,3) uint8 RGB."""
+    """The crop of each prepared frame of a clip, (size,size,3) uint8 RGB."""
     stop = features.start + len(features)
     for number, frame in enumerate(read_frames(clip.path, fps=features.fps)):
         if number >= stop:

@@ -1,51 +1,46 @@
-"""Sound features at video rate: log-mel rows, APC, or wav2vec2 (DreamtaleCore/MODA)."""
+"""Sound features per video frame: log-mel rows, APC, or wav2vec2 (DreamtaleCore/MODA)."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from talkingface.data.dataprocess.moda.files import SAMPLE_RATE, SOUND
+from talkingface.data.dataprocess.moda.files import SAMPLE_RATE
 from talkingface.data.media.apc_mel import apc_mel
-from talkingface.data.media.audio import load_audio
-from talkingface.utils.logs import progress
-from talkingface.utils.paths import atomic
 
 if TYPE_CHECKING:
     from torch import nn
 
-log = logging.getLogger(__name__)
-
-ROWS = 4  # of mel or APC side by side in a video frame
+ROWS = 4  # rows of mel or APC per video frame
 _ROW_RATE = 120.0
 _VERSION = 1
-_CHUNK, _MARGIN = 500, 50  # video frames per pass of wav2vec2, and margin on each side
+_CHUNK, _MARGIN = 500, 50  # video frames per pass of wav2vec2, and overlap on each side
 
 
 def normalised(wave: np.ndarray) -> np.ndarray:
-    """Zero mean and unit variance over the whole sound, as wav2vec2 was trained; silence stays."""
+    """Zero mean and unit variance over the whole sound, the input of wav2vec2; silence stays 0."""
     wave = np.asarray(wave, np.float32)
     return (wave - wave.mean()) / np.sqrt(wave.var() + 1e-7)
 
 
 def samples_of(start: int, stop: int, fps: float) -> slice:
-    """Samples of the frames ``start`` to ``stop``; exact, also where 16000 / fps is no integer."""
+    """Samples of the frames ``start`` to ``stop``; 16000 / fps need not be an integer."""
     return slice(round(start * SAMPLE_RATE / fps), round(stop * SAMPLE_RATE / fps))
 
 
 def frames_of(samples: int, fps: float) -> int:
-    """Frames of a sound, at least one."""
+    """Number of video frames of a sound, at least one."""
     return max(1, round(samples * fps / SAMPLE_RATE))
 
 
 def at_frames(rows: np.ndarray, count: int, fps: float) -> np.ndarray:
-    """Rows at 120 Hz (M,D) to four per video frame, side by side (count, 4*D).
+    """Rows at 120 Hz (M,D) to four per video frame, concatenated (count, 4*D).
 
-    At 30 fps these are rows 4t to 4t+3, as in the released code; linear in between elsewhere.
+    At 30 fps frame t has rows 4t to 4t+3, as in the released code; otherwise rows are interpolated
+    linearly.
     """
     if not len(rows):
         return np.zeros((count, ROWS * rows.shape[1]), np.float32)
@@ -54,21 +49,21 @@ def at_frames(rows: np.ndarray, count: int, fps: float) -> np.ndarray:
     low = time.astype(int)
     high = np.minimum(low + 1, len(rows) - 1)
     part = (time - low).astype(np.float32)[:, None]
-    made = rows[low] * (1 - part) + rows[high] * part
-    return made.reshape(count, -1).astype(np.float32)
+    values = rows[low] * (1 - part) + rows[high] * part
+    return values.reshape(count, -1).astype(np.float32)
 
 
 def with_context(features: np.ndarray, start: int, stop: int, frames: int) -> np.ndarray:
-    """Rows ``start`` to ``stop``, each with its neighbours: (stop-start, (2*frames+1)*D)."""
+    """Rows ``start`` to ``stop``, each with its neighbours: (stop - start, (2*frames+1)*D)."""
     if not frames:
         return np.asarray(features[start:stop], np.float32)
     around = np.arange(start, stop)[:, None] + np.arange(-frames, frames + 1)
-    found = features[np.clip(around, 0, len(features) - 1)]
-    return np.asarray(found, np.float32).reshape(stop - start, -1)
+    rows = features[np.clip(around, 0, len(features) - 1)]
+    return np.asarray(rows, np.float32).reshape(stop - start, -1)
 
 
 class SoundEncoder:
-    """A wav2vec2 that is asked for a number of frames.
+    """wav2vec2 with the number of output frames as an argument.
 
     Args:
         at: (encoder, wave (B,N), frames) -> (B,frames,D).
@@ -85,12 +80,12 @@ class SoundEncoder:
 
 
 class SoundFeatures:
-    """Makes the features of whole sounds.
+    """Computes the features of whole sounds.
 
     Args:
         kind: ``mel``, ``apc`` or ``wav2vec2``.
-        network: gives the APC, or wav2vec2 as :class:`SoundEncoder`, when it is needed.
-        id: of the network's weights, so that cached features of others are not mistaken for these.
+        network: returns the APC, or wav2vec2 as :class:`SoundEncoder`; called on first use.
+        id: identifies the weights of the network in the names of cached files.
     """
 
     def __init__(self, kind: str, network: Callable[[], Any] | None = None, id: str = "") -> None:
@@ -108,7 +103,7 @@ class SoundFeatures:
         return self._wav2vec2(normalised(wave), count, fps)
 
     def _wav2vec2(self, wave: np.ndarray, count: int, fps: float) -> np.ndarray:
-        """In pieces with some sound on both sides, so that memory does not grow with length."""
+        """In overlapping chunks, so that memory does not grow with the length."""
         import torch
 
         network: Any = self._network()
@@ -118,31 +113,12 @@ class SoundFeatures:
             stop = min(count, start + _CHUNK)
             first, last = max(0, start - _MARGIN), min(count, stop + _MARGIN)
             piece = wave[samples_of(first, last, fps)]
-            least = 400 - len(piece)  # one step of the convolutions
-            piece = np.pad(piece, (0, max(0, least)))
+            piece = np.pad(piece, (0, max(0, 400 - len(piece))))  # 400: kernel of the convolutions
             with torch.inference_mode():
                 encoded = network(torch.from_numpy(piece)[None].to(device), last - first)
             parts.append(encoded[0, start - first : stop - first].float().cpu().numpy())
         return np.concatenate(parts)
 
     def path(self, folder: Path) -> Path:
-        """The cached features of a clip."""
+        """File of the features in the folder of a clip."""
         return folder / f"sound_{self.id}.npy"
-
-    def ensure(
-        self, folders: Iterable[tuple[Path, int, float]], show_progress: str | bool = "auto"
-    ) -> None:
-        """Make the missing features of clips.
-
-        Args:
-            folders: folder, frames and frame rate of each clip.
-        """
-        missing = [item for item in folders if not self.path(item[0]).is_file()]
-        if not missing:
-            return
-        log.info("sound features (%s) of %d clips", self.kind, len(missing))
-        bar = progress(missing, unit="clip", desc="sound features", show=show_progress)
-        for folder, count, fps in bar:
-            values = self(load_audio(folder / SOUND, SAMPLE_RATE), count, fps)
-            with atomic(self.path(folder)) as temporary, open(temporary, "wb") as file:
-                np.save(file, values)

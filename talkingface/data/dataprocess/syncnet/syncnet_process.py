@@ -1,10 +1,10 @@
-"""Preparation for SyncNet: face crops as in the official pipeline, and the sound's MFCC.
+"""Preparation for SyncNet: face crops as in the official pipeline, and the MFCC of the audio.
 
 One folder per clip below ``preprocessed_data/syncnet``::
 
-    0.jpg 1.jpg ...   crops of SyncNet's framing; numbers are frame indices
+    0.jpg 1.jpg ...   face crops by frame index
     mfcc.npy          (13, columns) float32
-    segments.npy      (T,) see FaceTrack; -1 where no crop exists
+    segments.npy      (T,) see FaceTrack; -1 without a crop
 """
 
 from __future__ import annotations
@@ -23,10 +23,7 @@ from talkingface.data.media.writer import write_image
 class SyncNetProcess(VideoProcess):
     """Crops the face with its surroundings and computes the MFCC."""
 
-    needs_config = (
-        *VideoProcess.needs_config,
-        "model_params.image_size",
-    )
+    needs_config = (*VideoProcess.needs_config, "model_params.image_size")
 
     id = "syncnet"
     version = 1

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SceneMotion:
-    """A piece of a scene in units of the training data.
+    """A window of a scene, standardised with the statistics of the training data.
 
     Attributes:
-        id: scene and first frame.
-        scene, start: where it comes from.
+        id: ``<scene>@<first frame>``.
+        scene, start: name of the scene and first frame.
         motions: kind (``face``, ``pose``, ``lips``) -> (T,C).
         valid: (T,) frames with a valid face code.
-        sound: (S,2), standard deviation about 1.
+        sound: (S,2) samples.
     """
 
     id: str
@@ -52,13 +52,14 @@ class SceneMotion:
 class A2PMotionDataset(TalkingFaceDataset):
     """Windows of ``data.max_seq_length`` frames.
 
-    In training each item is a random window of a scene, as long as a random number of frames when
-    ``data.add_padding`` is on, and filled up with zeros; otherwise scenes are cut into consecutive
+    In training each item is a random window of a scene. With ``data.add_padding`` its length is
+    random too, and it is padded with zeros. Validation and test scenes are cut into consecutive
     windows. Scenes shorter than a window are used whole.
 
     Class attributes:
-        kinds: what the items hold: ``face``, ``pose``, ``lips``; the first one is ``motion``.
-        with_audio: whether they hold the sound.
+        kinds: kinds of motion that a scene must have: ``face``, ``pose``, ``lips``; the first one
+            is the item's ``motion``.
+        with_audio: whether items contain the sound.
     """
 
     needs_config = (
@@ -99,19 +100,19 @@ class A2PMotionDataset(TalkingFaceDataset):
         index = []
         for number, missing in enumerate(self.missing):
             starts = self.starts(len(missing))
-            if self.split == "train":  # random windows; as many as fit, and more on request
+            if self.split == "train":  # the starts are drawn later; only their number counts
                 starts = [0] * max(1, round(len(starts) * self.cfg.data.windows_per_scene))
             index += [(number, s) for s in starts]
         return [entry for entry in index if self._usable(entry)]
 
     def _usable(self, entry: tuple[int, int]) -> bool:
-        """Whether a fixed window has any valid frame."""
+        """Whether a window (in training: the scene) has any valid frame."""
         number, start = entry
         window = slice(start, start + self.length) if self.split != "train" else slice(None)
         return not self.missing[number][window].all()
 
     def starts(self, frames: int) -> list[int]:
-        """First frames of consecutive windows; what is left behind the last one is not used."""
+        """First frames of consecutive windows; frames after the last full window are not used."""
         if frames < self.length:
             return [0]
         beyond = frames - self.length + (0 if self.cfg.data.legacy_chunking else 1)
@@ -119,31 +120,32 @@ class A2PMotionDataset(TalkingFaceDataset):
 
     def summary(self) -> dict[str, Any]:
         frames = sum(len(missing) for missing in self.missing)
-        facts = {"scenes": len(self.scenes), "unusable": len(self.unusable)}
-        return {**facts, "seconds": round(frames / self.cfg.fps), "items": len(self)}
+        counts = {"scenes": len(self.scenes), "unusable": len(self.unusable)}
+        return {**counts, "seconds": round(frames / self.cfg.fps), "items": len(self)}
 
     # -- parts of a scene --------------------------------------------------------------------------
 
     def motion(self, number: int, kind: str, start: int, stop: int) -> np.ndarray:
-        """(stop - start, C) in units of the training data."""
+        """Standardised motion (stop - start, C)."""
         values = np.array(load_array(getattr(self.scenes[number], kind))[start:stop], np.float32)
         if kind == "pose" and self.scene_process.wraps:
             values = wrapped(values)
         if kind == "lips":
             values = values.reshape(len(values), -1)
         mean, std = self.stats.units(kind)
-        made = (values - mean.reshape(-1)) / std
+        values = (values - mean.reshape(-1)) / std
         if kind != "pose":  # a missing face becomes the mean face
-            made[self.missing[number][start:stop]] = 0
-        return made.astype(np.float32)
+            values[self.missing[number][start:stop]] = 0
+        return values.astype(np.float32)
 
     def sound(self, number: int, start: int, stop: int) -> np.ndarray:
-        """(S,2) of frames."""
+        """Standardised sound (S,2) of the frames ``start`` to ``stop``."""
         first, count = start * self.frame, (stop - start) * self.frame
         samples = read_sound(self.scenes[number].sound, first, count)
         return self.stats.sound(samples[:, ::-1] if self.turned else samples)
 
     def _window(self, number: int, start: int, rng: np.random.Generator) -> tuple[int, int]:
+        """First frame and end of an item's window; drawn at random in training."""
         frames = len(self.missing[number])
         length = min(self.length, frames)
         if self.split != "train":
@@ -156,9 +158,9 @@ class A2PMotionDataset(TalkingFaceDataset):
             if not self.missing[number][start : start + drawn].all():
                 break
         else:  # nearly all frames are missing: a window around a valid one
-            seen = int(rng.choice(np.flatnonzero(~self.missing[number])))
+            valid = int(rng.choice(np.flatnonzero(~self.missing[number])))
             drawn = length
-            start = int(np.clip(seen - length // 2, 0, frames - length))
+            start = int(np.clip(valid - length // 2, 0, frames - length))
         return start, start + drawn
 
     def load_item(self, entry: tuple[int, int], rng: np.random.Generator) -> dict[str, Any]:
@@ -181,49 +183,46 @@ class A2PMotionDataset(TalkingFaceDataset):
         return {key: item[key] for key in self.batch_spec}
 
     def key_poses(self) -> Iterator[np.ndarray]:
-        """(K,C) key poses of every scene at every offset: each pose once."""
+        """(K,C) key poses of each scene for each offset, so that each pose occurs once."""
         step = self.cfg.data.guide_step
         for number, missing in enumerate(self.missing):
             poses = self.motion(number, "pose", 0, len(missing))
             for offset in range(min(step, len(poses))):
                 yield poses[offset::step]
 
-    # -- whole pieces, for tests -------------------------------------------------------------------
+    # -- whole windows, for tests ------------------------------------------------------------------
 
     def whole_clips(self) -> Iterator[SceneMotion]:
-        """The windows of the split with everything that is known of them, by scene and start."""
+        """The windows of the split with all kinds of motion, by scene and start."""
         for number, start in self.index:
-            yield self.clip(number, start)
-
-    def clip(self, number: int, start: int) -> SceneMotion:
-        files = self.scenes[number]
-        stop = min(start + self.length, len(self.missing[number]))
-        kinds = [k for k in ("face", "pose", "lips") if getattr(files, k) is not None]
-        return SceneMotion(
-            id=f"{files.id}@{start}",
-            scene=files.id,
-            start=start,
-            motions={kind: self.motion(number, kind, start, stop) for kind in kinds},
-            valid=~self.missing[number][start:stop],
-            sound=self.sound(number, start, stop),
-            stats=self.stats,
-            fps=self.cfg.fps,
-        )
+            files = self.scenes[number]
+            stop = min(start + self.length, len(self.missing[number]))
+            kinds = [k for k in ("face", "pose", "lips") if getattr(files, k) is not None]
+            yield SceneMotion(
+                id=f"{files.id}@{start}",
+                scene=files.id,
+                start=start,
+                motions={kind: self.motion(number, kind, start, stop) for kind in kinds},
+                valid=~self.missing[number][start:stop],
+                sound=self.sound(number, start, stop),
+                stats=self.stats,
+                fps=self.cfg.fps,
+            )
 
 
 def _filled(values: np.ndarray, length: int) -> np.ndarray:
-    """(n,...) with zeros behind, or cut, to ``length``."""
+    """(n,...) padded with zeros or cut to ``length`` rows."""
     result = np.zeros((length, *values.shape[1:]), np.float32)
     result[: len(values)] = values[:length]
     return result
 
 
 _MOTION = {
-    "motion": "B T C float32; codes or poses, in units of the training data",
-    "valid": "B T float32 [0,1]; frames that count: of the scene, with a valid face code",
-    "inside": "B T float32 [0,1]; frames of the scene, 0 behind its end",
+    "motion": "B T C float32; codes or poses, standardised",
+    "valid": "B T float32 [0,1]; frames of the scene with a valid face code; poses: all its frames",
+    "inside": "B T float32 [0,1]; frames of the scene, 0 in the padding",
 }
-_SOUND = {"audio": "B S 2 float32; 48 kHz, this person and the partner, standard deviation about 1"}
+_SOUND = {"audio": "B S 2 float32; 48 kHz, this person and the partner, standardised"}
 _KEYS = {
     "keyframes": "B K C float32; a pose every data.guide_step frames",
     "key_valid": "B K float32 [0,1]; key poses of the scene",
@@ -246,9 +245,9 @@ class A2PLipDataset(A2PMotionDataset):
         text = super()._explain_empty()
         if not self.scenes and any("no lips" in reason for reason in self.unusable.values()):
             text += (
-                "\n  The released data holds no lip points, and none can be had from its codes. "
-                "Train A2PLip on videos (--dataset=<videos>), take the authors' file, or do "
-                "without: --lip_cond=none (--lip=null in the recipe)."
+                "\n  The released data holds no lip points, and they cannot be computed from its "
+                "codes. Train A2PLip on videos (--dataset=<videos>), use the authors' file, or "
+                "train A2PFace without lips: --lip_cond=none (--lip=null in the recipe)."
             )
         return text
 
@@ -261,7 +260,7 @@ class A2PPoseDataset(A2PMotionDataset):
 
 
 class A2PGuideVQDataset(A2PMotionDataset):
-    """Key poses alone."""
+    """Key poses without sound."""
 
     kinds = ("pose",)
     with_audio = False
@@ -275,7 +274,5 @@ class A2PGuideDataset(A2PMotionDataset):
     batch_spec = {**_KEYS, **_SOUND}
 
 
-class A2PDyadDataset(A2PMotionDataset):
-    """Test pieces of the joined model: face, and pose where there is a body."""
-
-    batch_spec = {**_MOTION, **_SOUND}
+class A2PDyadDataset(A2PFaceDataset):
+    """Test windows of the joined model: face, and pose if the scenes have one."""

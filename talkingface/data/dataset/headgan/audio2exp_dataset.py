@@ -1,4 +1,4 @@
-"""Training items of Audio2Exp: windows of voice vectors with the expressions of the face."""
+"""Training items of Audio2Exp: windows of voice vectors and expressions."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class ExpressionClip:
-    """Voice (T,A) and expression (T,n_exp) of a clip; the clip's mean expression is taken out.
+    """A clip.
 
     Attributes:
-        neutral: (V,3) of the person, with the mean expression.
-        valid: (T,) frames in which the face was found.
+        voice: (T,A) voice vectors.
+        expression: (T,n_exp) coefficients minus the clip's mean.
+        neutral: (V,3) mesh of the person with the mean expression.
+        valid: (T,) frames with a detected face.
     """
 
     id: str
@@ -35,14 +37,14 @@ class ExpressionClip:
 
 
 class Audio2ExpDataset(TalkingFaceDataset):
-    """Windows of ``data.window`` frames; shorter clips are filled up with zeros."""
+    """Windows of ``data.window`` frames; shorter clips are padded with zeros."""
 
     needs_config = ("data.stride", "data.window")
 
     batch_spec = {
         "audio": "B T A float32; voice vectors, raw",
-        "expression": "B T E float32; coefficients without the clip's mean",
-        "valid": "B T float32 [0,1]; 1 in frames in which the face was found",
+        "expression": "B T E float32; coefficients minus the clip's mean",
+        "valid": "B T float32 [0,1]; 1 in frames with a detected face",
     }
 
     def __init__(self, cfg: Config, split: str) -> None:
@@ -51,17 +53,17 @@ class Audio2ExpDataset(TalkingFaceDataset):
 
     def build_index(self) -> list[tuple[int, int]]:
         names, self.unusable = self.process.prepared.usable(self.split)
-        official = {n: "of the official tree: no geometry" for n in names
-                    if self.process.is_official(n)}  # fmt: skip
-        self.unusable |= official
-        names = [name for name in names if name not in official]
-        silent = {n: "silent" for n in names
-                  if not self.process.wave(n).any()}  # fmt: skip
-        self.unusable |= silent
-        names = [name for name in names if name not in silent]
-        if not names:
+        usable = []
+        for name in names:
+            if self.process.is_official(name):
+                self.unusable[name] = "of the official tree: no geometry"
+            elif not self.process.wave(name).any():
+                self.unusable[name] = "silent"
+            else:
+                usable.append(name)
+        if not usable:
             return []
-        self.clips = [self._load(name) for name in names]
+        self.clips = [self._load(name) for name in usable]
         index = []
         for number, clip in enumerate(self.clips):
             last = max(0, len(clip) - self.cfg.data.window)
@@ -85,22 +87,22 @@ class Audio2ExpDataset(TalkingFaceDataset):
         return {"clips": len(self.clips), "unusable": len(self.unusable), "frames": frames}
 
     def whole_clips(self) -> Iterator[ExpressionClip]:
-        """The clips of the split, for measures over whole clips."""
+        """The clips of the split, for the evaluation."""
         yield from self.clips
 
     def load_item(self, entry: tuple[int, int], rng: np.random.Generator) -> dict[str, Any]:
         number, start = entry
         clip, length = self.clips[number], self.cfg.data.window
-        if self.split == "train":  # not always the same windows
+        if self.split == "train":  # another window in each epoch
             start = int(rng.integers(0, max(1, len(clip) - length + 1)))
         part = slice(start, start + length)
         missing = length - len(clip.voice[part])
 
-        def filled(values: np.ndarray) -> np.ndarray:
+        def padded(values: np.ndarray) -> np.ndarray:
             return np.pad(values[part], ((0, missing), *[(0, 0)] * (values.ndim - 1)))
 
         return {
-            "audio": filled(clip.voice),
-            "expression": filled(clip.expression),
-            "valid": filled(clip.valid).astype(np.float32),
+            "audio": padded(clip.voice),
+            "expression": padded(clip.expression),
+            "valid": padded(clip.valid).astype(np.float32),
         }

@@ -1,9 +1,8 @@
-"""Training items of HeadGAN: poses as PNCC, a reference, the voice, and the picture (ours)."""
+"""Training items of HeadGAN: PNCC pictures, reference, voice vector and target picture."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from talkingface.data.dataprocess.headgan.camera import reference_frames
 from talkingface.data.dataprocess.headgan.convert import PNCC, REFERENCE_PNCC, REFERENCES
 from talkingface.data.dataprocess.headgan.files import OFFICIAL
-from talkingface.data.dataprocess.headgan.headgan_process import HeadGANProcess
+from talkingface.data.dataprocess.headgan.headgan_process import HeadGANProcess, resized
 from talkingface.data.dataprocess.headgan.voice import voice_size
 from talkingface.data.dataset.base import TalkingFaceDataset
 from talkingface.data.face.face_model import Geometry
@@ -31,14 +30,14 @@ class HeadClip:
     """A prepared clip.
 
     Attributes:
-        id, length, person: of the clip.
-        window: side of the stored crops, to which ``mouth`` refers.
-        voice: (T,naf).
-        mouth: (T,2) middle of the lips, px.
-        valid: (T,) frames in which the face was found.
+        length: T, frames.
+        window: side of the stored crops, pixels; ``mouth`` is in these pixels.
+        voice: (T,naf) voice vectors.
+        mouth: (T,2) centre of the lips, pixels.
+        valid: (T,) frames with a detected face.
         references: numbers of the reference frames.
-        geometry: where the PNCC is drawn anew; else ``drawn`` holds it.
-        reference_pictures: pictures and PNCC that are references in the place of own frames.
+        drawn: stored PNCC pictures; None: they are drawn from ``geometry``.
+        reference_pictures: separate reference pictures and their PNCC; None: frames of the clip.
     """
 
     id: str
@@ -57,23 +56,24 @@ class HeadClip:
 
 
 def load_clip(process: HeadGANProcess, name: str, *, voice: bool = True) -> HeadClip:
-    """A clip with everything that training needs.
+    """Open the prepared files of a clip.
+
+    Args:
+        voice: False: zeros instead of the voice vectors.
 
     Raises:
-        DataError: files are missing, damaged or of other sizes than the configuration's.
+        DataError: files are missing or damaged, or their sizes are not those of the configuration.
     """
     if process.is_official(name):
         return _official_clip(process, name)
     points, geometry = process.points(name), process.geometry(name)
     drawn = process.pncc_store(name)
-    seen = np.flatnonzero(points.valid)
-    chosen = reference_frames(geometry.part(seen), process.cfg.data.n_refs)
-    size = voice_size(process.cfg.audio)
-    values = (
-        process.load_voice().read(process.prepared.output_dirs(name)[0])
-        if voice
-        else np.zeros((len(points), size), np.float32)
-    )
+    valid = np.flatnonzero(points.valid)
+    chosen = reference_frames(geometry.part(valid), process.cfg.data.n_refs)
+    if voice:
+        vectors = process.load_voice().read(process.prepared.output_dirs(name)[0])
+    else:
+        vectors = np.zeros((len(points), voice_size(process.cfg.audio)), np.float32)
     return HeadClip(
         id=name,
         person=process.person_of(name),
@@ -81,10 +81,10 @@ def load_clip(process: HeadGANProcess, name: str, *, voice: bool = True) -> Head
         window=points.size,
         pictures=process.pictures(name),
         masks=process.masks(name),
-        voice=values,
+        voice=vectors,
         mouth=points.landmarks[:, list(LIPS_INNER), :2].mean(axis=1),
         valid=points.valid,
-        references=seen[chosen],
+        references=valid[chosen],
         drawn=drawn,
         geometry=None if drawn else geometry,
     )
@@ -93,11 +93,11 @@ def load_clip(process: HeadGANProcess, name: str, *, voice: bool = True) -> Head
 def _official_clip(process: HeadGANProcess, name: str) -> HeadClip:
     folder = process.prepared.output_dirs(name)[0]
     content = read_npz(folder / OFFICIAL)
-    wanted = voice_size(process.cfg.audio)
-    if content["voice"].shape[1] != wanted:
+    size = voice_size(process.cfg.audio)
+    if content["voice"].shape[1] != size:
         raise DataError(
             f"{name} has {content['voice'].shape[1]} voice values per frame, the configuration "
-            f"needs {wanted}; set audio.half_window and audio.lowlevel to what it was made with"
+            f"needs {size}; set audio.half_window and audio.lowlevel to the settings of the tree"
         )
     extra = folder / REFERENCES
     own = (PictureReader(extra), PictureReader(folder / REFERENCE_PNCC))
@@ -119,14 +119,14 @@ def _official_clip(process: HeadGANProcess, name: str) -> HeadClip:
 
 
 def sequence_length(epoch: int, seq_len: int, grow_from: int, most: int) -> int:
-    """Consecutive frames of a chunk in an epoch (from 0): doubled with each epoch from
-    ``grow_from`` (from 1) on, up to ``most`` (official code: 6, 6, 12, 24, 48, 48...)."""
+    """Consecutive frames per chunk in an epoch (counted from 0); they double with each epoch from
+    ``grow_from`` (counted from 1) on, up to ``most`` (official code: 6, 6, 12, 24, 48, 48...)."""
     doublings = min(max(0, epoch + 2 - grow_from), 16)
     return min(seq_len * 2**doublings, most)
 
 
 class HeadGANDataset(TalkingFaceDataset):
-    """Chunks of clips; an epoch takes so many frames of each as :func:`sequence_length` says."""
+    """Chunks of clips; an epoch has :func:`sequence_length` frames of each chunk."""
 
     needs_config = (
         "data.chunk",
@@ -142,11 +142,11 @@ class HeadGANDataset(TalkingFaceDataset):
 
     batch_spec = {
         "pncc": "B 3K S S float32 [0,1]; oldest first, the current one last",
-        "ref_pncc": "B 3 S S float32 [0,1]; of the reference",
+        "ref_pncc": "B 3 S S float32 [0,1]; PNCC of the reference",
         "ref_image": "B 3 S S float32 [-1,1]; the reference, RGB",
         "audio": "B A float32; voice vector",
-        "mask_union": "B 1 S S float32 [0,1]; people in either picture; absent without masks",
-        "mouth_center": "B 2 int64; middle of the mouth, x and y in pixels",
+        "mask_union": "B 1 S S float32 [0,1]; union of both person masks; absent without masks",
+        "mouth_center": "B 2 int64; centre of the mouth, x and y in pixels",
         "tgt_image": "B 3 S S float32 [-1,1]; the real picture, RGB",
     }
 
@@ -164,36 +164,28 @@ class HeadGANDataset(TalkingFaceDataset):
         self.has_masks = self._has_masks()
         index = []
         for number, clip in enumerate(self.clips):
+            if self.split != "train":  # every valid frame once
+                index += [(number, frame, frame + 1) for frame in np.flatnonzero(clip.valid)]
+                continue
             for start in range(0, max(clip.length - history, 1), self.span):
                 stop = min(start + self.span, clip.length - history)
                 if stop > start and (stop - start >= self.span // 2 or start == 0):
                     index.append((number, start + history, stop + history))
-        if self.split != "train":  # every frame once, the first ones too
-            index = [
-                (number, frame, frame + 1)
-                for number, clip in enumerate(self.clips)
-                for frame in np.flatnonzero(clip.valid)
-            ]
         return index
 
     def _has_masks(self) -> bool:
-        """For all clips or for none: a batch has one shape."""
+        """Whether all clips have masks; all items of a batch need the same keys."""
         source = self.cfg.prep.mask_source
         if not (self.cfg.loss.mask_wt and self.cfg.model_params.use_flow) or source == "none":
             return False
         return source == "pncc_dilated" or all(clip.masks is not None for clip in self.clips)
 
     def summary(self) -> dict[str, Any]:
-        frames = sum(clip.length for clip in self.clips)
-        people = len({clip.person for clip in self.clips})
-        return {
-            "clips": len(self.clips),
-            "unusable": len(self.unusable),
-            "frames": frames,
-            "people": people,
-        }
+        counts = {"clips": len(self.clips), "unusable": len(self.unusable)}
+        counts["frames"] = sum(clip.length for clip in self.clips)
+        return {**counts, "people": len({clip.person for clip in self.clips})}
 
-    # -- epochs that grow --------------------------------------------------------------------------
+    # -- length of an epoch ------------------------------------------------------------------------
 
     def _frames_per_chunk(self, epoch: int) -> int:
         data = self.cfg.data
@@ -207,12 +199,12 @@ class HeadGANDataset(TalkingFaceDataset):
         if self.split != "train":
             number, frame, _ = self.index[position]
             return number, int(frame)
-        many = self._frames_per_chunk(epoch)
-        chunk, place = divmod(position, many)
+        count = self._frames_per_chunk(epoch)
+        chunk, place = divmod(position, count)
         number, begin, stop = self.index[chunk]
-        free = max(0, stop - begin - many)
+        free = max(0, stop - begin - count)
         start = int(item_rng(self.cfg.seed, "chunk", epoch, chunk).integers(free + 1))
-        # A chunk at the end of a clip may be shorter than what is asked of it.
+        # The last chunk of a clip may be shorter than ``count``: begin again at its start.
         return number, begin + (start + place) % (stop - begin)
 
     # -- items -------------------------------------------------------------------------------------
@@ -245,14 +237,13 @@ class HeadGANDataset(TalkingFaceDataset):
         if clip.reference_pictures is not None:
             pictures, drawn = clip.reference_pictures
             pncc = self._picture(drawn, chosen).astype(np.float32) / 255
-            widened = self._dilated(pncc)
-            return self.image(pictures, chosen), pncc, widened
+            return self.image(pictures, chosen), pncc, self._dilated(pncc)
         pncc = self.pncc(clip, chosen)
         mask = self.mask(clip, chosen, pncc) if self.has_masks else np.zeros(0, np.float32)
         return self.image(clip.pictures, chosen), pncc, mask
 
     def reference_number(self, clip: HeadClip, frame: int, rng: np.random.Generator) -> int:
-        """Which frame of its clip, or of its person's reference pictures, is the reference."""
+        """Number of the reference frame in the clip, or in its reference pictures."""
         refs = clip.references
         if self.split != "train" or clip.reference_pictures is not None:
             middle = int(refs[len(refs) // 2])
@@ -269,37 +260,29 @@ class HeadGANDataset(TalkingFaceDataset):
 
     def _picture(self, store: PictureReader, number: int) -> np.ndarray:
         """(3,S,S) uint8."""
-        picture = store[number]
-        if len(picture) != self.size:
-            cv2 = import_cv2()
-            side = (self.size, self.size)
-            picture = cv2.resize(picture, side, interpolation=cv2.INTER_AREA)
-        return np.ascontiguousarray(picture.transpose(2, 0, 1))
+        return np.ascontiguousarray(resized(store[number], self.size).transpose(2, 0, 1))
 
     def image(self, store: PictureReader, number: int) -> np.ndarray:
         """(3,S,S) float32 in -1..1."""
         return signed(self._picture(store, number).transpose(1, 2, 0))
 
     def pncc(self, clip: HeadClip, frame: int) -> np.ndarray:
-        """(3,S,S) float32 in 0..1; equal whether it was drawn before or is drawn now."""
+        """(3,S,S) float32 in 0..1, stored or drawn here with the same result."""
         if clip.drawn is not None:
             return self._picture(clip.drawn, frame).astype(np.float32) / 255
-        vertices = self._model.placed(clip.geometry.part([frame]))[0]
-        drawn = self.process.pncc(self._model, vertices, clip.window)
+        model = self.process.load_face_model()
+        vertices = model.placed(clip.geometry.part([frame]))[0]
+        drawn = self.process.pncc(model, vertices, clip.window)
         return drawn.transpose(2, 0, 1).astype(np.float32) / 255
 
-    @cached_property
-    def _model(self) -> Any:
-        return self.process.load_face_model()
-
     def mask(self, clip: HeadClip, frame: int, pncc: np.ndarray) -> np.ndarray:
-        """(1,S,S) float32 in 0..1: the person."""
+        """Mask of the person (1,S,S) float32 in 0..1."""
         if self.cfg.prep.mask_source == "selfie" and clip.masks is not None:
             return self._picture(clip.masks, frame)[:1].astype(np.float32) / 255
         return self._dilated(pncc)
 
     def _dilated(self, pncc: np.ndarray) -> np.ndarray:
-        """The face, widened by an eighth of the picture: room for hair and neck."""
+        """Mask of the face, dilated by 1/8 of the picture to include hair and neck."""
         cv2 = import_cv2()
         face = (pncc.sum(axis=0) > 0.01).astype(np.uint8)
         side = self.size // 8 * 2 + 1

@@ -29,7 +29,7 @@ class PreparedClip:
 
     Attributes:
         mel: (80, columns) float32.
-        starts: frames at which a window with all its pictures and mels may start.
+        starts: first frames of the windows for which all face crops and mels exist.
     """
 
     id: str
@@ -41,30 +41,30 @@ class PreparedClip:
 def valid_starts(
     segments: np.ndarray, columns: int, *, fps: float, length: int, offset: int
 ) -> np.ndarray:
-    """Window starts for which every picture and every mel exists, all within one segment.
+    """First frames of windows within one segment for which all face crops and mels exist.
 
     Args:
-        segments: (T,) label of each frame, -1 for those without a picture.
+        segments: (T,) label of each frame, -1 for frames without a face crop.
         columns: columns of the mel spectrogram.
         length: frames per window.
-        offset: per-frame mels are those of frame index + offset.
+        offset: the mel window of frame i is that of frame i + offset.
     """
-    good = []
+    starts = []
     for start in np.flatnonzero(segments >= 0).tolist():
         indices = [start, *(start + j + offset for j in range(length))]
         window = segments[start : start + length]
         if min(indices) < 0 or len(window) < length or (window != window[0]).any():
             continue
         if window_start(max(indices), fps) + WINDOW <= columns:
-            good.append(start)
-    return np.array(good, np.int64)
+            starts.append(start)
+    return np.array(starts, np.int64)
 
 
 class HyperLipsBaseDataset(TalkingFaceDataset):
     """Windows of consecutive frames with their mels and a reference window of the same clip.
 
-    Pictures are BGR in 0..1, as the official weights expect. An epoch visits every clip
-    ``data.windows_per_clip`` times; which window is taken depends on (seed, epoch, index).
+    Images are BGR in 0..1, as the official weights expect. Every clip gives
+    ``data.windows_per_clip`` items per epoch, with windows drawn from (seed, epoch, index).
     """
 
     needs_config = (
@@ -91,7 +91,7 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
         super().__init__(cfg, split)
 
     def build_index(self) -> list[int]:
-        """One entry (the clip's number) per item of an epoch."""
+        """One entry, the index of a clip, per item of an epoch."""
         process = HyperLipsBaseProcess(self.cfg)
         names, self.unusable = process.prepared.usable(self.split)
         for name in names:
@@ -110,7 +110,6 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
         try:
             mel = np.load(folder / "mel.npy")
             with np.load(folder / "face.npz") as data:
-                # Whatever follows a cut or a gap begins a new stretch: windows never cross it.
                 segments = np.where(data["found"], data["segments"], -1)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             self.unusable[name] = f"damaged ({error}); delete its folder and prepare again"
@@ -119,11 +118,11 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
             segments, mel.shape[1], fps=self.cfg.fps, length=self.length, offset=self.offset
         )
         if not self.cfg.data.allow_overlap and len(starts):
-            # Keep those that some reference window does not overlap.
-            reach = np.maximum(starts - starts[0], starts[-1] - starts)
-            starts = starts[reach >= self.length]
+            # Windows for which there is a reference window without overlap.
+            distance = np.maximum(starts - starts[0], starts[-1] - starts)
+            starts = starts[distance >= self.length]
         if len(starts) < 2:
-            self.unusable[name] = "fewer than two windows with picture and sound"
+            self.unusable[name] = "fewer than two windows with face and audio"
             return
         self.clips.append(PreparedClip(name, folder, mel, starts))
 
@@ -155,7 +154,7 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
         }
 
     def draw_reference(self, clip: PreparedClip, start: int, rng: np.random.Generator) -> int:
-        """Another window's start. One that overlaps the target would let the network copy."""
+        """First frame of the reference window; without overlap, so that nothing can be copied."""
         distance = 1 if self.cfg.data.allow_overlap else self.length
         return int(rng.choice(clip.starts[np.abs(clip.starts - start) >= distance]))
 
@@ -171,7 +170,7 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
         """One stored crop, BGR uint8.
 
         Raises:
-            DataError: the picture has vanished or is damaged.
+            DataError: the file is missing or damaged.
         """
         cv2 = import_cv2()
         path = clip.folder / f"{number}.jpg"
@@ -187,27 +186,24 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
         return image
 
     def mel_at(self, clip: PreparedClip, frame: int) -> np.ndarray:
-        """(80, 16) window of a frame index."""
+        """(80, 16) mel window of a frame."""
         column = window_start(frame, self.cfg.fps)
         return clip.mel[:, column : column + WINDOW]
 
     def frame_mels(self, clip: PreparedClip, start: int) -> np.ndarray:
-        """(T, 1, 80, 16): the window of each frame, shifted by ``data.mel_frame_offset``."""
+        """(T, 1, 80, 16): the mel window of each frame, shifted by ``data.mel_frame_offset``."""
         windows = [self.mel_at(clip, start + j + self.offset) for j in range(self.length)]
         return np.stack(windows)[:, None]
 
 
 class SyncExpertDataset(HyperLipsBaseDataset):
-    """Pairs of five frames and a mel window that belong together or not (official code).
+    """Positive and negative pairs of five frames and a mel window (official code).
 
-    Half of the items are true pairs. A wrong pair takes the frames of another place of the same
-    clip, at least ``data.min_shift`` frames away, so that it never overlaps the true one.
+    Half of the items are positive pairs. In a negative pair, the frames come from the same clip,
+    shifted by at least ``data.min_shift`` frames.
     """
 
-    needs_config = (
-        *HyperLipsBaseDataset.needs_config,
-        "data.min_shift",
-    )
+    needs_config = (*HyperLipsBaseDataset.needs_config, "data.min_shift")
 
     batch_spec = {
         "faces": "B 15 64 128 float32 [0,1]; five BGR lower halves, frame-major",
@@ -219,16 +215,16 @@ class SyncExpertDataset(HyperLipsBaseDataset):
         clip = self.clips[entry]
         start = int(rng.choice(clip.starts))
         label = float(rng.random() < 0.5)
-        place = start
+        face_start = start
         if not label:
-            far = clip.starts[np.abs(clip.starts - start) >= self.cfg.data.min_shift]
-            if len(far):
-                place = int(rng.choice(far))
+            shifted = clip.starts[np.abs(clip.starts - start) >= self.cfg.data.min_shift]
+            if len(shifted):
+                face_start = int(rng.choice(shifted))
             else:
-                label = 1.0  # a clip too short for a wrong pair only gives true ones
-        window = self.read_window(clip, place)
+                label = 1.0  # the clip is too short for a negative pair
+        window = self.read_window(clip, face_start)
         if self.split == "train" and rng.random() < 0.5:
-            window = window[..., ::-1]  # all frames alike; the original mirrors always
+            window = window[..., ::-1]  # mirrors all frames; the official code always does
         halves = window.transpose(1, 0, 2, 3)[:, :, window.shape[2] // 2 :]
         size = (128, 64)
         faces = [resize_image(np.ascontiguousarray(f.transpose(1, 2, 0)), size) for f in halves]

@@ -1,4 +1,4 @@
-"""Training items of HyperLips stage 2: pictures of the base, their sketches, real pictures."""
+"""Training items of HyperLips stage 2: output of the base, its sketches, and real crops."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class _Clip:
 
 
 class HyperLipsHRDataset(TalkingFaceDataset):
-    """Windows of consecutive frames; every clip ``data.windows_per_clip`` times per epoch."""
+    """Windows of consecutive frames; every clip gives ``data.windows_per_clip`` items per epoch."""
 
     needs_config = ("data.frames", "data.patch", "data.windows_per_clip", "model_params.image_size")
 
     batch_spec = {
-        "hyper_img": "B 3 T P P float32 [0,1]; picture of the base, BGR; P 128 or data.patch",
-        "hyper_sketch": "B 3 T P P float32 [0,1]; line drawing of it, three equal channels",
-        "gt_img": "B 3 T S S float32 [0,1]; real picture, BGR; S = P image_size / 128",
-        "coords": "B T 4 int64; top, bottom, left, right of the lips in the real picture",
+        "hyper_img": "B 3 T P P float32 [0,1]; output of the base, BGR; P 128 or data.patch",
+        "hyper_sketch": "B 3 T P P float32 [0,1]; line drawing of hyper_img, three equal channels",
+        "gt_img": "B 3 T S S float32 [0,1]; real crop, BGR; S = P image_size / 128",
+        "coords": "B T 4 int64; top, bottom, left, right of the lips in gt_img",
     }
 
     uses_components = True
@@ -59,7 +59,7 @@ class HyperLipsHRDataset(TalkingFaceDataset):
             if len(starts):
                 clips.append(_Clip(name, starts))
             else:
-                self.unusable[name] = f"no {self.length} frames in a row with a face"
+                self.unusable[name] = f"no {self.length} consecutive frames with a face"
         return [clip for clip in clips for _ in range(self.cfg.data.windows_per_clip)]
 
     def summary(self) -> dict[str, Any]:
@@ -81,19 +81,18 @@ class HyperLipsHRDataset(TalkingFaceDataset):
         return item if self.patch is None else self._cut(item, rng)
 
     def _cut(self, item: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        """A square somewhere around the lips of the first frame."""
-        factor, room = self.cfg.model_params.image_size // INPUT_SIZE, INPUT_SIZE - self.patch
+        """Crop all images to a random square that contains the centre of the first frame's lips."""
+        factor = self.cfg.model_params.image_size // INPUT_SIZE
         top, bottom, left, right = item["coords"][0] // factor
-        place = []
-        for middle in ((top + bottom) // 2, (left + right) // 2):
-            low, high = max(0, middle - self.patch + 1), min(room, middle)
-            place.append(int(rng.integers(min(low, high), high + 1)))
+        corner = []
+        for centre in ((top + bottom) // 2, (left + right) // 2):
+            low, high = max(0, centre - self.patch + 1), min(INPUT_SIZE - self.patch, centre)
+            corner.append(int(rng.integers(min(low, high), high + 1)))
         for key, scale in (("hyper_img", 1), ("hyper_sketch", 1), ("gt_img", factor)):
-            y, x = (slice(scale * start, scale * (start + self.patch)) for start in place)
+            y, x = (slice(scale * start, scale * (start + self.patch)) for start in corner)
             item[key] = np.ascontiguousarray(item[key][..., y, x])
-        side = factor * self.patch
-        shift = factor * np.repeat(place, 2)
-        item["coords"] = np.clip(item["coords"] - shift, 0, side)
+        shifted = item["coords"] - factor * np.repeat(corner, 2)
+        item["coords"] = np.clip(shifted, 0, factor * self.patch)
         return item
 
     def _stacked(self, part: str, clip: str, numbers: range, size: int) -> np.ndarray:
@@ -103,12 +102,12 @@ class HyperLipsHRDataset(TalkingFaceDataset):
     def _read(self, part: str, clip: str, number: int, size: int) -> np.ndarray:
         """(S,S,3) uint8 BGR."""
         suffix = ".jpg" if part == "GT_IMG" else ".png"
-        picture = read_image(self.process.folder / part / clip / f"{number}{suffix}")[..., ::-1]
-        return picture if len(picture) == size else resize_image(picture, size)
+        image = read_image(self.process.folder / part / clip / f"{number}{suffix}")[..., ::-1]
+        return image if len(image) == size else resize_image(image, size)
 
 
 def _rectangle(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """Top, bottom, left, right (ends exclusive) of a mask; all of an empty one."""
+    """Top, bottom, left, right (ends exclusive) of a mask; the whole image for an empty mask."""
     rows, columns = (np.flatnonzero((mask > 127).any(axis=axis)) for axis in (1, 0))
     if not len(rows):
         return 0, len(mask), 0, len(mask)

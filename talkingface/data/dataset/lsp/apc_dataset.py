@@ -1,4 +1,4 @@
-"""Training items of APC: random pieces of mel rows."""
+"""Training items of APC: random windows of mel rows."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class APCDataset(TalkingFaceDataset):
-    """Every clip ``data.windows_per_clip`` times per epoch; shorter ones end in silence."""
+    """``data.windows_per_clip`` windows per clip and epoch; shorter clips are padded with zeros."""
 
     needs_config = ("data.seconds", "data.windows_per_clip")
 
     batch_spec = {
         "mel": "B M 80 float32; rows of the log-mel spectrogram at 120 Hz",
-        "length": "B int64; rows that are sound and not filling",
+        "length": "B int64; rows before the padding",
     }
 
     def __init__(self, cfg: Config, split: str) -> None:

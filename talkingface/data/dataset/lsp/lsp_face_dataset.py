@@ -1,4 +1,4 @@
-"""Training items of Feature2Face: pictures in the window, their feature maps, the candidates."""
+"""Training items of Feature2Face: pictures of the window, feature maps, candidate pictures."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from talkingface.data.dataprocess.lsp.window import Window
 from talkingface.data.dataset.base import TalkingFaceDataset
 from talkingface.data.media.apc_mel import MOTION_FPS
 from talkingface.data.media.pictures import PictureReader, signed
+from talkingface.utils.env import import_cv2
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class DrawnClip:
-    """What the pictures of a clip need.
+    """Pictures of a clip, and the points and candidates that they are drawn from.
 
     Attributes:
-        landmarks: (n,73,2), shoulders: (n,18,2), of the pictures, in px of the 512 px window.
+        landmarks: (n,73,2), shoulders: (n,18,2), px of the 512 px window, per picture.
         candidates: (S,S,12) uint8.
     """
 
@@ -37,12 +38,12 @@ class DrawnClip:
 
 
 def at_rate(values: np.ndarray, fps: float, count: int) -> np.ndarray:
-    """Motion (N, ...) at 60 Hz at the times k / fps, linear in between."""
+    """Motion (N, ...) at 60 Hz, linearly interpolated at ``count`` times k / fps."""
     return between(values, np.minimum(np.arange(count) * MOTION_FPS / fps, len(values) - 1))
 
 
 def between(values: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """Values (N, ...) at fractional rows (n,), linear in between."""
+    """Values (N, ...), linearly interpolated at fractional rows ``time`` (n,)."""
     low = np.minimum(time.astype(int), max(0, len(values) - 2))
     high = np.minimum(low + 1, len(values) - 1)
     part = (time - low).reshape(-1, *[1] * (values.ndim - 1))
@@ -50,19 +51,24 @@ def between(values: np.ndarray, time: np.ndarray) -> np.ndarray:
 
 
 def drawn_shoulders(clip: ClipFiles, person: Person) -> np.ndarray:
-    """(N,18,2) of a clip; sides that the person has not are left out, as at generation."""
+    """Shoulders (N,18,2) of a clip, NaN on sides that are never drawn for the person."""
     shoulders = clip.shoulders.reshape(-1, 2, 9, 2).copy()
-    shoulders[:, ~np.array(person.manifest.get("shoulder_sides", [True, True]))] = np.nan
+    shoulders[:, ~_sides(person)] = np.nan
     return shoulders.reshape(-1, 18, 2)
+
+
+def _sides(person: Person) -> np.ndarray:
+    """(2,) bool: sides whose shoulder is drawn."""
+    return np.array(person.manifest.get("shoulder_sides", [True, True]))
 
 
 def load_face_clip(
     folder: Any, size: int, people: dict[Any, np.ndarray] | None = None
 ) -> DrawnClip:
-    """Read a clip's motion at the times of its pictures.
+    """Read a clip with its motion at the times of its pictures.
 
     Args:
-        people: candidates by person, read once and shared by its clips.
+        people: candidates by folder of the person, read once for all clips.
     """
     people = {} if people is None else people
     clip = ClipFiles(folder)
@@ -70,8 +76,7 @@ def load_face_clip(
     if person.folder not in people:
         people[person.folder] = person.candidates(size)
     pictures = PictureReader(clip.pictures_path)
-    count = int(clip.manifest.get("frames") or len(pictures))
-    fps = clip.fps
+    count, fps = int(clip.manifest.get("frames") or len(pictures)), clip.fps
     return DrawnClip(
         clip.manifest.get("clip", clip.name),
         pictures,
@@ -91,7 +96,7 @@ class Feature2FaceDataset(TalkingFaceDataset):
         "feature_map": "B 1 S S float32 [0,1]; lines through face and shoulders",
         "cand_image": "B 12 S S float32 [-1,1]; four pictures of the person, RGB",
         "tgt_image": "B 3 S S float32 [-1,1]; the real picture, RGB",
-        "weight_mask": "B 1 S S float32 [0,1]; the mouth, widened",
+        "weight_mask": "B 1 S S float32 [0,1]; the mouth, dilated",
     }
 
     def __init__(self, cfg: Config, split: str) -> None:
@@ -106,12 +111,12 @@ class Feature2FaceDataset(TalkingFaceDataset):
         limit = self.cfg.data.frames_per_clip
         people: dict[Any, np.ndarray] = {}
         for name in names:
-            clip = load_face_clip(self.process.prepared.output_dirs(name)[0], self.size, people)
-            person = Person(self.process.prepared.output_dirs(name)[0].parents[1])
-            sides = np.repeat(person.manifest.get("shoulder_sides", [True, True]), 9)
-            # Lines with and without shoulders for the same picture would confuse the training.
+            folder = self.process.prepared.output_dirs(name)[0]
+            clip = load_face_clip(folder, self.size, people)
+            sides = np.repeat(_sides(Person(folder.parents[1])), 9)
+            # Similar pictures, drawn with and without shoulder lines, would contradict each other.
             if self.split == "train" and not np.isfinite(clip.shoulders[:, sides]).all():
-                self.unusable[name] = "no shoulders, which the person's other clips have"
+                self.unusable[name] = "no shoulders, unlike other clips of the person"
                 continue
             total = len(clip.landmarks)
             spread = np.linspace(0, total - 1, min(limit or total, total)).astype(int)
@@ -137,9 +142,7 @@ class Feature2FaceDataset(TalkingFaceDataset):
         }
 
     def _mouth(self, landmarks: np.ndarray) -> np.ndarray:
-        """(S,S): the outer lips, widened by 45 px at 512."""
-        from talkingface.utils.env import import_cv2
-
+        """(S,S) float32: 1 inside the outer lips, dilated by 45 px at S = 512."""
         cv2 = import_cv2()
         factor = self.size / 512
         mask = np.zeros((self.size, self.size), np.uint8)

@@ -1,4 +1,4 @@
-"""Training items of Audio2Feature and Audio2Headpose: stretches of speech and motion at 60 Hz."""
+"""Training items of Audio2Feature and Audio2Headpose: windows of speech and motion at 60 Hz."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SpeechClip:
     Attributes:
         id: of the clip.
         speech: (N,2*hidden) two rows of features per motion frame.
-        motion: (N,D) what is learned.
+        motion: (N,D) targets.
     """
 
     id: str
@@ -36,12 +36,27 @@ class SpeechClip:
     def __len__(self) -> int:
         return len(self.motion)
 
+    def pose_window(self, start: int, length: int, field: int, ahead: int) -> dict[str, np.ndarray]:
+        """Inputs and targets of Audio2Headpose for ``length`` poses from frame ``start`` on.
+
+        Args:
+            field: receptive field. The history begins ``field`` frames before ``start`` and ends
+                one frame before the last target.
+            ahead: look-ahead; a pose gets the sound up to so many frames after it.
+        """
+        rows = np.arange(start - field, start + length - 1)
+        history = self.motion[np.maximum(rows, 0)].copy()
+        history[rows <= 0, 6:] = 0.0  # the repeated first frame does not move
+        sound_rows = np.clip(rows + 1 + ahead, 0, len(self) - 1)
+        target = self.motion[start : start + length]
+        return {"audio": self.speech[sound_rows], "history": history, "target": target}
+
 
 class MotionDataset(TalkingFaceDataset):
     """Windows of ``data.seq_len`` frames, ``data.stride`` apart.
 
-    Windows that no clip is long enough for are an error that says so: the official code gives a
-    length of zero or below without a word.
+    It is an error if no clip is long enough for a window; the official code then has a dataset of
+    zero or negative length.
     """
 
     needs_config = ("data.items_per_epoch", "data.seq_len", "data.stride")
@@ -62,7 +77,7 @@ class MotionDataset(TalkingFaceDataset):
             if not len(starts):
                 self.unusable[name] = (
                     f"{len(clip)} motion frames ({len(clip) / MOTION_FPS:.1f} s), "
-                    f"but an item needs {self.needed()}; give longer clips, or lower data.seq_len"
+                    f"but an item needs {self.needed()}; use longer clips or lower data.seq_len"
                 )
                 continue
             index += [(len(self.clips), int(start)) for start in starts]
@@ -72,11 +87,11 @@ class MotionDataset(TalkingFaceDataset):
         return index[:limit] if limit and self.split == "train" else index
 
     def needed(self) -> int:
-        """Motion frames that a clip must have."""
+        """Least number of motion frames of a usable clip."""
         return self.cfg.data.seq_len
 
     def starts(self, count: int) -> np.ndarray:
-        """First frames of the items of a clip with so many frames."""
+        """First frames of the items of a clip with ``count`` motion frames."""
         return np.arange(0, count - self.cfg.data.seq_len + 1, self.cfg.data.stride)
 
     def _load(self, name: str) -> SpeechClip:
@@ -88,6 +103,7 @@ class MotionDataset(TalkingFaceDataset):
         return SpeechClip(name, speech, motion[:count].astype(np.float32))
 
     def targets(self, clip: Any) -> np.ndarray:
+        """(N,D) targets of a clip."""
         raise NotImplementedError
 
     def summary(self) -> dict[str, Any]:
@@ -100,18 +116,18 @@ class MotionDataset(TalkingFaceDataset):
         }
 
     def drawn(self, entry: tuple[int, int], rng: np.random.Generator) -> tuple[SpeechClip, int]:
-        """Clip and start of an item; with ``items_per_epoch`` a random one."""
+        """Clip and first frame of an item, random with ``items_per_epoch``."""
         if self.cfg.data.items_per_epoch and self.split == "train":
             entry = self._starts[int(rng.integers(len(self._starts)))]
         return self.clips[entry[0]], entry[1]
 
     def whole_clips(self) -> Iterator[SpeechClip]:
-        """The clips of the split, for measures over whole clips."""
+        """The clips of the split, for evaluation."""
         yield from self.clips
 
 
 class Audio2FeatureDataset(MotionDataset):
-    """Speech and the displacement of 25 points from the person's mean."""
+    """Speech features, and the displacement of 25 points from the person's mean points."""
 
     batch_spec = {
         "audio": "B F A float32; speech features, two rows side by side per frame",
@@ -130,11 +146,11 @@ class Audio2FeatureDataset(MotionDataset):
 
 
 class Audio2HeadposeDataset(MotionDataset):
-    """Speech, the pose so far, and the pose that follows each step of it.
+    """Speech features, past poses, and the next pose.
 
-    Item with history of R - 1 + T frames (R the receptive field): the last T outputs answer
-    ``target``. The newest sound of a target is ``frame_future`` frames after it, as at generation
-    (the official dataset is one frame off).
+    The history has R - 1 + T frames (R: receptive field); the last T outputs predict ``target``.
+    The last sound of a target is ``frame_future`` frames after it, as at generation (the official
+    dataset is one frame off).
     """
 
     needs_config = (
@@ -148,9 +164,9 @@ class Audio2HeadposeDataset(MotionDataset):
     )
 
     batch_spec = {
-        "audio": "B H A float32; speech features of the sound, per history frame",
+        "audio": "B H A float32; speech features per history frame",
         "history": "B H 12 float32; pose (degrees, camera units) and its change per frame",
-        "target": "B F 12 float32; pose that follows, F = data.seq_len",
+        "target": "B F 12 float32; next poses, F = data.seq_len",
     }
 
     def __init__(self, cfg: Config, split: str, components: Components) -> None:
@@ -160,8 +176,8 @@ class Audio2HeadposeDataset(MotionDataset):
 
     def needed(self) -> int:
         data = self.cfg.data
-        more = self.field if data.short_clips == "error" else 0
-        return data.skip_start + data.skip_end + more + data.seq_len + data.frame_future
+        history = self.field if data.short_clips == "error" else 0
+        return data.skip_start + data.skip_end + history + data.seq_len + data.frame_future
 
     def starts(self, count: int) -> np.ndarray:
         """First target frames."""
@@ -175,14 +191,5 @@ class Audio2HeadposeDataset(MotionDataset):
 
     def load_item(self, entry: tuple[int, int], rng: np.random.Generator) -> dict[str, Any]:
         clip, start = self.drawn(entry, rng)
-        length = self.cfg.data.seq_len
-        # History frame j is followed by target j + 1 - (R - 1) of the item.
-        rows = np.arange(start - self.field, start + length - 1)
-        history = clip.motion[np.maximum(rows, 0)].copy()
-        history[rows <= 0, 6:] = 0.0  # what is repeated stands still
-        sound_rows = np.clip(rows + 1 + self.cfg.data.frame_future, 0, len(clip) - 1)
-        return {
-            "audio": clip.speech[sound_rows],
-            "history": history,
-            "target": clip.motion[start : start + length],
-        }
+        data = self.cfg.data
+        return clip.pose_window(start, data.seq_len, self.field, data.frame_future)

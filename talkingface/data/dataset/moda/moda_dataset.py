@@ -1,4 +1,4 @@
-"""Training items of MODA's mapping network and of its facial composer."""
+"""Training items of MODA and MODAFaCo."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from talkingface.config.config import Config
     from talkingface.data.dataprocess.base import Components
 
-_CENTER_UNIT = 128.0  # px that are 1 in the mesh that the subject's encoder sees
+_CENTER_UNIT = 128.0  # px per unit of the subject mesh
 
 
 def subject_code(mesh: np.ndarray, center: np.ndarray, official: bool) -> np.ndarray:
-    """(478,3) mean mesh as the networks see it: about -1..1, or shares of the released square."""
-    if official:  # shares of the released preparation's square
-        place = face_center(OFFICIAL_SIDE, OFFICIAL_SIDE)
-        return ((mesh - center + place) / OFFICIAL_SIDE).astype(np.float32)
+    """Mean mesh (478,3) as network input: about -1..1; official: in sides of the 768 px square."""
+    if official:
+        official_center = face_center(OFFICIAL_SIDE, OFFICIAL_SIDE)
+        return ((mesh - center + official_center) / OFFICIAL_SIDE).astype(np.float32)
     return ((mesh - center) / _CENTER_UNIT).astype(np.float32)
 
 
 def part_scale(values: np.ndarray) -> float:
-    """One standard deviation for all values of a part (T,n) whose mean is 0."""
+    """One standard deviation of all values (T,n) of a part with mean 0."""
     return float(max(np.sqrt(np.square(values, dtype=np.float64).mean()), LEAST["points"]))
 
 
@@ -48,11 +48,13 @@ class MappingClip:
 
     Attributes:
         id: of the clip.
-        sound: (T,D) features, or (N,) the normalised sound itself.
-        offsets: part -> (T,n) px, degrees, factor.
-        template: to which the offsets refer.
-        features: without arrays that the offsets replace.
-        context: frames of sound on each side of a frame that it gets too.
+        sound: (T,D) features, or (N,) normalised samples.
+        offsets: part -> (T,n) px, degrees, scale.
+        template: means that the offsets refer to.
+        subject: (478,3) mean mesh as network input.
+        torso_valid: (2,) visible shoulders.
+        valid: (T,) frames with a face.
+        context: neighbouring frames of sound on each side that a frame also gets.
     """
 
     id: str
@@ -69,15 +71,15 @@ class MappingClip:
         return len(self.valid)
 
     def sound_of(self, start: int, stop: int) -> np.ndarray:
-        """Input of the network for frames: (n,D') features, or (N,) samples."""
+        """Network input for frames ``start`` to ``stop``: (n,D') features, or (N,) samples."""
         if self.sound.ndim == 1:
             return self.sound[samples_of(start, stop, self.fps)]
         return with_context(self.sound, start, stop, self.context)
 
 
 class MODADataset(TalkingFaceDataset):
-    """Windows of ``data.window`` frames, ``data.stride`` apart; in training they are moved by up to
-    half a stride. Shorter clips are used whole and filled up."""
+    """Windows of ``data.window`` frames, ``data.stride`` apart, in training shifted at random by up
+    to half a stride. Shorter clips are padded."""
 
     needs_config = (
         "apc.hidden_size",
@@ -88,16 +90,16 @@ class MODADataset(TalkingFaceDataset):
     )
 
     batch_spec = {
-        "sound": "B F D float32; features of the sound per frame",
+        "sound": "B F D float32; sound features per frame",
         "subject": "B 478 3 float32; mean mesh",
         "lips": "B F 120 float32; offsets from the subject's means, px",
         "eyes": "B F 180 float32; eyes, brows, irises, px",
         "head": "B F 7 float32; yaw, pitch, roll in degrees, x, y, z in px, size",
         "torso": "B F 54 float32; shoulders, px",
         "subject_std": "B 361 float32; standard deviation of the subject per value",
-        "torso_valid": "B 2 float32 [0,1]; shoulders that are seen",
-        "valid": "B F float32 [0,1]; frames with a face; 0 behind the end of the clip too",
-        "inside": "B F float32 [0,1]; frames of the clip, 0 behind its end",
+        "torso_valid": "B 2 float32 [0,1]; visible shoulders",
+        "valid": "B F float32 [0,1]; frames with a face; 0 in the padding",
+        "inside": "B F float32 [0,1]; frames of the clip; 0 in the padding",
     }
 
     uses_components = True
@@ -111,11 +113,9 @@ class MODADataset(TalkingFaceDataset):
         names, self.unusable = self.process.prepared.usable(self.split)
         self.clips = [self._load(name) for name in names]
         index = []
-        data = self.cfg.data
         for number, clip in enumerate(self.clips):
-            last = max(0, len(clip) - data.window)
-            starts = [*range(0, last, data.stride), last]
-            index += [(number, start) for start in starts]
+            last = max(0, len(clip) - self.cfg.data.window)
+            index += [(number, start) for start in (*range(0, last, self.cfg.data.stride), last)]
         return index
 
     def _load(self, name: str) -> MappingClip:
@@ -141,12 +141,12 @@ class MODADataset(TalkingFaceDataset):
 
     def summary(self) -> dict[str, Any]:
         seconds = sum(len(clip) / clip.fps for clip in self.clips)
-        facts = {"clips": len(self.clips), "unusable": len(self.unusable)}
-        return {**facts, "seconds": round(seconds), "items": len(self)}
+        counts = {"clips": len(self.clips), "unusable": len(self.unusable)}
+        return {**counts, "seconds": round(seconds), "items": len(self)}
 
     def statistics(self) -> dict[str, Any]:
-        """Global standard deviations of the targets: one for the lips, one for the eyes,
-        one per value of the head, one per axis of the shoulders that are seen."""
+        """Standard deviations of the targets: one of the lips, one of the eyes, one per value of
+        the head, one per axis of the visible shoulders."""
         joined = {
             key: np.concatenate([clip.offsets[key][clip.valid] for clip in self.clips])
             for key in ("lips", "eyes", "head")
@@ -169,8 +169,8 @@ class MODADataset(TalkingFaceDataset):
         clip, start = self.clips[entry[0]], entry[1]
         data = self.cfg.data
         if self.split == "train":
-            moved = start + int(rng.integers(-(data.stride // 2), data.stride // 2 + 1))
-            start = int(np.clip(moved, 0, max(0, len(clip) - data.window)))
+            start += int(rng.integers(-(data.stride // 2), data.stride // 2 + 1))
+            start = int(np.clip(start, 0, max(0, len(clip) - data.window)))
         stop = min(len(clip), start + data.window)
         rows = slice(start, stop)
         sound = clip.sound_of(start, stop)
@@ -183,25 +183,23 @@ class MODADataset(TalkingFaceDataset):
             sound = spec_augmented(sound, self.bands, clip.context, rng)
         length = round(data.window * SAMPLE_RATE / clip.fps) if wave else data.window
         return {
-            "sound": _filled(sound, length),
+            "sound": _padded(sound, length),
             "subject": clip.subject,
-            **{key: _filled(values, data.window) for key, values in parts.items()},
+            **{key: _padded(values, data.window) for key, values in parts.items()},
             "subject_std": clip.template.std.astype(np.float32),
             "torso_valid": np.asarray(clip.torso_valid, np.float32),
-            "valid": _filled(valid, data.window),
-            "inside": _filled(np.ones(len(valid), np.float32), data.window),
+            "valid": _padded(valid, data.window),
+            "inside": _padded(np.ones(len(valid), np.float32), data.window),
         }
 
     def whole_clips(self) -> Iterator[MappingClip]:
-        """The clips of the split, for measures over whole clips."""
+        """The clips of the split, for evaluation."""
         yield from self.clips
 
 
-def _filled(values: np.ndarray, length: int) -> np.ndarray:
-    """(n,...) with zeros behind, or cut, to ``length``."""
+def _padded(values: np.ndarray, length: int) -> np.ndarray:
+    """(n,...) padded with zeros or cut to ``length`` rows."""
     values = values[:length]
-    if len(values) == length:
-        return np.ascontiguousarray(values)
     result = np.zeros((length, *values.shape[1:]), values.dtype)
     result[: len(values)] = values
     return result
@@ -210,7 +208,7 @@ def _filled(values: np.ndarray, length: int) -> np.ndarray:
 def stretched(
     sound: np.ndarray, parts: dict[str, np.ndarray], valid: np.ndarray, factor: float
 ) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
-    """An item played faster (factor below 1) or slower, as far as the sound's features tell."""
+    """Stretch an item in time: factors below 1 are faster. The sound features are interpolated."""
     count = len(valid)
     time = np.clip(np.arange(max(2, round(count * factor))) / factor, 0, count - 1)
     low = time.astype(int)
@@ -220,16 +218,15 @@ def stretched(
         share = (time - low).reshape(-1, *[1] * (values.ndim - 1)).astype(np.float32)
         return values[low] * (1 - share) + values[high] * share
 
-    seen = np.minimum(valid[low], valid[high])
-    return at(sound), {key: at(values) for key, values in parts.items()}, seen
+    valid = np.minimum(valid[low], valid[high])
+    return at(sound), {key: at(values) for key, values in parts.items()}, valid
 
 
 def spec_augmented(
     sound: np.ndarray, bands: int, context: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """SpecAugment (Park et al. 2019) for features of a window: louder or softer, some bands and
-    some time covered with the mean. All copies of a row, in the context of its neighbours, are
-    covered alike.
+    """SpecAugment (Park et al. 2019) of the features of a window: a random level, and the mean in
+    random bands and frames. All copies of a row, as context of its neighbours, get the same mask.
 
     Args:
         sound: (F, D) with D = (2 * context + 1) * rows * bands.
@@ -245,13 +242,13 @@ def spec_augmented(
         keep[:, first : first + width] = False
         at = int(rng.integers(0, len(keep)))
         keep[at : at + length] = False
-    seen = keep[np.arange(count)[:, None] + np.arange(2 * context + 1)]
-    return np.where(seen[:, :, None], rows, mean).reshape(count, -1).astype(np.float32)
+    kept = keep[np.arange(count)[:, None] + np.arange(2 * context + 1)]
+    return np.where(kept[:, :, None], rows, mean).reshape(count, -1).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class MeshClip:
-    """Meshes of a clip: canonical offsets (T,n) px from the template."""
+    """Meshes of a clip: canonical offsets (T,n) from the template in px."""
 
     id: str
     lips: np.ndarray
@@ -264,7 +261,7 @@ class MeshClip:
 
 
 class MODAFaCoDataset(TalkingFaceDataset):
-    """Random frames of a clip: lips and eyes, and the mesh they belong to."""
+    """Random frames of a clip: lips, eyes and mesh."""
 
     needs_config = ("data.frames", "data.items_per_clip", "data.template", "model_params.std_mode")
 
@@ -288,13 +285,12 @@ class MODAFaCoDataset(TalkingFaceDataset):
     def _load(self, name: str) -> MeshClip:
         features: Features = self.process.features(name)
         template = self.process.template(name, self.cfg.data.template)
-        seen = features.valid
-        parts = template.offsets(features)
+        valid, parts = features.valid, template.offsets(features)
         official = self.cfg.model_params.std_mode == "none"
         code = subject_code(template.mesh, features.face_center, official)
         mesh = (features.vertices - template.mesh).reshape(len(features), -1)
-        lips, eyes = parts["lips"][seen], parts["eyes"][seen]
-        return MeshClip(name, lips, eyes, mesh[seen].astype(np.float32), code.reshape(-1))
+        lips, eyes = parts["lips"][valid], parts["eyes"][valid]
+        return MeshClip(name, lips, eyes, mesh[valid].astype(np.float32), code.reshape(-1))
 
     def summary(self) -> dict[str, Any]:
         frames = sum(len(clip) for clip in self.clips)
@@ -314,5 +310,5 @@ class MODAFaCoDataset(TalkingFaceDataset):
         return {**item, "subject": clip.subject}
 
     def whole_clips(self) -> Iterator[MeshClip]:
-        """The clips of the split, for measures over whole clips."""
+        """The clips of the split, for evaluation."""
         yield from self.clips

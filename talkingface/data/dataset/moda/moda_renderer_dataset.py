@@ -1,4 +1,4 @@
-"""Training items of MODA's renderer: drawn meshes, reference pictures, time, and the picture."""
+"""Training items of MODARenderer: drawn meshes, reference pictures, time, target picture."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class PictureClip:
-    """What the pictures of a clip need.
+    """Pictures of a clip, and the points and references that they are generated from.
 
     Attributes:
         landmarks: (T,478,2), torso: (T,18,2), px of the crop.
         references: (S,S,3n) uint8.
+        valid: (T,) frames with a face.
     """
 
     id: str
@@ -40,10 +41,10 @@ class PictureClip:
 
 
 def reference_frames(features: Features, count: int) -> np.ndarray:
-    """Frames of a clip that show the mouth from closed to open, evenly ranked; one: the median."""
+    """``count`` frames at equal steps in the ranking from closed to open mouth; one: the median."""
     gap = features.vertices[:, INNER_LIP_BOTTOM, 1] - features.vertices[:, INNER_LIP_TOP, 1]
-    seen = np.flatnonzero(features.valid)
-    order = seen[np.argsort(gap[seen], kind="stable")]
+    valid = np.flatnonzero(features.valid)
+    order = valid[np.argsort(gap[valid], kind="stable")]
     ranks = (np.arange(count) + 0.5) / count * len(order)
     return order[ranks.astype(int)]
 
@@ -56,27 +57,10 @@ def resized(picture: np.ndarray, size: int) -> np.ndarray:
     return cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
 
 
-def load_picture_clip(
-    process: MODAPicturesProcess, name: str, size: int, n_ref: int
-) -> PictureClip:
-    """Read a clip and its reference pictures."""
-    features = process.features(name)
-    pictures = process.pictures(name)
-    landmarks = posed(features, features.vertices, features.headpose)[..., :2]
-    return PictureClip(
-        name,
-        pictures,
-        landmarks.astype(np.float32),
-        posed_torso(features, features.torso, features.headpose),
-        references(pictures, features, size, n_ref),
-        features.valid,
-    )
-
-
 def references(pictures: PictureReader, features: Features, size: int, n_ref: int) -> np.ndarray:
-    """(S,S,3n) uint8."""
-    found = [resized(pictures[int(i)], size) for i in reference_frames(features, n_ref)]
-    return np.concatenate(found, axis=-1)
+    """Reference pictures (S,S,3n) uint8 of a clip."""
+    chosen = [resized(pictures[int(i)], size) for i in reference_frames(features, n_ref)]
+    return np.concatenate(chosen, axis=-1)
 
 
 class MODARendererDataset(TalkingFaceDataset):
@@ -89,7 +73,7 @@ class MODARendererDataset(TalkingFaceDataset):
         "reference": "B R S S float32 [-1,1]; pictures of the person, RGB, 3 channels each",
         "time": "B float32; number of the frame in its clip",
         "tgt_image": "B 3 S S float32 [-1,1]; the real picture, RGB",
-        "weight_mask": "B 1 S S float32 [0,1]; the mouth, widened",
+        "weight_mask": "B 1 S S float32 [0,1]; the mouth, dilated",
     }
 
     def __init__(self, cfg: Config, split: str) -> None:
@@ -99,17 +83,26 @@ class MODARendererDataset(TalkingFaceDataset):
 
     def build_index(self) -> list[tuple[int, int]]:
         names, self.unusable = self.process.prepared.usable(self.split)
-        limit, n_ref = self.cfg.data.frames_per_clip, self.cfg.model_params.n_ref
-        self.clips, index = [], []
-        for number, name in enumerate(names):
-            clip = load_picture_clip(self.process, name, self.size, n_ref)
-            seen = np.flatnonzero(clip.valid)
-            chosen = seen[
-                np.linspace(0, len(seen) - 1, min(limit or len(seen), len(seen))).astype(int)
-            ]
-            index += [(number, int(frame)) for frame in chosen]
-            self.clips.append(clip)
+        limit = self.cfg.data.frames_per_clip
+        self.clips, index = [self._load(name) for name in names], []
+        for number, clip in enumerate(self.clips):
+            valid = np.flatnonzero(clip.valid)
+            total = len(valid)
+            spread = np.linspace(0, total - 1, min(limit or total, total)).astype(int)
+            index += [(number, int(frame)) for frame in valid[spread]]
         return index
+
+    def _load(self, name: str) -> PictureClip:
+        features, pictures = self.process.features(name), self.process.pictures(name)
+        landmarks = posed(features, features.vertices, features.headpose)[..., :2]
+        return PictureClip(
+            name,
+            pictures,
+            landmarks.astype(np.float32),
+            posed_torso(features, features.torso, features.headpose),
+            references(pictures, features, self.size, self.cfg.model_params.n_ref),
+            features.valid,
+        )
 
     @property
     def longest(self) -> int:

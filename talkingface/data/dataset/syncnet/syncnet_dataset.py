@@ -1,4 +1,4 @@
-"""Training items of SyncNet: stretches of consecutive crops with their MFCC."""
+"""Training items of SyncNet: consecutive face crops with their MFCC."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Clip:
 
 
 class SyncNetDataset(TalkingFaceDataset):
-    """Every clip comes ``data.windows_per_clip`` times per epoch, from another place each time."""
+    """Every clip gives ``data.windows_per_clip`` items per epoch, each with a random start."""
 
     needs_config = ("data.augment", "data.frames", "data.windows_per_clip")
 
@@ -39,14 +39,13 @@ class SyncNetDataset(TalkingFaceDataset):
 
     def __init__(self, cfg: Config, split: str) -> None:
         self.length = cfg.data.frames
-        # Columns of the sounds of all windows.
-        self.columns = 4 * (self.length - WINDOW) + AUDIO_STEPS
-        self.clips: list[_Clip] = []
+        self.columns = 4 * (self.length - WINDOW) + AUDIO_STEPS  # MFCC columns of an item
         super().__init__(cfg, split)
 
-    def build_index(self) -> list[int]:
+    def build_index(self) -> list[_Clip]:
         process = SyncNetProcess(self.cfg)
         names, self.unusable = process.prepared.usable(self.split)
+        clips = []
         for name in names:
             folder = process.folder / name
             mfcc, segments = np.load(folder / "mfcc.npy"), np.load(folder / "segments.npy")
@@ -58,40 +57,37 @@ class SyncNetDataset(TalkingFaceDataset):
             ]
             starts = np.concatenate([np.zeros(0, int), *starts])
             if len(starts):
-                self.clips.append(_Clip(name, folder, mfcc, starts))
+                clips.append(_Clip(name, folder, mfcc, starts))
             else:
-                self.unusable[name] = f"no {self.length} frames in a row with face and sound"
-        repeats = self.cfg.data.windows_per_clip
-        return [number for number in range(len(self.clips)) for _ in range(repeats)]
+                self.unusable[name] = f"no {self.length} consecutive frames with face and audio"
+        return [clip for clip in clips for _ in range(self.cfg.data.windows_per_clip)]
 
     def summary(self) -> dict[str, Any]:
-        return {"clips": len(self.clips), "unusable": len(self.unusable), "items": len(self)}
+        clips = {clip.id for clip in self.index}
+        return {"clips": len(clips), "unusable": len(self.unusable), "items": len(self)}
 
-    def load_item(self, entry: int, rng: np.random.Generator) -> dict[str, Any]:
-        clip = self.clips[entry]
-        start = int(rng.choice(clip.starts))
+    def load_item(self, entry: _Clip, rng: np.random.Generator) -> dict[str, Any]:
+        start = int(rng.choice(entry.starts))
         numbers = range(start, start + self.length)
-        frames = np.stack([read_image(clip.folder / f"{n}.jpg")[..., ::-1] for n in numbers])
+        frames = np.stack([read_image(entry.folder / f"{n}.jpg")[..., ::-1] for n in numbers])
         if self.split == "train" and self.cfg.data.augment:
             frames = _augmented(frames, rng)
         return {
             "frames": np.ascontiguousarray(frames.transpose(3, 0, 1, 2)),
-            "mfcc": clip.mfcc[:, 4 * start : 4 * start + self.columns],
-            "clip_id": clip.id,
+            "mfcc": entry.mfcc[:, 4 * start : 4 * start + self.columns],
+            "clip_id": entry.id,
         }
 
 
 def _augmented(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(T,S,S,3): all frames mirrored, moved by up to 5 %, scaled by up to 10 % and brightened."""
+    """(T,S,S,3) with random mirroring, shift (5 %), scale (10 %) and brightness (20 %)."""
     cv2 = import_cv2()
     side = frames.shape[1]
     scale, gain = rng.uniform(0.9, 1.1), rng.uniform(0.8, 1.2)
     mirror = -1.0 if rng.random() < 0.5 else 1.0
-    centre, move = (side - 1) / 2, rng.uniform(-0.05, 0.05, 2) * side
-    a, d = mirror * scale, scale
-    matrix = np.array(
-        [[a, 0, centre - a * centre + move[0]], [0, d, centre - d * centre + move[1]]]
-    )
+    centre, shift = (side - 1) / 2, rng.uniform(-0.05, 0.05, 2) * side
+    factors = np.array([mirror * scale, scale])
+    matrix = np.column_stack([np.diag(factors), centre - factors * centre + shift])
     table = np.clip(np.arange(256) * gain, 0, 255).astype(np.uint8)
     options = {"flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REPLICATE}
     moved = [cv2.warpAffine(frame, matrix, (side, side), **options) for frame in frames]

@@ -1,4 +1,4 @@
-"""LSE-D, LSE-C and the AV offset by a SyncNet (official code; names of Wav2Lip's evaluation)."""
+"""LSE-D, LSE-C and AV offset of a SyncNet (official code), under the names of Wav2Lip."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import read_frames
 from talkingface.evaluator.base_metric import Metric
 from talkingface.evaluator.clip import ClipPair, missing_faces
+from talkingface.evaluator.metrics.landmark_distance import found
 from talkingface.evaluator.metrics.syncnet.sync_score import (
     FPS,
     crops,
@@ -23,10 +24,11 @@ from talkingface.evaluator.metrics.syncnet.sync_score import (
     sound_features,
 )
 from talkingface.model.audio_driven_talkingface.syncnet.syncnet_networks import SyncNet
+from talkingface.utils.paths import resolve
 
 OFFICIAL = "syncnet_v2.model"
 _HELP = (
-    f"put {OFFICIAL} into checkpoints/ (checkpoints/manifest.yaml says where it comes from), set "
+    f"put {OFFICIAL} into checkpoints/ (checkpoints/manifest.yaml has its source), set "
     "metric_params.LSE.weights, or train one with --model=SyncNet"
 )
 
@@ -38,7 +40,7 @@ def _network(path: Path, stamp: float) -> SyncNet:
 
 @lru_cache(maxsize=256)
 def _sound(weights: Path, sound: Path, _stamp: float) -> tuple[np.ndarray, int]:
-    """Embeddings of a sound and its samples, 0 when silent; all rows of a table share them."""
+    """Embeddings of a sound, and its number of samples, 0 if silent; cached for all rows."""
     wave = load_audio(sound, 16000)
     if not np.any(wave):
         return np.zeros((0, 1), np.float32), 0
@@ -46,7 +48,7 @@ def _sound(weights: Path, sound: Path, _stamp: float) -> tuple[np.ndarray, int]:
 
 
 def same_sound(first: Path, second: Path) -> bool:
-    """Whether two files hold the same speech, by their loudness; True when one has no sound."""
+    """Whether the loudness of two files correlates (same speech); True if one has no sound."""
     if not (probe(first).has_audio and probe(second).has_audio):
         return True
     waves = [load_audio(path, 16000) for path in (first, second)]
@@ -58,30 +60,26 @@ def same_sound(first: Path, second: Path) -> bool:
 
 
 class LSE(Metric):
-    """Distance and confidence of lips and sound, and how far apart they are.
+    """Distance, confidence and time offset of lips and sound.
 
     The network is, in this order, ``weights``, the official file in ``checkpoints/``, or the best
-    checkpoint of the newest SyncNet trained here. Its name is part of the definition: numbers of
-    two networks do not compare.
+    checkpoint of the newest SyncNet run. Its name is part of the definition, since the values of
+    two networks are not comparable.
     """
 
     uses_frames = False
 
     @cached_property
     def path(self) -> Path | None:
-        """The weights that are used."""
+        """The weights file of the network; None when there is none."""
         from talkingface.components.runs import newest_checkpoint
-        from talkingface.utils.paths import resolve
 
-        if self.params["weights"]:
-            given = self.cfg.weights_path(self.params["weights"]) if self.cfg else None
-            return given or Path(self.params["weights"])
         saved = resolve(self.cfg.checkpoint_dir if self.cfg else "saved")
-        return self.weights_file(OFFICIAL) or newest_checkpoint(saved, "SyncNet")
+        return self.weights_file(OFFICIAL, key="weights") or newest_checkpoint(saved, "SyncNet")
 
     @cached_property
     def network_name(self) -> str:
-        """Official file, or run and checksum of one's own."""
+        """Name of the official file, or run and checksum of another one."""
         if self.path is None:
             return "none"
         if self.path.name == OFFICIAL:
@@ -108,12 +106,11 @@ class LSE(Metric):
         if sound is None or not probe(sound).has_audio:
             return self.undefined("no sound in " + ("the video" if sound else "either video"))
         network = _network(self.path, self.path.stat().st_mtime)
-        length = round(clip.n_frames / clip.fps * FPS)  # as long as what the others compare
+        length = round(clip.n_frames / clip.fps * FPS)  # of the compared part
         boxes = None
         if self._tracked(clip.generated):
             marks = clip.generated_meshes(FPS)[:length]
-            found = np.isfinite(marks).all(axis=(1, 2)) if len(marks) else np.zeros(0, bool)
-            share = float(found.mean()) if len(found) else 0.0
+            share = float(found(marks).mean()) if len(marks) else 0.0
             if reason := missing_faces("LSE", clip, share, "in the generated video"):
                 return self.undefined(reason)
             boxes = face_boxes(marks, fps=FPS)
@@ -124,27 +121,24 @@ class LSE(Metric):
             return self.undefined("the sound is silent")
         if sound != clip.generated and not same_sound(sound, clip.generated):
             clip.notes.append(
-                "LSE: the video's own sound differs from the clip's, which is compared "
-                "(metric_params.LSE.sound=own takes its own)"
+                "LSE: the generated video's sound differs from the clip's, which is used "
+                "(metric_params.LSE.sound=own uses that of the video)"
             )
-        # One window fewer than there could be, as in the official code.
+        # One window fewer than possible, as in the official code.
         count = min(len(lips) - 1, len(sounds), samples // 640 - 5)
         if count < 1:
             return self.undefined("shorter than six frames")
         if count < 46:
             clip.notes.append("LSE: fewer than 50 frames, the values are noisy")
         vshift = self.params["vshift"]
-        found = score(lips[:count], sounds[:count], vshift, self.params["pad"])
-        if abs(found.offset) == vshift:
+        result = score(lips[:count], sounds[:count], vshift, self.params["pad"])
+        offset = result.offset
+        if abs(offset) == vshift:
             clip.notes.append(f"LSE: no offset found within {vshift} frames")
-        return {
-            "LSE_D": found.distance,
-            "LSE_C": found.confidence,
-            "AV_offset": float(found.offset),
-        }
+        return {"LSE_D": result.distance, "LSE_C": result.confidence, "AV_offset": float(offset)}
 
     def _tracked(self, video: Path) -> bool:
-        """Whether the face is cropped out; small square videos show nothing else."""
+        """Whether the face is tracked and cropped; ``auto``: not in square videos up to 256 px."""
         if self.params["crop"] != "auto":
             return self.params["crop"] == "track"
         info = probe(video)

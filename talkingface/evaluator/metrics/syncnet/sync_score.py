@@ -1,4 +1,4 @@
-"""Scores of a SyncNet: features of picture and sound, and the curve of distances over shifts.
+"""Scores of a SyncNet: embeddings of lips and sound, and their distances at all time shifts.
 
 Source: joonson/syncnet_python, ``SyncNetInstance.py``.
 """
@@ -14,6 +14,7 @@ import torch
 
 from talkingface.data.face.boxes import resize_image, syncnet_crop
 from talkingface.data.media.mfcc import AUDIO_STEPS, WINDOW, syncnet_mfcc
+from talkingface.errors import WeightsError
 from talkingface.model.audio_driven_talkingface.syncnet.syncnet_networks import (
     EPSILON,
     SyncNet,
@@ -23,8 +24,8 @@ from talkingface.model.audio_driven_talkingface.syncnet.syncnet_networks import 
 )
 
 FPS = 25.0
-_CHUNK = 32  # windows that are held in memory together
-_FEW = 4  # windows that go through the network together
+_CHUNK = 32  # windows in memory at a time
+_BATCH = 4  # windows per forward pass; few fit a CPU's cache
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,7 @@ class SyncScore:
         distance: LSE-D, smallest mean distance over all shifts.
         confidence: LSE-C, median minus smallest.
         offset: AV offset in frames; positive: the sound is early.
-        curve: (2 * vshift + 1,) mean distance per shift; the sound of ``offset`` o lies at index
-            ``vshift - o``.
+        curve: (2 * vshift + 1,) mean distance per shift; index ``vshift - o`` is the offset o.
     """
 
     distance: float
@@ -50,7 +50,7 @@ def lip_features(network: SyncNet, crops: Iterable[np.ndarray]) -> np.ndarray:
     """Embeddings of all windows of five consecutive crops.
 
     Args:
-        crops: (S,S,3) uint8 RGB at 25 frames/s, streamed.
+        crops: face crops (S,S,3) uint8 RGB at 25 frames/s.
 
     Returns:
         (T-4, D) float32; (0, D) for fewer than five crops.
@@ -62,24 +62,24 @@ def lip_features(network: SyncNet, crops: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def _embed(stream: torch.nn.Module, frames: torch.Tensor) -> np.ndarray:
-    """(3,n,S,S) to the embeddings of its windows (n-4,D); a few at a time fit a CPU's cache."""
+    """(3,n,S,S) to the embeddings of its windows (n-4,D)."""
     windows = frames.unfold(1, WINDOW, 1).permute(1, 0, 4, 2, 3).flatten(1, 2)  # views only
     parts = [
-        stream(part.contiguous(memory_format=torch.channels_last)) for part in windows.split(_FEW)
+        stream(part.contiguous(memory_format=torch.channels_last)) for part in windows.split(_BATCH)
     ]
     return torch.cat(parts).numpy()
 
 
 def _chunks(crops: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """(3,n,S,S) float32 BGR; neighbours share four frames, so that no window is lost."""
-    kept: list[np.ndarray] = []
+    """(3,n,S,S) float32 BGR; consecutive chunks share four frames, so that no window is lost."""
+    buffer: list[np.ndarray] = []
     for crop in crops:
-        kept.append(crop[..., ::-1])
-        if len(kept) == _CHUNK + WINDOW - 1:
-            yield _tensor(kept)
-            kept = kept[1 - WINDOW :]
-    if len(kept) >= WINDOW:
-        yield _tensor(kept)
+        buffer.append(crop[..., ::-1])
+        if len(buffer) == _CHUNK + WINDOW - 1:
+            yield _tensor(buffer)
+            buffer = buffer[1 - WINDOW :]
+    if len(buffer) >= WINDOW:
+        yield _tensor(buffer)
 
 
 def _tensor(frames: list[np.ndarray]) -> np.ndarray:
@@ -88,7 +88,7 @@ def _tensor(frames: list[np.ndarray]) -> np.ndarray:
 
 @torch.no_grad()
 def sound_features(network: SyncNet, wave: np.ndarray) -> np.ndarray:
-    """Embeddings of the sound of all windows, one per frame at 25 frames/s: (M, D) float32.
+    """Sound embeddings (M, D) float32, one window per frame at 25 frames/s.
 
     Args:
         wave: (N,) float, 16 kHz.
@@ -106,22 +106,20 @@ def score(lips: np.ndarray, sounds: np.ndarray, vshift: int = 15, pad: str = "ze
     """Compare two sequences of embeddings at all shifts up to ``vshift``.
 
     Args:
-        lips, sounds: (N,D), as many of both as count.
-        pad: ``zero`` compares with rows of zeros beyond the ends, as the official code does;
-            ``valid`` averages real pairs only.
+        lips, sounds: (N,D) each.
+        pad: ``zero`` pads the sound with zero embeddings at both ends, as the official code does;
+            ``valid`` averages over real pairs only.
     """
     lips, sounds = lips.astype(np.float64), sounds.astype(np.float64)
     count = len(lips)
     padded = np.pad(sounds, ((vshift, vshift), (0, 0)))
-    known = np.pad(np.ones(count, bool), vshift)
+    inside = np.pad(np.ones(count, bool), vshift)
     curve = np.empty(2 * vshift + 1)
     for shift in range(2 * vshift + 1):
         distance = np.linalg.norm(lips - padded[shift : shift + count] + EPSILON, axis=1)
         if pad == "valid":
-            real = known[shift : shift + count]
-            curve[shift] = distance[real].mean() if real.any() else np.inf
-        else:
-            curve[shift] = distance.mean()
+            distance = distance[inside[shift : shift + count]]
+        curve[shift] = distance.mean() if len(distance) else np.inf
     best = int(curve.argmin())
     finite = curve[np.isfinite(curve)]
     return SyncScore(
@@ -132,7 +130,7 @@ def score(lips: np.ndarray, sounds: np.ndarray, vshift: int = 15, pad: str = "ze
 def crops(
     frames: Iterable[np.ndarray], boxes: np.ndarray | None, size: int
 ) -> Iterator[np.ndarray]:
-    """SyncNet's crops of consecutive frames; without boxes the whole frame, squeezed."""
+    """SyncNet's crops of consecutive frames; without boxes, whole frames resized to a square."""
     for index, frame in enumerate(frames):
         if boxes is None:
             yield resize_image(frame, size)
@@ -141,10 +139,10 @@ def crops(
 
 
 def load_syncnet(path: Path, trust: str | None = None) -> SyncNet:
-    """A SyncNet of a run of the toolkit or an official file, in eval mode.
+    """Load a SyncNet from a checkpoint of the toolkit or an official file, in eval mode.
 
     Raises:
-        WeightsError: missing, damaged, or another network.
+        WeightsError: missing, damaged, or of another network.
     """
     from talkingface.components.models import build_model, config_of_checkpoint, load_model_weights
     from talkingface.config.config import load_config
@@ -154,8 +152,6 @@ def load_syncnet(path: Path, trust: str | None = None) -> SyncNet:
     if settings is None:
         settings = {"model": "SyncNet", "dataset": "Synthetic"}
     elif settings["model"] != "SyncNet":
-        from talkingface.errors import WeightsError
-
         raise WeightsError(f"{path} belongs to {settings['model']}, not to SyncNet")
     model = build_model(load_config(overrides={**settings, "resume": False}))
     assert isinstance(model, SyncNetModel)

@@ -1,4 +1,4 @@
-"""A2P: the trained parts of audio2photoreal as one model of face and body."""
+"""A2P: the trained models of audio2photoreal joined to one model of face and body."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from talkingface.model.abilities import ClipResult, mismatched_sound
 from talkingface.model.abstract_talkingface import AbstractTalkingFace
 from talkingface.model.audio_driven_talkingface.a2p.a2p_common import (
     clip_seed,
+    partner_note,
     real_motion,
 )
 from talkingface.model.component import Component
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class A2P(AbstractTalkingFace):
-    """Nothing of its own to train: a run joins trained parts and tests the whole.
+    """Has no parameters of its own: a run joins trained models and tests them together.
 
-    Faces come from A2PFace; bodies from A2PGuide, whose key poses A2PPose connects. Datasets of
-    videos show no body, and have a face only.
+    A2PFace generates the face. A2PGuide generates key poses and A2PPose the body motion between
+    them. Datasets of videos have a face only.
     """
 
     clip_outputs: ClassVar[dict[str, dict[str, str]]] = {
@@ -46,12 +47,16 @@ class A2P(AbstractTalkingFace):
     def key_poses(
         self, sound: np.ndarray, frames: int, samples: int, seed: int, stats: Stats | None = None
     ) -> np.ndarray:
-        """(samples,K,C) key poses of a sound, in the units of the data."""
+        """(samples,K,C) key poses of a sound, in the units of the data.
+
+        Raises:
+            ConfigError: guide and codec do not belong together.
+        """
         guide, vq = self.components["guide"].network, self.components["vq"].network
         sizes = [(part.cfg.vq.codes, part.cfg.vq.depth) for part in (guide, vq)]
         if sizes[0] != sizes[1] or guide.origin.official != vq.origin.official:
             raise ConfigError(
-                "weights.guide and weights.vq do not belong together: a guide speaks the tokens of "
+                "weights.guide and weights.vq do not belong together: a guide predicts tokens of "
                 f"the A2PGuideVQ that it was trained with ({sizes[0]} and {sizes[1]} codes and "
                 "stages; official files go with official ones)"
             )
@@ -72,22 +77,23 @@ class A2P(AbstractTalkingFace):
         real_keys: np.ndarray | None = None,
         progress: Callable[[], None] | None = None,
     ) -> dict[str, np.ndarray]:
-        """Motions of a sound of any length, in the units of the data.
+        """Motions for a sound of any length, in the units of the data.
 
         Args:
             sound: (S,2) standardised.
-            stats: units of the data, for official weights, which come without.
+            stats: units of the data; needed for official weights, which hold none.
             real_keys: (K,C) key poses in the units of the data, for ``guide_source: gt``.
 
         Returns:
-            ``face`` (samples,T,C), and with a body ``pose`` and ``pose_keys`` (samples,K,C).
+            ``face`` (samples,T,C), and with a body ``pose`` (samples,T,C) and ``pose_keys``
+            (samples,K,C).
         """
-        options, made = self.cfg.sampling, {}
+        options, motions = self.cfg.sampling, {}
         more = {"samples": samples, "seed": seed, "steps": options.steps, "progress": progress}
         if "face" in self.components:
             face = self.components["face"].network
             codes = face.sample(sound, frames, guidance=options.face_guidance, **more)
-            made["face"] = face.statistics.denormalize(codes, stats)
+            motions["face"] = face.statistics.denormalize(codes, stats)
         if self.has_body:
             pose = self.components["pose"].network
             if real_keys is not None:
@@ -98,51 +104,42 @@ class A2P(AbstractTalkingFace):
             poses = pose.sample(
                 sound, frames, guide=(keys - mean) / std, guidance=options.pose_guidance, **more
             )
-            made["pose"], made["pose_keys"] = pose.statistics.denormalize(poses, stats), keys
-        return made
+            motions["pose"], motions["pose_keys"] = pose.statistics.denormalize(poses, stats), keys
+        return motions
 
     def lips(self, sound: np.ndarray, frames: int) -> np.ndarray | None:
-        """(T,V,3) lip points that the face followed, where its network predicts lips."""
-        if "face" not in self.components:
-            return None
-        face = self.components["face"].network
-        if not hasattr(face.network, "lip_model"):
+        """(T,V,3) lip points that the face was conditioned on; None without a lip model."""
+        face = self.components["face"].network if "face" in self.components else None
+        if face is None or not hasattr(face.network, "lip_model"):
             return None
         return face.predicted_lips(sound)[:frames]
 
     # -- tests -------------------------------------------------------------------------------------
 
     def result_notes(self, results: Sequence[ClipResult]) -> dict[str, str]:
-        facts = {}
-        if self.cfg.data.flip_person:
-            facts["flip_person"] = "the real motion is that of the partner, another person"
-        if not self.has_body:
-            return facts
-        # Its own name for the source of the key poses is part of every result.
-        source = self.cfg.sampling.guide_source
-        said = {"model": "model: key poses by A2PGuide", "gt": "gt: the real key poses of the test"}
-        return {**facts, "guide_source": said[source]}
+        notes = partner_note(self.cfg)
+        if self.has_body:
+            sources = {
+                "model": "model: key poses by A2PGuide",
+                "gt": "gt: the real key poses of the test",
+            }
+            notes["guide_source"] = sources[self.cfg.sampling.guide_source]
+        return notes
 
     def sampled_with(self) -> dict[str, Any]:
-        """Steps and guidance of each part, and the guide's nucleus, as they are used."""
-        own, made = self.cfg.sampling, {}
-        for name in ("face", "pose"):
+        """Steps and guidance of face and pose, and ``top_p`` of the guide, as they are used."""
+        own, used = self.cfg.sampling, {}
+        for name, given in (("face", own.face_guidance), ("pose", own.pose_guidance)):
             if name in self.components:
-                part, given = (
-                    self.components[name].network.cfg.sampler,
-                    getattr(own, f"{name}_guidance"),
-                )
-                made[name] = {
-                    "steps": own.steps or part.steps,
-                    "guidance": part.guidance if given is None else given,
-                }
+                trained = self.components[name].network.cfg.sampler
+                guidance = trained.guidance if given is None else given
+                used[name] = {"steps": own.steps or trained.steps, "guidance": guidance}
         if "guide" in self.components:
-            usual = self.components["guide"].network.cfg.model_params.top_p
-            made["top_p"] = usual if own.top_p is None else own.top_p
-        return {**made, "guide_source": own.guide_source}
+            trained = self.components["guide"].network.cfg.model_params
+            used["top_p"] = trained.top_p if own.top_p is None else own.top_p
+        return {**used, "guide_source": own.guide_source}
 
     def evaluate_clip(self, clip: SceneMotion, mismatched: SceneMotion) -> ClipResult:
-        stats, frames = clip.stats, len(clip)
         keys, step = None, 1
         if self.has_body:
             step = self.components["pose"].network.cfg.data.guide_step
@@ -150,24 +147,24 @@ class A2P(AbstractTalkingFace):
                 keys = real_motion(clip, "pose")[0, ::step]
         more = {
             "samples": self.cfg.sampling.samples, "seed": clip_seed(clip, self.cfg.seed),
-            "stats": stats, "real_keys": keys,
+            "stats": clip.stats, "real_keys": keys,
         }  # fmt: skip
-        own = self.generate(clip.sound, frames, **more)
-        wrong = self.generate(mismatched_sound(clip.sound, mismatched.sound), frames, **more)
+        own = self.generate(clip.sound, len(clip), **more)
+        wrong = self.generate(mismatched_sound(clip.sound, mismatched.sound), len(clip), **more)
         result = ClipResult(details={"key_step": step})
-        for part, made in own.items():
+        for part, motions in own.items():
             if part.endswith("_keys"):
-                result.motions[part] = {self.cfg.model: made}
+                result.motions[part] = {self.cfg.model: motions}
                 continue
             real = real_motion(clip, part)
             result.motions[part] = {
-                self.cfg.model: made,
+                self.cfg.model: motions,
                 "shuffled audio": wrong[part],
-                "mean motion": np.broadcast_to(stats.units(part)[0], real.shape),
+                "mean motion": np.broadcast_to(clip.stats.units(part)[0], real.shape),
                 "real": real,
             }
             for row, values in result.motions[part].items():
-                found = self.components[part].network.compare(values, real[0], clip)
-                named = {f"{part} {key}": found[key] for key in ("error", "best_error")}
+                errors = self.components[part].network.compare(values, real[0], clip)
+                named = {f"{part} {key}": errors[key] for key in ("error", "best_error")}
                 result.values.setdefault(row, {}).update(named)
         return result

@@ -1,4 +1,4 @@
-"""What the audio2photoreal models share: units, front ends, sizes, names of official files."""
+"""Shared by the audio2photoreal models: base class, front ends, tensors, masked losses."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def channels_of(cfg: Config, kind: str, given: int | None) -> int:
-    """Values per frame of a motion: given, or those of the dataset."""
-    if given:
-        return given
+def channels_of(cfg: Config, kind: str) -> int:
+    """Values per frame: ``model_params.motion_dim``, or those of the dataset's motion."""
+    if cfg.model_params.motion_dim:
+        return cfg.model_params.motion_dim
     if kind == "pose":
         return POSE_SIZE
     of_motion = cfg.dataset_entry.meta.get("kind") == "motion"
@@ -48,21 +48,15 @@ def lip_network(cfg: Config) -> LipRegressor:
 
 def frontend_arguments(cfg: Config) -> dict[str, Any]:
     """Arguments of :class:`~talkingface.model.layers.dyad_sound.DyadSound`."""
-    sound = cfg.audio
-    return {
-        "frontend": sound.frontend,
-        "rate": SAMPLE_RATE,
-        "fps": cfg.fps,
-        "bands": sound.bands,
-        "log_compression": sound.log_compression,
-    }
+    return {**cfg.audio.model_dump(exclude={"weights"}), "rate": SAMPLE_RATE, "fps": cfg.fps}
 
 
 class A2PModel(AbstractTalkingFace):
-    """A network whose motion is standardised by statistics of the training data.
+    """Base of the models whose motion is standardised with the mean and standard deviation of the
+    training data.
 
     Class attributes:
-        kind: of the motion: ``face``, ``pose`` or ``lips``.
+        kind: kind of motion: ``face``, ``pose`` or ``lips``.
     """
 
     kind: ClassVar[str] = "face"
@@ -73,7 +67,7 @@ class A2PModel(AbstractTalkingFace):
 
     @classmethod
     def remap_state_dict(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        # Heads of fairseq's models that official files carry along and nothing uses.
+        # Official files contain prediction heads of fairseq's models, which no network here has.
         def unused(key: str) -> bool:
             inner = key.replace("lip_model.audio_encoder.wav2vec_model.", "audio_model.")
             inner = inner.replace("audio_encoder.wav2vec_model.", "audio_model.")
@@ -82,22 +76,27 @@ class A2PModel(AbstractTalkingFace):
         return {key: value for key, value in state.items() if not unused(key)}
 
     def initialize(self, data: Any) -> None:
-        """Pretrained weights of the audio front end."""
+        """Load the pretrained weights of the audio front end."""
         load_frontend(self.network, self.cfg)
 
     def result_notes(self, results: Sequence[ClipResult]) -> dict[str, str]:
-        if not self.cfg.data.flip_person:
-            return {}
-        return {"flip_person": "the real motion is that of the partner, another person"}
+        return partner_note(self.cfg)
+
+
+def partner_note(cfg: Config) -> dict[str, str]:
+    """The result note of a test on the partner's recordings (``data.flip_person``)."""
+    if not cfg.data.flip_person:
+        return {}
+    return {"flip_person": "the real motion is that of the partner, another person"}
 
 
 def load_frontend(network: nn.Module, cfg: Config) -> None:
-    """Weights of the frozen front end, from fairseq's file, for a new training."""
+    """Load the weights of the frozen front end from fairseq's file, for a new training."""
     if "audio" not in cfg or cfg.audio.frontend != "vqwav2vec":
         return
-    wanted = {"activation": "gelu", "log_compression": cfg.audio.log_compression}
+    required = {"activation": "gelu", "log_compression": cfg.audio.log_compression}
     load_fairseq(
-        network.audio_model, cfg.audio.weights, "audio", wanted, cfg.trust_checkpoint,
+        network.audio_model, cfg.audio.weights, "audio", required, cfg.trust_checkpoint,
         optional=("feature_aggregator.",),
     )  # fmt: skip
 
@@ -106,18 +105,18 @@ def load_fairseq(
     network: nn.Module,
     weights: str | None,
     section: str,
-    wanted: Mapping[str, Any],
+    required: Mapping[str, Any],
     trust: str | None,
     optional: tuple[str, ...] = (),
 ) -> None:
-    """Weights of a front end out of fairseq's file, whose settings are compared.
+    """Load the weights of a front end from fairseq's file and compare its settings.
 
     Args:
-        section: of the configuration that names the file.
-        wanted: settings that the weights do not show.
+        section: section of the configuration that names the file.
+        required: required settings that cannot be derived from the weights.
 
     Raises:
-        WeightsError: another network, or trained with other settings.
+        WeightsError: the file holds another network, or was trained with other settings.
     """
     if weights in (None, "random"):
         log.warning("%s.weights=random: the front end is an untrained network", section)
@@ -128,7 +127,7 @@ def load_fairseq(
     state = {k: v for k, v in state.items() if not k.startswith(UNUSED)}
     load_strict(network, state, source=str(path), network="front end", optional=optional)
     stored = vars(content.get("args") or argparse.Namespace())
-    for key, value in wanted.items():
+    for key, value in required.items():
         if key in stored and stored[key] != value:
             raise WeightsError(
                 f"{path} was trained with {key}={stored[key]}, not {value}: set "
@@ -146,16 +145,19 @@ def real_motion(clip: SceneMotion, kind: str) -> np.ndarray:
 
 
 def clip_seed(clip: SceneMotion, seed: int) -> int:
-    """A seed of its own for each clip: equal noise everywhere would lower the diversity."""
+    """A different seed for each clip: the same noise for all clips would lower the diversity."""
     return zlib.crc32(f"{seed} {clip.id}".encode())
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of (B,T,C) over unmasked frames (B,T) of each sample, then over the samples; those
-    without any count as 0 (the released code gets NaN)."""
+    """Mean of (B,T,C) over the frames with mask (B,T) 1 of each sample, then over the samples.
+
+    Samples without such a frame count as 0 (the released code gets NaN).
+    """
     total = (values * mask[..., None]).sum(dim=(1, 2))
     return (total / (mask.sum(dim=1).clamp(min=1) * values.shape[-1])).mean()
 
 
 def sound_tensor(sound: np.ndarray, device: torch.device) -> Tensor:
+    """(S,2) samples -> (1,S,2) float32."""
     return torch.from_numpy(np.ascontiguousarray(sound, np.float32))[None].to(device)

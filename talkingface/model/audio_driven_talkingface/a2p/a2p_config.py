@@ -13,15 +13,7 @@ from talkingface.utils.paths import resolve
 
 _PACKAGE = "talkingface.model.audio_driven_talkingface.a2p"
 SAMPLE_RATE = 48_000
-# Keys that a part must share with what it was trained with.
-VQ_KEYS = ("fps", "data.guide_step")
-LIP_KEYS = tuple(
-    f"lips.{key}"
-    for key in (
-        "frontend", "n_vertices", "width", "heads", "ff", "encoders", "decoders", "block", "bands",
-        "log_compression",
-    )
-)  # fmt: skip
+VQ_KEYS = ("fps", "data.guide_step")  # must be equal in all models of key poses
 
 
 class AudioFrontendConfig(Section):
@@ -29,19 +21,20 @@ class AudioFrontendConfig(Section):
 
     frontend: Literal["logmel", "vqwav2vec"] = Field(
         "logmel",
-        description="logmel needs no weights; vqwav2vec is the paper's, frozen, with weights.",
+        description="vqwav2vec: the paper's pretrained network, frozen. logmel: a log-mel "
+        "spectrogram, needs no weights.",
     )
     weights: str | None = Field(
         None,
-        description="vqwav2vec: fairseq's file, e.g. checkpoints/vq-wav2vec.pt, or the word random "
-        "(untrained). Weights of A2P networks hold their own.",
+        description="vqwav2vec: fairseq's file, e.g. checkpoints/vq-wav2vec.pt, or random for an "
+        "untrained network. Weights of A2P models contain the front end.",
     )
     log_compression: bool = Field(
         False,
-        description="log(|x| + 1) of the features of vqwav2vec: a switch that its weights do not "
-        "show. The recipe of vq-wav2vec does not set it.",
+        description="vqwav2vec: log(|x| + 1) of its features, as the network was trained; its "
+        "weights do not show this. fairseq's recipe of vq-wav2vec does not set it.",
     )
-    bands: int = Field(80, ge=8, le=256, description="logmel: bands; four rows make a frame.")
+    bands: int = Field(80, ge=8, le=256, description="logmel: mel bands; 4 rows per video frame.")
 
     @model_validator(mode="after")
     def _has_weights(self) -> AudioFrontendConfig:
@@ -53,25 +46,19 @@ class AudioFrontendConfig(Section):
 class MotionWindows(Section):
     """Training and test windows."""
 
-    max_seq_length: int = Field(600, ge=30, description="Frames of a window (official: 20 s).")
+    max_seq_length: int = Field(600, ge=30, description="Frames per window (official: 20 s).")
     min_seq_length: int | None = Field(
-        None, ge=1, description="Least frames of a training window; null: two thirds, at most 400."
+        None, ge=1, description="Minimum of training; null: 2/3 of max_seq_length, at most 400."
     )
-    add_padding: bool = Field(
-        True, description="Training windows of random length, filled up with zeros."
-    )
+    add_padding: bool = Field(True, description="Training: random lengths, padded with zeros.")
     windows_per_scene: float = Field(
-        1.0,
-        gt=0,
-        description="Random windows of an epoch, as a multiple of those that fit into the scenes.",
+        1.0, gt=0, description="Training windows per epoch / windows that fit into the scenes."
     )
     guide_step: int = Field(30, ge=1, description="Frames between key poses.")
     legacy_chunking: bool = Field(
-        False, description="Cut test scenes as the released code, which loses a last full window."
+        False, description="Cut test scenes as the released code, which may drop the last window."
     )
-    flip_person: bool = Field(
-        False, description="Test on the partner's recordings, with the two channels exchanged."
-    )
+    flip_person: bool = Field(False, description="Test on the partner, with swapped channels.")
 
     @model_validator(mode="after")
     def _lengths(self) -> MotionWindows:
@@ -83,24 +70,17 @@ class MotionWindows(Section):
 
 
 class CodesSection(Section):
-    """Face codes of ordinary videos: coefficients of a landmark face model that is learnt from the
-    training clips."""
+    """Face codes of videos: coefficients of a landmark face model fitted to the training clips."""
 
-    n: int = Field(28, ge=1, le=100, description="Numbers per frame.")
-    frames_per_clip: int = Field(
-        400, ge=1, description="Frames that each training clip gives to the face model."
-    )
+    n: int = Field(28, ge=1, le=100, description="Coefficients per frame.")
+    frames_per_clip: int = Field(400, ge=1, description="Frames per clip for the face model.")
 
 
 class LipSection(Section):
     """The lip regressor; sizes are the official ones."""
 
-    frontend: Literal["logmel", "wav2vec"] = Field(
-        "logmel", description="wav2vec (large) is the authors', with official lip weights."
-    )
-    n_vertices: int = Field(
-        40, ge=1, description="Lip points: 40 landmarks; the authors' file has 338 vertices."
-    )
+    frontend: Literal["logmel", "wav2vec"] = Field("logmel", description="Official: wav2vec large.")
+    n_vertices: int = Field(40, ge=1, description="Lip points: 40 landmarks; official: 338.")
     width: int = Field(512, ge=8, multiple_of=2, description="Width of the transformer.")
     heads: int = Field(4, ge=1, description="Attention heads.")
     ff: int = Field(1024, ge=8, description="Width of the feed-forward layers.")
@@ -109,11 +89,11 @@ class LipSection(Section):
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout.")
     weights: str | None = Field(
         None,
-        description="wav2vec: fairseq's file of wav2vec large for training A2PLip, or the word "
-        "random (untrained). Weights of A2PLip and A2PFace hold their own.",
+        description="wav2vec: fairseq's file of wav2vec large for training A2PLip, or random for "
+        "an untrained network. Weights of A2PLip and A2PFace contain the front end.",
     )
-    block: int = Field(120, ge=1, le=300, description="Frames that are seen together.")
-    bands: int = Field(80, ge=8, le=256, description="logmel: bands.")
+    block: int = Field(120, ge=1, le=300, description="Frames that are predicted together.")
+    bands: int = Field(80, ge=8, le=256, description="logmel: mel bands.")
     log_compression: bool = Field(True, description="wav2vec: log(|x| + 1) of its features.")
 
     @model_validator(mode="after")
@@ -124,11 +104,11 @@ class LipSection(Section):
 
 
 class A2PBase(ModelConfig):
-    """Keys of all stages."""
+    """Keys of all audio2photoreal models."""
 
-    fps: float = Field(30.0, gt=0, le=120, description="Frame rate; divides 48000 / 4.")
-    person: PersonName = Field(default_factory=PersonName, description="Person, of videos.")
-    codes: CodesSection = Field(default_factory=CodesSection, description="Codes of videos.")
+    fps: float = Field(30.0, gt=0, le=120, description="Frames per second; must divide 12000.")
+    person: PersonName = Field(default_factory=PersonName, description="Person, for videos.")
+    codes: CodesSection = Field(default_factory=CodesSection, description="Face codes of videos.")
     data: MotionWindows = Field(default_factory=MotionWindows, description="Windows.")
 
     @field_validator("fps")
@@ -137,13 +117,13 @@ class A2PBase(ModelConfig):
         if (SAMPLE_RATE / 4) % value:
             raise ValueError(
                 f"{value:g} frames per second give no whole number of samples per frame at 48 kHz; "
-                "take 30, 25, 24, 20, 40, 50 or 60"
+                "use 20, 24, 25, 30, 40, 50 or 60"
             )
         return value
 
 
 class SoundStage(A2PBase):
-    """Keys of stages whose input is sound."""
+    """Keys of the models whose input is the sound of both persons."""
 
     audio: AudioFrontendConfig = Field(
         default_factory=AudioFrontendConfig, description="Audio front end."
@@ -153,8 +133,7 @@ class SoundStage(A2PBase):
     def missing(cls, cfg: Any) -> list[str]:
         if "audio" not in cfg or cfg.audio.frontend != "vqwav2vec":
             return []
-        key = "audio.frontend=vqwav2vec"
-        return _missing_file(key, "audio.weights", cfg.audio.weights, "vq-wav2vec")
+        return _missing_file("audio.frontend=vqwav2vec", cfg.audio.weights, "vq-wav2vec")
 
 
 class LipLoss(Section):
@@ -173,18 +152,17 @@ class A2PLipConfig(A2PBase):
     def missing(cls, cfg: Any) -> list[str]:
         if cfg.lips.frontend != "wav2vec":
             return []
-        return _missing_file(
-            "lips.frontend=wav2vec", "lips.weights", cfg.lips.weights, "wav2vec_large"
-        )
+        return _missing_file("lips.frontend=wav2vec", cfg.lips.weights, "wav2vec_large")
 
 
-def _missing_file(key: str, weights: str, given: str | None, name: str) -> list[str]:
-    if given == "random" or (given and resolve(given).is_file()):
+def _missing_file(setting: str, weights: str | None, name: str) -> list[str]:
+    if weights == "random" or (weights and resolve(weights).is_file()):
         return []
+    section = setting.split(".")[0]
+    problem = f"{weights} does not exist" if weights else "it is not set"
     return [
-        f"{key} needs {weights}: {given or 'none is given'}{' does not exist' if given else ''}. "
-        f"Fetch {name}.pt of fairseq's first wav2vec models (nothing is downloaded by itself), or "
-        f"take --{key.split('=')[0]}=logmel"
+        f"{setting} needs {section}.weights: {problem}. Download {name}.pt of fairseq's wav2vec "
+        f"models (the toolkit does not download it), or use --{section}.frontend=logmel"
     ]
 
 
@@ -196,43 +174,39 @@ class DenoiserSection(Section):
     heads: int = Field(8, ge=1, description="Attention heads.")
     ff: int = Field(1024, ge=8, description="Width of the feed-forward layers.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout.")
-    encoders: int = Field(2, ge=0, description="Layers over the sound (official: 2 face, 0 pose).")
+    encoders: int = Field(2, ge=0, description="Encoder layers (official: 2 face, 0 pose).")
     motion_dim: int | None = Field(
-        None, ge=1, description="Values per frame; null: those of the dataset (256, 104, codes.n)."
+        None, ge=1, description="Values per frame; null: 256 face, 104 pose, codes.n for videos."
     )
     legacy_positions: bool = Field(
         False,
-        description="Positions count tokens instead of frames, so that motion and sound of a "
-        "moment have different ones; official weights need it.",
+        description="Positions count tokens instead of frames, so that motion and sound of the "
+        "same time have different positions; official weights need true.",
     )
 
 
 class DiffusionLoss(Section):
     """Objective of the diffusion models."""
 
-    lambda_vel: float = Field(
-        0.0, ge=0, description="Weight of the error of frame differences (official: 2 for poses)."
-    )
+    lambda_vel: float = Field(0.0, ge=0, description="Weight of velocity loss (official pose: 2).")
     p_drop: float = Field(
-        0.2, ge=0, le=1, description="Share of samples that train without sound, for guidance."
+        0.2, ge=0, le=1, description="Probability of training without sound, for guidance."
     )
 
 
 class SamplerSection(Section):
-    """How motion is sampled."""
+    """Sampling of motion."""
 
-    steps: int = Field(100, ge=1, le=1000, description="DDIM steps (ddim100); a divisor of 1000.")
+    steps: int = Field(100, ge=1, le=1000, description="DDIM steps; a divisor of 1000.")
     guidance: float = Field(
         2.0, ge=0, description="Classifier-free guidance; 1: none (official: 10 face, 2 pose)."
     )
     samples: int = Field(3, ge=1, le=20, description="Motions per sound in the evaluation.")
-    overlap: int = Field(
-        60, ge=0, description="Frames over which windows of a long sound are cross-faded."
-    )
+    overlap: int = Field(60, ge=0, description="Frames of cross-fading between two windows.")
     results_npy: bool = Field(
         True,
-        description="Tests also write results.npy in the original layout: about 1.4 GB for a whole "
-        "released test set, since it repeats the sound per sample.",
+        description="Tests also write results.npy in the authors' layout: about 1.4 GB for a "
+        "released test set, since it holds the sound once per sample.",
     )
 
     @field_validator("steps")
@@ -242,10 +216,10 @@ class SamplerSection(Section):
 
 
 class FaceWeights(Section):
-    """Networks that were trained before."""
+    """Components: trained networks that the model needs."""
 
     lips: str | None = Field(
-        "auto", description="A2PLip: auto, a path, or a run id; null: as lip_cond=none."
+        "auto", description="A2PLip: auto, a path, or a run id; null: same as lip_cond=none."
     )
 
 
@@ -254,7 +228,7 @@ class A2PFaceConfig(SoundStage):
 
     model_params: DenoiserSection = Field(default_factory=DenoiserSection, description="Network.")
     lip_cond: Literal["a2plip", "none"] = Field(
-        "a2plip", description="Also follow the lips that A2PLip predicts; none: the sound alone."
+        "a2plip", description="Condition: sound and lips predicted by A2PLip; none: only sound."
     )
     lips: LipSection = Field(default_factory=LipSection, description="The lip regressor.")
     loss: DiffusionLoss = Field(default_factory=DiffusionLoss, description="Objective.")
@@ -265,16 +239,17 @@ class A2PFaceConfig(SoundStage):
     def components(cls, cfg: Any) -> dict[str, ComponentSpec]:
         if cfg.lip_cond == "none":
             return {}
+        sizes = [name for name in LipSection.model_fields if name not in ("dropout", "weights")]
         return {
             "lips": ComponentSpec(
                 cfg.weights.lips,
-                "the lips that the face follows (or --lip_cond=none)",
+                "the lips that the face is conditioned on (or --lip_cond=none)",
                 model="A2PLip",
                 files=("iter-0200000.pt",) if cfg.lips.frontend == "wav2vec" else (),
                 network=f"{_PACKAGE}.a2p_common:lip_network",
                 arguments=(cfg,),
                 required=True,
-                same_settings=("fps", *LIP_KEYS),
+                same_settings=("fps", *(f"lips.{name}" for name in sizes)),
                 optional_keys=("audio_encoder.wav2vec_model.wav2vec_predictions.",),
             )
         }
@@ -295,19 +270,15 @@ class A2PPoseConfig(SoundStage):
 
 
 class QuantiserSection(Section):
-    """Key poses as tokens."""
+    """The VQ-VAE of key poses."""
 
     codes: int = Field(1024, ge=2, description="Codes per stage.")
     width: int = Field(64, ge=2, description="Width of the latent vectors.")
     depth: int = Field(4, ge=1, le=16, description="Stages; tokens per key pose.")
-    decay: float = Field(0.99, gt=0, lt=1, description="Of the moving averages of the codes.")
-    threshold: float = Field(
-        2.0, ge=0, description="A code used less often (averaged) starts anew."
-    )
-    kmeans_iters: int = Field(10, ge=1, description="Rounds of the k-means that they start from.")
-    legacy_expiry: bool = Field(
-        False, description="As released, where unused codes never come back."
-    )
+    decay: float = Field(0.99, gt=0, lt=1, description="Decay of the codes' moving averages.")
+    threshold: float = Field(2.0, ge=0, description="Codes with a lower mean count are reset.")
+    kmeans_iters: int = Field(10, ge=1, description="Iterations of the initial k-means.")
+    legacy_expiry: bool = Field(False, description="Unused codes stay unused, as released.")
     motion_dim: int | None = Field(None, ge=1, description="Values per pose; null: 104.")
 
 
@@ -315,7 +286,7 @@ class VQLoss(Section):
     """Objective of the codec."""
 
     commit: float = Field(0.02, ge=0, description="Weight of the commitment loss.")
-    velocity: float = Field(0.0, ge=0, description="Weight of the error of key differences.")
+    velocity: float = Field(0.0, ge=0, description="Weight of the loss on pose differences.")
 
 
 class A2PGuideVQConfig(A2PBase):
@@ -328,34 +299,32 @@ class A2PGuideVQConfig(A2PBase):
 class GuideSection(Section):
     """The guide transformer."""
 
-    width: int = Field(
-        64, ge=8, multiple_of=2, description="Width (official script default 8 is a trap)."
-    )
+    width: int = Field(64, ge=8, multiple_of=2, description="Width (not the official script's 8).")
     layers: int = Field(6, ge=1, description="Decoder layers.")
     heads: int = Field(4, ge=1, description="Attention heads.")
     ff: int = Field(1024, ge=8, description="Width of the feed-forward layers.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout.")
     num_audio_layers: int = Field(
-        2, ge=0, le=8, description="Stacks of convolutions over the sound (old weights: 3)."
+        2, ge=0, le=8, description="Stacks of convolutions over the sound (older weights: 3)."
     )
     pad_audio: bool = Field(
         True,
-        description="Convolutions keep the length of the sound; official weights need false, and "
-        "then more than 24 tokens per stack.",
+        description="Convolutions keep the length of the sound. Official weights need false; a "
+        "sound then needs more than 24 tokens per stack.",
     )
-    legacy_positions: bool = Field(False, description="As of A2PPose; official weights need it.")
-    top_p: float = Field(0.94, ge=0, le=1, description="Nucleus of the sampling; 0: greedy.")
+    legacy_positions: bool = Field(False, description="As of A2PPose; official weights need true.")
+    top_p: float = Field(0.94, ge=0, le=1, description="Nucleus probability mass; 0: greedy.")
 
 
 class GuideLoss(Section):
     """Objective of the guide."""
 
-    label_smoothing: float = Field(0.1, ge=0, lt=1, description="Of the cross entropy.")
-    p_drop: float = Field(0.2, ge=0, le=1, description="Share of samples that train without sound.")
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="In the cross entropy.")
+    p_drop: float = Field(0.2, ge=0, le=1, description="Probability of training without sound.")
 
 
 class GuideWeights(Section):
-    """Networks that were trained before."""
+    """Components: trained networks that the model needs."""
 
     vq: str = Field("auto", description="A2PGuideVQ: auto, a path, or a run id.")
 
@@ -364,9 +333,7 @@ class A2PGuideConfig(SoundStage):
     """Keys of A2PGuide."""
 
     model_params: GuideSection = Field(default_factory=GuideSection, description="Network.")
-    vq: QuantiserSection = Field(
-        default_factory=QuantiserSection, description="Size of an official A2PGuideVQ."
-    )
+    vq: QuantiserSection = Field(default_factory=QuantiserSection, description="A2PGuideVQ.")
     loss: GuideLoss = Field(default_factory=GuideLoss, description="Objective.")
     weights: GuideWeights = Field(default_factory=GuideWeights, description="Components.")
 

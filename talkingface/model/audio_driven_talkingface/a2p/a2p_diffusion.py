@@ -11,12 +11,7 @@ import torch
 from torch import Tensor
 
 from talkingface.data.face.face_model import FaceModel
-from talkingface.data.face.topology import (
-    INNER_LIP_BOTTOM,
-    INNER_LIP_TOP,
-    LIPS,
-    MOUTH_CORNERS,
-)
+from talkingface.data.face.topology import INNER_LIP_BOTTOM, INNER_LIP_TOP, LIPS, MOUTH_CORNERS
 from talkingface.model.abilities import ClipResult, mismatched_sound
 from talkingface.model.abstract_talkingface import Batch, Tensors
 from talkingface.model.audio_driven_talkingface.a2p.a2p_common import (
@@ -37,13 +32,13 @@ if TYPE_CHECKING:
     from talkingface.config.config import Config
     from talkingface.data.dataset.a2p.a2p_dataset import SceneMotion
 
-_GRID = (100, 300, 500, 700, 900)  # steps of the validation, so that it can be compared
+_GRID = (100, 300, 500, 700, 900)  # fixed diffusion steps, so that validation losses compare
 _ABOVE, _BELOW = LIPS.index(INNER_LIP_TOP), LIPS.index(INNER_LIP_BOTTOM)
 _LEFT, _RIGHT = (LIPS.index(corner) for corner in MOUTH_CORNERS)
 
 
 class MotionDiffusion(A2PModel):
-    """A denoising network: losses, sampling of any length, measures."""
+    """Base of A2PFace and A2PPose: losses, sampling of any length, evaluation."""
 
     main_network: ClassVar[str] = "denoiser"
     clip_outputs: ClassVar[dict[str, dict[str, str]]] = {
@@ -61,25 +56,18 @@ class MotionDiffusion(A2PModel):
         raise NotImplementedError
 
     def _network(self, **more: Any) -> FiLMTransformer:
-        size, cfg = self.cfg.model_params, self.cfg
         return FiLMTransformer(
-            channels_of(cfg, self.kind, size.motion_dim),
-            size.width,
-            size.layers,
-            size.heads,
-            size.ff,
-            size.dropout,
-            cfg.data.max_seq_length,
-            size.encoders,
-            legacy_positions=size.legacy_positions,
+            channels_of(self.cfg, self.kind),
+            max_frames=self.cfg.data.max_seq_length,
+            **self.cfg.model_params.model_dump(exclude={"motion_dim"}),
+            **frontend_arguments(self.cfg),
             **more,
-            **frontend_arguments(cfg),
         )
 
     # -- training ----------------------------------------------------------------------------------
 
     def _noise(self, motion: Tensor) -> tuple[Tensor, Tensor]:
-        """Steps (B,) and noise like the motion; in validation the same each time."""
+        """Diffusion steps (B,) and noise of the motion's shape; the same in each validation."""
         count = len(motion)
         if self.training:
             return torch.randint(STEPS, (count,), device=motion.device), torch.randn_like(motion)
@@ -88,8 +76,8 @@ class MotionDiffusion(A2PModel):
         t = torch.tensor(_GRID).repeat(math.ceil(count / len(_GRID)))[:count]
         return t.to(motion.device), noise
 
-    def _kept(self, count: int, device: torch.device) -> Tensor:
-        """(B,) bool: samples that train with the condition."""
+    def _keep(self, count: int, device: torch.device) -> Tensor:
+        """(B,) bool: samples whose condition is not dropped."""
         if not self.training:
             return torch.ones(count, dtype=torch.bool, device=device)
         return torch.rand(count, device=device) >= self.cfg.loss.p_drop
@@ -98,20 +86,19 @@ class MotionDiffusion(A2PModel):
         clean = batch["motion"]
         t, noise = self._noise(clean)
         x = self.diffusion.add_noise(clean, noise, t)
-        guide, keep_guide = batch.get("keyframes"), None
-        keep = self._kept(len(clean), clean.device)
-        if guide is not None:
-            keep_guide = self._kept(len(clean), clean.device)
+        guide = batch.get("keyframes")
+        keep = self._keep(len(clean), clean.device)
+        keep_guide = None if guide is None else self._keep(len(clean), clean.device)
         return {"motion": self.denoiser(x, t, batch["audio"], guide, keep, keep_guide).float()}
 
     def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
-        clean, seen, made = batch["motion"], batch["valid"], shared["motion"]
-        losses = {"mse": masked_mean((made - clean).square(), seen)}
+        clean, valid, motion = batch["motion"], batch["valid"], shared["motion"]
+        losses = {"mse": masked_mean((motion - clean).square(), valid)}
         total = losses["mse"]
         if self.cfg.loss.lambda_vel:
-            # Changes into and out of a missing face are no motion (upstream ignores this).
-            both = seen[:, 1:] * seen[:, :-1]
-            change = (made.diff(dim=1) - clean.diff(dim=1)).square()
+            # Differences to a frame without a face do not count (the released code counts them).
+            both = valid[:, 1:] * valid[:, :-1]
+            change = (motion.diff(dim=1) - clean.diff(dim=1)).square()
             losses["velocity"] = masked_mean(change, both)
             total = total + self.cfg.loss.lambda_vel * losses["velocity"]
         return {"loss": total, **losses}
@@ -131,16 +118,16 @@ class MotionDiffusion(A2PModel):
         guidance: float | None = None,
         progress: Callable[[], None] | None = None,
     ) -> np.ndarray:
-        """Motions of a sound of any length.
+        """Motions for a sound of any length.
 
-        Windows of the trained length overlap; they start from one noise, so that they agree, and
-        are cross-faded.
+        Long sounds are sampled in overlapping windows of the trained length. All windows take
+        their part of the same noise and are cross-faded.
 
         Args:
             sound: (S,2) standardised.
-            guide: (samples,K,C) standardised key poses, where the network follows some.
-            steps, guidance: None: as configured.
-            progress: called after each step of each window.
+            guide: (samples,K,C) standardised key poses, for a network with key poses.
+            steps, guidance: None: the values of ``sampler``.
+            progress: called after each diffusion step of each window.
 
         Returns:
             (samples, frames, C), standardised.
@@ -149,7 +136,7 @@ class MotionDiffusion(A2PModel):
         network = self.denoiser
         step = network.guide_step or 1
         window = min(data.max_seq_length // step * step, math.ceil(frames / step) * step)
-        # Windows begin at key poses, so that those keep their places.
+        # Windows begin at key poses, so that the key poses of a window are a slice of all.
         overlap = min(options.overlap, window // 2)
         stride = max(step, (window - overlap) // step * step)
         count = max(window, math.ceil(frames / step) * step)
@@ -170,13 +157,12 @@ class MotionDiffusion(A2PModel):
                 given = torch.from_numpy(guide[:, first : first + keys.shape[1]]).float()
                 keys[:, : given.shape[1]] = given
                 keys = keys.to(device)
-            made = self._window(
-                wave, noise[start:stop].transpose(0, 1).to(device), keys, scale, steps, progress
-            )
-            return {"motion": made.transpose(0, 1).flatten(1).cpu()}
+            start_noise = noise[start:stop].transpose(0, 1).to(device)
+            motion = self._window(wave, start_noise, keys, scale, steps, progress)
+            return {"motion": motion.transpose(0, 1).flatten(1).cpu()}
 
-        made = map_windows(run, count, window, stride)["motion"]
-        return made.view(count, samples, -1).transpose(0, 1)[:, :frames].numpy()
+        motion = map_windows(run, count, window, stride)["motion"]
+        return motion.view(count, samples, -1).transpose(0, 1)[:, :frames].numpy()
 
     def _window(
         self,
@@ -187,30 +173,30 @@ class MotionDiffusion(A2PModel):
         steps: int | None,
         progress: Callable[[], None] | None,
     ) -> Tensor:
-        """(N,T,C) for one window; the sound is encoded once for all samples and steps."""
+        """(N,T,C) motion of one window; the sound is encoded once for all samples and steps."""
         network = self.denoiser
         samples, frames = noise.shape[:2]
         features, lips = network.encode_sound(wave), network.lips(wave)
         features = features.expand(samples, -1, -1)
         lips = None if lips is None else lips[:, :frames].expand(samples, -1, -1, -1)
-        seen = network.condition(features, frames, lips, guide)
-        blind = network.absent(samples, features.shape[1], frames)
-        denoise = guided(network.denoise, seen, blind, scale)
+        condition = network.condition(features, frames, lips, guide)
+        absent = network.absent(samples, features.shape[1], frames)
+        denoise = guided(network.denoise, condition, absent, scale)
         return self.diffusion.sample(denoise, noise, steps or self.cfg.sampler.steps, progress)
 
-    # -- measures ----------------------------------------------------------------------------------
+    # -- evaluation --------------------------------------------------------------------------------
 
     def _guide_of(self, clip: SceneMotion) -> np.ndarray | None:
-        """(K,C) key poses that tests follow, in the units of the data."""
+        """(K,C) real key poses for a test, in the units of the data; None without key poses."""
         return None
 
     def evaluate_clip(self, clip: SceneMotion, mismatched: SceneMotion) -> ClipResult:
         real, mean = real_motion(clip, self.kind), clip.stats.units(self.kind)[0].reshape(-1)
-        # As many samples in each row: a Frechet distance falls with the number of frames.
+        # The same number of samples in each row: the Frechet distance depends on it.
         count, seed = self.cfg.sampler.samples, clip_seed(clip, self.cfg.seed)
         keys = self._guide_of(clip)
 
-        def made(sound: np.ndarray) -> np.ndarray:
+        def generate(sound: np.ndarray) -> np.ndarray:
             guide = None
             if keys is not None:
                 centre, std = self.statistics.or_of(clip.stats).units(self.kind)
@@ -219,8 +205,8 @@ class MotionDiffusion(A2PModel):
             return self.statistics.denormalize(motion, clip.stats)
 
         rows = {
-            self.cfg.model: made(clip.sound),
-            "shuffled audio": made(mismatched_sound(clip.sound, mismatched.sound)),
+            self.cfg.model: generate(clip.sound),
+            "shuffled audio": generate(mismatched_sound(clip.sound, mismatched.sound)),
             "mean motion": np.broadcast_to(mean, real.shape),
             "real": real,
         }
@@ -233,22 +219,22 @@ class MotionDiffusion(A2PModel):
             {"key_step": self.denoiser.guide_step or 1},
         )
 
-    def compare(self, made: np.ndarray, real: np.ndarray, clip: SceneMotion) -> dict[str, float]:
-        """Measures of (N,T,C) motions, of the first sample where they are of one."""
+    def compare(self, motions: np.ndarray, real: np.ndarray, clip: SceneMotion) -> dict[str, float]:
+        """Errors of (N,T,C) samples; ``error`` and ``R2`` are those of the first sample."""
         mean, std = self.statistics.or_of(clip.stats).units(self.kind)
         good = np.isfinite(real).all(axis=1)
-        made, real = ((values - mean) / std for values in (made[:, good], real[good]))
-        errors = np.sqrt(np.square(made - real).mean(axis=(1, 2)))
-        missed = np.square(made[0] - real).sum()
+        motions, real = ((values - mean) / std for values in (motions[:, good], real[good]))
+        errors = np.sqrt(np.square(motions - real).mean(axis=(1, 2)))
+        unexplained = np.square(motions[0] - real).sum()
         return {
             "error": float(errors[0]),
-            "R2": float(1 - missed / max(np.square(real).sum(), 1e-9)),
+            "R2": float(1 - unexplained / max(np.square(real).sum(), 1e-9)),
             "best_error": float(errors.min()),
         }
 
 
 class A2PFace(MotionDiffusion):
-    """Face codes from the sound of both persons. Batch of ``A2PFaceDataset``."""
+    """Face codes from the sound of both persons. Trained on batches of ``A2PFaceDataset``."""
 
     kind: ClassVar[str] = "face"
     clip_outputs: ClassVar[dict[str, dict[str, str]]] = {
@@ -265,12 +251,12 @@ class A2PFace(MotionDiffusion):
 
     def initialize(self, data: Any) -> None:
         super().initialize(data)
-        if "lips" in self.components:  # from now on a part of the network
+        if "lips" in self.components:  # the copy is saved with the denoiser
             self.denoiser.lip_model.load_state_dict(self.components["lips"].network.state_dict())
 
     @torch.no_grad()
     def predicted_lips(self, sound: np.ndarray) -> np.ndarray:
-        """(T,V,3) lip points of a sound (S,2), in the units of the data where those are known."""
+        """(T,V,3) lip points of a sound (S,2), in the units of the data if these are known."""
         device = next(self.denoiser.parameters()).device
         points = self.denoiser.lips(sound_tensor(sound, device))[0].cpu().numpy()
         stats = self.statistics.stats
@@ -278,28 +264,28 @@ class A2PFace(MotionDiffusion):
             return points
         return points * stats.lips_std + stats.lips_mean.reshape(points.shape[1:])
 
-    def compare(self, made: np.ndarray, real: np.ndarray, clip: SceneMotion) -> dict[str, float]:
-        result = super().compare(made, real, clip)
+    def compare(self, motions: np.ndarray, real: np.ndarray, clip: SceneMotion) -> dict[str, float]:
+        result = super().compare(motions, real, clip)
         if self.statistics.faces is None:
             return result
         model = FaceModel.of_content(self.statistics.faces)
-        lips = [model.lips(values[clip.valid]) for values in (made[0], real)]
+        lips = [model.lips(values[clip.valid]) for values in (motions[0], real)]
         gaps = [points[:, _BELOW, 1] - points[:, _ABOVE, 1] for points in lips]
         moves = min(gap.std() for gap in gaps) > 1e-6
         result["opening_error"] = float(100 * np.abs(gaps[0] - gaps[1]).mean())
-        spans = [points[:, _RIGHT, 0] - points[:, _LEFT, 0] for points in lips]
-        result["width_error"] = float(100 * np.abs(spans[0] - spans[1]).mean())
-        apart = np.linalg.norm(lips[0] - lips[1], axis=-1)
-        result["lip_error"] = float(100 * apart.mean())
-        # The mean motion has no correlation with anything.
+        widths = [points[:, _RIGHT, 0] - points[:, _LEFT, 0] for points in lips]
+        result["width_error"] = float(100 * np.abs(widths[0] - widths[1]).mean())
+        distance = np.linalg.norm(lips[0] - lips[1], axis=-1)
+        result["lip_error"] = float(100 * distance.mean())
+        # A motion without variance, such as the mean motion, has no correlation.
         result["opening_r"] = float(np.corrcoef(*gaps)[0, 1]) if moves else 0.0
         return result
 
 
 class A2PPose(MotionDiffusion):
-    """Poses from the sound of both persons and key poses. Batch of ``A2PPoseDataset``.
+    """Poses from the sound of both persons and key poses. Trained on ``A2PPoseDataset``.
 
-    Tests of this stage alone follow the real key poses; those of ``A2P`` follow generated ones.
+    Tests of this model use the real key poses; tests of ``A2P`` use generated ones.
     """
 
     kind: ClassVar[str] = "pose"
@@ -311,5 +297,5 @@ class A2PPose(MotionDiffusion):
         return real_motion(clip, "pose")[0, :: self.cfg.data.guide_step]
 
     def result_notes(self, results: Sequence[ClipResult]) -> dict[str, str]:
-        said = {"guide_source": "gt: the real key poses of the test scenes were followed"}
-        return {**super().result_notes(results), **said}
+        note = {"guide_source": "gt: the real key poses of the test scenes were followed"}
+        return {**super().result_notes(results), **note}

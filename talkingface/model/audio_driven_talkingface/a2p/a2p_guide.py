@@ -1,4 +1,4 @@
-"""A2PGuideVQ and A2PGuide: key poses as tokens, tokens from sound (official code)."""
+"""A2PGuideVQ: tokens of key poses; A2PGuide: these tokens from sound (official code)."""
 
 from __future__ import annotations
 
@@ -30,26 +30,18 @@ if TYPE_CHECKING:
     from talkingface.config.config import Config
     from talkingface.data.dataset.a2p.a2p_dataset import SceneMotion
 
-_SMOOTHING = 0.1  # of the unigram's counts
-_STARTS_FROM = 16  # vectors per code that the k-means sees, at most
+_SMOOTHING = 0.1  # added to each count of the unigram model
+_STARTS_FROM = 16  # k-means uses at most this many vectors per code
 
 
 def codec(cfg: Config) -> TemporalVertexCodec:
     """The codec of a configuration."""
-    size = cfg.vq
-    return TemporalVertexCodec(
-        size.motion_dim or POSE_SIZE,
-        size.width,
-        size.codes,
-        size.depth,
-        decay=size.decay,
-        threshold=size.threshold,
-        legacy_expiry=size.legacy_expiry,
-    )
+    sizes = cfg.vq.model_dump(exclude={"motion_dim", "kmeans_iters"})
+    return TemporalVertexCodec(cfg.vq.motion_dim or POSE_SIZE, **sizes)
 
 
 class A2PGuideVQ(A2PModel):
-    """Residual VQ-VAE of key poses. Batch of ``A2PGuideVQDataset``."""
+    """Residual VQ-VAE of key poses. Trained on batches of ``A2PGuideVQDataset``."""
 
     kind: ClassVar[str] = "pose"
     main_network: ClassVar[str] = "codec"
@@ -64,40 +56,38 @@ class A2PGuideVQ(A2PModel):
 
     @torch.no_grad()
     def initialize(self, data: Any) -> None:
-        """Start the codebooks from k-means over key poses."""
+        """Initialise the codebooks with k-means over encoded key poses."""
         super().initialize(data)
-        # From many batches: one of the released code's has 80 vectors for 1024 codes.
-        wanted = _STARTS_FROM * self.cfg.vq.codes
-        found: list[Tensor] = []
-        rounds = 0
-        while sum(map(len, found)) < wanted and rounds < 50:
+        # Over many batches: the released code uses one batch, 80 vectors for 1024 codes.
+        count = _STARTS_FROM * self.cfg.vq.codes
+        parts: list[Tensor] = []
+        epoch = 0
+        while sum(map(len, parts)) < count and epoch < 50:
             for number in range(len(data)):
-                item = data[rounds, number]
+                item = data[epoch, number]
                 keys = torch.from_numpy(item["keyframes"])[None]
-                found.append(self.codec.encoder(keys)[0][item["key_valid"] > 0])
-            rounds += 1
-        every = torch.cat(found)
-        some = every[torch.randperm(len(every))[:wanted]]  # of all scenes
-        self.codec.quantizer.start(some, self.cfg.vq.kmeans_iters)
+                parts.append(self.codec.encoder(keys)[0][item["key_valid"] > 0])
+            epoch += 1
+        vectors = torch.cat(parts)
+        vectors = vectors[torch.randperm(len(vectors))[:count]]  # of all scenes
+        self.codec.quantizer.start(vectors, self.cfg.vq.kmeans_iters)
 
     def forward_train(self, batch: Batch) -> Tensors:
         poses, codes, commit = self.codec(batch["keyframes"])
         return {"poses": poses, "codes": codes, "commit": commit}
 
     def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
-        poses, seen, made = batch["keyframes"], batch["key_valid"], shared["poses"]
-        losses = {
-            "reconstruction": masked_mean(F.smooth_l1_loss(made, poses, reduction="none"), seen)
-        }
-        total = losses["reconstruction"]
-        if not self.training:  # checkpoints are compared by their reconstruction alone
+        poses, valid, decoded = batch["keyframes"], batch["key_valid"], shared["poses"]
+        total = masked_mean(F.smooth_l1_loss(decoded, poses, reduction="none"), valid)
+        losses = {"reconstruction": total}
+        if not self.training:  # the best checkpoint has the lowest reconstruction loss
             losses["perplexity"] = _perplexity(shared["codes"][..., -1], self.cfg.vq.codes)
             return {"loss": total, **losses}
         losses["commit"] = shared["commit"]
         total = total + self.cfg.loss.commit * shared["commit"]
         if self.cfg.loss.velocity:
-            both = seen[:, 1:] * seen[:, :-1]
-            change = F.smooth_l1_loss(made.diff(dim=1), poses.diff(dim=1), reduction="none")
+            both = valid[:, 1:] * valid[:, :-1]
+            change = F.smooth_l1_loss(decoded.diff(dim=1), poses.diff(dim=1), reduction="none")
             losses["velocity"] = masked_mean(change, both)
             total = total + self.cfg.loss.velocity * losses["velocity"]
         return {"loss": total, **losses}
@@ -107,18 +97,14 @@ class A2PGuideVQ(A2PModel):
         keys = clip.motions["pose"][:: self.cfg.data.guide_step]
         device = next(self.parameters()).device
         codes = self.codec.encode(torch.from_numpy(keys)[None].to(device))
-        made = self.codec.decode(codes)[0]
-        rows = {
-            self.cfg.model: made.cpu().numpy(),
-            "mean motion": np.zeros_like(keys),
-            "real": keys,
-        }
+        decoded = self.codec.decode(codes)[0].cpu().numpy()
+        rows = {self.cfg.model: decoded, "mean motion": np.zeros_like(keys), "real": keys}
         result = {}
         for name, values in rows.items():
-            missed = np.square(values - keys)
+            squares = np.square(values - keys)
             result[name] = {
-                "error": float(np.sqrt(missed.mean())),
-                "R2": float(1 - missed.sum() / max(np.square(keys).sum(), 1e-9)),
+                "error": float(np.sqrt(squares.mean())),
+                "R2": float(1 - squares.sum() / max(np.square(keys).sum(), 1e-9)),
             }
         return ClipResult(result, details={"codes": self.codes_of(clip)})
 
@@ -126,31 +112,30 @@ class A2PGuideVQ(A2PModel):
     def codes_of(self, clip: SceneMotion) -> Tensor:
         """(T,depth) codes of the key poses at every offset of a clip."""
         step, device = self.cfg.data.guide_step, next(self.parameters()).device
-        found = []
+        codes = []
         for offset in range(min(step, len(clip))):
             keys = torch.from_numpy(clip.motions["pose"][offset::step])[None]
-            found.append(self.codec.encode(keys.to(device))[0].cpu())
-        return torch.cat(found)
+            codes.append(self.codec.encode(keys.to(device))[0].cpu())
+        return torch.cat(codes)
 
     def result_notes(self, results: Sequence[ClipResult]) -> dict[str, str]:
-        every, count = torch.cat([r.details["codes"] for r in results]), self.cfg.vq.codes
-        used = [len(every[:, depth].unique()) / count for depth in range(every.shape[1])]
-        shares = ", ".join(f"{share:.0%}" for share in used)
-        text = f"{shares} of the {count} codes of each stage, in {len(every)} poses"
+        codes, count = torch.cat([r.details["codes"] for r in results]), self.cfg.vq.codes
+        shares = ", ".join(f"{len(stage.unique()) / count:.0%}" for stage in codes.T)
+        text = f"{shares} of the {count} codes of each stage, in {len(codes)} poses"
         return {**super().result_notes(results), "codes_used": text}
 
 
 def _perplexity(codes: Tensor, count: int) -> Tensor:
-    """exp(entropy) of the codes of a batch: how many are in use."""
+    """exp(entropy) of the codes of a batch: the effective number of used codes."""
     share = torch.bincount(codes.flatten(), minlength=count).float()
     share = share / share.sum()
     return torch.exp(-(share * torch.log(share + 1e-10)).sum())
 
 
 class A2PGuide(A2PModel):
-    """Tokens of key poses from the sound of both persons. Batch of ``A2PGuideDataset``.
+    """Tokens of key poses from the sound of both persons. Trained on ``A2PGuideDataset``.
 
-    ``unigram`` keeps how often each token occurs in training, by depth: the baseline.
+    The baseline ``unigram`` holds the frequency of each token in the training data, by stage.
     """
 
     kind: ClassVar[str] = "pose"
@@ -163,20 +148,12 @@ class A2PGuide(A2PModel):
 
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg)
-        size = cfg.model_params
         self.guide = GuideTransformer(
             cfg.vq.codes,
             cfg.vq.depth,
-            size.width,
-            size.layers,
-            size.heads,
-            size.ff,
-            size.dropout,
-            cfg.data.max_seq_length,
-            size.num_audio_layers,
-            cfg.data.guide_step,
-            size.pad_audio,
-            size.legacy_positions,
+            max_frames=cfg.data.max_seq_length,
+            guide_step=cfg.data.guide_step,
+            **cfg.model_params.model_dump(exclude={"top_p"}),
             **frontend_arguments(cfg),
         )
         self.unigram: Tensor | None = None  # (depth, codes) log probabilities
@@ -184,23 +161,24 @@ class A2PGuide(A2PModel):
     @classmethod
     def settings_of(cls, state: Mapping[str, Tensor]) -> dict[str, Any]:
         places = [int(m[1]) for k in state if (m := re.match(r"pre_audio\.(\d+)\.", k))]
-        # Six convolutions per stack, each of three modules; the released code does not store it.
+        # 18 modules per stack: six convolutions with activation and dropout. The released files do
+        # not store the number of stacks.
         return {"model_params.num_audio_layers": max(places) // 18} if places else {}
 
     def state_hint(self, state: Mapping[str, Tensor]) -> str:
         count = self.settings_of(state).get("model_params.num_audio_layers")
         if count in (None, self.cfg.model_params.num_audio_layers):
             return ""
-        return f"Its names look like model_params.num_audio_layers={count}."
+        return f"The names of its weights fit model_params.num_audio_layers={count}."
 
     @property
     def tokenizer(self) -> TemporalVertexCodec:
         return self.components["vq"].network
 
     def initialize(self, data: Any) -> None:
-        """Count the tokens of the training scenes."""
+        """Count the tokens of the training scenes for the unigram baseline."""
         super().initialize(data)
-        # Every pose of the training scenes once: a baseline of few poses would be too weak.
+        # All poses of the training scenes: a baseline from few poses would be too weak.
         counts = torch.full((self.cfg.vq.depth, self.cfg.vq.codes), _SMOOTHING)
         for keys in data.key_poses():
             codes = self.tokenizer.encode(torch.from_numpy(keys)[None])[0]
@@ -218,30 +196,31 @@ class A2PGuide(A2PModel):
     # -- training ----------------------------------------------------------------------------------
 
     def _streams(self, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """(B,K,depth) -> what is given, beginning with the start token, and what is wanted."""
-        wanted = codes.flatten(1)
-        start = torch.full_like(wanted[:, :1], self.cfg.vq.codes)
-        return torch.cat([start, wanted[:, :-1]], dim=1), wanted
+        """(B,K,depth) -> input tokens, beginning with the start token, and target tokens (B,N)."""
+        target = codes.flatten(1)
+        start = torch.full_like(target[:, :1], self.cfg.vq.codes)
+        return torch.cat([start, target[:, :-1]], dim=1), target
 
     def forward_train(self, batch: Batch) -> Tensors:
         codes = self.tokenizer.encode(batch["keyframes"])
-        given, wanted = self._streams(codes)
+        tokens, target = self._streams(codes)
         keep = None
         if self.training:
             keep = torch.rand(len(codes), device=codes.device) >= self.cfg.loss.p_drop
-        return {"logits": self.guide(given, batch["audio"], keep).float(), "wanted": wanted}
+        return {"logits": self.guide(tokens, batch["audio"], keep).float(), "target": target}
 
     def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
-        logits, wanted = shared["logits"], shared["wanted"]
-        # Key poses behind the end of a scene do not count (upstream counts them).
-        seen = batch["key_valid"].repeat_interleave(self.cfg.vq.depth, dim=1)
+        logits, target = shared["logits"], shared["target"]
+        # Key poses after the end of a scene do not count (the released code counts them).
+        valid = batch["key_valid"].repeat_interleave(self.cfg.vq.depth, dim=1)
+        count = valid.sum().clamp(min=1)
         smoothing = self.cfg.loss.label_smoothing if self.training else 0.0
         errors = F.cross_entropy(
-            logits.transpose(1, 2), wanted, label_smoothing=smoothing, reduction="none"
+            logits.transpose(1, 2), target, label_smoothing=smoothing, reduction="none"
         )
-        loss = (errors * seen).sum() / seen.sum().clamp(min=1)
-        right = ((logits.argmax(dim=-1) == wanted) * seen).sum() / seen.sum().clamp(min=1)
-        return {"loss": loss, "accuracy": right.detach()}
+        correct = (logits.argmax(dim=-1) == target) * valid
+        accuracy = (correct.sum() / count).detach()
+        return {"loss": (errors * valid).sum() / count, "accuracy": accuracy}
 
     # -- generation --------------------------------------------------------------------------------
 
@@ -255,10 +234,10 @@ class A2PGuide(A2PModel):
         seed: int = 0,
         top_p: float | None = None,
     ) -> Tensor:
-        """Tokens (samples,K,depth) of a sound of any length.
+        """Tokens (samples,K,depth) for a sound of any length.
 
-        A long sound is taken in windows that overlap by half; the tokens of the overlap are kept
-        and the next ones follow from them.
+        A long sound is processed in windows that overlap by half. The tokens of the overlap are
+        kept, and the rest of the window is sampled after them.
 
         Args:
             sound: (S,2) standardised.
@@ -272,13 +251,13 @@ class A2PGuide(A2PModel):
         generator = torch.Generator(device=device).manual_seed(seed)
         padded = np.zeros((keys * step * frame, 2), np.float32)
         padded[: len(sound)] = sound[: len(padded)]
-        made = torch.zeros(samples, 0, cfg.vq.depth, dtype=torch.int64, device=device)
+        result = torch.zeros(samples, 0, cfg.vq.depth, dtype=torch.int64, device=device)
         start = 0
         while True:
             stop = start + window
             part = padded[start * step * frame : stop * step * frame]
             features = network.encode_sound(sound_tensor(part, device)).expand(samples, -1, -1)
-            given = made[:, start:]
+            given = result[:, start:]
             tokens = network.generate(
                 network.condition(features, window * step),
                 window,
@@ -286,9 +265,9 @@ class A2PGuide(A2PModel):
                 generator=generator,
                 given=given if given.shape[1] else None,
             )
-            made = torch.cat([made[:, :start], tokens], dim=1)
+            result = torch.cat([result[:, :start], tokens], dim=1)
             if stop >= keys:
-                return made
+                return result
             start = min(start + max(1, window // 2), keys - window)
 
     @torch.no_grad()
@@ -296,27 +275,27 @@ class A2PGuide(A2PModel):
         device = next(self.parameters()).device
         keys = torch.from_numpy(clip.motions["pose"][:: self.cfg.data.guide_step])[None].to(device)
         codes = self.tokenizer.encode(keys)
-        given, wanted = self._streams(codes)
+        tokens, target = self._streams(codes)
 
         def scores(sound: np.ndarray) -> dict[str, float]:
-            logits = self.guide(given, sound_tensor(sound, device)).float()
+            logits = self.guide(tokens, sound_tensor(sound, device)).float()
             poses = self.tokenizer.decode(self.tokens(sound, len(clip), top_p=0.0))
-            return _of_tokens(logits, wanted, poses[:, : keys.shape[1]], keys)
+            return _token_scores(logits, target, poses[:, : keys.shape[1]], keys)
 
         rows = {
             self.cfg.model: scores(clip.sound),
             "shuffled audio": scores(mismatched_sound(clip.sound, mismatched.sound)),
         }
-        if self.unigram is not None:  # official weights come without
-            chance = self.unigram.to(device).repeat(keys.shape[1], 1)[None]
-            usual = chance.argmax(dim=-1).view_as(codes)
-            rows["unigram"] = _of_tokens(chance, wanted, self.tokenizer.decode(usual), keys)
+        if self.unigram is not None:  # official weights hold none
+            logits = self.unigram.to(device).repeat(keys.shape[1], 1)[None]
+            poses = self.tokenizer.decode(logits.argmax(dim=-1).view_as(codes))
+            rows["unigram"] = _token_scores(logits, target, poses, keys)
         return ClipResult(rows)
 
 
-def _of_tokens(logits: Tensor, wanted: Tensor, poses: Tensor, keys: Tensor) -> dict[str, float]:
+def _token_scores(logits: Tensor, target: Tensor, poses: Tensor, keys: Tensor) -> dict[str, float]:
     return {
-        "cross_entropy": float(F.cross_entropy(logits[0], wanted[0])),
-        "accuracy": float((logits.argmax(dim=-1) == wanted).float().mean()),
+        "cross_entropy": float(F.cross_entropy(logits[0], target[0])),
+        "accuracy": float((logits.argmax(dim=-1) == target).float().mean()),
         "key_error": float((poses - keys).square().mean().sqrt()),
     }

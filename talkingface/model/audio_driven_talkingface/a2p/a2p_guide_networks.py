@@ -1,4 +1,7 @@
-"""Key poses as tokens, and tokens from sound (facebookresearch/audio2photoreal). Official names."""
+"""Networks of key poses: VQ-VAE of poses, and a transformer from sound to its tokens.
+
+The ``state_dict`` names are those of the official ``model/vqvae.py`` and ``model/guide.py``.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from talkingface.model.audio_driven_talkingface.a2p.a2p_networks import pooled_projection
+from talkingface.model.audio_driven_talkingface.a2p.a2p_networks import (
+    drop_sound,
+    pooled_projection,
+)
+from talkingface.model.layers.attention import Rotary
 from talkingface.model.layers.dyad_sound import DyadSound
 from talkingface.model.layers.film_decoder import FiLMDecoder, Memory, xavier_normal_weights
 from talkingface.model.layers.residual_vq import ResidualVQ, nucleus_sample
@@ -19,7 +26,7 @@ _AUDIO_DILATIONS = (1, 2, 3, 1, 2, 3)
 
 
 class _PoseEncoder(nn.Module):
-    """(B,T,C) -> (B,T,width); causal, sees 7 keys back."""
+    """(B,T,C) -> (B,T,width); causal, with a receptive field of 7 earlier key poses."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -37,7 +44,7 @@ class _PoseDecoder(nn.Module):
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.project_mean_shape = nn.Linear(channels, width)  # never used; in official files
+        self.project_mean_shape = nn.Linear(channels, width)  # unused, but in official files
         layers: list[nn.Module] = []
         for dilation in _VQ_DILATIONS:
             layers += [nn.Conv1d(width, width, 2, dilation=dilation), nn.LeakyReLU(_SLOPE)]
@@ -48,10 +55,10 @@ class _PoseDecoder(nn.Module):
 
 
 class TemporalVertexCodec(nn.Module):
-    """Key poses (B,K,C), standardised, to tokens (B,K,depth) and back.
+    """Standardised key poses (B,K,C) to tokens (B,K,depth) and back.
 
     Args:
-        quantiser: further settings of :class:`ResidualVQ`.
+        quantiser: further arguments of :class:`ResidualVQ`.
     """
 
     def __init__(
@@ -66,7 +73,7 @@ class TemporalVertexCodec(nn.Module):
         self.encoder = _PoseEncoder(channels, width)
         self.decoder = _PoseDecoder(channels, width)
         self.quantizer = ResidualVQ(width, codes, depth, **quantiser)
-        # Reaches no output; without a gradient several processes would wait for it.
+        # Not used in forward: distributed training would wait for its gradient.
         self.decoder.project_mean_shape.requires_grad_(False)
 
     def forward(self, poses: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,13 +93,13 @@ class TemporalVertexCodec(nn.Module):
 
 
 class GuideTransformer(DyadSound):
-    """Tokens of key poses, one after the other, from the sound of the whole clip.
+    """Autoregressive transformer from the sound of a clip to the tokens of its key poses.
 
     Args:
-        codes, depth: of the tokens; the stream is key by key, within a key by depth.
+        codes, depth: codes per stage and stages; tokens are ordered by key pose, then by stage.
         num_audio_layers: stacks of six convolutions over the sound.
-        pad_audio: the convolutions keep the length; official weights were trained without, which
-            takes 24 tokens per stack.
+        pad_audio: the convolutions keep the length; official weights were trained without padding,
+            which shortens the sound by 24 tokens per stack.
         legacy_positions: as in :class:`FiLMTransformer`.
         guide_step: frames between key poses.
     """
@@ -120,9 +127,7 @@ class GuideTransformer(DyadSound):
         self.null_cond_embed = nn.Parameter(torch.randn(1, self.token_count(max_frames), width))
         self.null_cond_hidden = nn.Parameter(torch.randn(1, width))
         self.token_embedding = nn.Embedding(codes + 1, width)
-        self.rotary = nn.Module()
-        rates = 1e4 ** (-torch.arange(0, width, 2).float() / width)
-        self.rotary.register_buffer("freqs", rates)  # in official files; layers have their own
+        self.rotary = Rotary(width)  # unused, but in official files; each layer has its own
         inputs = self.sound_width
         stacks: list[nn.Module] = []
         for dilation in _AUDIO_DILATIONS * num_audio_layers:
@@ -147,45 +152,39 @@ class GuideTransformer(DyadSound):
     def condition(
         self, features: Tensor, frames: int, keep: Tensor | None = None
     ) -> tuple[Tensor, list[Memory]]:
-        """Modulation (B,D) and memory of each layer, from features (B,L,A) of :meth:`encode_sound`.
+        """FiLM vector (B,D) and memory of each layer, from (B,L,A) of :meth:`encode_sound`.
 
         Args:
-            keep: (B,) bool; other samples go without sound.
+            keep: (B,) bool; False drops the sound of a sample.
         """
         if features.shape[1] <= self.lost:
             raise ValueError(
                 f"{features.shape[1]} tokens of sound are too few: {self.lost + 1} are needed"
             )
         tokens = self.cond_projection(self.pre_audio(features.transpose(1, 2)).transpose(1, 2))
-        count = tokens.shape[1]
-        if keep is not None:
-            absent = self.null_cond_embed[:, :count]
-            tokens = torch.where(keep[:, None, None], tokens, absent.to(tokens.dtype))
-        pooled = self.non_attn_cond_projection(tokens.mean(dim=1))
-        if keep is not None:
-            pooled = torch.where(keep[:, None], pooled, self.null_cond_hidden.to(pooled.dtype))
+        tokens, pooled = drop_sound(self, tokens, keep)
         tokens = self.norm_cond(tokens)
-        where = None
+        at = None
         if not self.legacy_positions:
-            where = (torch.arange(count, device=tokens.device) + self.lost / 2) * (
-                frames / features.shape[1]
-            )
-        return pooled, [Memory(layer.keys(tokens, where)) for layer in self.seqTransDecoder.stack]
+            place = torch.arange(tokens.shape[1], device=tokens.device) + self.lost / 2
+            at = place * (frames / features.shape[1])
+        return pooled, [Memory(layer.keys(tokens, at)) for layer in self.seqTransDecoder.stack]
 
-    def _places(self, start: int, stop: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Positions of tokens among themselves and against the sound."""
+    def _positions(self, start: int, stop: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Positions of tokens for self-attention and for cross-attention to the sound."""
         own = torch.arange(start, stop, device=device)
         if self.legacy_positions:
             return own, own
         return own, torch.div(own, self.depth, rounding_mode="floor") * self.guide_step
 
     def logits(self, tokens: Tensor, condition: tuple[Tensor, list[Memory]]) -> Tensor:
-        """(B,N) tokens, the first of which is ``codes``, -> (B,N,codes) logits of the next ones."""
+        """(B,N) tokens that begin with the start token ``codes`` -> (B,N,codes) logits of the next
+        ones."""
         film, memory = condition
-        own, cross = self._places(0, tokens.shape[1], tokens.device)
+        own, cross = self._positions(0, tokens.shape[1], tokens.device)
         x = self.token_embedding(tokens)
-        for layer, seen in zip(self.seqTransDecoder.stack, memory, strict=True):
-            x, _ = layer(x, seen, film, causal=True, positions=own, cross_positions=cross)
+        for layer, keys in zip(self.seqTransDecoder.stack, memory, strict=True):
+            x, _ = layer(x, keys, film, causal=True, positions=own, cross_positions=cross)
         return self.final_layer(x)
 
     def forward(self, tokens: Tensor, wave: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -203,34 +202,29 @@ class GuideTransformer(DyadSound):
         generator: torch.Generator | None = None,
         given: Tensor | None = None,
     ) -> Tensor:
-        """Tokens (B,keys,depth), each from those before; their keys and values are kept.
+        """Tokens (B,keys,depth), sampled one by one; attention keys and values are cached.
 
         Args:
-            top_p: of the nucleus; 0: always the most probable token.
-            given: (B,n,depth) tokens of the first keys, e.g. of an overlapping window.
+            top_p: probability mass of the nucleus; 0: always the most probable token.
+            given: (B,n,depth) tokens of the first key poses, e.g. of an overlapping window.
         """
         film, memory = condition
         batch, device = len(film), film.device
-        made = torch.full((batch, 1), self.codes, device=device)
+        tokens = torch.full((batch, 1), self.codes, device=device)
         if given is not None:
-            made = torch.cat([made, given.flatten(1).to(device)], dim=1)
+            tokens = torch.cat([tokens, given.flatten(1).to(device)], dim=1)
         layers = self.seqTransDecoder.stack
         past: list[Any] = [None] * len(layers)
         done = 0
-        while made.shape[1] - 1 < keys * self.depth:
-            own, cross = self._places(done, made.shape[1], device)
-            x = self.token_embedding(made[:, done:])
-            for number, (layer, seen) in enumerate(zip(layers, memory, strict=True)):
+        while tokens.shape[1] - 1 < keys * self.depth:
+            own, cross = self._positions(done, tokens.shape[1], device)
+            x = self.token_embedding(tokens[:, done:])
+            options = {"causal": done == 0 and x.shape[1] > 1, "positions": own}
+            for number, (layer, sound) in enumerate(zip(layers, memory, strict=True)):
                 x, past[number] = layer(
-                    x,
-                    seen,
-                    film,
-                    causal=done == 0 and x.shape[1] > 1,
-                    positions=own,
-                    cross_positions=cross,
-                    past=past[number],
+                    x, sound, film, cross_positions=cross, past=past[number], **options
                 )
-            done = made.shape[1]
+            done = tokens.shape[1]
             token = nucleus_sample(self.final_layer(x[:, -1]), top_p, generator)
-            made = torch.cat([made, token[:, None]], dim=1)
-        return made[:, 1 : 1 + keys * self.depth].view(batch, keys, self.depth)
+            tokens = torch.cat([tokens, token[:, None]], dim=1)
+        return tokens[:, 1 : 1 + keys * self.depth].view(batch, keys, self.depth)

@@ -1,8 +1,9 @@
-"""Denoising network of audio2photoreal, for face codes and for poses (its spec, section 4).
+"""Denoising network of audio2photoreal, for face codes and for poses.
 
-Official ``state_dict`` names. What depends neither on the noise nor on its level is made once per
-clip, in :meth:`FiLMTransformer.condition`: features, projections, and the keys and values of every
-cross-attention. A step of the sampler then runs the decoder alone.
+The ``state_dict`` names are those of the official ``model/diffusion.py``. Everything that depends
+neither on the noise nor on its level is computed once per clip, in
+:meth:`FiLMTransformer.condition`: features, projections, and the keys and values of all
+cross-attentions. A step of the sampler only runs the decoder.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from talkingface.model.layers.attention import Rotary
 from talkingface.model.layers.dyad_sound import DyadSound, full_precision
 from talkingface.model.layers.film_decoder import (
     FiLMDecoder,
@@ -31,12 +33,12 @@ _SLOPE = 0.2
 
 @dataclass
 class Condition:
-    """What a clip's motion follows, ready for the decoder.
+    """The encoded condition of a clip, input of the decoder.
 
     Attributes:
-        pooled: (B,D) of the whole sound.
-        memory: of each layer.
-        frames: of the clip.
+        pooled: (B,D) vector of the whole sound.
+        memory: keys and values for each layer.
+        frames: number of frames of the clip.
     """
 
     pooled: Tensor
@@ -44,7 +46,7 @@ class Condition:
     frames: int
 
     def beside(self, other: Condition) -> Condition:
-        """Both in one batch, e.g. with and without sound for guidance."""
+        """Concatenate two conditions along the batch, e.g. with and without sound for guidance."""
         memory = []
         for one, two in zip(self.memory, other.memory, strict=True):
             guide = None if one.guide is None else joined(one.guide, two.guide, 0)
@@ -53,7 +55,7 @@ class Condition:
 
 
 class SinusoidalTime(nn.Module):
-    """(B,) steps 0..999 -> (B,D): sines, then cosines."""
+    """(B,) diffusion steps 0..999 -> (B,D): sines, then cosines."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -67,10 +69,21 @@ class SinusoidalTime(nn.Module):
 
 
 def pooled_projection(width: int) -> nn.Sequential:
-    """Mean of the tokens -> vector of the modulation."""
+    """Mean of the tokens -> vector for the FiLM layers."""
     return nn.Sequential(
         nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width)
     )
+
+
+def drop_sound(network: nn.Module, tokens: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Tokens (B,L,D) of the sound and their pooled vector (B,D); samples whose ``keep`` (B,) is
+    False get the learnt embeddings of absent sound."""
+    if keep is None:
+        return tokens, network.non_attn_cond_projection(tokens.mean(dim=1))
+    absent = network.null_cond_embed[:, : tokens.shape[1]]
+    tokens = torch.where(keep[:, None, None], tokens, absent.to(tokens.dtype))
+    pooled = network.non_attn_cond_projection(tokens.mean(dim=1))
+    return tokens, torch.where(keep[:, None], pooled, network.null_cond_hidden.to(pooled.dtype))
 
 
 class FiLMTransformer(DyadSound):
@@ -79,13 +92,13 @@ class FiLMTransformer(DyadSound):
     Args:
         channels: C, values per frame.
         width: D.
-        max_frames: of a clip; length of the learnt stand-in for absent sound.
+        max_frames: longest clip; also the length of the learnt embedding of absent sound.
         encoders: rotary layers over the sound (official: 2 for the face, 0 for the pose).
-        lips: network of the own lips, a frozen part (``lip_model``); None: the sound alone.
+        lips: lip regressor, frozen (``lip_model``); None: the condition is the sound only.
         guide_step: frames between key poses; None: no key poses.
-        legacy_positions: place of a token in its list as its position (official). By default
-            positions are frames for everything, so that motion and sound of a moment agree.
-        sound: of :class:`DyadSound`.
+        legacy_positions: the position of a token is its index (official). By default all positions
+            are in frames, so that motion and sound of the same time have the same position.
+        sound: arguments of :class:`DyadSound`.
     """
 
     def __init__(
@@ -119,9 +132,7 @@ class FiLMTransformer(DyadSound):
         self.input_projection = nn.Linear(channels, width)
         self.cond_projection = nn.Linear(inputs, width)
         self.non_attn_cond_projection = pooled_projection(width)
-        self.rotary = nn.Module()
-        rates = 1e4 ** (-torch.arange(0, width, 2).float() / width)
-        self.rotary.register_buffer("freqs", rates)  # in official files; layers have their own
+        self.rotary = Rotary(width)  # unused, but in official files; each layer has its own
         if encoders:
             self.cond_encoder = nn.Sequential(
                 *(RotaryEncoderLayer(width, heads, ff, dropout) for _ in range(encoders))
@@ -147,7 +158,7 @@ class FiLMTransformer(DyadSound):
         self.post_dropout = nn.Dropout(0.2)
 
     def train(self, mode: bool = True) -> FiLMTransformer:
-        """The frozen parts stay as at inference."""
+        """Keep the frozen networks in evaluation mode."""
         super().train(mode)
         for name in ("audio_model", "lip_model"):
             if hasattr(self, name):
@@ -158,7 +169,7 @@ class FiLMTransformer(DyadSound):
 
     @torch.no_grad()
     def lips(self, wave: Tensor) -> Tensor | None:
-        """(B,T,V,3) of the own voice (B,S,2), where the network has a lip model."""
+        """(B,T,V,3) lip points from the first channel of (B,S,2); None without a lip model."""
         if not hasattr(self, "lip_model"):
             return None
         with full_precision(wave):
@@ -173,13 +184,13 @@ class FiLMTransformer(DyadSound):
         keep: Tensor | None = None,
         keep_guide: Tensor | None = None,
     ) -> Condition:
-        """Everything that the decoder needs beside the noisy motion and its step.
+        """Encode all inputs of the decoder except the noisy motion and its diffusion step.
 
         Args:
-            features: (B,L,A) of :meth:`encode_sound`.
-            lips: (B,T,V,3) of :meth:`lips`.
-            guide: (B,K,C) key poses, 0 where there are none.
-            keep, keep_guide: (B,) bool; other samples go without sound, without key poses.
+            features: (B,L,A) from :meth:`encode_sound`.
+            lips: (B,T,V,3) from :meth:`lips`.
+            guide: (B,K,C) key poses; 0 where there are none.
+            keep, keep_guide: (B,) bool; False drops the sound, the key poses of a sample.
         """
         count = features.shape[1]
         if count > self.null_cond_embed.shape[1]:
@@ -194,12 +205,7 @@ class FiLMTransformer(DyadSound):
         tokens = self.cond_projection(features)
         if hasattr(self, "cond_encoder"):
             tokens = self.cond_encoder(tokens)
-        if keep is not None:
-            absent = self.null_cond_embed[:, :count]
-            tokens = torch.where(keep[:, None, None], tokens, absent.to(tokens.dtype))
-        pooled = self.non_attn_cond_projection(tokens.mean(dim=1))
-        if keep is not None:
-            pooled = torch.where(keep[:, None], pooled, self.null_cond_hidden.to(pooled.dtype))
+        tokens, pooled = drop_sound(self, tokens, keep)
         if guide is not None:
             guide = self.frame_norm_cond(self.frame_cond_projection(guide))
             if keep_guide is not None:
@@ -208,10 +214,10 @@ class FiLMTransformer(DyadSound):
         return self._prepared(tokens, pooled, guide, frames)
 
     def absent(self, batch: int, tokens: int, frames: int) -> Condition:
-        """The condition of nothing, for guidance.
+        """The condition without sound and key poses, for classifier-free guidance.
 
         Args:
-            tokens: of the sound that is left out.
+            tokens: number of sound tokens.
         """
         empty = self.null_cond_embed[:, :tokens].expand(batch, -1, -1)
         guide = None
@@ -224,16 +230,14 @@ class FiLMTransformer(DyadSound):
         self, tokens: Tensor, pooled: Tensor, guide: Tensor | None, frames: int
     ) -> Condition:
         tokens = self.norm_cond(tokens)
-        where = self._positions(tokens.shape[1], frames, tokens.device)
-        at = None
-        if guide is not None and not self.legacy_positions:
-            at = torch.arange(guide.shape[1], device=tokens.device) * self.guide_step
-        memory = [
-            Memory(
-                layer.keys(tokens, where), guide if guide is None else layer.guide_keys(guide, at)
-            )
-            for layer in self.seqTransDecoder.stack
-        ]
+        positions = self._positions(tokens.shape[1], frames, tokens.device)
+        memory = [Memory(layer.keys(tokens, positions)) for layer in self.seqTransDecoder.stack]
+        if guide is not None:
+            at = None
+            if not self.legacy_positions:
+                at = torch.arange(guide.shape[1], device=tokens.device) * self.guide_step
+            for layer, part in zip(self.seqTransDecoder.stack, memory, strict=True):
+                part.guide = layer.guide_keys(guide, at)
         return Condition(pooled, memory, frames)
 
     def _positions(self, count: int, frames: int, device: torch.device) -> Tensor | None:
@@ -244,27 +248,27 @@ class FiLMTransformer(DyadSound):
     # -- decoder -----------------------------------------------------------------------------------
 
     def denoise(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """(B,T,C) noisy motion and (B,) steps of the whole chain, 0..999 -> (B,T,C) clean."""
+        """(B,T,C) noisy motion and (B,) diffusion steps 0..999 -> (B,T,C) clean motion."""
         hidden = self.time_mlp(t)
         film = self.to_time_cond(hidden) + condition.pooled
         tokens = self.norm_cond(self.to_time_tokens(hidden).unflatten(-1, (2, -1)))
         count = condition.memory[0].tokens[0].shape[2]
         first = count if self.legacy_positions else condition.frames
-        where = first + torch.arange(2, device=x.device)
+        positions = first + torch.arange(2, device=x.device)
         x = self.input_projection(x)
         layers: Sequence[Any] = self.seqTransDecoder.stack
         for layer, memory in zip(layers, condition.memory, strict=True):
-            seen = Memory(joined(memory.tokens, layer.keys(tokens, where)), memory.guide)
-            x, _ = layer(x, seen, film)
+            keys = joined(memory.tokens, layer.keys(tokens, positions))
+            x, _ = layer(x, Memory(keys, memory.guide), film)
         x = self.final_layer(x)
         return self._smoothed(x) if self.guide_step else x
 
     def _smoothed(self, x: Tensor) -> Tensor:
-        """Causal convolutions over the finished poses."""
+        """Causal convolutions over the decoded poses."""
         x = F.pad(x.transpose(1, 2), (2 * sum(_DILATIONS), 0))
         for conv in self.post_pose_layers:
-            made = self.post_dropout(F.leaky_relu(conv(x), _SLOPE))
-            x = (x[..., -made.shape[-1] :] + made) / 2 if made.shape[1] == x.shape[1] else made
+            y = self.post_dropout(F.leaky_relu(conv(x), _SLOPE))
+            x = (x[..., -y.shape[-1] :] + y) / 2 if y.shape[1] == x.shape[1] else y
         return self.final_conv(x).transpose(1, 2)
 
     def forward(
@@ -276,8 +280,7 @@ class FiLMTransformer(DyadSound):
         keep: Tensor | None = None,
         keep_guide: Tensor | None = None,
     ) -> Tensor:
-        """All at once, as in training: (B,T,C) noisy motion, (B,) steps, (B,S,2) sound."""
-        made = self.condition(
-            self.encode_sound(wave), x.shape[1], self.lips(wave), guide, keep, keep_guide
-        )
-        return self.denoise(x, t, made)
+        """Condition and denoise: (B,T,C) noisy motion, (B,) steps, (B,S,2) sound -> (B,T,C)."""
+        features, lips = self.encode_sound(wave), self.lips(wave)
+        condition = self.condition(features, x.shape[1], lips, guide, keep, keep_guide)
+        return self.denoise(x, t, condition)

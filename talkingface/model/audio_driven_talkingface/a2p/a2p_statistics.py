@@ -1,4 +1,4 @@
-"""Units of audio2photoreal's motions, and the face model behind the codes of videos."""
+"""Mean and standard deviation of audio2photoreal's motions, and the face model of face codes."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class MotionStatistics(TrainingStatistics):
     """Mean and standard deviation of motion and sound over the training scenes.
 
     Args:
-        kind: of the model's motion: ``face``, ``pose`` or ``lips``.
+        kind: kind of the model's motion: ``face``, ``pose`` or ``lips``.
 
     Attributes:
-        stats: None where weights came without.
+        stats: None for weights without statistics, e.g. official ones.
         faces: content of the face model of a dataset of videos, else None.
     """
 
@@ -43,16 +43,8 @@ class MotionStatistics(TrainingStatistics):
             self.faces = data.process.load_face_model().content()
 
     def state(self) -> dict[str, Any]:
-        made: dict[str, Any] = {"stats": None, "faces": None}
-        if self.stats is not None:
-            content = self.stats.content()
-            made["stats"] = {key: torch.from_numpy(value) for key, value in content.items()}
-        if self.faces is not None:
-            made["faces"] = {
-                key: torch.from_numpy(v) if isinstance(v, np.ndarray) else v
-                for key, v in self.faces.items()
-            }
-        return made
+        stats = None if self.stats is None else self.stats.content()
+        return {"stats": _tensors(stats), "faces": _tensors(self.faces)}
 
     def load(self, values: Mapping[str, Any]) -> None:
         if values.get("stats") is not None:
@@ -64,12 +56,9 @@ class MotionStatistics(TrainingStatistics):
             }
 
     def check_resume(self, data: Any) -> None:
-        stored, now = self.stats, data.stats
-        equal = stored is not None and all(
-            key in stored.content() and np.array_equal(stored.content()[key], value)
-            for key, value in now.content().items()
-        )
-        if not equal:
+        stored = {} if self.stats is None else self.stats.content()
+        now = data.stats.content()
+        if not all(key in stored and np.array_equal(stored[key], now[key]) for key in now):
             raise ConfigError(
                 f"The data of {self.cfg.dataset} has other units (mean and standard deviation) "
                 "than when this run began: its training list or its scenes changed. Restore them, "
@@ -82,31 +71,40 @@ class MotionStatistics(TrainingStatistics):
             or FaceModel.of_content(self.faces).id != data.process.load_face_model().id
         ):
             raise ConfigError(
-                f"{self.cfg.model} was trained on the face codes of another face model than that "
-                f"of {data.cfg.dataset} as it is now: its numbers would mean nothing. Test it on "
-                "the data of its training with the same lists and codes.* keys, or train it again."
+                f"{self.cfg.model} was trained on the codes of another face model than "
+                f"{data.cfg.dataset} has now, so the results would be meaningless. Test it on the "
+                "data of its training with the same lists and codes.* keys, or train it again."
             )
-        if self.stats is not None and self.stats.content().keys() == data.stats.content().keys():
-            pairs = zip(self.stats.content().values(), data.stats.content().values(), strict=True)
-            if any(a.shape != b.shape or not np.allclose(a, b, rtol=1e-3) for a, b in pairs):
-                log.warning("%s was trained in other units than those of the data", self.cfg.model)
+        stored, now = {} if self.stats is None else self.stats.content(), data.stats.content()
+        if stored.keys() == now.keys() and any(
+            stored[key].shape != now[key].shape or not np.allclose(stored[key], now[key], rtol=1e-3)
+            for key in now
+        ):
+            log.warning("%s was trained in other units than those of the data", self.cfg.model)
 
     def or_of(self, stats: Stats | None) -> Stats:
-        """The units of the training, else those of the data: official weights come without.
+        """The statistics of the training, or ``stats`` where the weights hold none.
 
         Raises:
-            WeightsError: there are none.
+            WeightsError: neither exists.
         """
-        found = self.stats or stats
-        if found is None:
+        stats = self.stats or stats
+        if stats is None:
             raise WeightsError(
-                f"These weights of {self.cfg.model} come without the units of their values. Take "
-                "the .ckpt of a run, or keep data_stats.pth beside the scenes of the dataset and "
-                "name the dataset."
+                f"These weights of {self.cfg.model} hold no mean and standard deviation of the "
+                "motion. Take the .ckpt of a run, or keep data_stats.pth beside the scenes of the "
+                "dataset and name the dataset."
             )
-        return found
+        return stats
 
     def denormalize(self, motion: np.ndarray, stats: Stats | None = None) -> np.ndarray:
         """(...,C) standardised -> units of the data."""
         mean, std = self.or_of(stats).units(self.kind)
         return motion * std + mean.reshape(-1)
+
+
+def _tensors(content: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The content with arrays as tensors."""
+    if content is None:
+        return None
+    return {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in content.items()}

@@ -1,4 +1,4 @@
-"""A2PLip: own voice to lip points; the training is ours."""
+"""A2PLip: voice of this person to lip points; the authors published no training of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class A2PLip(A2PModel):
-    """Lip points in units of their standard deviation. Batch of ``A2PLipDataset``."""
+    """Lip points in standard deviations. Trained on batches of ``A2PLipDataset``."""
 
     kind: ClassVar[str] = "lips"
     main_network: ClassVar[str] = "regressor"
@@ -40,19 +40,19 @@ class A2PLip(A2PModel):
 
     def initialize(self, data: Any) -> None:
         super().initialize(data)
-        options, found = self.cfg.lips, data.stats.units("lips")[0].size // 3
-        if found != options.n_vertices:
+        options, count = self.cfg.lips, data.stats.units("lips")[0].size // 3
+        if count != options.n_vertices:
             raise ConfigError(
                 f"lips.n_vertices={options.n_vertices}, but the lips of {self.cfg.dataset} have "
-                f"{found} points: set --lips.n_vertices={found}"
+                f"{count} points: set --lips.n_vertices={count}"
             )
         if options.frontend == "wav2vec":
-            wanted = {
+            required = {
                 "activation": "relu", "log_compression": options.log_compression,
                 "residual_scale": 0.5, "agg_zero_pad": False,
             }  # fmt: skip
             load_fairseq(
-                self.regressor.audio_encoder.wav2vec_model, options.weights, "lips", wanted,
+                self.regressor.audio_encoder.wav2vec_model, options.weights, "lips", required,
                 self.cfg.trust_checkpoint,
             )  # fmt: skip
 
@@ -60,12 +60,11 @@ class A2PLip(A2PModel):
         return {"lips": self.regressor(batch["audio"][..., 0])}
 
     def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
-        made = shared["lips"].flatten(2).float()
-        wanted, seen = batch["motion"], batch["valid"]
-        made = made[:, : wanted.shape[1]]
-        losses = {"l2": masked_mean((made - wanted).square(), seen)}
-        both = seen[:, 1:] * seen[:, :-1]
-        losses["velocity"] = masked_mean((made.diff(dim=1) - wanted.diff(dim=1)).square(), both)
+        target, valid = batch["motion"], batch["valid"]
+        lips = shared["lips"].flatten(2).float()[:, : target.shape[1]]
+        losses = {"l2": masked_mean((lips - target).square(), valid)}
+        both = valid[:, 1:] * valid[:, :-1]
+        losses["velocity"] = masked_mean((lips.diff(dim=1) - target.diff(dim=1)).square(), both)
         return {"loss": losses["l2"] + self.cfg.loss.velocity * losses["velocity"], **losses}
 
     @torch.no_grad()
@@ -73,29 +72,29 @@ class A2PLip(A2PModel):
         device = next(self.parameters()).device
         real = clip.motions["lips"]
 
-        def spoken(sound: np.ndarray) -> np.ndarray:
-            made = self.regressor(sound_tensor(sound, device)[..., 0])[0]
-            return made.flatten(1).cpu().numpy()
+        def predict(sound: np.ndarray) -> np.ndarray:
+            lips = self.regressor(sound_tensor(sound, device)[..., 0])[0]
+            return lips.flatten(1).cpu().numpy()
 
         rows = {
-            self.cfg.model: spoken(clip.sound),
-            "shuffled audio": spoken(mismatched_sound(clip.sound, mismatched.sound)),
+            self.cfg.model: predict(clip.sound),
+            "shuffled audio": predict(mismatched_sound(clip.sound, mismatched.sound)),
             "mean motion": np.zeros_like(real),
             "real": real,
         }
-        return ClipResult({k: compare_lips(made, real, clip.valid) for k, made in rows.items()})
+        return ClipResult({k: compare_lips(lips, real, clip.valid) for k, lips in rows.items()})
 
 
-def compare_lips(made: np.ndarray, real: np.ndarray, valid: np.ndarray) -> dict[str, float]:
-    """Measures of lip points (T,3V) against real ones, over frames with a face."""
-    made, real = made[valid].astype(np.float64), real[valid].astype(np.float64)
-    heights = [points.reshape(len(points), -1, 3)[..., 1] for points in (made, real)]
+def compare_lips(lips: np.ndarray, real: np.ndarray, valid: np.ndarray) -> dict[str, float]:
+    """Errors of lip points (T,3V) against the real ones, over the frames with a face."""
+    lips, real = lips[valid].astype(np.float64), real[valid].astype(np.float64)
+    heights = [points.reshape(len(points), -1, 3)[..., 1] for points in (lips, real)]
     heights = [h.max(axis=1) - h.min(axis=1) for h in heights]
     moves = min(height.std() for height in heights) > 1e-4
-    distance = np.linalg.norm((made - real).reshape(len(made), -1, 3), axis=-1)
+    distance = np.linalg.norm((lips - real).reshape(len(lips), -1, 3), axis=-1)
     return {
-        "lip_R2": float(1 - np.square(made - real).sum() / max(np.square(real).sum(), 1e-9)),
+        "lip_R2": float(1 - np.square(lips - real).sum() / max(np.square(real).sum(), 1e-9)),
         "lip_error": float(distance.mean()),
-        # The mean motion has no correlation with anything.
+        # A motion without variance, such as the mean motion, has no correlation.
         "opening_r": float(np.corrcoef(*heights)[0, 1]) if moves else 0.0,
     }

@@ -1,6 +1,7 @@
-"""Lip regressor of audio2photoreal: own voice to lip vertices (its spec, section 3).
+"""Lip regressor of audio2photoreal: voice of this person to lip vertices.
 
-Official ``state_dict`` names. Like FaceFormer in spirit only: not autoregressive, no periodic code.
+Names and sizes are those of the official ``model/diffusion.py``. Unlike FaceFormer the network is
+not autoregressive and has no periodic positional encoding.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from talkingface.model.layers.wav2vec1 import RATE, Wav2VecLarge, padded_front
 from talkingface.utils.env import require
 
 _TABLE = 1024  # positions of the official table
-_LEAD = 320  # zeros in front of the sound, so that 4 s give 400 tokens
+_LEAD = 320  # samples of silence in front of the sound, so that 4 s give 400 tokens
 
 
 class SinusoidalPositions(nn.Module):
@@ -37,65 +38,47 @@ class SinusoidalPositions(nn.Module):
         return self.dropout(x + self.pe[: x.shape[1]])
 
 
-class _SelfAttention(nn.Module):
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.self_attn = Attention(width, heads, dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.self_attn(x, x, x)
+def _attention(name: str, width: int, heads: int, dropout: float) -> nn.ModuleDict:
+    return nn.ModuleDict({name: Attention(width, heads, dropout)})
 
 
-class _CrossAttention(nn.Module):
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.cross_attn = Attention(width, heads, dropout)
-
-    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
-        return self.cross_attn(x, memory, memory)
-
-
-class _FeedForward(nn.Module):
-    def __init__(self, width: int, ff: int, dropout: float) -> None:
-        super().__init__()
-        self.ff = nn.Sequential(
-            nn.Linear(width, ff), nn.ReLU(), nn.Dropout(dropout), nn.Linear(ff, width)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.ff(x)
+def _feed_forward(width: int, ff: int, dropout: float) -> nn.ModuleDict:
+    layers = nn.Linear(width, ff), nn.ReLU(), nn.Dropout(dropout), nn.Linear(ff, width)
+    return nn.ModuleDict({"ff": nn.Sequential(*layers)})
 
 
 class _EncoderLayer(nn.Module):
     def __init__(self, width: int, heads: int, ff: int, dropout: float) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.self_attn = _SelfAttention(width, heads, dropout)
-        self.feedforward = _FeedForward(width, ff, dropout)
+        self.self_attn = _attention("self_attn", width, heads, dropout)
+        self.feedforward = _feed_forward(width, ff, dropout)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.dropout(self.self_attn(self.norm1(x)))
-        return x + self.dropout(self.feedforward(self.norm2(x)))
+        normed = self.norm1(x)
+        x = x + self.dropout(self.self_attn["self_attn"](normed, normed, normed))
+        return x + self.dropout(self.feedforward["ff"](self.norm2(x)))
 
 
 class _DecoderLayer(nn.Module):
     def __init__(self, width: int, heads: int, ff: int, dropout: float) -> None:
         super().__init__()
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
-        self.self_attn = _SelfAttention(width, heads, dropout)
-        self.cross_attn = _CrossAttention(width, heads, dropout)
-        self.feedforward = _FeedForward(width, ff, dropout)
+        self.self_attn = _attention("self_attn", width, heads, dropout)
+        self.cross_attn = _attention("cross_attn", width, heads, dropout)
+        self.feedforward = _feed_forward(width, ff, dropout)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
-        x = x + self.dropout(self.self_attn(self.norm1(x)))
-        x = x + self.dropout(self.cross_attn(self.norm2(x), memory))
-        return x + self.dropout(self.feedforward(self.norm3(x)))
+        normed = self.norm1(x)
+        x = x + self.dropout(self.self_attn["self_attn"](normed, normed, normed))
+        x = x + self.dropout(self.cross_attn["cross_attn"](self.norm2(x), memory, memory))
+        return x + self.dropout(self.feedforward["ff"](self.norm3(x)))
 
 
 class RegressionTransformer(nn.Module):
-    """(B,L,D) tokens of sound -> (B,T,D); the decoder starts from zeros and positions alone."""
+    """(B,L,D) tokens of sound -> (B,T,D); the decoder's input is zeros plus positions."""
 
     def __init__(
         self, width: int, heads: int, ff: int, encoders: int, decoders: int, dropout: float
@@ -134,7 +117,7 @@ class OfficialLipEncoder(nn.Module):
 
 
 class LogMelLipEncoder(nn.Module):
-    """Log-mel tokens, one per frame, projected to the transformer's width (ours)."""
+    """Log-mel tokens, one per frame, projected to the transformer's width (not in the paper)."""
 
     def __init__(self, rate: int, fps: float, bands: int, width: int) -> None:
         super().__init__()
@@ -147,11 +130,12 @@ class LogMelLipEncoder(nn.Module):
 
 
 class LipRegressor(nn.Module):
-    """(B,S) normalised own voice -> (B,T,n_vertices,3).
+    """(B,S) normalised voice of this person -> (B,T,n_vertices,3).
 
     Args:
         frontend: ``wav2vec`` (official; needs width 512) or ``logmel``.
-        block: frames that are seen together; blocks do not overlap (official: 120, 4 s at 30 fps).
+        block: frames that are predicted together; blocks do not overlap (official: 120, 4 s at
+            30 fps).
     """
 
     def __init__(
@@ -181,19 +165,19 @@ class LipRegressor(nn.Module):
 
     def of_tokens(self, tokens: Tensor, frames: int) -> Tensor:
         """(B,L,D) tokens of one block -> (B,frames,n_vertices,3)."""
-        made = self.project_output(self.regression_model(tokens, frames))
-        return made.unflatten(-1, (self.n_vertices, 3))
+        points = self.project_output(self.regression_model(tokens, frames))
+        return points.unflatten(-1, (self.n_vertices, 3))
 
     def forward(self, wave: Tensor) -> Tensor:
         frames = wave.shape[1] // self.frame
-        whole = frames // self.block
-        made = []
+        whole, rest = divmod(frames, self.block)
+        cut = whole * self.block * self.frame
+        parts = []
         if whole:
-            cut = whole * self.block * self.frame
             blocks = wave[:, :cut].reshape(len(wave) * whole, -1)
             lips = self.of_tokens(self.audio_encoder(blocks), self.block)
-            made.append(lips.reshape(len(wave), whole * self.block, self.n_vertices, 3))
-        if rest := frames - whole * self.block:
-            last = wave[:, (frames - rest) * self.frame : frames * self.frame]
-            made.append(self.of_tokens(self.audio_encoder(last), rest))
-        return torch.cat(made, dim=1)
+            parts.append(lips.reshape(len(wave), whole * self.block, self.n_vertices, 3))
+        if rest:
+            last = wave[:, cut : frames * self.frame]
+            parts.append(self.of_tokens(self.audio_encoder(last), rest))
+        return torch.cat(parts, dim=1)

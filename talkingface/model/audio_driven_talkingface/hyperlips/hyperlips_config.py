@@ -1,4 +1,4 @@
-"""Configuration keys of HyperLipsBase and SyncExpert. No torch here: ``--explain`` stays fast."""
+"""Configuration keys of HyperLipsBase and SyncExpert. Not importing torch keeps --explain fast."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ _NETWORKS = "talkingface.model.audio_driven_talkingface.hyperlips.hyperlips_netw
 
 
 class MelSection(Section):
-    """The front end is fixed: official weights and the sync expert are made for it."""
+    """Fixed mel front end, that of the official weights and of the sync expert."""
 
-    sample_rate: Literal[16000] = Field(
-        16000, description="Sound is resampled to this rate, in Hz."
-    )
+    sample_rate: Literal[16000] = Field(16000, description="Sample rate of the audio, in Hz.")
     num_mels: Literal[80] = Field(80, description="Mel bands.")
     n_fft: Literal[800] = Field(800, description="FFT length in samples.")
     hop_size: Literal[200] = Field(200, description="Hop in samples; 80 columns per second.")
@@ -27,15 +25,13 @@ class MelSection(Section):
 
 
 class FrameWindows(Section):
-    """Which windows training draws."""
+    """Training items: windows of consecutive frames."""
 
     syncnet_T: int = Field(5, ge=1, description="Consecutive frames per training item.")
     windows_per_clip: int = Field(
         1, ge=1, description="Items per clip and epoch; the official loader takes one."
     )
-    max_crop: int = Field(
-        512, ge=64, description="Long side of stored face crops at most, in pixels."
-    )
+    max_crop: int = Field(512, ge=64, description="Longest side of stored face crops, in px.")
     mel_frame_offset: int = Field(
         -1,
         ge=-5,
@@ -43,31 +39,32 @@ class FrameWindows(Section):
         description="Frame i is trained with the mel window of frame i + offset; -1 is official.",
     )
     allow_overlap: bool = Field(
-        False,
-        description="Let the reference window overlap the target, as the official loader does.",
+        False, description="The reference window may overlap the target, as in the official loader."
     )
     min_shift: int = Field(
-        5, ge=1, description="SyncExpert: least distance of a wrong pair in frames."
+        5, ge=1, description="SyncExpert: minimum shift of a negative pair, in frames."
     )
 
 
 class HyperLipsNetwork(Section):
-    """Size of the generator and discriminator; the defaults are the official network."""
+    """Size of generator and discriminator; the defaults are the official networks."""
 
     image_size: int = Field(
         128, ge=32, multiple_of=32, description="Side of the face crop in pixels."
     )
-    width: float = Field(
-        1.0, gt=0, le=2, description="Channel factor of both MobileNetV3 encoders."
-    )
+    width: float = Field(1.0, gt=0, le=2, description="Channel factor of the MobileNetV3 encoders.")
     aspp_channels: int = Field(
         128, ge=8, multiple_of=2, description="Channels of the deepest level."
     )
-    hyper_dim: int = Field(64, ge=4, description="Length of the code that makes the hyper kernels.")
+    hyper_dim: int = Field(
+        64, ge=4, description="Length of the code from which the hyper kernels are computed."
+    )
     decoder_channels: tuple[int, int, int, int] = Field(
         (80, 40, 32, 64), description="Channels of decode3, decode2, decode1 and of the tail."
     )
-    disc_channels: int = Field(32, ge=4, description="First channels of the discriminator.")
+    disc_channels: int = Field(
+        32, ge=4, description="Channels of the first block of the discriminator."
+    )
     bn_momentum: float | None = Field(
         None,
         gt=0,
@@ -80,25 +77,28 @@ class HyperLipsLoss(Section):
     """Weights of the losses (official code)."""
 
     syncnet_wt: float = Field(
-        0.03, ge=0, description="Sync expert; used only when its weights exist."
+        0.03, ge=0, description="Sync loss; used only if weights of a sync expert exist."
     )
-    disc_wt: float = Field(0.2, ge=0, description="Adversarial term; 0 builds no discriminator.")
+    disc_wt: float = Field(0.2, ge=0, description="Adversarial loss; 0: without discriminator.")
     l1_wt: float | None = Field(
         None, ge=0, description="Pixel L1; null: 1 - syncnet_wt - disc_wt of the active terms."
     )
     mouth_wt: float = Field(
         0.0,
         ge=0,
-        description="Extra L1 on the centre of the lower half (ours), for short trainings.",
+        description="Additional L1 on the centre of the lower half, for short trainings; not in "
+        "the official code.",
     )
     perceptual_wt: float = Field(
-        0.0, ge=0, description="VGG19 feature L1 (ours in stage 1); needs weights.vgg."
+        0.0,
+        ge=0,
+        description="L1 of VGG19 features, not in the official stage 1; needs weights.vgg.",
     )
     syncnet_gate: float | None = Field(
         None,
         gt=0,
-        description="Keep the sync term at 0 until the validation sync loss is below this; the "
-        "paper's code intends 0.75 but never applies it; null: always on.",
+        description="The sync loss is not used until its validation value is below this; null: "
+        "always used. The official code defines 0.75 but never applies it.",
     )
 
 
@@ -119,44 +119,41 @@ class HyperLipsInfer(Section):
 
     reference: Literal["first", "self", "index"] = Field(
         "first",
-        description="Reference crop: the first frame, a frame number, or self (each frame itself: "
-        "leaks the original mouth; only to reproduce the old toolkit).",
+        description="Reference crop: first frame, the frame reference_index, or self (each frame "
+        "itself, which contains the original mouth; only to reproduce the old toolkit).",
     )
     reference_index: int = Field(0, ge=0, description="Frame number for reference=index.")
     mel_frame_offset: int | None = Field(
         None,
         ge=-5,
         le=5,
-        description="Mel shift in frames; null: as trained; 0: upstream (40 ms off).",
+        description="Mel shift in frames; null: as trained; 0: official code (40 ms off).",
     )
     when_short: Literal["pingpong", "loop", "truncate"] = Field(
         "pingpong",
-        description="When the sound is longer than the video: play it back and forth, "
-        "repeat it, or stop.",
+        description="If the audio is longer than the video: play the video back and forth, "
+        "repeat it, or stop at its end.",
     )
     batch_size: int = Field(8, ge=1, description="Frames generated together.")
     mask: Literal["landmarks", "box"] = Field(
         "landmarks",
-        description="What is pasted back: the lower face within its oval, or the lower half of the "
-        "crop.",
+        description="Pasted area: the lower face within its oval, or the lower half of the crop.",
     )
     sharpen: float = Field(
-        0.0, ge=0, le=5, description="Unsharp mask of the generated face before it is pasted."
+        0.0, ge=0, le=5, description="Strength of the unsharp mask of the generated face; 0: off."
     )
     restore: str | None = Field(
         None,
-        description="module:function that restores a face, (S,S,3) uint8 RGB to the same, e.g. "
-        "around GFPGAN; its folder is given by plugin_path.",
+        description="module:function that restores a face, (S,S,3) uint8 RGB to uint8 RGB, e.g. "
+        "with GFPGAN; plugin_path is its folder.",
     )
     blend: float = Field(
         0.06,
         ge=0,
         le=0.5,
-        description="Width of the soft border of the paste-back, share of the box.",
+        description="Width of the soft border of the pasted area, as a fraction of the box.",
     )
-    crf: int = Field(
-        18, ge=0, le=51, description="x264 quality of written videos; lower is better."
-    )
+    crf: int = Field(18, ge=0, le=51, description="x264 CRF of written videos; lower is better.")
 
 
 _OLD_NAMES = {
@@ -205,7 +202,12 @@ class HyperLipsBaseConfig(ModelConfig):
 class SyncExpertNetwork(Section):
     """Size of the expert; the defaults are the official network."""
 
-    image_size: int = Field(128, ge=64, multiple_of=32, description="Crop size before halving.")
+    image_size: int = Field(
+        128,
+        ge=64,
+        multiple_of=32,
+        description="Side of the face crop in px (lower half is used).",
+    )
     width: float = Field(1.0, gt=0, le=2, description="Channel factor.")
 
 

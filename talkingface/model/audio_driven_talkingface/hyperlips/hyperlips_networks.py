@@ -22,7 +22,7 @@ from talkingface.model.layers.hyper_conv import HyperConvPair, HyperNet
 from talkingface.model.layers.lr_aspp import LRASPP
 from talkingface.model.layers.mobilenet import MobileNetV3Encoder
 
-_EXPERT_FACE_SIZE = (64, 128)  # lower half of a 128 px crop (official code)
+_EXPERT_FACE_SIZE = (64, 128)  # height and width of the lower half of a 128 px crop (official code)
 
 
 def fold_time(video: torch.Tensor) -> torch.Tensor:
@@ -36,13 +36,13 @@ def unfold_time(frames: torch.Tensor, batch: int) -> torch.Tensor:
 
 
 class HyperControlNet(nn.Module):
-    """Audio side: mel window -> four condition vectors -> modulation of the four face levels.
+    """Audio branch: mel window -> four condition vectors -> modulation of the four face levels.
 
     Args:
         face_channels: channels of the four face levels, the last one after the LR-ASPP.
-        width: multiplier of the audio encoder.
+        width: channel factor of the audio encoder.
         hyper_dim: length of each condition vector.
-        mel_shape: (mel bands, frames) of the window; fixes the size of the linear layers.
+        mel_shape: (mel bands, frames) of the window, which determine the size of the linear layers.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class HyperControlNet(nn.Module):
         self.aspp_a = LRASPP(channels[3], face_channels[3])
         channels = (*channels[:3], face_channels[3])
         for level, (audio_c, face_c) in enumerate(zip(channels, face_channels, strict=True)):
-            size = [-(-n // 2 ** (level + 1)) for n in mel_shape]  # strided "same" convs: ceil
+            size = [-(-n // 2 ** (level + 1)) for n in mel_shape]  # "same" padding: rounded up
             self.add_module(f"hnet{level}", HyperNet(audio_c * size[0] * size[1], hyper_dim))
             self.add_module(f"dconv_down{level}", HyperConvPair(face_c, hyper_dim))
 
@@ -78,7 +78,7 @@ class HyperControlNet(nn.Module):
     def modulate(
         self, taps: Sequence[torch.Tensor], codes: Sequence[torch.Tensor]
     ) -> list[torch.Tensor]:
-        """Replace each face level (N, C, h, w) by its hyper-convolved form, in 0..1."""
+        """Apply the hyper convolutions to each face level (N, C, h, w); outputs are in 0..1."""
         return [
             getattr(self, f"dconv_down{level}")(tap, code)
             for level, (tap, code) in enumerate(zip(taps, codes, strict=True))
@@ -86,7 +86,7 @@ class HyperControlNet(nn.Module):
 
 
 class _DecoderBlock(nn.Module):
-    """Upsample, join with skip and source picture, convolve; half the channels pass a GRU."""
+    """Upsample, concatenate with skip and source, convolve; a GRU processes half the channels."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -136,19 +136,19 @@ def _half_gru(x: torch.Tensor, gru: StatelessConvGRU) -> torch.Tensor:
 
 
 def _upsample_and_join(x: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
-    """Double ``x``, crop it to the others' height and width (odd sizes), join the channels."""
+    """Upsample ``x`` by 2, crop it to the size of ``others`` (if odd), concatenate the channels."""
     x = nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
     height, width = others[-1].shape[-2:]
     return torch.cat((x[..., :height, :width], *others), dim=1)
 
 
 class FaceDecoder(nn.Module):
-    """Decoder over four modulated levels and the source picture at four scales (official code).
+    """Decoder over four modulated levels and the source image at four scales (official code).
 
     Args:
         tap_channels: channels of the four modulated levels, finest first.
-        source_channels: channels of the source picture, 6.
-        channels: outputs of decode3, decode2, decode1, decode0; the first three even.
+        source_channels: channels of the source image, 6.
+        channels: output channels of decode3, decode2, decode1, decode0; all even.
 
     Shapes:
         taps (N, C_k, H/2**(k+1), W/2**(k+1)), source (N, 6, H, W) in 0..1;
@@ -180,18 +180,19 @@ class FaceDecoder(nn.Module):
 
 
 class HyperLipsBaseNet(nn.Module):
-    """Stage-1 generator: repaints the blanked lower half of a face from a mel window.
+    """Stage-1 generator: generates the masked lower half of a face from a mel window.
 
-    Purely per frame. The default arguments build the official network: 29,716,503 parameters,
-    787 state entries.
+    Frames are processed independently. The default arguments build the official network:
+    29,716,503 parameters, 787 state_dict entries.
 
     Args:
-        width: channel multiplier of both MobileNetV3 encoders (ours).
-        aspp_channels: width of the deepest level, even.
+        width: channel factor of both MobileNetV3 encoders; 1 is official.
+        aspp_channels: channels of the deepest level, even.
         hyper_dim: length of the condition vectors.
-        decoder_channels: outputs of decode3, decode2, decode1 and of decode0 with the tail; even.
-        image_size: size the network is trained at, kept for callers; the network is fully
-            convolutional and takes other sizes.
+        decoder_channels: output channels of decode3, decode2, decode1 and of decode0 with the tail;
+            even.
+        image_size: size of the training images, stored for callers; the network is fully
+            convolutional and accepts other sizes.
         mel_shape: (mel bands, frames) of one audio window.
         bn_momentum: None keeps the official values (0.01 in the encoders); a number overrides all.
     """
@@ -230,7 +231,7 @@ class HyperLipsBaseNet(nn.Module):
             set_batch_norm_momentum(self, bn_momentum)
 
     def encode_audio(self, audio: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Audio side alone, worth one batched call per clip.
+        """Audio branch only; call it once per clip with all windows in a batch.
 
         Args:
             audio: mel windows (N, 1, 80, 16).
@@ -243,43 +244,42 @@ class HyperLipsBaseNet(nn.Module):
     def decode(
         self, codes: Sequence[torch.Tensor], face: torch.Tensor, *, render_batch: int | None = None
     ) -> torch.Tensor:
-        """Picture side alone.
+        """Image branch only.
 
         Args:
             codes: four condition vectors (N, hyper_dim) of :meth:`encode_audio`.
             face: (N, 6, H, W) in 0..1; channels 0..2 are the target frame with its lower half
                 zero, channels 3..5 the whole reference frame.
-            render_batch: frames that pass the decoder together, default all N. The encoders and
-                kernel generators like large batches, the decoder's full-resolution maps only fit
-                a CPU's cache for few frames: N = 8..16 with 2 here is fastest on a CPU.
+            render_batch: batch size of the decoder, default N. Encoders and kernel generators are
+                faster with large batches; the full-resolution feature maps of the decoder fit a
+                CPU's cache only for few frames. N = 8..16 and 2 here are fastest on a CPU.
 
         Returns:
             (N, 3, H, W) in 0..1.
         """
+        # The input gets the memory format of the weights.
         if (
             self.output_block[0]
             .conv_block[0]
             .weight.is_contiguous(memory_format=torch.channels_last)
         ):
-            # Follow the weights, so that callers need not know how the network was laid out.
             face = face.contiguous(memory_format=torch.channels_last)
         taps = self.face_encoder(face)
         taps[3] = self.aspp(taps[3])
         taps = self.hyper_control_net.modulate(taps, codes)
         parts = zip(*(x.split(render_batch or len(face)) for x in (*taps, face)), strict=True)
-        frames = [self._render(part[:4], part[4]) for part in parts]
+        frames = [
+            self.output_block(self.up_conv(self.decoder(levels, source)))
+            for *levels, source in parts
+        ]
         return frames[0] if len(frames) == 1 else torch.cat(frames)
-
-    def _render(self, taps: Sequence[torch.Tensor], face: torch.Tensor) -> torch.Tensor:
-        """Four modulated levels (N, C_k, h, w) and the source (N, 6, H, W) -> (N, 3, H, W)."""
-        return self.output_block(self.up_conv(self.decoder(taps, face)))
 
     def forward(self, audio: torch.Tensor, face: torch.Tensor) -> torch.Tensor:
         """Generate frames.
 
         Args:
-            audio: (N, 1, 80, 16), or (B, T, 1, 80, 16) with time second.
-            face: (N, 6, H, W), or (B, 6, T, H, W) with time third; see :meth:`decode`.
+            audio: (N, 1, 80, 16), or (B, T, 1, 80, 16).
+            face: (N, 6, H, W), or (B, 6, T, H, W); see :meth:`decode`.
 
         Returns:
             (N, 3, H, W), or (B, 3, T, H, W), in 0..1.
@@ -295,11 +295,11 @@ class HyperCtrolDiscriminator(nn.Module):
     """Discriminator of the lower half of each frame (official code and spelling).
 
     Args:
-        base_channels: channels of the first block, official 32; the others scale along.
+        base_channels: channels of the first block, official 32; those of the others are multiples.
 
     Shapes:
         input (B, 3, T, H, W) or (N, 3, H, W), whole crops in 0..1; output (T*B, 1) or (N, 1),
-        time-major: probability of being real, or logits.
+        time-major: probability that the frame is real, or its logit.
     """
 
     def __init__(self, *, base_channels: int = 32) -> None:
@@ -329,10 +329,10 @@ class HyperCtrolDiscriminator(nn.Module):
 
 
 def lower_half(frames: torch.Tensor) -> torch.Tensor:
-    """Lower half of crops (N, C, H, W) at the discriminator's size, (N, C, 64, 128).
+    """Lower half of crops (N, C, H, W) at the input size of the discriminator, (N, C, 64, 128).
 
-    Crops of other sizes than 128 are resized (bilinear), which is ours for the discriminator and
-    official for the expert.
+    Crops of other sizes than 128 px are resized (bilinear). The official code does this for the
+    expert only.
     """
     half = frames[..., frames.shape[-2] // 2 :, :]
     if tuple(half.shape[-2:]) == _EXPERT_FACE_SIZE:
@@ -345,15 +345,15 @@ def lower_half(frames: torch.Tensor) -> torch.Tensor:
 class SyncNetColor(nn.Module):
     """Lip-sync expert: embeds a mel window and 5 lower half faces in one space (official code).
 
-    Not weight-compatible with Wav2Lip's expert, which takes 48x96 faces.
+    It cannot load weights of Wav2Lip's expert, whose faces are 48x96 px.
 
     Args:
-        width: channel multiplier, 1.0 is the official network (22,991,744 parameters).
+        width: channel factor; 1.0 is the official network (22,991,744 parameters).
 
     Shapes:
-        mel (B, 1, 80, 16); faces (B, 15, 64, 128), 5 consecutive BGR frames in 0..1 joined
+        mel (B, 1, 80, 16); faces (B, 15, 64, 128), 5 consecutive BGR frames in 0..1, concatenated
         frame-major; outputs (audio_emb, face_emb), each (B, 512 * width), >= 0 and of unit length,
-        so that their scalar product is the probability of being in sync.
+        so that their scalar product is the probability that audio and faces are in sync.
     """
 
     def __init__(self, *, width: float = 1.0) -> None:
@@ -366,7 +366,7 @@ class SyncNetColor(nn.Module):
 
         self.face_encoder = nn.Sequential(
             ConvBlock(15, c[32], 7, 1, 3),
-            # padding 1 under a 5x5 kernel is official: 64x128 -> 62x63
+            # Padding 1 with a 5x5 kernel is official: 64x128 -> 62x63.
             *stage(ConvBlock(c[32], c[64], 5, (1, 2), 1), c[64], 2),
             *stage(ConvBlock(c[64], c[128], 3, 2, 1), c[128], 3),
             *stage(ConvBlock(c[128], c[256], 3, 2, 1), c[256], 2),

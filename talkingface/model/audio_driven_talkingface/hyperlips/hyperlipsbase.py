@@ -1,9 +1,9 @@
-"""HyperLips stage 1 (arXiv 2310.05720): repaint the lower half of a face to fit the sound."""
+"""HyperLips stage 1 (arXiv 2310.05720): generate the lower half of a face to match the audio."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -32,7 +32,6 @@ class HyperLipsBase(AbstractTalkingFace):
     """
 
     phases = ("discriminator", "generator")
-    main_network: ClassVar[str] = "generator"
 
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg)
@@ -61,7 +60,7 @@ class HyperLipsBase(AbstractTalkingFace):
         return self._generator_loss(generated, batch)
 
     def _discriminator_loss(self, generated: Tensor, real: Tensor) -> dict[str, Tensor]:
-        """BCE on the lower halves, real against generated (official code); logits for stability."""
+        """BCE of real and generated lower halves (official code), on logits for stability."""
         on_real = self.discriminator(real, logits=True)
         on_fake = self.discriminator(generated.detach(), logits=True)
         real_loss = F.binary_cross_entropy_with_logits(on_real, torch.ones_like(on_real))
@@ -75,9 +74,8 @@ class HyperLipsBase(AbstractTalkingFace):
         used = 0.0
         if weights.disc_wt > 0:
             logits = self.discriminator(generated, logits=True)
-            losses["adversarial"] = F.binary_cross_entropy_with_logits(
-                logits, torch.ones_like(logits)
-            )
+            ones = torch.ones_like(logits)
+            losses["adversarial"] = F.binary_cross_entropy_with_logits(logits, ones)
             total = total + weights.disc_wt * losses["adversarial"]
             used += weights.disc_wt
         if "sync_expert" in self.components:
@@ -93,7 +91,7 @@ class HyperLipsBase(AbstractTalkingFace):
         return {"loss": total + l1_weight * losses["l1"], **losses}
 
     def _mouth_l1(self, generated: Tensor, real: Tensor) -> Tensor:
-        """L1 where the mouth lies in a crop: lower 45 %, middle half of the width."""
+        """L1 of the mouth region: 55 to 95 % of the height, middle half of the width."""
         height, width = real.shape[-2:]
         rows = slice(round(0.55 * height), round(0.95 * height))
         columns = slice(width // 4, width - width // 4)

@@ -1,18 +1,16 @@
-"""HyperLips stage 2 (arXiv 2310.05720): sharpen the pictures of stage 1."""
+"""HyperLips stage 2 (arXiv 2310.05720): sharpen the images of stage 1."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from talkingface.model.abstract_talkingface import AbstractTalkingFace, Batch, Tensors
-from talkingface.model.audio_driven_talkingface.hyperlips.hyperlips_networks import (
-    fold_time,
-)
+from talkingface.model.audio_driven_talkingface.hyperlips.hyperlips_networks import fold_time
 from talkingface.model.audio_driven_talkingface.hyperlips.hyperlipshr_networks import (
     SCALES,
     HRDecoder,
@@ -24,19 +22,18 @@ from talkingface.model.losses.perceptual import feature_l1
 if TYPE_CHECKING:
     from talkingface.config.config import Config
 
-_LEAST_LIP_SIDE = 16  # px; LPIPS' VGG halves a picture four times
+_MIN_LIP_SIDE = 16  # px; the VGG of LPIPS halves an image four times
 
 
 class HyperLipsHR(AbstractTalkingFace):
     """High-resolution decoder, its discriminator and their losses.
 
-    The pictures of stage 1 were made by the preparation; the base itself is needed to generate
-    only. Batch of ``HyperLipsHRDataset``: ``hyper_img`` and ``hyper_sketch`` (B,3,T,128,128),
-    ``gt_img`` (B,3,T,S,S), ``coords`` (B,T,4); BGR in 0..1. Squares cut out of both train as well.
+    The preparation generates the images of stage 1; in training the base itself is not used. Batch
+    of ``HyperLipsHRDataset``: ``hyper_img`` and ``hyper_sketch`` (B,3,T,128,128), ``gt_img``
+    (B,3,T,S,S), ``coords`` (B,T,4); BGR in 0..1. With ``data.patch`` they are smaller squares.
     """
 
     phases = ("discriminator", "generator")
-    main_network: ClassVar[str] = "generator"
 
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg)
@@ -53,22 +50,21 @@ class HyperLipsHR(AbstractTalkingFace):
         own = self.cfg.model_params.image_size
         if size in (None, own):
             return ""
-        return f"It makes pictures of {size} px, not {own}: set model_params.image_size={size}."
+        return f"Its output is {size} px, not {own}: set model_params.image_size={size}."
 
     def forward_train(self, batch: Batch) -> Tensors:
         stacked = torch.cat([batch["hyper_img"], batch["hyper_sketch"]], dim=1)
         return {"generated": self.generator(stacked)}
 
     def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
-        generated = shared["generated"]
-        real = batch["gt_img"]
+        generated, real = shared["generated"], batch["gt_img"]
         if phase == "discriminator":
-            loss = relativistic(self._judged(real), self._judged(generated.detach()))
-            return {"loss": loss}
+            return {"loss": relativistic(self._scores(real), self._scores(generated.detach()))}
         return self._generator_loss(generated, real, batch["coords"])
 
-    def _judged(self, pictures: Tensor) -> Tensor:
-        return self.discriminator(pictures, logits=not self.cfg.loss.legacy_sigmoid)
+    def _scores(self, images: Tensor) -> Tensor:
+        """Logits of the discriminator; probabilities with ``loss.legacy_sigmoid``."""
+        return self.discriminator(images, logits=not self.cfg.loss.legacy_sigmoid)
 
     def _generator_loss(self, generated: Tensor, real: Tensor, coords: Tensor) -> dict[str, Tensor]:
         weights = self.cfg.loss
@@ -76,8 +72,8 @@ class HyperLipsHR(AbstractTalkingFace):
         total = weights.l1_wt * losses["l1"]
         if weights.disc_wt > 0:
             with torch.no_grad():
-                on_real = self._judged(real)
-            losses["adversarial"] = relativistic(self._judged(generated), on_real)
+                on_real = self._scores(real)
+            losses["adversarial"] = relativistic(self._scores(generated), on_real)
             total = total + weights.disc_wt * losses["adversarial"]
         if weights.lip_l1_wt > 0 or "lpips" in self.components:
             lips = list(self._lips(generated, real, coords))
@@ -85,10 +81,8 @@ class HyperLipsHR(AbstractTalkingFace):
                 losses["lip_l1"] = torch.stack([(a - b).abs().mean() for a, b in lips]).mean()
                 total = total + weights.lip_l1_wt * losses["lip_l1"]
             if "lpips" in self.components:
-                values = [
-                    self.components["lpips"].network(self._signed(a), self._signed(b))
-                    for a, b in lips
-                ]
+                lpips = self.components["lpips"].network
+                values = [lpips(self._lpips_input(a), self._lpips_input(b)) for a, b in lips]
                 losses["lip_lpips"] = torch.cat(values).mean()
                 total = total + weights.lip_lpips_wt * losses["lip_lpips"]
         if "vgg" in self.components:
@@ -102,20 +96,21 @@ class HyperLipsHR(AbstractTalkingFace):
         return {"loss": total, **losses}
 
     def _lips(self, generated: Tensor, real: Tensor, coords: Tensor):
-        """Pairs (1,3,h,w) of the rectangles around the lips, enlarged where LPIPS needs it."""
+        """Pairs (1,3,h,w) of the rectangles around the lips, extended to the minimum of LPIPS."""
         side = generated.shape[-1]
         for item, windows in enumerate(coords.tolist()):
             for frame, (top, bottom, left, right) in enumerate(windows):
-                top, left = (max(0, min(v, side - _LEAST_LIP_SIDE)) for v in (top, left))
-                bottom = max(bottom, top + _LEAST_LIP_SIDE)
-                right = max(right, left + _LEAST_LIP_SIDE)
-                place = (slice(item, item + 1), slice(None), frame)
-                area = (slice(top, bottom), slice(left, right))
-                yield generated[(*place, *area)], real[(*place, *area)]
+                top, left = (max(0, min(v, side - _MIN_LIP_SIDE)) for v in (top, left))
+                bottom = max(bottom, top + _MIN_LIP_SIDE)
+                right = max(right, left + _MIN_LIP_SIDE)
+                yield tuple(
+                    video[item : item + 1, :, frame, top:bottom, left:right]
+                    for video in (generated, real)
+                )
 
-    def _signed(self, pictures: Tensor) -> Tensor:
-        """RGB in -1..1, which LPIPS expects."""
-        return pictures if self.cfg.loss.legacy_normalisation else pictures.flip(1) * 2 - 1
+    def _lpips_input(self, images: Tensor) -> Tensor:
+        """BGR in 0..1 -> RGB in -1..1, except with ``loss.legacy_normalisation``."""
+        return images if self.cfg.loss.legacy_normalisation else images.flip(1) * 2 - 1
 
     def visualize(self, batch: Batch) -> dict[str, Tensor]:
         """Videos (B,T,3,S,4S), RGB: enlarged base, sketch, generated, real side by side."""

@@ -1,4 +1,4 @@
-"""Configuration keys of HyperLipsHR. No torch here: ``--explain`` stays fast."""
+"""Configuration keys of HyperLipsHR. Not importing torch keeps ``--explain`` fast."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ class HRNetwork(Section):
     image_size: Literal[128, 256, 512] = Field(
         256, description="Side of the output; the input is always 128 px."
     )
-    channels: int = Field(64, ge=8, multiple_of=2, description="Width of the decoder.")
+    channels: int = Field(64, ge=8, multiple_of=2, description="Channels of the decoder.")
     norm: Literal["batch", "none"] = Field(
         "batch",
-        description="batch: as the official network, for batches of dozens of pictures; none: no "
-        "normalisation, for small batches; the training then starts from a plain enlargement.",
+        description="batch: BatchNorm as in the official network, for batches of dozens of images; "
+        "none: no normalisation, for small batches; the network is then initialised to upsample.",
     )
-    disc_channels: int = Field(32, ge=4, description="First channels of the discriminator.")
+    disc_channels: int = Field(
+        32, ge=4, description="Channels of the first block of the discriminator."
+    )
 
 
 class HRData(Section):
@@ -39,44 +41,45 @@ class HRData(Section):
         ge=32,
         le=128,
         description="Train on squares of this side around the lips, in px of the 128 px input, "
-        "which is several times faster on a CPU; null: the whole picture (official).",
+        "which is several times faster on a CPU; null: the whole image (official).",
     )
     sketch: Literal["auto", "unified", "upstream"] = Field(
         "auto",
-        description="Lines of the sketch: unified (3 px at 128 px, alike at training and "
-        "generation), upstream (6 px, as the official generation draws), or auto: unified, but "
-        "upstream where official weights generate.",
+        description="Line width of the sketch: unified (3 px at 128 px, in training and "
+        "generation), upstream (6 px, as in the official generation), or auto: unified, but "
+        "upstream for generation with official weights.",
     )
     sketch_smoothing: float = Field(
         0.04,
         ge=0,
         le=1,
-        description="Standard deviation of the temporal smoothing of the sketch's points, s.",
+        description="Standard deviation of the temporal smoothing of the sketch points, in s.",
     )
 
 
 class HRLoss(Section):
     """Weights of the losses (all 1 in the official code)."""
 
-    l1_wt: float = Field(1.0, ge=0, description="L1 on the whole picture.")
+    l1_wt: float = Field(1.0, ge=0, description="L1 on the whole image.")
     disc_wt: float = Field(
-        1.0, ge=0, description="Relativistic average GAN; 0 builds no discriminator."
+        1.0, ge=0, description="Relativistic average GAN; 0: without discriminator."
     )
     lip_l1_wt: float = Field(1.0, ge=0, description="L1 on the rectangle around the lips.")
     perceptual_wt: float = Field(
-        1.0, ge=0, description="VGG19 features; used when weights.vgg is found."
+        1.0, ge=0, description="VGG19 features; used if weights.vgg is found."
     )
     lip_lpips_wt: float = Field(
-        1.0, ge=0, description="LPIPS around the lips; used when weights.lpips is found."
+        1.0, ge=0, description="LPIPS around the lips; used if weights.lpips is found."
     )
     legacy_sigmoid: bool = Field(
         False,
-        description="Treat probabilities of the discriminator as logits, as the official code "
-        "does; its gradients are weak.",
+        description="Use the probabilities of the discriminator as logits, as in the official "
+        "code; the gradients are weak.",
     )
     legacy_normalisation: bool = Field(
         False,
-        description="Give VGG and LPIPS BGR pictures in 0..1 as they are, as the official code.",
+        description="VGG and LPIPS get BGR images in 0..1 without normalisation, as in the "
+        "official code.",
     )
 
 
@@ -85,7 +88,7 @@ class HRWeights(Section):
 
     base: str = Field(
         "auto",
-        description="HyperLipsBase whose pictures are sharpened: auto (newest run on the dataset, "
+        description="HyperLipsBase whose output is sharpened: auto (newest run on the dataset, "
         "else an official file in checkpoints/), a path, or a run id.",
     )
     vgg: str | None = Field("auto", description="torchvision VGG19 state_dict, auto, or null.")
@@ -97,15 +100,15 @@ class HRInfer(HyperLipsInfer):
 
     legacy_input: bool = Field(
         False,
-        description="Enlarge picture and sketch to the output size before the decoder, as the "
-        "official code does (up to 16 times the work, a scale that was never trained).",
+        description="Resize image and sketch to the output size before the decoder, as in the "
+        "official code (up to 16 times slower, and a scale that does not occur in training).",
     )
 
 
 class HyperLipsHRConfig(ModelConfig):
     """Keys of HyperLipsHR."""
 
-    fps: float = Field(25.0, gt=0, le=120, description="Frame rate, that of the base.")
+    fps: float = Field(25.0, gt=0, le=120, description="Frame rate in frames/s, as in the base.")
     model_params: HRNetwork = Field(default_factory=HRNetwork, description="Networks.")
     audio: MelSection = Field(default_factory=MelSection, description="Mel front end (fixed).")
     data: HRData = Field(default_factory=HRData, description="Training items.")
@@ -119,7 +122,7 @@ class HyperLipsHRConfig(ModelConfig):
         specs = {
             "base": ComponentSpec(
                 weights.base,
-                "stage 1, whose pictures are sharpened",
+                "stage 1, whose output is sharpened",
                 model="HyperLipsBase",
                 files=("hyperlipsbase_mead.pth", "hyperlipsbase_multi.pth"),
                 network="talkingface.model.audio_driven_talkingface.hyperlips.hyperlips_networks:"

@@ -19,18 +19,18 @@ SCALES = {128: 1, 256: 2, 512: 4}  # output size -> factor of the decoder
 
 
 class HRDecoder(nn.Module):
-    """Sharpens the 128 px picture of stage 1, guided by a line drawing of the face.
+    """Sharpens the 128 px image of stage 1 with the help of a line drawing of the face.
 
     Args:
-        rescaling: 1, 2 or 4 for outputs of 128, 256 or 512 px; official files fit one only.
-        channels: width, official 64.
-        norm: ``batch`` (official), or ``none``: the BatchNorm layers stay in the state_dict but do
-            not normalise, since statistics of a small batch are noise on every picture (EDSR,
-            arXiv 1707.02921, leaves them out of super-resolution), and training starts from a
-            plain enlargement. Ours.
+        rescaling: 1, 2 or 4 for outputs of 128, 256 or 512 px; an official file is for one value.
+        channels: channels of the layers, official 64.
+        norm: ``batch`` (official), or ``none`` (not in the official code): the BatchNorm layers
+            stay in the state_dict but do not normalise, since statistics of a small batch add
+            noise to every image (EDSR, arXiv 1707.02921, removes BatchNorm for super-resolution),
+            and the network is initialised to upsample its input.
 
     Shapes:
-        input (N, 6, 128, 128) or (B, 6, T, 128, 128): picture BGR and sketch (three equal
+        input (N, 6, 128, 128) or (B, 6, T, 128, 128): BGR image and sketch (three equal
         channels), 0..1; output (N, 3, 128 r, 128 r) or (B, 3, T, 128 r, 128 r), 0..1.
     """
 
@@ -60,7 +60,7 @@ class HRDecoder(nn.Module):
             nn.Sigmoid(),
         )
         if norm == "none":
-            self._start_as_enlargement()
+            self._init_as_upsampling()
 
     def train(self, mode: bool = True) -> HRDecoder:
         super().train(mode)
@@ -71,12 +71,12 @@ class HRDecoder(nn.Module):
         return self
 
     @torch.no_grad()
-    def _start_as_enlargement(self) -> None:
-        """Weights with which the untrained network enlarges its picture, roughly bilinearly.
+    def _init_as_upsampling(self) -> None:
+        """Initial weights with which the network upsamples its image, roughly bilinearly.
 
-        Without a path from input to output it would spend thousands of steps on learning to copy.
-        One channel per colour carries the picture, residual branches begin at zero; the other
-        channels are random as usual and find their use.
+        Otherwise thousands of steps would be needed to learn to copy the image. One channel per
+        colour contains the image, and residual branches start at zero. The other channels are
+        initialised randomly as usual.
         """
         last, final = self.output_block[0], self.output_block[1]
         for block in (*self.conv_base, *self.up_conv, last):
@@ -87,13 +87,13 @@ class HRDecoder(nn.Module):
             weight, line = convolution.weight, (0.0, 1.0, 0.0)
             if isinstance(convolution, nn.ConvTranspose2d):
                 weight, line = weight.transpose(0, 1), (0.5, 1.0, 0.5)
-            elif block is last:  # back by what doubling moves the picture
+            elif block is last:  # reverses the shift of the image by the upsampling layers
                 line = {1: line, 2: (0.5, 0.5, 0.0), 4: (1.0, 0.0, 0.0)}[self.rescaling]
             kernel = torch.outer(torch.tensor(line), torch.tensor(line))
             weight[:3], convolution.bias[:3] = 0, 0
             for colour in range(3):
                 weight[colour, colour] = kernel
-        # The sigmoid's reverse by straight pieces: 4 (x - 0.5), steeper where x is near 0 or 1.
+        # Piecewise linear inverse of the sigmoid: 4 (x - 0.5), steeper where x is near 0 or 1.
         final.weight *= 0.1
         final.weight[:, :3], final.bias[:] = 0, -2
         for colour in range(3):
@@ -112,14 +112,14 @@ class HRDecoder(nn.Module):
 
 
 class HRDecoderDiscQual(nn.Module):
-    """Discriminator of whole pictures of any size (official ``HRDecoder_disc_qual``).
+    """Discriminator of whole images of any size (official ``HRDecoder_disc_qual``).
 
     Args:
-        base_channels: channels of the first block, official 32; the others scale along.
+        base_channels: channels of the first block, official 32; those of the others are multiples.
 
     Shapes:
         input (N, 3, H, W) or (B, 3, T, H, W) in 0..1; output (N, 1) or (T*B, 1):
-        probability of being real, or logits.
+        probability that the image is real, or its logit.
     """
 
     def __init__(self, *, base_channels: int = 32) -> None:

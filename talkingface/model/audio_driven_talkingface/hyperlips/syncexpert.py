@@ -1,4 +1,4 @@
-"""The lip-sync expert of the sync loss of stage 1 (official code), as a model of its own."""
+"""Training of the lip-sync expert that the sync loss of stage 1 uses (official code)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class SyncExpert(AbstractTalkingFace):
-    """Tells whether five frames and a mel window belong together.
+    """Classifies whether five frames and a mel window are in sync.
 
     Batch of ``SyncExpertDataset``: ``faces`` (B,15,64,128), ``mels`` (B,1,80,16), ``label`` (B,).
     """
@@ -23,9 +23,9 @@ class SyncExpert(AbstractTalkingFace):
         "loss",
         0.685,
         0.700,
-        "the expert still guesses (ln 2 = 0.693). Usual causes: sound and picture of the data are "
-        "out of sync, too few or too similar clips, too high a learning rate; large corpora may "
-        "need tens of thousands of steps to leave it.",
+        "the output is still at chance level (ln 2 = 0.693). Usual causes: audio and video of the "
+        "data are out of sync, too few or too similar clips, too high a learning rate. Large "
+        "corpora may need tens of thousands of steps before the loss falls.",
     )
 
     def __init__(self, cfg: Config) -> None:

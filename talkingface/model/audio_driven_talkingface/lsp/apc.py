@@ -1,4 +1,4 @@
-"""APC as a model of the toolkit: learns speech features by predicting the mel rows to come."""
+"""APC: speech features learned by predicting future rows of the mel spectrogram."""
 
 from __future__ import annotations
 
@@ -35,16 +35,15 @@ class APC(AbstractTalkingFace):
     def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
         mel, ahead = batch["mel"], self.cfg.data.steps_ahead
         target = mel[:, ahead:]
-        known = torch.arange(target.shape[1], device=mel.device) < (
-            batch["length"][:, None] - ahead
-        )
-        count = known.sum().clamp(min=1) * mel.shape[-1]
+        rows = torch.arange(target.shape[1], device=mel.device)
+        valid = rows < batch["length"][:, None] - ahead
+        count = valid.sum().clamp(min=1) * mel.shape[-1]
 
         def mean(values: Tensor) -> Tensor:
-            return (values.abs() * known[..., None]).sum() / count
+            return (values.abs() * valid[..., None]).sum() / count
 
         return {
             "loss": mean(shared["predicted"] - target),
-            # What no network would give: the present row again.
+            # Error of the trivial prediction, the input row.
             "copy_l1": mean(mel[:, :-ahead] - target).detach(),
         }

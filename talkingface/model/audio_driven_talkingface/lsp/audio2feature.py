@@ -25,7 +25,7 @@ _BOTTOM = 3 * MOUTH25.index(INNER_BOTTOM) + 1
 
 
 class Audio2Feature(AbstractTalkingFace):
-    """LSTM whose answer comes ``data.frame_future`` frames late, after the sound that follows.
+    """LSTM whose output lags its input by ``data.frame_future`` frames, the look-ahead in sound.
 
     Batch of ``Audio2FeatureDataset``: ``audio`` (B,F,2*hidden), ``target`` (B,F,75).
     """
@@ -48,34 +48,34 @@ class Audio2Feature(AbstractTalkingFace):
 
     def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
         points = shared["points"].float()
-        late = self.cfg.data.frame_future
+        delay = self.cfg.data.frame_future
         target = batch["target"]
-        answered = points[:, late:]
-        wanted = target[:, : target.shape[1] - late]
-        loss = self.cfg.loss.l2_wt * (answered - wanted).square().mean()
+        predicted = points[:, delay:]
+        target = target[:, : target.shape[1] - delay]
+        loss = self.cfg.loss.l2_wt * (predicted - target).square().mean()
         with torch.no_grad():
-            gap = [v[..., _TOP] - v[..., _BOTTOM] for v in (answered, wanted)]
+            gap = [v[..., _TOP] - v[..., _BOTTOM] for v in (predicted, target)]
         return {"loss": loss, "opening_l1": (gap[0] - gap[1]).abs().mean().detach()}
 
     @torch.no_grad()
     def points(self, speech: Tensor) -> Tensor:
-        """Whole speech (N,2*hidden) -> displacements (N,75) of the same frames."""
-        late = self.cfg.data.frame_future
-        return self.audio2feature(look_ahead(speech, late)[None])[0, late:]
+        """Speech features (N,2*hidden) of a clip -> displacements (N,75) of the same frames."""
+        delay = self.cfg.data.frame_future
+        return self.audio2feature(look_ahead(speech, delay)[None])[0, delay:]
 
     def evaluate_clip(self, clip: SpeechClip, mismatched: SpeechClip) -> ClipResult:
         device = next(self.parameters()).device
 
-        def spoken(speech: np.ndarray) -> np.ndarray:
+        def predict(speech: np.ndarray) -> np.ndarray:
             return self.points(torch.from_numpy(speech).to(device)).cpu().numpy()
 
         rows = {
-            self.cfg.model: spoken(clip.speech),
-            "shuffled audio": spoken(mismatched_sound(clip.speech, mismatched.speech)),
+            self.cfg.model: predict(clip.speech),
+            "shuffled audio": predict(mismatched_sound(clip.speech, mismatched.speech)),
             "mean motion": np.zeros_like(clip.motion),
             "real": clip.motion,
         }
-        return ClipResult({name: _compare(made, clip.motion) for name, made in rows.items()})
+        return ClipResult({name: _compare(motion, clip.motion) for name, motion in rows.items()})
 
 
 def _opening(motion: np.ndarray) -> np.ndarray:
@@ -83,14 +83,14 @@ def _opening(motion: np.ndarray) -> np.ndarray:
     return 100 * (motion[:, _TOP] - motion[:, _BOTTOM])
 
 
-def _compare(made: np.ndarray, real: np.ndarray) -> dict[str, float]:
-    distance = np.square(made - real).reshape(len(real), -1, 3).sum(-1)
-    one, two = _opening(made), _opening(real)
-    both = one.std() > 1e-6 and two.std() > 1e-6
+def _compare(motion: np.ndarray, real: np.ndarray) -> dict[str, float]:
+    distance = np.square(motion - real).reshape(len(real), -1, 3).sum(-1)
+    one, two = _opening(motion), _opening(real)
+    defined = one.std() > 1e-6 and two.std() > 1e-6
     return {
         "L2": float(100 * np.sqrt(distance.mean())),
         "opening_error": float(np.abs(one - two).mean()),
-        # The mean motion has no correlation with anything.
-        "opening_r": float(np.corrcoef(one, two)[0, 1]) if both else 0.0,
+        # Undefined for constant values, e.g. the mean motion; reported as 0.
+        "opening_r": float(np.corrcoef(one, two)[0, 1]) if defined else 0.0,
         "opening_range": float(one.std()),
     }

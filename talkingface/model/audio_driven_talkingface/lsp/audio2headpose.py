@@ -1,7 +1,8 @@
-"""Audio2Headpose: speech and the pose so far to the next head pose (official code)."""
+"""Audio2Headpose: speech and past head poses to the next head pose (official code)."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -60,61 +61,54 @@ class Audio2Headpose(AbstractTalkingFace):
         return {"params": self.audio2headpose(batch["history"], batch["audio"], length)}
 
     def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
-        params = shared["params"].float()
-        return {"loss": self._nll(params, batch["target"])}
+        return {"loss": self._nll(shared["params"].float(), batch["target"])}
 
     def _nll(self, params: Tensor, target: Tensor) -> Tensor:
         return gaussian_nll(params, target, self.cfg.gmm.ncenter, self.cfg.gmm.sigma_min)
 
     def generator(self, seed: int = 0, sigma: float | None = None) -> PoseGenerator:
-        """Draws poses one after the other."""
-        spread = self.cfg.sigma_scale if sigma is None else sigma
+        """Samples poses one after the other; ``sigma``: see :class:`PoseGenerator`."""
+        sigma = self.cfg.sigma_scale if sigma is None else sigma
         ahead = self.cfg.data.frame_future
-        return PoseGenerator(self.audio2headpose, sigma=spread, ahead=ahead, seed=seed)
+        return PoseGenerator(self.audio2headpose, sigma=sigma, ahead=ahead, seed=seed)
 
     def poses(self, speech: Tensor, seed: int = 0) -> Tensor:
-        """Whole speech (N,2*hidden) -> poses with velocities (N,12)."""
+        """Speech features (N,2*hidden) of a clip -> poses with velocities (N,12)."""
         padded = look_ahead(speech, self.cfg.data.frame_future)
         return torch.stack(list(self.generator(seed).generate(padded)))
 
     def evaluate_clip(self, clip: SpeechClip, mismatched: SpeechClip) -> ClipResult:
         device = next(self.parameters()).device
         real = clip.motion
-        wrong = mismatched_sound(clip.speech, mismatched.speech)
-        made = self.poses(torch.from_numpy(clip.speech).to(device)).cpu().numpy()
-        still = np.zeros_like(real)
+        shuffled = replace(clip, speech=mismatched_sound(clip.speech, mismatched.speech))
+        generated = self.poses(torch.from_numpy(clip.speech).to(device)).cpu().numpy()
         rows = {
-            self.cfg.model: {"NLL": self._clip_nll(clip.speech, real, device), **_facts(made)},
-            "shuffled audio": {"NLL": self._clip_nll(wrong, real, device)},
-            # A Gaussian of the clip's own spread around its mean, which knows more than it may.
-            "mean motion": {"NLL": _constant_nll(real), **_facts(still)},
-            "real": {"NLL": float("nan"), **_facts(real)},
+            self.cfg.model: {"NLL": self._clip_nll(clip, device), **_range_and_speed(generated)},
+            "shuffled audio": {"NLL": self._clip_nll(shuffled, device)},
+            # Uses mean and standard deviation of the test clip, which the model does not get.
+            "mean motion": {"NLL": _constant_nll(real), **_range_and_speed(np.zeros_like(real))},
+            "real": {"NLL": float("nan"), **_range_and_speed(real)},
         }
         return ClipResult(rows)
 
     @torch.no_grad()
-    def _clip_nll(self, speech: np.ndarray, real: np.ndarray, device: torch.device) -> float:
-        """Of the real poses from their real past."""
-        field = self.audio2headpose.receptive_field
-        rows = np.arange(1 - field, len(real) - 1)
-        history = real[np.maximum(rows, 0)].copy()
-        history[rows <= 0, 6:] = 0.0
-        sound_rows = np.clip(rows + 1 + self.cfg.data.frame_future, 0, len(real) - 1)
-        given = [
-            torch.from_numpy(v)[None].to(device) for v in (history, speech[sound_rows], real[1:])
-        ]
-        params = self.audio2headpose(given[0], given[1], len(real) - 1)
-        return float(self._nll(params, given[2]))
+    def _clip_nll(self, clip: SpeechClip, device: torch.device) -> float:
+        """Negative log-likelihood of the real poses, each given the real poses before it."""
+        field, length = self.audio2headpose.receptive_field, len(clip) - 1
+        window = clip.pose_window(1, length, field, self.cfg.data.frame_future)
+        batch = {key: torch.from_numpy(value)[None].to(device) for key, value in window.items()}
+        params = self.audio2headpose(batch["history"], batch["audio"], length)
+        return float(self._nll(params, batch["target"]))
 
 
 def _constant_nll(real: np.ndarray) -> float:
+    """Negative log-likelihood of poses under one Gaussian with their mean and deviation."""
     spread = np.maximum(real.std(axis=0), 0.03)
     z = (real - real.mean(axis=0)) / spread
     return float((0.5 * np.log(2 * np.pi) + np.log(spread) + 0.5 * z**2).mean())
 
 
-def _facts(pose: np.ndarray) -> dict[str, float]:
-    """Range and speed of the head."""
+def _range_and_speed(pose: np.ndarray) -> dict[str, float]:
     result = {}
     for name, part in (("rot", pose[:, :3]), ("trans", pose[:, 3:6])):
         speed = np.linalg.norm(np.diff(part, axis=0), axis=1).mean() * _FPS if len(part) > 1 else 0

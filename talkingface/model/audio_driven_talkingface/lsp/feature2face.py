@@ -1,4 +1,4 @@
-"""Feature2Face: feature maps and four pictures of the person to the picture (official code)."""
+"""Feature2Face: a feature map and four pictures of a person to an image (official code)."""
 
 from __future__ import annotations
 

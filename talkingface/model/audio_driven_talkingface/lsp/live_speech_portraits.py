@@ -1,4 +1,4 @@
-"""live_speech_portraits: the trained parts of Live Speech Portraits as one model that generates."""
+"""live_speech_portraits: the trained parts of Live Speech Portraits as one generator of videos."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from talkingface.model.abstract_talkingface import AbstractTalkingFace
 
 
 class LiveSpeechPortraits(AbstractTalkingFace):
-    """Nothing of its own to train: a run joins four trained parts and evaluates the whole."""
+    """Trains nothing: a run joins four trained parts and evaluates the whole chain."""

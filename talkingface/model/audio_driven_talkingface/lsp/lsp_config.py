@@ -1,4 +1,4 @@
-"""Configuration keys of Live Speech Portraits. No torch here: ``--explain`` stays fast."""
+"""Configuration keys of Live Speech Portraits. Imports no torch: ``--explain`` stays fast."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from talkingface.config.component_spec import ComponentSpec
-from talkingface.config.schema import ModelConfig, Section
+from talkingface.config.schema import ModelConfig, PersonName, Section
 from talkingface.data.dataprocess.lsp.motion import check_amplifier
 from talkingface.model.apc_config import APCNetwork, apc_component
 from talkingface.model.conditional_gan_config import (
@@ -22,33 +22,26 @@ from talkingface.model.conditional_gan_config import (
 _LSP = "audio_driven_talkingface.lsp.lsp_motion_networks"
 
 
-class PersonSection(Section):
-    """Preparation of a person (ours)."""
+class PersonSection(PersonName):
+    """Preparation of a person; the official code has none."""
 
-    name: str | None = Field(
-        None,
-        pattern=r"^[^/\\.][^/\\]*$",
-        description="All clips show this person; null: the speaker that their names tell.",
-    )
     focal_ratio: float = Field(
         1.2,
         ge=0.5,
         le=5,
-        description="Focal length over the longer side of the frame. Free for unknown cameras; "
-        "depth gets noisy above 2.",
+        description="Focal length over the longer side of the frame. Any value will do for an "
+        "unknown camera; depth gets noisy above 2.",
     )
     pose_smoothing: float = Field(
         0.04,
         ge=0,
         le=0.5,
-        description="Standard deviation of the smoothing of the head pose in s (depth: twice). "
-        "The points are lifted again, so they still project onto the detected pixels.",
+        description="Standard deviation in s of the Gaussian that smooths the head pose (depth: "
+        "twice). The points are lifted again, so they still project onto the detected pixels.",
     )
-    jpeg_quality: int = Field(95, ge=50, le=100, description="Of the stored source frames.")
+    jpeg_quality: int = Field(95, ge=50, le=100, description="JPEG quality of the stored frames.")
     max_seconds: float = Field(
-        300.0,
-        ge=1,
-        description="Motion and speech features that the person's own files hold at most, s.",
+        300.0, ge=1, description="Most seconds of motion and speech features kept for a person."
     )
 
 
@@ -57,16 +50,16 @@ class APCWeights(Section):
 
     apc: str = Field(
         "auto",
-        description="APC that makes the speech features: auto (newest run on the dataset, else an "
-        "official file in checkpoints/), a path, or a run id.",
+        description="APC that computes the speech features: auto (newest run on the dataset, else "
+        "an official file in checkpoints/), a path, or a run id.",
     )
 
 
 class APCData(Section):
     """Training items."""
 
-    seconds: float = Field(4.0, gt=0.2, description="Length of the random pieces of sound.")
-    steps_ahead: int = Field(3, ge=1, description="Mel rows (1/120 s) from input to target.")
+    seconds: float = Field(4.0, gt=0.2, description="Length of a random window.")
+    steps_ahead: int = Field(3, ge=1, description="Mel rows (1/120 s each) from input to target.")
     windows_per_clip: int = Field(4, ge=1, description="Items per clip and epoch.")
 
 
@@ -80,22 +73,16 @@ class APCConfig(ModelConfig):
 class MotionData(Section):
     """Training items of Audio2Feature and Audio2Headpose, at 60 Hz."""
 
-    seq_len: int = Field(240, ge=8, description="Motion frames per item; clips must be as long.")
+    seq_len: int = Field(240, ge=8, description="Motion frames per item, and least per clip.")
     stride: int = Field(4, ge=1, description="Frames between the starts of two items.")
-    frame_future: int = Field(
-        18, ge=0, description="Frames of sound after an output frame that the network needs."
-    )
-    items_per_epoch: int | None = Field(
-        None, ge=1, description="Draw so many of all items per epoch; null: all."
-    )
+    frame_future: int = Field(18, ge=0, description="Look-ahead: frames of sound after an output.")
+    items_per_epoch: int | None = Field(None, ge=1, description="Random items; null: all items.")
 
 
 class Audio2FeatureNetwork(Section):
-    """Size of the network; the defaults are the official one."""
+    """Size of the network; the defaults are official."""
 
-    hidden: int = Field(
-        256, ge=8, description="Width of the LSTM; linear layers are twice as wide."
-    )
+    hidden: int = Field(256, ge=8, description="LSTM width; linear layers are twice as wide.")
     layers: int = Field(3, ge=1, description="LSTM layers.")
 
 
@@ -122,11 +109,11 @@ class Audio2FeatureConfig(ModelConfig):
         return {"apc": apc_component(cfg)}
 
     @model_validator(mode="after")
-    def _answers(self) -> Audio2FeatureConfig:
+    def _exceeds_delay(self) -> Audio2FeatureConfig:
         if self.data.seq_len <= self.data.frame_future:
             raise ValueError(
                 f"data.seq_len={self.data.seq_len} must exceed data.frame_future="
-                f"{self.data.frame_future}: the answers come so many frames late"
+                f"{self.data.frame_future}, the delay of the outputs in frames"
             )
         return self
 
@@ -135,38 +122,36 @@ class HeadposeData(MotionData):
     """Training items of Audio2Headpose."""
 
     stride: int = Field(1, ge=1, description="Frames between the starts of two items.")
-    frame_future: int = Field(15, ge=0, description="Frames of sound beyond a pose's own time.")
-    skip_start: int = Field(0, ge=0, description="Frames left out at the start (official: 300).")
-    skip_end: int = Field(0, ge=0, description="Frames left out at the end (official: 460).")
+    frame_future: int = Field(15, ge=0, description="Look-ahead: frames of sound after a pose.")
+    skip_start: int = Field(0, ge=0, description="Unused frames at the start (official: 300).")
+    skip_end: int = Field(0, ge=0, description="Unused frames at the end (official: 460).")
     short_clips: Literal["pad", "error"] = Field(
         "pad",
-        description="Clips shorter than history and sequence: pad repeats the first frame as their "
-        "history, error refuses them.",
+        description="Frames without a full history: pad repeats the clip's first frame before it, "
+        "error takes no items there and refuses clips that are too short.",
     )
 
 
 class Audio2HeadposeNetwork(Section):
-    """Size of the WaveNet; the defaults are the official one."""
+    """Size of the WaveNet; the defaults are official."""
 
-    layers: int = Field(7, ge=1, le=12, description="Layers per block; dilations double.")
-    blocks: int = Field(
-        2, ge=1, description="Blocks. The receptive field is 1 + blocks * (2^layers - 1)."
-    )
+    layers: int = Field(7, ge=1, le=12, description="Layers per block; dilations 1, 2, 4, ...")
+    blocks: int = Field(2, ge=1, description="Blocks; receptive field: 1 + blocks*(2^layers - 1).")
     channels: int = Field(128, ge=4, description="Residual and dilation channels.")
     skip_channels: int = Field(256, ge=4, description="Skip channels.")
     condition: int = Field(512, ge=4, description="Channels of the sound.")
     residual: bool = Field(
         False,
-        description="Predict the change of the pose, so that training starts from a still head; "
-        "false: the pose itself (official).",
+        description="Predict the change of the pose, so training starts from a still head; false: "
+        "predict the pose (official).",
     )
 
 
 class GMMSection(Section):
     """Distribution of the next pose."""
 
-    ncenter: int = Field(1, ge=1, description="Gaussians.")
-    sigma_min: float = Field(0.03, gt=0, description="Least standard deviation in the loss.")
+    ncenter: int = Field(1, ge=1, description="Number of Gaussians.")
+    sigma_min: float = Field(0.03, gt=0, description="Smallest standard deviation in the loss.")
 
 
 class Audio2HeadposeConfig(ModelConfig):
@@ -183,12 +168,10 @@ class Audio2HeadposeConfig(ModelConfig):
     return_seconds: float = Field(
         8.0,
         ge=0,
-        description="With model_params.residual: time constant with which a drawn head returns to "
-        "its mean pose, without which it wanders off; 0: none.",
+        description="With model_params.residual: time constant in s with which a sampled head pose "
+        "returns to the mean, since sampled changes drift; 0: no return.",
     )
-    sigma_scale: float = Field(
-        0.3, ge=0, description="Standard deviations of the drawn poses, as a factor; 0: the mean."
-    )
+    sigma_scale: float = Field(0.3, ge=0, description="Factor on the sampled deviations; 0: mean.")
 
     @classmethod
     def components(cls, cfg: Any) -> dict[str, ComponentSpec]:
@@ -198,7 +181,7 @@ class Audio2HeadposeConfig(ModelConfig):
 class Feature2FaceConfig(ModelConfig):
     """Keys of Feature2Face."""
 
-    fps: float = Field(25.0, gt=0, le=60, description="Rate of the videos that are written.")
+    fps: float = Field(25.0, gt=0, le=60, description="Frame rate of the written videos.")
     person: PersonSection = Field(default_factory=PersonSection, description="Preparation.")
     model_params: ImageGANNetwork = Field(default_factory=ImageGANNetwork, description="Networks.")
     data: ImageGANData = Field(default_factory=ImageGANData, description="Training items.")
@@ -214,35 +197,32 @@ class Feature2FaceConfig(ModelConfig):
 class LLESection(Section):
     """Manifold projection of the speech features."""
 
-    use: bool = Field(True, description="Project onto the person's own speech.")
-    k: int = Field(10, ge=1, description="Neighbours.")
-    percent: float = Field(1.0, ge=0, le=1, description="Share of the projection; the rest stays.")
-    ridge: float = Field(1e-3, ge=0, description="Regularisation; 0 is the official plain solve.")
+    use: bool = Field(True, description="Project onto the person's speech features.")
+    k: int = Field(10, ge=1, description="Number of neighbours.")
+    percent: float = Field(1.0, ge=0, le=1, description="Weight of the projection; 0: none.")
+    ridge: float = Field(1e-3, ge=0, description="Regularisation; 0: none (official).")
 
 
 class MotionPost(Section):
-    """Post-processing of the motion, in frames at 60 Hz; empirical values per person."""
+    """Post-processing of the motion; standard deviations of the smoothing in frames at 60 Hz."""
 
-    mouth_smooth: float = Field(2.0, ge=0, description="Smoothing of the mouth.")
+    mouth_smooth: float = Field(2.0, ge=0, description="Standard deviation for the mouth.")
     mouth_amp: list[str | float] = Field(
         ["XYZ", 1.5, 1.5, 1.5],
-        description="Amplification: XY, XYZ, delta, LowerMore or CloseSmall, and its factors.",
+        description="Amplification method (XY, XYZ, delta, LowerMore, CloseSmall) and its factors.",
     )
-    rot_smooth: float = Field(5.0, ge=0, description="Smoothing of the head's rotation.")
-    trans_smooth: float = Field(10.0, ge=0, description="Smoothing of its translation.")
+    rot_smooth: float = Field(5.0, ge=0, description="Standard deviation for the head's rotation.")
+    trans_smooth: float = Field(10.0, ge=0, description="Standard deviation for its translation.")
     rot_amp: float = Field(1.0, ge=0, description="Factor on the rotation.")
     trans_amp: float = Field(1.0, ge=0, description="Factor on the translation.")
-    shoulder_amp: float = Field(0.5, ge=0, description="Share of the head's way the shoulders go.")
-    use_pred_jaw: bool = Field(
-        False, description="Let the predicted chin move too; the official demo drops it."
-    )
+    shoulder_amp: float = Field(0.5, ge=0, description="Shoulder translation per head translation.")
+    use_pred_jaw: bool = Field(False, description="Use the predicted chin; official demo: false.")
     causal: bool = Field(
-        False,
-        description="Smooth with the past only, as the live mode must; the videos are then equal.",
+        False, description="Smooth over past frames only; required by the live mode."
     )
 
     @model_validator(mode="after")
-    def _known(self) -> MotionPost:
+    def _valid_amplifier(self) -> MotionPost:
         method, *factors = self.mouth_amp
         if problem := check_amplifier(str(method), tuple(factors)):
             raise ValueError(f"mouth_amp: {problem}")
@@ -254,21 +234,17 @@ class LSPInfer(ImageGANInfer):
 
     lle: LLESection = Field(default_factory=LLESection, description="Manifold projection.")
     motion: MotionPost = Field(default_factory=MotionPost, description="Post-processing.")
-    sigma_scale: float | None = Field(
-        None, ge=0, description="Spread of the drawn poses; null: as Audio2Headpose says."
-    )
+    sigma_scale: float | None = Field(None, ge=0, description="Null: that of Audio2Headpose.")
     pad_headpose: bool = Field(
         True,
-        description="Repeat the last sound, so that the video is as long as the sound; false: 15 "
-        "motion frames shorter, as the official demo.",
+        description="Repeat the last speech features, so that video and sound are equally long; "
+        "false: the video is 15 motion frames shorter, as in the official demo.",
     )
-    person: str | None = Field(
-        None, description="Folder or name of the person; null: whom the source shows."
-    )
+    person: str | None = Field(None, description="Name or folder; null: person of the source.")
 
 
 class PortraitWeights(APCWeights):
-    """The trained parts."""
+    """The trained parts of the chain."""
 
     audio2feature: str = Field("auto", description="Audio2Feature: auto, a path, or a run id.")
     audio2headpose: str = Field("auto", description="Audio2Headpose: auto, a path, or a run id.")
@@ -278,12 +254,12 @@ class PortraitWeights(APCWeights):
 class LiveSpeechPortraitsConfig(ModelConfig):
     """Keys of live_speech_portraits, the whole chain."""
 
-    fps: float = Field(25.0, gt=0, le=60, description="Rate of the videos that are written.")
+    fps: float = Field(25.0, gt=0, le=60, description="Frame rate of the written videos.")
     apc: APCNetwork = Field(default_factory=APCNetwork, description="Speech encoder.")
     person: PersonSection = Field(default_factory=PersonSection, description="Preparation.")
     model_params: ImageGANNetwork = Field(
         default_factory=ImageGANNetwork,
-        description="Size of an official Feature2Face; trained ones know theirs.",
+        description="Size of an official Feature2Face; a checkpoint of a run stores its size.",
     )
     weights: PortraitWeights = Field(default_factory=PortraitWeights, description="Parts.")
     infer: LSPInfer = Field(default_factory=LSPInfer, description="Generation.")
@@ -309,9 +285,7 @@ class LiveSpeechPortraitsConfig(ModelConfig):
                 "Audio2Feature", "the movement of the mouth", f"{_LSP}:Audio2FeatureNet"
             ),
             "audio2headpose": part(
-                "Audio2Headpose",
-                "the movement of the head",
-                f"{_LSP}:Audio2HeadposeNet",
+                "Audio2Headpose", "the movement of the head", f"{_LSP}:Audio2HeadposeNet"
             ),
             "feature2face": part(
                 "Feature2Face",

@@ -1,7 +1,8 @@
-"""Audio2Feature and Audio2Headpose: official layers and ``state_dict`` names (official code)."""
+"""Networks of Audio2Feature and Audio2Headpose with official ``state_dict`` names."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -10,11 +11,11 @@ from torch.nn import functional as F
 
 from talkingface.model.layers.initialise import SLOPE, initialise
 
-POSE = 6  # values of a pose; as many of its change follow
+POSE = 6  # values of a pose; its change per frame has as many
 
 
 def look_ahead(speech: Tensor, frames: int) -> Tensor:
-    """Speech (N,2*hidden) with the last of its rows repeated behind the end, two per frame."""
+    """Append ``frames`` frames to speech features (N,2*hidden): the last row of two, repeated."""
     last = speech[-1, speech.shape[1] // 2 :].repeat(2)
     return torch.cat([speech, last.expand(frames, -1)])
 
@@ -23,7 +24,7 @@ class Audio2FeatureNet(nn.Module):
     """Speech features to the displacement of 25 points.
 
     Args:
-        apc_hidden: width of the speech features; two rows make a frame.
+        apc_hidden: width of the speech features; a frame has two rows.
         hidden: width of the LSTM (official: 256); the linear layers are twice as wide.
     """
 
@@ -57,7 +58,7 @@ class Audio2FeatureNet(nn.Module):
     def stream(
         self, audio: Tensor, state: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """The next frames of a sequence, and the state to go on with."""
+        """Outputs of the next frames of a sequence, and the LSTM state after them."""
         batch = len(audio)
         pairs = audio.reshape(batch, -1, self.downsample[0].in_features)
         hidden = self.downsample(pairs.flatten(0, 1)).unflatten(0, (batch, -1))
@@ -66,7 +67,7 @@ class Audio2FeatureNet(nn.Module):
 
 
 class _ResidualBlock(nn.Module):
-    """Gated dilated convolution with a condition (WaveNet), causal by zeros in front."""
+    """Conditioned gated dilated convolution (WaveNet), causal by zero padding."""
 
     def __init__(
         self, channels: int, skip: int, condition: int, kernel: int, dilation: int
@@ -90,7 +91,7 @@ class _ResidualBlock(nn.Module):
 
 
 class WaveNet(nn.Module):
-    """Conditional causal WaveNet whose outputs are the parameters of Gaussians."""
+    """Conditional causal WaveNet that outputs the parameters of Gaussians."""
 
     def __init__(
         self,
@@ -105,7 +106,7 @@ class WaveNet(nn.Module):
     ) -> None:
         super().__init__()
         self.channels, self.inputs = channels, inputs
-        self.drop = nn.Dropout1d(0.5)  # whole channels of the history (official: Dropout2d)
+        self.drop = nn.Dropout1d(0.5)  # drops channels of the history (official: Dropout2d)
         self.start_conv1 = nn.Conv1d(inputs, channels, 1)
         self.start_conv2 = nn.Conv1d(channels, channels, 1)
         self.residual_blocks = nn.ModuleList(
@@ -118,7 +119,7 @@ class WaveNet(nn.Module):
 
     @property
     def receptive_field(self) -> int:
-        """Steps of history that an output sees."""
+        """Steps of history that an output depends on."""
         return 1 + sum((b.kernel - 1) * b.dilation for b in self.residual_blocks)
 
     def start(self, history: Tensor) -> Tensor:
@@ -143,15 +144,15 @@ class WaveNet(nn.Module):
 
 
 class Audio2HeadposeNet(nn.Module):
-    """Speech features and the pose so far to a distribution of the next pose.
+    """Speech features and past poses to a distribution of the next pose.
 
     Output per step: ``ncenter`` logits, ``ncenter * ndim`` means, as many negative log sigmas.
 
     Args:
-        residual: means are counted from the pose before (ours; the official network predicts the
-            pose itself). The network then starts from "the head stays where it is".
-        return_frames: generation with ``residual`` pulls the head back to its mean pose with this
-            time constant, since drawn changes add up and would carry it away; 0: not at all.
+        residual: means are relative to the previous pose, so an untrained network predicts a still
+            head. The official network predicts the pose.
+        return_frames: time constant in frames with which generation with ``residual`` returns the
+            head to its mean pose, since the sum of sampled changes drifts; 0: no return.
     """
 
     def __init__(
@@ -204,7 +205,7 @@ class Audio2HeadposeNet(nn.Module):
         return torch.cat([params[..., :centre], means, params[..., centre + size :]], dim=-1)
 
     def sample(self, params: Tensor, sigma: float, generator: torch.Generator | None) -> Tensor:
-        """Draw (B,12) from parameters (B,25).
+        """Sample poses (B,12) from parameters (B,25).
 
         Args:
             sigma: factor on the standard deviations (official: 0.3); 0 gives the mean.
@@ -220,22 +221,22 @@ class Audio2HeadposeNet(nn.Module):
         means, spread = means[:, 0], spread[:, 0]
         if sigma == 0:
             return means
-        # Drawn on the CPU, so that a seed gives the same motion on every device.
+        # Sampled on the CPU, so that a seed gives the same motion on every device.
         noise = torch.randn(means.shape, generator=generator).to(means.device)
         return means + noise * spread * sigma
 
 
 class PoseGenerator:
-    """Draws one pose after the other; each block keeps only the past that it still needs.
+    """Samples one pose after the other; each block keeps only the inputs that it still needs.
 
-    Exactly the official generation, which runs the whole network over 255 steps for
-    every frame: the cone of an output is exactly as long as the history that it is given.
+    Equals the official generation, which runs the whole network over 255 steps for every frame:
+    that history is exactly as long as the receptive field.
 
     Args:
         network: in eval mode.
         sigma: see :meth:`Audio2HeadposeNet.sample`.
-        ahead: frames of sound that a pose knows beyond its own time.
-        seed: of the draws.
+        ahead: look-ahead, frames of sound after a pose.
+        seed: of the random numbers.
     """
 
     def __init__(
@@ -251,9 +252,9 @@ class PoseGenerator:
 
     @torch.no_grad()
     def generate(self, audio: Tensor) -> Iterator[Tensor]:
-        """Poses (12,) for the next rows of sound (T,2*apc_hidden).
+        """Poses (12,) from the next speech features (T,2*apc_hidden).
 
-        The first ``ahead`` rows give none: row t leads to the pose of frame ``t - ahead``.
+        Row t gives the pose of frame ``t - ahead``; the first ``ahead`` rows give none.
         """
         if not len(audio):
             return
@@ -266,7 +267,7 @@ class PoseGenerator:
                 return
             self._warm_up(rows[: self.ahead + 1])
             rows, self._early = rows[self.ahead :], None
-        # Conditions of all frames at once: one large product per block instead of one per frame.
+        # Conditions of all frames at once: one matrix product per block, not one per frame.
         conditions = [
             F.linear(
                 rows,
@@ -283,8 +284,11 @@ class PoseGenerator:
             yield self._last[0]
 
     def _warm_up(self, rows: Tensor) -> None:
-        """A history of zeros (the mean pose), under the first row repeated and then the sound
-        before the first pose: one pass instead of 254 steps."""
+        """Fill the queues with one pass instead of 254 steps.
+
+        The history is zero (the mean pose). Its sound is the first row, repeated, and then the
+        ``ahead`` rows before the first pose.
+        """
         wavenet = self.network.WaveNet
         steps = wavenet.receptive_field - 1
         x = wavenet.start(self._last[..., None].expand(-1, -1, steps))
@@ -292,11 +296,11 @@ class PoseGenerator:
         sound = early.T[None]
         self._queues, self._weights = [], []
         for block in wavenet.residual_blocks:
-            # (dilation, channels) ring of inputs; the oldest is read and replaced at each step.
+            # Ring buffer (dilation, channels); each step reads and replaces the oldest input.
             queue = F.pad(x, (max(0, block.dilation - steps), 0))[0, :, -block.dilation :]
             self._queues.append(queue.T.contiguous())
             x, _ = block(x, sound)
-            # Both gates read the old and the new input: one product of (2 channels, 2 channels).
+            # Filter and gate as one product: (2 channels, 2 channels) with old and new input.
             both = torch.cat([block.filter_conv.weight, block.gate_conv.weight])
             out = torch.cat([block.residual_conv.weight, block.skip_conv.weight])[..., 0]
             self._weights.append(
@@ -322,9 +326,9 @@ class PoseGenerator:
             z = torch.mv(both, torch.cat([queue[slot], x])) + (bias + condition)
             queue[slot] = x
             z = torch.tanh(z[:channels]) * torch.sigmoid(z[channels:])
-            made = torch.addmv(out_bias, out, z)
-            x = made[:channels] + x
-            skip = made[channels:]
+            output = torch.addmv(out_bias, out, z)
+            x = output[:channels] + x
+            skip = output[channels:]
             total = skip if total is None else total + skip
         self._time += 1
         return wavenet.end(total[None, :, None])[..., 0]
@@ -333,19 +337,17 @@ class PoseGenerator:
 def gaussian_nll(
     params: Tensor, target: Tensor, ncenter: int = 1, sigma_min: float = 0.03
 ) -> Tensor:
-    """Negative log-likelihood of poses, per value (official code); may be negative.
+    """Negative log-likelihood of poses in nats per value (official code); may be negative.
 
-    With several centres a true mixture: the official code ignores their shares.
+    Several centres form a mixture; the official code ignores its weights.
 
     Args:
         params: (B,T,ncenter*(1+2*ndim)); target: (B,T,ndim).
-        sigma_min: least standard deviation.
+        sigma_min: smallest standard deviation.
 
     Returns:
         Mean over batch, time and values, 0-dim.
     """
-    import math
-
     ndim = target.shape[-1]
     size = ncenter * ndim
     means = params[..., ncenter : ncenter + size].unflatten(-1, (ncenter, ndim))

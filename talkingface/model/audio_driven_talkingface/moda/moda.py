@@ -1,4 +1,4 @@
-"""MODA: one mapping from voice to lips, eyes, head and torso (DreamtaleCore/MODA)."""
+"""MODA: one mapping from speech to lips, eyes, head and torso (DreamtaleCore/MODA)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from talkingface.data.dataprocess.moda.files import OFFICIAL_SIDE, SIDE
+from talkingface.data.dataprocess.moda.sound import samples_of
 from talkingface.data.face.topology import INNER_LIP_BOTTOM, INNER_LIP_TOP, MODA_MOUTH
 from talkingface.model.abilities import ClipResult
 from talkingface.model.abstract_talkingface import AbstractTalkingFace, Batch, Tensors
@@ -39,11 +40,11 @@ class MODA(AbstractTalkingFace):
     """The mapping network in standardised units.
 
     Batch of ``MODADataset``. Outputs of the network times :meth:`units` are offsets in px, degrees
-    and the factor of the size.
+    and scale.
     """
 
     main_network: ClassVar[str] = "moda"
-    # Tables that follow from the settings; files of another length hold longer ones.
+    # Tables computed from the settings; their length may differ in other files.
     optional_keys: ClassVar[tuple[str, ...]] = (
         *(f"temporal_body.short_layer.{name}" for name in _TABLES[:3]),
         "temporal_body.long_layer.embedding.pe",
@@ -81,7 +82,7 @@ class MODA(AbstractTalkingFace):
         self.training_progress = 0.0
 
     def train(self, mode: bool = True) -> MODA:
-        """A frozen sound encoder stays as at inference: no dropout, no SpecAugment."""
+        """A frozen sound encoder stays in eval mode: no dropout, no SpecAugment."""
         super().train(mode)
         if self.cfg.audio_encoder.freeze:
             for name, module in self.named_modules():
@@ -123,30 +124,29 @@ class MODA(AbstractTalkingFace):
             self.network.audio_encoder.load_state_dict(loaded.state_dict())
 
     def units(self, subject_std: Tensor | None = None) -> dict[str, Tensor]:
-        """What 1 of each network output is, by part, to be broadcast to (B,T,n).
+        """Units of the network outputs by part: tensors that broadcast to (B,T,n).
 
         Args:
             subject_std: (B,361), for ``std_mode: subject``.
 
         Raises:
-            WeightsError: weights without their units; they came from elsewhere.
+            WeightsError: the weights came from a file without standard deviations.
         """
         mode = self.cfg.model_params.std_mode
         if mode == "none":
-            # Shares of the 768 px square of the released preparation, whose canonical face is as
-            # large as ours; the head's place and size refer to that square.
+            # Points are in sides of the official 768 px square, whose canonical face has the same
+            # size in px. Translation and scale of the head refer to that square.
             points = torch.tensor([float(OFFICIAL_SIDE)])
-            small = SIDE / OFFICIAL_SIDE
-            head = torch.tensor([1.0, 1.0, 1.0, small, small, small, 1 / small])
+            ratio = SIDE / OFFICIAL_SIDE
+            head = torch.tensor([1.0, 1.0, 1.0, ratio, ratio, ratio, 1 / ratio])
             return {"lips": points, "eyes": points, "head": head, "torso": points}
         if mode == "subject":
-            # A value that never moves would be blown up: at least 0.05 px or degrees.
+            # At least 0.05 px or degrees, else errors of constant values would be amplified.
             parts = subject_std.clamp(min=0.05)[:, None].split(list(PARTS.values()), dim=-1)
-            made = dict(zip(PARTS, parts, strict=True))
-            made["head"] = torch.cat(
-                [made["head"][..., :6], subject_std[:, None, 306:307].clamp(min=1e-3)], dim=-1
-            )
-            return made
+            units = dict(zip(PARTS, parts, strict=True))
+            scale = subject_std[:, None, 306:307].clamp(min=1e-3)
+            units["head"] = torch.cat([units["head"][..., :6], scale], dim=-1)
+            return units
         stats = self.statistics.of(self.cfg.model)
         return {
             "lips": torch.tensor([stats["lips"]]),
@@ -156,8 +156,8 @@ class MODA(AbstractTalkingFace):
         }
 
     def _units_of(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        made = self.units(batch.get("subject_std"))
-        return {key: value.to(batch["lips"]) for key, value in made.items()}
+        units = self.units(batch.get("subject_std"))
+        return {key: value.to(batch["lips"]) for key, value in units.items()}
 
     # -- training ---------------------------------------------------------------------------------
 
@@ -166,12 +166,11 @@ class MODA(AbstractTalkingFace):
         noise = None
         if self.training:
             noise = torch.randn(*inside.shape, WIDTH, device=inside.device)
-            self._guard_statistics(batch["subject"])
+            self._protect_batch_statistics(batch["subject"])
         return self.moda(batch["sound"], batch["subject"], noise=noise, valid=inside)
 
-    def _guard_statistics(self, subject: Tensor) -> None:
-        """Batch statistics of one subject have no variance (spec B4): such batches use and leave
-        the known ones."""
+    def _protect_batch_statistics(self, subject: Tensor) -> None:
+        """A batch of one subject has no variance: it uses the running statistics, unchanged."""
         if self.cfg.model_params.subject_norm == "batch":
             several = bool((subject != subject[:1]).any())
             for name, module in self.named_modules():
@@ -179,22 +178,15 @@ class MODA(AbstractTalkingFace):
                     module.train(several)
 
     def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
-        made = shared
         options, units = self.cfg.loss, self._units_of(batch)
-        seen = batch["valid"][..., None]
-        weights = {
-            "lips": options.w_lip,
-            "eyes": options.w_eye,
-            "head": options.w_head,
-            "torso": options.w_torso,
-        }
+        valid = batch["valid"][..., None]
+        weights = (options.w_lip, options.w_eye, options.w_head, options.w_torso)
         sides = batch["torso_valid"].repeat_interleave(27, dim=1)[:, None]
-        total = seen.new_zeros(())
+        total = valid.new_zeros(())
         losses: dict[str, Tensor] = {}
-        for part, weight in weights.items():
-            wanted = batch[part] / units[part]
-            mask = seen * sides if part == "torso" else seen
-            error = made[part].float() - wanted
+        for part, weight in zip(PARTS, weights, strict=True):
+            mask = valid * sides if part == "torso" else valid
+            error = shared[part].float() - batch[part] / units[part]
             losses[part] = _mean(self._distance(error), mask)
             total = total + weight * losses[part]
             if options.velocity:
@@ -202,16 +194,17 @@ class MODA(AbstractTalkingFace):
                 change = _mean(self._distance(error.diff(dim=1)), both)
                 losses[f"{part}_velocity"] = change
                 total = total + options.velocity * _VELOCITY[part] * change
-        mu, logvar = made["mu"].float(), made["logvar"].float()
+        mu, logvar = shared["mu"].float(), shared["logvar"].float()
         kl = -0.5 * (1 + logvar - mu.square() - logvar.exp()).mean(dim=-1, keepdim=True)
-        losses["kl"] = _mean(kl, seen)
-        growth = min(1.0, self.training_progress / options.kl_warmup) if options.kl_warmup else 1.0
-        growth = growth if self.training else 1.0  # the same criterion in all validations
+        losses["kl"] = _mean(kl, valid)
+        growth = 1.0  # constant in validation, so that its losses are comparable
+        if self.training and options.kl_warmup:
+            growth = min(1.0, self.training_progress / options.kl_warmup)
         total = total + options.w_kl * growth * losses["kl"]
         if not self.training:  # of the whole window, at temperature 0
-            mouth = batch["lips"] / units["lips"]
-            missed = _mean((made["lips"].float() - mouth).square(), seen)
-            losses["lip_R2"] = 1 - missed / _mean(mouth.square(), seen).clamp(min=1e-6)
+            lips = batch["lips"] / units["lips"]
+            error = _mean((shared["lips"].float() - lips).square(), valid)
+            losses["lip_R2"] = 1 - error / _mean(lips.square(), valid).clamp(min=1e-6)
         return {"loss": total, **losses}
 
     def _distance(self, error: Tensor) -> Tensor:
@@ -231,14 +224,14 @@ class MODA(AbstractTalkingFace):
         stride: int | None = None,
         subject_std: np.ndarray | None = None,
     ) -> dict[str, np.ndarray]:
-        """Offsets of a sound of any length: part -> (count,n), cross-faded windows.
+        """Offsets for a sound of any length, in cross-faded windows: part -> (count,n).
 
         Args:
             sound_of: (start, stop) -> input of the network for these frames.
             subject: (478,3) as in the batch.
-            noise: (count,128) standard normal times temperature: one sequence for the whole sound,
+            noise: (count,128) standard normal times temperature, one sequence for the whole sound,
                 so that overlapping windows agree; None: temperature 0.
-            window, stride: in frames; None: the window of the training, and half of it.
+            window, stride: in frames; None: ``data.window``, and half a window.
         """
         window = window or self.cfg.data.window
         stride = min(stride or max(1, window // 2), window)
@@ -250,48 +243,45 @@ class MODA(AbstractTalkingFace):
             sound = torch.from_numpy(sound_of(start, stop))[None].to(device)
             valid = torch.ones(1, stop - start, dtype=torch.bool, device=device)
             drawn = None if noise is None else noise[None, start:stop].to(device)
-            made = network(sound, code, noise=drawn, valid=valid)
-            return {part: made[part][0].float() for part in PARTS}
+            outputs = network(sound, code, noise=drawn, valid=valid)
+            return {part: outputs[part][0].float() for part in PARTS}
 
-        made = map_windows(run, count, window, stride)
+        outputs = map_windows(run, count, window, stride)
         std = None if subject_std is None else torch.from_numpy(subject_std)[None]
         units = self.units(std)
         return {
             part: (values.cpu() * units[part].reshape(-1, units[part].shape[-1])).numpy()
-            for part, values in made.items()
+            for part, values in outputs.items()
         }
 
     def evaluate_clip(self, clip: MappingClip, mismatched: MappingClip) -> ClipResult:
         count, std = len(clip), clip.template.std
 
-        def spoken(source: MappingClip, move: int = 0, **more: Any) -> dict[str, np.ndarray]:
+        def predict(source: MappingClip, shift: int = 0, **more: Any) -> dict[str, np.ndarray]:
             def sound_of(start: int, stop: int) -> np.ndarray:
                 whole = source.sound_of(0, len(source))
-                rows = (np.arange(start, stop) + move) % len(source)
-                return (
-                    whole[rows] if whole.ndim == 2 else _wrapped(whole, start, stop, source, move)
-                )
+                if whole.ndim == 1:
+                    return _cyclic_samples(whole, start + shift, stop + shift, source.fps)
+                return whole[(np.arange(start, stop) + shift) % len(source)]
 
             return self.sequence(sound_of, clip.subject, count, subject_std=std, **more)
 
-        own = spoken(clip)
-        shuffled = spoken(clip, count // 2) if mismatched is clip else spoken(mismatched)
         generator = torch.Generator().manual_seed(0)
         samples = [
-            spoken(clip, noise=torch.randn(count, WIDTH, generator=generator))
+            predict(clip, noise=torch.randn(count, WIDTH, generator=generator))
             for _ in range(_SAMPLES)
         ]
-        still = {part: np.zeros_like(values) for part, values in clip.offsets.items()}
         rows = {
-            self.cfg.model: own,
-            "shuffled audio": shuffled,
-            "mean motion": still,
+            self.cfg.model: predict(clip),
+            # The split may have a single clip.
+            "shuffled audio": predict(mismatched, count // 2 if mismatched is clip else 0),
+            "mean motion": {part: np.zeros_like(v) for part, v in clip.offsets.items()},
             "real": clip.offsets,
         }
-        nothing = {"Div_H": 0.0, "Div_E": 0.0, "Div_M": 0.0}
+        diversity = {"Div_H": 0.0, "Div_E": 0.0, "Div_M": 0.0}
         result = {
-            name: {**compare_motion(made, clip.offsets, clip.valid), **nothing}
-            for name, made in rows.items()
+            name: {**compare_motion(motion, clip.offsets, clip.valid), **diversity}
+            for name, motion in rows.items()
         }
         result[self.cfg.model].update(self._diversity(samples, std))
         return ClipResult(result)
@@ -299,24 +289,22 @@ class MODA(AbstractTalkingFace):
     def _diversity(self, samples: list[dict[str, np.ndarray]], std: np.ndarray) -> dict[str, float]:
         units = self.units(torch.from_numpy(std)[None])
 
-        def apart(part: str) -> float:
-            made = [sample[part] / units[part].reshape(-1).numpy() for sample in samples]
-            pairs = combinations(made, 2)
+        def distance(part: str) -> float:
+            values = [sample[part] / units[part].reshape(-1).numpy() for sample in samples]
+            pairs = combinations(values, 2)
             return float(np.mean([np.linalg.norm(a - b, axis=-1).mean() for a, b in pairs]))
 
-        return {"Div_H": apart("head"), "Div_E": apart("eyes"), "Div_M": apart("lips")}
+        return {"Div_H": distance("head"), "Div_E": distance("eyes"), "Div_M": distance("lips")}
 
 
-def _wrapped(wave: np.ndarray, start: int, stop: int, clip: MappingClip, move: int) -> np.ndarray:
-    """Samples of frames of a sound that begins ``move`` frames later and goes on at its end."""
-    from talkingface.data.dataprocess.moda.sound import samples_of
-
-    piece = samples_of(start + move, stop + move, clip.fps)
+def _cyclic_samples(wave: np.ndarray, start: int, stop: int, fps: float) -> np.ndarray:
+    """Samples of frames ``start`` to ``stop`` of a sound that is repeated."""
+    piece = samples_of(start, stop, fps)
     return wave[np.arange(piece.start, piece.stop) % len(wave)]
 
 
 def _mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean over unmasked elements."""
+    """Mean over elements with mask 1."""
     mask = mask.expand_as(values)
     return (values * mask).sum() / mask.sum().clamp(min=1)
 
@@ -327,18 +315,18 @@ def _opening(lips: np.ndarray) -> np.ndarray:
 
 
 def compare_motion(
-    made: dict[str, np.ndarray], real: dict[str, np.ndarray], valid: np.ndarray
+    motion: dict[str, np.ndarray], real: dict[str, np.ndarray], valid: np.ndarray
 ) -> dict[str, float]:
-    """Measures of generated offsets against real ones, over frames with a face."""
-    lips, wanted = made["lips"][valid], real["lips"][valid]
-    varied = np.square(wanted).sum()
-    one, two = _opening(lips), _opening(wanted)
-    both = one.std() > 1e-6 and two.std() > 1e-6
+    """Compare generated with real offsets in frames with a face."""
+    lips, real_lips = motion["lips"][valid], real["lips"][valid]
+    variation = np.square(real_lips).sum()
+    one, two = _opening(lips), _opening(real_lips)
+    defined = one.std() > 1e-6 and two.std() > 1e-6
     return {
-        "lip_R2": float(1 - np.square(lips - wanted).sum() / max(varied, 1e-9)),
-        "lip_L1": float(100 / _EYE_DISTANCE * np.abs(lips - wanted).mean()),
+        "lip_R2": float(1 - np.square(lips - real_lips).sum() / max(variation, 1e-9)),
+        "lip_L1": float(100 / _EYE_DISTANCE * np.abs(lips - real_lips).mean()),
         "opening_error": float(np.abs(one - two).mean()),
-        # The mean motion has no correlation with anything.
-        "opening_r": float(np.corrcoef(one, two)[0, 1]) if both else 0.0,
-        "head_range": float(made["head"][valid][:, :2].std(axis=0).mean()),
+        # Undefined for constant values, e.g. the mean motion; reported as 0.
+        "opening_r": float(np.corrcoef(one, two)[0, 1]) if defined else 0.0,
+        "head_range": float(motion["head"][valid][:, :2].std(axis=0).mean()),
     }

@@ -1,4 +1,4 @@
-"""Configuration keys of MODA. No torch here: ``--explain`` stays fast."""
+"""Configuration keys of MODA. Imports no torch: ``--explain`` stays fast."""
 
 from __future__ import annotations
 
@@ -21,41 +21,39 @@ from talkingface.model.conditional_gan_config import (
 )
 from talkingface.utils.paths import resolve
 
-# Of wav2vec2-base, whose shape the network has.
+# Required values in the config.json of wav2vec2.
 _BASE = {"hidden_size": 768, "feat_extract_norm": "group", "do_stable_layer_norm": False,
          "num_attention_heads": 12, "intermediate_size": 3072}  # fmt: skip
 
 
 class MODAPrep(Section):
-    """Preparation (official code); the same values for all three stages share one preparation."""
+    """Preparation (official code). Stages with equal values share one preparation."""
 
     crop_scale: float = Field(
-        2.2, ge=1.2, le=5, description="Side of the square crop over that of all face boxes."
+        2.2, ge=1.2, le=5, description="Side of the square crop over that of all faces together."
     )
     max_missing: float = Field(
-        0.1, ge=0, le=0.5, description="Clips with a larger share of frames without face are left."
+        0.1, ge=0, le=0.5, description="Largest share of frames without a face in a usable clip."
     )
     canonical: Literal["procrustes", "official"] = Field(
         "procrustes",
-        description="Anchor and scale of the canonical face: template fit (steadier), or three "
-        "vertices and the eyes as in the released code.",
+        description="Anchor and scale of the canonical face: procrustes: fit to a template, less "
+        "jitter; official: three vertices and the eyes.",
     )
-    pose_smooth_sigma: float = Field(1.0, ge=0, description="Smoothing of the head pose, frames.")
+    pose_smooth_sigma: float = Field(1.0, ge=0, description="Smoothing of the pose in frames.")
     torso_space: Literal["head", "image"] = Field(
         "head",
-        description="Shoulders in the space of the head (official) or of the picture, where a "
-        "still shoulder stands still.",
+        description="Coordinates of the shoulders: head (official), or image, in which a still "
+        "shoulder has constant values.",
     )
-    torso_every: int = Field(
-        2, ge=1, description="The person is segmented in each n-th frame; in between is linear."
-    )
-    jpeg_quality: int = Field(95, ge=50, le=100, description="Of the pictures for the renderer.")
+    torso_every: int = Field(2, ge=1, description="Segment each n-th frame; interpolate the rest.")
+    jpeg_quality: int = Field(95, ge=50, le=100, description="JPEG quality of the pictures.")
 
 
 class MODABase(ModelConfig):
     """Keys of all stages."""
 
-    fps: float = Field(25.0, gt=0, le=60, description="Frame rate; official weights were at 30.")
+    fps: float = Field(25.0, gt=0, le=60, description="Frame rate; of official weights: 30.")
     person: PersonName = Field(default_factory=PersonName, description="Person.")
     prep: MODAPrep = Field(default_factory=MODAPrep, description="Preparation.")
 
@@ -64,30 +62,26 @@ class SoundSection(Section):
     """Audio input of the mapping network."""
 
     kind: Literal["mel", "wav2vec2", "apc"] = Field(
-        "mel",
-        description="mel needs nothing; wav2vec2 (the paper's) needs weights; apc a trained APC.",
+        "mel", description="mel; wav2vec2, as in the paper, needs weights; apc needs a trained APC."
     )
     weights: str | None = Field(
         None,
-        description="wav2vec2: local folder with config.json and the weights, or the word random. "
-        "Nothing is ever downloaded.",
+        description="wav2vec2: local folder with config.json and the weights, or random for an "
+        "untrained network. Nothing is downloaded.",
     )
-    layers: int | None = Field(
-        None, ge=1, le=24, description="wav2vec2: keep only the first layers; null: all."
-    )
-    freeze: bool = Field(
-        True, description="wav2vec2 is not trained; its features are made once and kept on disk."
-    )
+    layers: int | None = Field(None, ge=1, le=24, description="Layers of wav2vec2; null: all.")
+    freeze: bool = Field(True, description="Do not train wav2vec2; store its features on disk.")
     context: int | None = Field(
         None,
         ge=0,
         le=25,
-        description="Frames of sound on each side that a frame gets beside its own; null: 5 for mel"
-        " and apc, which look only backwards or not at all, and 0 for wav2vec2 (official: 0).",
+        description="Frames of sound that are added to a frame on each side; null: 5 for mel and "
+        "apc, which have no or only past context, 0 for wav2vec2 (official: 0).",
     )
 
     @property
     def around(self) -> int:
+        """``context`` with its default."""
         if self.context is not None:
             return self.context
         return 0 if self.kind == "wav2vec2" else 5
@@ -103,66 +97,54 @@ class SoundSection(Section):
 
 
 class MappingNetwork(Section):
-    """The mapping network; the defaults are ours where the released code is at fault."""
+    """The mapping network; the defaults correct faults of the released code."""
 
     body: Literal["dual", "lstm", "short", "long", "none"] = Field(
         "dual",
-        description="dual: both attentions; the others are the paper's ablations: an LSTM, "
-        "SpecAttn alone, ProbAttn alone, neither.",
+        description="dual: both attentions. Ablations of the paper: lstm: an LSTM, short: SpecAttn "
+        "only, long: ProbAttn only, none: neither.",
     )
-    period: int = Field(30, ge=1, description="Period of the positional code, in frames.")
-    max_seq_len: int = Field(600, ge=1, description="Length of the official positional tables.")
+    period: int = Field(30, ge=1, description="Period of the positional code in frames.")
+    max_seq_len: int = Field(600, ge=1, description="Rows of the official positional tables.")
     subject_norm: Literal["layer", "batch"] = Field(
         "layer",
-        description="Normalisation in the subject's encoder. Official weights need batch, which "
-        "says nothing of a person when all clips show one.",
+        description="Normalisation in the subject encoder. Official weights need batch, with which "
+        "the code is constant if all clips show one person.",
     )
     std_mode: Literal["global", "subject", "none"] = Field(
         "global",
-        description="Units of the outputs: one standard deviation per part of the training data, "
-        "the subject's own per value, or none (official weights: shares of the picture).",
+        description="Unit of the outputs: standard deviation of each part over the training data "
+        "(global) or of each value of the subject, or none (official weights: image sides).",
     )
-    legacy_pe: bool = Field(
-        False, description="Official weights: position by place in the batch instead of time."
-    )
-    legacy_mask: bool = Field(
-        False, description="Official weights: the decoder of ProbAttn sees the future."
-    )
+    legacy_pe: bool = Field(False, description="Official weights: positional code of batch index.")
+    legacy_mask: bool = Field(False, description="Official weights: ProbAttn decoder not causal.")
 
 
 class MappingData(Section):
     """Training items."""
 
-    window: int = Field(300, ge=2, description="Frames per item; shorter clips are filled up.")
+    window: int = Field(300, ge=2, description="Frames per item; shorter clips are padded.")
     stride: int = Field(150, ge=1, description="Frames between the starts of two items.")
     template: Literal["clip", "subject"] = Field(
         "clip",
-        description="Mean mesh: of the clip itself (official), or of all training clips of the "
-        "person. Head and shoulders always refer to the clip, whose crop they lie in.",
+        description="Mean mesh of the clip (official) or of all training clips of the person. The "
+        "means of head and shoulders are always those of the clip, since they refer to its crop.",
     )
-    spec_augment: bool = Field(
-        False, description="Cover random bands and moments of the sound features (SpecAugment)."
-    )
-    rand_stretch: bool = Field(
-        False, description="Play the sound of a random item faster or slower (0.75-1.25)."
-    )
+    spec_augment: bool = Field(False, description="SpecAugment: mask random bands and frames.")
+    rand_stretch: bool = Field(False, description="Stretch random items in time, factor 0.75-1.25.")
 
 
 class MappingLoss(Section):
     """Objective (official code)."""
 
-    type: Literal["l1", "l2"] = Field("l1", description="l1 is the paper's, l2 the code's.")
+    type: Literal["l1", "l2"] = Field("l1", description="Paper: l1; released code: l2.")
     w_lip: float = Field(5.0, ge=0, description="Lips.")
     w_eye: float = Field(1.0, ge=0, description="Eyes, brows, irises.")
     w_head: float = Field(1.0, ge=0, description="Head pose.")
-    w_torso: float = Field(1.0, ge=0, description="Shoulders, where they are seen.")
-    velocity: float = Field(
-        0.0, ge=0, description="Factor of the loss on changes per frame, with 5, 1, 1, 0.5."
-    )
+    w_torso: float = Field(1.0, ge=0, description="Visible shoulders.")
+    velocity: float = Field(0.0, ge=0, description="Change per frame, times 5, 1, 1, 0.5 by part.")
     w_kl: float = Field(1e-3, ge=0, description="KL divergence of the latents.")
-    kl_warmup: float = Field(
-        0.2, ge=0, le=1, description="Share of the run over which w_kl grows from 0."
-    )
+    kl_warmup: float = Field(0.2, ge=0, le=1, description="Share of the run in which w_kl grows.")
 
 
 class MappingWeights(Section):
@@ -190,33 +172,33 @@ class MODAConfig(MODABase):
         sound = cfg.audio_encoder
         if sound.kind != "wav2vec2":
             return []
-        found = []
+        problems = []
         if importlib.util.find_spec("transformers") is None:
-            found.append("audio_encoder.kind=wav2vec2 needs transformers: pip install transformers")
+            problems.append("audio_encoder.kind=wav2vec2: run pip install transformers")
         folder = resolve(sound.weights)
         files = ("config.json", "model.safetensors", "pytorch_model.bin")
         has = [(folder / name).is_file() for name in files]
         if sound.weights != "random" and not (has[0] and any(has[1:])):
-            found.append(
-                f"audio_encoder.weights={sound.weights}: {folder} does not hold config.json and "
-                "model.safetensors or pytorch_model.bin. Fetch facebook/wav2vec2-base-960h there "
-                "(nothing is downloaded by itself), or take --audio_encoder.kind=mel"
+            problems.append(
+                f"audio_encoder.weights={sound.weights}: {folder} does not contain config.json and "
+                "model.safetensors or pytorch_model.bin. Copy facebook/wav2vec2-base-960h there "
+                "(nothing is downloaded automatically), or use --audio_encoder.kind=mel"
             )
         elif sound.weights != "random":
             try:
                 shape = json.loads((folder / files[0]).read_text("utf-8"))
             except (OSError, ValueError) as error:
-                return [*found, f"{folder / files[0]} cannot be read: {error}"]
+                return [*problems, f"{folder / files[0]} cannot be read: {error}"]
             wrong = {k: shape[k] for k, v in _BASE.items() if shape.get(k, v) != v}
             if wrong:
-                found.append(
+                problems.append(
                     f"audio_encoder.weights={sound.weights} is no wav2vec2-base ({wrong}); other "
-                    "sizes are not offered"
+                    "sizes are not supported"
                 )
-        return found
+        return problems
 
     @model_validator(mode="after")
-    def _stretches(self) -> MODAConfig:
+    def _compatible(self) -> MODAConfig:
         sound = self.audio_encoder
         if self.data.rand_stretch and (sound.kind != "mel" or not sound.freeze):
             raise ValueError("data.rand_stretch needs audio_encoder.kind=mel")
@@ -230,9 +212,7 @@ class MODAConfig(MODABase):
 class FaCoNetwork(Section):
     """The facial composer."""
 
-    std_mode: Literal["global", "none"] = Field(
-        "global", description="Units of its values; none for official weights (shares of 1)."
-    )
+    std_mode: Literal["global", "none"] = Field("global", description="As in MODA; official: none.")
 
 
 class FaCoData(Section):
@@ -240,22 +220,16 @@ class FaCoData(Section):
 
     frames: int = Field(32, ge=2, description="Random frames of a clip per item.")
     items_per_clip: int = Field(4, ge=1, description="Items per clip and epoch.")
-    template: Literal["clip", "subject"] = Field("clip", description="As that of MODA.")
-    noise: float = Field(
-        0.02, ge=0, description="Noise on the inputs, in standard deviations: predictions err too."
-    )
+    template: Literal["clip", "subject"] = Field("clip", description="As in MODA.")
+    noise: float = Field(0.02, ge=0, description="Noise on the inputs, in standard deviations.")
 
 
 class FaCoLoss(Section):
     """Objective (official code)."""
 
-    gan: bool = Field(
-        True, description="LSGAN; false: L1 alone, which suits corpora of a few clips."
-    )
+    gan: bool = Field(True, description="LSGAN; false: L1 only, better for few clips.")
     l1_wt: float = Field(10.0, gt=0, description="L1 of the mesh.")
-    d_real_weight: float = Field(
-        1.0, gt=0, description="Weight of real meshes for the discriminator (released code: 2)."
-    )
+    d_real_weight: float = Field(1.0, gt=0, description="Loss of real meshes (released code: 2).")
 
 
 class MODAFaCoConfig(MODABase):
@@ -269,12 +243,12 @@ class MODAFaCoConfig(MODABase):
 class TPESection(Section):
     """Temporal positional embedding."""
 
-    period: float = Field(100.0, gt=0, description="Frames of a unit of the scalar.")
-    n_freq: int = Field(6, ge=1, description="Frequencies.")
+    period: float = Field(100.0, gt=0, description="Frames per unit of time.")
+    n_freq: int = Field(6, ge=1, description="Number of frequencies.")
     clip_frames: int | Literal["auto"] | None = Field(
         "auto",
-        description="Frame numbers run back and forth within so many: auto: the longest training "
-        "clip; null: they grow without end, as in the released code.",
+        description="Frame numbers go back and forth in this range; auto: longest training clip; "
+        "null: they increase without limit, as in the released code.",
     )
 
 
@@ -283,20 +257,20 @@ class RendererNetwork(ImageGANNetwork):
 
     n_ref: int = Field(1, ge=1, le=4, description="Reference pictures of the person.")
     tpe: TPESection | None = Field(
-        default_factory=TPESection, description="Code of the time; null: none (ablation)."
+        default_factory=TPESection, description="Embedding of time; null: none (ablation)."
     )
 
     @property
     def conditions(self) -> int:
-        """Input channels: condition image, references, time."""
+        """Number of input channels: condition image, references, time."""
         time = 0 if self.tpe is None else 1 + 2 * self.tpe.n_freq
         return 3 + 3 * self.n_ref + time
 
 
 class RendererLoss(ImageGANLoss):
-    """Weights of the losses (those of Live Speech Portraits, whose renderer this is)."""
+    """Weights of the losses, those of Live Speech Portraits, from which the renderer is taken."""
 
-    mouth_wt: float = Field(0.0, ge=0, description="More L1 around the mouth (ours).")
+    mouth_wt: float = Field(0.0, ge=0, description="Extra L1 of the mouth region; not official.")
 
 
 class MODARendererConfig(MODABase):
@@ -314,7 +288,7 @@ class MODARendererConfig(MODABase):
 
 
 class SmoothSection(Section):
-    """Smoothing of what was generated: standard deviations in frames at 25 frames per second."""
+    """Smoothing of the generated motion: standard deviations in frames at 25 frames per second."""
 
     lip: float = Field(0.0, ge=0, description="Lips.")
     eye: float = Field(0.5, ge=0, description="Eyes, brows, irises.")
@@ -325,37 +299,27 @@ class SmoothSection(Section):
 
 
 class MotionGeneration(Section):
-    """How motion is generated."""
+    """Generation of the motion."""
 
-    window: int | None = Field(
-        None,
-        ge=2,
-        description="Frames mapped at once; null: as many as in training (data.window of MODA), "
-        "since positions beyond were never trained.",
-    )
-    stride: int | None = Field(
-        None, ge=1, description="Frames between two windows, cross-faded; null: half a window."
-    )
-    temperature: float = Field(
-        1.0, ge=0, description="Spread of the random latents; 0: always the same motion."
-    )
-    faco: bool = Field(
-        True, description="Compose the face; false: lips and eyes pasted into the mean (ablation)."
-    )
+    # Positions after those of the training windows are not trained.
+    window: int | None = Field(None, ge=2, description="Frames at once; null: data.window of MODA.")
+    stride: int | None = Field(None, ge=1, description="Frames between window starts; null: half.")
+    temperature: float = Field(1.0, ge=0, description="Factor on the latent noise; 0: none.")
+    faco: bool = Field(True, description="Use MODAFaCo; false: paste lips and eyes into the mean.")
     exact_parts: bool = Field(
         True,
-        description="Lips and eyes as mapped, the rest as composed; false: all as composed, "
-        "as in the paper, which costs them some of their motion.",
+        description="Lips and eyes of MODA, the rest of MODAFaCo; false: all of MODAFaCo, as in "
+        "the paper, which reduces the motion of lips and eyes.",
     )
     head: Literal["generated", "source"] = Field(
-        "generated", description="Head and shoulders: generated, or those of the source clip."
+        "generated", description="Motion of head and shoulders: generated, or of the source clip."
     )
     smooth: SmoothSection = Field(default_factory=SmoothSection, description="Smoothing.")
 
     @model_validator(mode="after")
     def _overlap(self) -> MotionGeneration:
         if self.stride and self.window and self.stride > self.window:
-            raise ValueError(f"stride={self.stride} leaves gaps between windows of {self.window}")
+            raise ValueError(f"stride={self.stride} must not exceed window={self.window}")
         return self
 
 
@@ -366,14 +330,14 @@ class MODAInfer(ImageGANInfer):
 
 
 class PortraitParts(Section):
-    """The trained parts."""
+    """The trained parts of the chain."""
 
     moda: str = Field("auto", description="MODA: auto, a path, or a run id.")
     faco: str = Field("auto", description="MODAFaCo: auto, a path, or a run id.")
     renderer: str = Field("auto", description="MODARenderer: auto, a path, or a run id.")
 
 
-# What the released code's weights were trained with.
+# Settings of the released weights.
 _OFFICIAL_MAPPING: dict[str, Any] = {
     "fps": 30,
     "prep": {"canonical": "official"},
@@ -388,12 +352,11 @@ _OFFICIAL_MAPPING: dict[str, Any] = {
 
 
 class MODAPortraitConfig(MODABase):
-    """Keys of MODAPortrait, the whole chain; sizes are those of official parts, trained ones know
-    theirs."""
+    """Keys of MODAPortrait, the whole chain; checkpoints of the parts store their settings."""
 
     audio_encoder: SoundSection = Field(
         default_factory=SoundSection,
-        description="Audio input of a MODA that is trained first; a trained one has its own.",
+        description="For a MODA that is trained first; a checkpoint stores its own.",
     )
     apc: APCNetwork = Field(default_factory=APCNetwork, description="Size of an official APC.")
     weights: PortraitParts = Field(default_factory=PortraitParts, description="Parts.")

@@ -1,8 +1,8 @@
 """MODA: mapping network with dual attention, and the facial composer (DreamtaleCore/MODA).
 
-Official ``state_dict`` names. The stacks are PyTorch's own transformer layers, read here by a
-forward pass of our own: where the alignment mask leaves one sound per frame, the attention is a
-linear map, and everything else goes through the fused kernels, causal parts block by block.
+The ``state_dict`` names are official. The layers are PyTorch's transformer layers, but the forward
+pass is written here: aligned attention to the sound has one key per frame and is a linear map, all
+other attention uses the fused kernels, causal attention block by block.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-WIDTH = 128  # of sound, subject and both branches
+WIDTH = 128  # channels of sound, subject and both branches
 MESH = 478 * 3
 LIPS, EYES, HEAD, TORSO = 40 * 3, 60 * 3, 7, 18 * 3
 PARTS = {"lips": LIPS, "eyes": EYES, "head": HEAD, "torso": TORSO}
 SLOPE = 0.2
 _HEADS, _LAYERS, _DROPOUT = 4, 3, 0.1
 _BIAS = 2.0**-8  # slope of the temporal bias, one for all heads (official)
-_BLOCK = 128  # queries that share their keys in a causal attention
+_BLOCK = 128  # queries per block of a causal attention
 
 
 class MLP(nn.Module):
@@ -51,20 +51,20 @@ class MLP(nn.Module):
         """(..., inputs) -> (..., outputs).
 
         Args:
-            valid: (...) bool; other rows give 0 and take no part in the batch statistics.
+            valid: (...) bool; other rows give 0 and are not in the batch statistics.
         """
         flat = x.reshape(-1, x.shape[-1])
         if valid is None:
             return self.layers(flat).view(*x.shape[:-1], -1)
         keep = valid.reshape(-1)
-        made = self.layers(flat[keep])
-        result = made.new_zeros(len(flat), made.shape[1])
-        result[keep] = made
+        values = self.layers(flat[keep])
+        result = values.new_zeros(len(flat), values.shape[1])
+        result[keep] = values
         return result.view(*x.shape[:-1], -1)
 
 
 def positions(count: int, period: int | None = None) -> Tensor:
-    """(count, 128) sines and cosines of the frame number, or of its place in a period."""
+    """(count, 128) sinusoidal code of the frame number, or of its remainder modulo ``period``."""
     place = torch.arange(count)
     place = (place if period is None else place % period).float()[:, None]
     rate = torch.pow(10000.0, -torch.arange(0, WIDTH, 2) / WIDTH)
@@ -81,11 +81,11 @@ def temporal_bias(rows: Tensor, columns: Tensor, period: int) -> Tensor:
 
 
 class _Positions(nn.Module):
-    """Buffer ``pe`` of the official file; longer sequences compute theirs."""
+    """Holds the official buffer ``pe``; the forward pass computes the values instead."""
 
     def __init__(self, table: Tensor, dims: int) -> None:
         super().__init__()
-        # [1,n,128] beside the periodic code, [n,1,128] beside the plain one.
+        # [1,n,128] for the periodic code, [n,1,128] for the other.
         self.register_buffer("pe", table[None] if dims == 0 else table[:, None])
 
 
@@ -110,9 +110,10 @@ def attend(
     """Fused attention.
 
     Args:
-        mask: added to the scores, or True where a key may be seen; broadcast to (B,heads,T,T).
-        blocks: for causal attention: per block of queries what is added to the scores of the keys
-            up to its end; later keys are never looked at.
+        mask: added to the scores, or bool: True for keys that are used; broadcast to
+            (B,heads,T,T).
+        blocks: causal attention: bias of the scores per block of queries, for the keys up to its
+            end; later keys are not used.
     """
     query, key, value = _project(mha, x, 0), _project(mha, memory, 1), _project(mha, memory, 2)
     drop = mha.dropout if mha.training else 0.0
@@ -129,7 +130,7 @@ def attend(
 
 
 def attend_aligned(mha: nn.MultiheadAttention, x: Tensor, memory: Tensor) -> Tensor:
-    """Attention of each frame to the sound of its own time alone: a softmax over one element."""
+    """Attention of each frame to the sound of the same frame: a softmax over one element."""
     value = _project(mha, memory, 2)
     if mha.training and mha.dropout:
         weight = value.new_ones(value.shape[:3])
@@ -142,7 +143,7 @@ def _feed_forward(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def _blocks(count: int, device: torch.device, period: int | None) -> list[Tensor]:
-    """Biases of a causal attention per block of queries; period None: no bias on the past."""
+    """Biases of causal attention per block of queries; period None: 0 for the past."""
     frames = torch.arange(count, device=device)
     result = []
     for rows in frames.split(_BLOCK):
@@ -156,7 +157,7 @@ def _decoder_layer() -> nn.TransformerDecoderLayer:
 
 
 class TemporalAlignedBlock(nn.Module):
-    """SpecAttn: biased causal self-attention of the subject's code, aligned with the sound."""
+    """SpecAttn: biased causal self-attention of the subject code, and attention to the sound."""
 
     def __init__(self, length: int, period: int) -> None:
         super().__init__()
@@ -185,8 +186,9 @@ class TemporalVAEBlock(nn.Module):
     """ProbAttn: a variational autoencoder over time with one latent per frame.
 
     Args:
-        legacy_pe: index the positional table by the place in the batch, as the released code does.
-        legacy_mask: let the decoder see the future, weighted with +1, as the released code does.
+        legacy_pe: index the positional table by the position in the batch, as in the released code.
+        legacy_mask: as in the released code, add 1 to the decoder's scores of future frames
+            instead of excluding them.
     """
 
     def __init__(self, length: int, legacy_pe: bool, legacy_mask: bool) -> None:
@@ -213,34 +215,34 @@ class TemporalVAEBlock(nn.Module):
         """
         count = subject.shape[1]
         if self.legacy_pe:
-            place = positions(len(subject))[:, None]
+            code = positions(len(subject))[:, None]
         else:
-            place = positions(count)[None]
-        u = self.dropout(subject + place.to(subject)) + sound
-        seen = None if valid is None else valid[:, None, None]
+            code = positions(count)[None]
+        u = self.dropout(subject + code.to(subject)) + sound
+        mask = None if valid is None else valid[:, None, None]
         h = u
         for layer in self.encoder.layers:
-            h = layer.norm1(h + layer.dropout1(attend(layer.self_attn, h, h, seen)))
+            h = layer.norm1(h + layer.dropout1(attend(layer.self_attn, h, h, mask)))
             h = layer.norm2(h + layer.dropout2(_feed_forward(layer, h)))
         mu, logvar = self.to_mu(h), self.to_logvar(h)
         z = mu if noise is None else mu + torch.exp(0.5 * logvar) * noise
         memory = self.decode_latent(z)
-        x, own, blocks = u, None, None
+        x, bias, blocks = u, None, None
         if self.legacy_mask:
-            own = torch.ones(count, count, device=u.device).triu(1)
+            bias = torch.ones(count, count, device=u.device).triu(1)
             if valid is not None:
-                own = own.expand(len(u), 1, -1, -1).masked_fill(~seen, float("-inf"))
+                bias = bias.expand(len(u), 1, -1, -1).masked_fill(~mask, float("-inf"))
         else:
             blocks = _blocks(count, u.device, None)
         for layer in self.decoder.layers:
-            x = layer.norm1(x + layer.dropout1(attend(layer.self_attn, x, x, own, blocks)))
-            x = layer.norm2(x + layer.dropout2(attend(layer.multihead_attn, x, memory, seen)))
+            x = layer.norm1(x + layer.dropout1(attend(layer.self_attn, x, x, bias, blocks)))
+            x = layer.norm2(x + layer.dropout2(attend(layer.multihead_attn, x, memory, mask)))
             x = layer.norm3(x + layer.dropout3(_feed_forward(layer, x)))
         return self.out(x), mu, logvar
 
 
 class DualAttention(nn.Module):
-    """Both branches side by side; or one of them, for the ablations."""
+    """Both branches, concatenated; or one of them, for ablations."""
 
     def __init__(
         self, body: str, length: int, period: int, legacy_pe: bool, legacy_mask: bool
@@ -260,13 +262,13 @@ class DualAttention(nn.Module):
         if hasattr(self, "short_layer"):
             parts.append(self.short_layer(subject, sound))
         if hasattr(self, "long_layer"):
-            made, mu, logvar = self.long_layer(subject, sound, noise, valid)
-            parts.append(made)
+            long, mu, logvar = self.long_layer(subject, sound, noise, valid)
+            parts.append(long)
         return torch.cat(parts, dim=-1), mu, logvar
 
 
 class RecurrentBody(nn.Module):
-    """LSTM in place of dual attention, the paper's ablation; deterministic."""
+    """LSTM instead of dual attention, an ablation of the paper; deterministic."""
 
     width = 2 * WIDTH
 
@@ -277,20 +279,20 @@ class RecurrentBody(nn.Module):
     def forward(
         self, subject: Tensor, sound: Tensor, noise: Tensor | None, valid: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        nothing = subject.new_zeros(subject.shape)
-        return self.lstm(torch.cat([subject, sound], dim=-1))[0], nothing, nothing
+        zeros = torch.zeros_like(subject)
+        return self.lstm(torch.cat([subject, sound], dim=-1))[0], zeros, zeros
 
 
 class PlainBody(nn.Module):
-    """Neither branch: sound and subject go straight to the tails, another ablation."""
+    """Neither branch: sound and subject are the inputs of the tails; an ablation."""
 
     width = 2 * WIDTH
 
     def forward(
         self, subject: Tensor, sound: Tensor, noise: Tensor | None, valid: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        nothing = subject.new_zeros(subject.shape)
-        return torch.cat([sound, subject], dim=-1), nothing, nothing
+        zeros = torch.zeros_like(subject)
+        return torch.cat([sound, subject], dim=-1), zeros, zeros
 
 
 class MODANet(nn.Module):
@@ -298,13 +300,13 @@ class MODANet(nn.Module):
 
     Args:
         features: width of the sound features of a frame (wav2vec2: 768).
-        head_layers: linear layers of the sound's head: 2 for wav2vec2 and apc, 4 for mel.
+        head_layers: linear layers after the sound features: 2 for wav2vec2 and apc, 4 for mel.
         body: ``dual``, ``lstm``, ``short``, ``long`` or ``none``.
-        subject_norm: ``batch`` (official) or ``layer``. With batch statistics a corpus of one
-            subject gives a code without information that explodes for any other subject.
-        length: of the official file's positional tables; sequences may be longer.
+        subject_norm: ``batch`` (official) or ``layer``. Batch statistics of a corpus of one
+            subject have no variance: the code is constant, and huge for any other subject.
+        length: rows of the official positional tables; sequences may be longer.
         period: q of the periodic positional code and of the temporal bias.
-        audio_encoder: wav2vec2 to be kept inside, official name ``audio_encoder``.
+        audio_encoder: wav2vec2, stored under the official name ``audio_encoder``.
     """
 
     def __init__(
@@ -349,8 +351,8 @@ class MODANet(nn.Module):
         """Map a whole sequence at once.
 
         Args:
-            sound: (B,T,features); or (B,N) normalised 16 kHz sound, where the network encodes
-                itself, with ``valid`` telling T.
+            sound: (B,T,features); or (B,N) normalised 16 kHz samples for ``audio_encoder``, with
+                ``valid``, whose shape gives T.
             subject: (B,478,3) or (B,1434) mean mesh.
             noise: (B,T,128) standard normal times temperature; None: temperature 0.
             valid: (B,T) bool, frames that are no padding at the end; None: all.
@@ -380,15 +382,15 @@ class MODANet(nn.Module):
 
 
 def wav2vec2(weights: str | None, layers: int | None = None) -> nn.Module:
-    """wav2vec2-base in transformers' naming; from a local folder, or untrained.
+    """wav2vec2-base of ``transformers``, from a local folder or untrained.
 
     Args:
-        weights: folder with ``config.json`` and the weights; None: untrained, the same each time.
+        weights: folder with ``config.json`` and the weights; None: untrained, always with seed 0.
         layers: keep only the first transformer layers.
 
     Raises:
         EnvironmentProblem: transformers is not installed.
-        WeightsError: the folder holds no such model.
+        WeightsError: the folder contains no such model.
     """
     from talkingface.errors import WeightsError
     from talkingface.utils.env import require
@@ -404,34 +406,33 @@ def wav2vec2(weights: str | None, layers: int | None = None) -> nn.Module:
             network = transformers.Wav2Vec2Model.from_pretrained(weights, local_files_only=True)
         except (OSError, ValueError) as error:
             raise WeightsError(
-                f"audio_encoder.weights={weights} is no folder with a wav2vec2 model (config.json "
-                f"and model.safetensors or pytorch_model.bin): {error}"
+                f"audio_encoder.weights={weights} is not a folder with a wav2vec2 model "
+                f"(config.json and model.safetensors or pytorch_model.bin): {error}"
             ) from error
         if layers:
             del network.encoder.layers[layers:]
     network.freeze_feature_encoder()
-    # Layers and a vector that a step leaves out have no gradient, for which several processes
-    # would wait.
+    # Distributed training waits for every gradient; dropped layers and an unused mask have none.
     network.config.layerdrop = 0.0
     network.masked_spec_embed.requires_grad_(False)
     return network
 
 
 def wav2vec2_at(encoder: nn.Module, wave: Tensor, count: int) -> Tensor:
-    """(B,N) to (B,count,768): convolutions at 50 Hz, stretched to ``count`` frames, then the
-    transformer at video rate (FaceFormer's order)."""
-    found = encoder.feature_extractor(wave)
-    found = F.interpolate(found, size=count, mode="linear", align_corners=True)
-    hidden, _ = encoder.feature_projection(found.transpose(1, 2))
+    """(B,N) to (B,count,768): convolutions at 50 Hz, interpolation to ``count`` frames, then the
+    transformer at the frame rate of the video (order of FaceFormer)."""
+    features = encoder.feature_extractor(wave)
+    features = F.interpolate(features, size=count, mode="linear", align_corners=True)
+    hidden, _ = encoder.feature_projection(features.transpose(1, 2))
     if count > encoder.config.mask_time_length:
         hidden = encoder._mask_hidden_states(hidden)  # SpecAugment, in training mode only
     return encoder.encoder(hidden).last_hidden_state
 
 
 class FaCoNet(nn.Module):
-    """Facial composer: lips and eyes of a frame, and the subject, to the dense mesh.
+    """Facial composer: lips and eyes of a frame, and the subject, to the mesh of the face.
 
-    All values are offsets from the subject's mean, ``subject`` is that mean.
+    All values are offsets from the mean of the subject; ``subject`` is the mean mesh.
     """
 
     def __init__(self) -> None:
@@ -448,7 +449,7 @@ class FaCoNet(nn.Module):
 
 
 class FaCoDiscriminator(nn.Module):
-    """Is a mesh a real one of this subject with these lips and eyes? One score per frame."""
+    """One score per frame: high for real meshes, given the subject, the lips and the eyes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -458,5 +459,5 @@ class FaCoDiscriminator(nn.Module):
 
     def forward(self, lips: Tensor, eyes: Tensor, mesh: Tensor, subject: Tensor) -> Tensor:
         """(B,T,120), (B,T,180), (B,T,1434), (B,1434) -> (B,T,1)."""
-        shown = self.mesh_encoder(torch.cat([lips, eyes, mesh], dim=-1))
-        return self.classifier(shown + self.subject_encoder(subject.flatten(1))[:, None])
+        encoded = self.mesh_encoder(torch.cat([lips, eyes, mesh], dim=-1))
+        return self.classifier(encoded + self.subject_encoder(subject.flatten(1))[:, None])

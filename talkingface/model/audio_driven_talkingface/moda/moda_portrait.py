@@ -1,4 +1,4 @@
-"""MODAPortrait: the trained parts of MODA as one model that generates videos."""
+"""MODAPortrait: the trained parts of MODA as one generator of videos."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from talkingface.model.abstract_talkingface import AbstractTalkingFace
 
 
 class MODAPortrait(AbstractTalkingFace):
-    """Nothing of its own to train: a run joins three trained parts and evaluates the whole."""
+    """Trains nothing: a run joins three trained parts and evaluates the whole chain."""

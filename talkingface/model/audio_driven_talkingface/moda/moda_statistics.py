@@ -1,4 +1,4 @@
-"""Units of MODA's values."""
+"""Standard deviations that MODA's values are divided by."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from talkingface.model.statistics import TrainingStatistics
 
 
 class NormStats(TrainingStatistics):
-    """Standard deviations by which the parts of a motion are divided, over the training clips."""
+    """Standard deviations of the parts of a motion over the training clips."""
 
     names = ("norm_stats",)
 
@@ -17,15 +17,15 @@ class NormStats(TrainingStatistics):
         return {"norm_stats": data.statistics()}
 
     def of(self, model: str) -> dict[str, Any]:
-        """The values by part.
+        """Standard deviation per part.
 
         Raises:
-            WeightsError: the weights of ``model`` were loaded from a file without them.
+            WeightsError: the weights of ``model`` came from a file without them.
         """
         if "norm_stats" not in self.values:
             raise WeightsError(
-                f"These weights of {model} come without the units of their values (norm_stats). "
-                "Take the .ckpt of the run, or keep weights.json and config.yaml beside the "
-                "weights; official weights need model_params.std_mode=none."
+                f"These weights of {model} have no standard deviations (norm_stats). Use the .ckpt "
+                "of the run, or keep weights.json and config.yaml beside the weights; official "
+                "weights need model_params.std_mode=none."
             )
         return self.values["norm_stats"]

@@ -1,4 +1,4 @@
-"""MODAFaCo: lips and eyes of a subject to the dense face (DreamtaleCore/MODA)."""
+"""MODAFaCo: lips and eyes of a subject to the mesh of the face (DreamtaleCore/MODA)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def pasted(lips: Tensor, eyes: Tensor) -> Tensor:
-    """Lips (...,120) and eyes (...,180) as offsets of an otherwise still mesh (...,1434)."""
+    """Offsets (...,1434) of a mesh with these lips (...,120) and eyes (...,180), else 0."""
     mesh = lips.new_zeros(*lips.shape[:-1], 478, 3)
     mesh[..., list(MODA_MOUTH), :] = lips.unflatten(-1, (-1, 3))
     mesh[..., list(MODA_EYES), :] = eyes.unflatten(-1, (-1, 3))
@@ -30,7 +30,7 @@ def pasted(lips: Tensor, eyes: Tensor) -> Tensor:
 
 
 def passed_through(mesh: Tensor, lips: Tensor, eyes: Tensor) -> Tensor:
-    """Mean distance in px between a mesh's lips and eyes and those it was made of."""
+    """Mean distance in px of a mesh's lips and eyes from the input lips and eyes."""
     points = mesh.unflatten(-1, (478, 3))
     lip_error = points[..., list(MODA_MOUTH), :] - lips.unflatten(-1, (-1, 3))
     eye_error = points[..., list(MODA_EYES), :] - eyes.unflatten(-1, (-1, 3))
@@ -38,10 +38,7 @@ def passed_through(mesh: Tensor, lips: Tensor, eyes: Tensor) -> Tensor:
 
 
 class MODAFaCo(AbstractTalkingFace):
-    """Composer and discriminator, LSGAN and L1, in standardised units.
-
-    Batch of ``MODAFaCoDataset``.
-    """
+    """Facial composer, trained with L1 and LSGAN on standardised values of ``MODAFaCoDataset``."""
 
     phases = ("discriminator", "generator")
     main_network: ClassVar[str] = "generator"
@@ -63,14 +60,14 @@ class MODAFaCo(AbstractTalkingFace):
     def state_hint(self, state: Mapping[str, Tensor]) -> str:
         if any(key.startswith("driven_encoder.") for key in state):
             return (
-                "It is of an older revision with one encoder for lips and eyes (driven_encoder), "
-                "which is another network; there is no way to load it."
+                "It is of an older revision, which has one encoder for lips and eyes "
+                "(driven_encoder) and cannot be loaded."
             )
         return ""
 
     @property
     def units(self) -> dict[str, float]:
-        """Pixels that are 1 in lips, eyes and mesh."""
+        """Pixels per unit of lips, eyes and mesh."""
         if self.cfg.model_params.std_mode == "none":
             return dict.fromkeys(("lips", "eyes", "mesh"), float(OFFICIAL_SIDE))
         return self.statistics.of(self.cfg.model)
@@ -87,29 +84,28 @@ class MODAFaCo(AbstractTalkingFace):
         return {"mesh": self.generator(lips, eyes, batch["subject"])}
 
     def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
-        made = shared["mesh"]
+        generated, subject = shared["mesh"], batch["subject"]
         values, options = self._standardised(batch), self.cfg.loss
-        subject = batch["subject"]
-        given = (values["lips"], values["eyes"])
+        inputs = (values["lips"], values["eyes"])
         if phase == "discriminator":
-            on_real = (self.discriminator(*given, values["mesh"], subject) - 1).square().mean()
-            on_fake = self.discriminator(*given, made.detach(), subject).square().mean()
+            on_real = (self.discriminator(*inputs, values["mesh"], subject) - 1).square().mean()
+            on_fake = self.discriminator(*inputs, generated.detach(), subject).square().mean()
             total = 0.5 * (options.d_real_weight * on_real + on_fake)
             return {"loss": total, "on_real": on_real, "on_fake": on_fake}
-        losses = {"l1": (made - values["mesh"]).abs().mean()}
+        losses = {"l1": (generated - values["mesh"]).abs().mean()}
         total = options.l1_wt * losses["l1"]
         if options.gan:
-            losses["gan"] = (self.discriminator(*given, made, subject) - 1).square().mean()
+            losses["gan"] = (self.discriminator(*inputs, generated, subject) - 1).square().mean()
             total = total + losses["gan"]
-        pixels = made.detach() * self.units["mesh"]
+        pixels = generated.detach() * self.units["mesh"]
         losses["passthrough_px"] = passed_through(pixels, batch["lips"], batch["eyes"])
         return {"loss": total, **losses}
 
     def compose(self, lips: Tensor, eyes: Tensor, subject: Tensor) -> Tensor:
         """Offsets (B,T,120) and (B,T,180) px to the mesh's offsets (B,T,1434) px."""
         units = self.units
-        made = self.generator(lips / units["lips"], eyes / units["eyes"], subject)
-        return made * units["mesh"]
+        mesh = self.generator(lips / units["lips"], eyes / units["eyes"], subject)
+        return mesh * units["mesh"]
 
     @torch.no_grad()
     def evaluate_clip(self, clip: MeshClip, mismatched: MeshClip) -> ClipResult:
@@ -127,11 +123,11 @@ class MODAFaCo(AbstractTalkingFace):
         }
         others = np.setdiff1d(np.arange(478), [*MODA_MOUTH, *MODA_EYES])
         result = {}
-        for name, made in rows.items():
-            distance = (made - mesh).unflatten(-1, (478, 3)).norm(dim=-1)
+        for name, offsets in rows.items():
+            distance = (offsets - mesh).unflatten(-1, (478, 3)).norm(dim=-1)
             result[name] = {
                 "mesh_error": float(distance.mean()),
                 "others_error": float(distance[..., others].mean()),
-                "faco_passthrough_px": float(passed_through(made, lips, eyes)),
+                "faco_passthrough_px": float(passed_through(offsets, lips, eyes)),
             }
         return ClipResult(result)

@@ -1,4 +1,4 @@
-"""MODARenderer: drawn mesh, pictures of the person and time to the picture (DreamtaleCore/MODA)."""
+"""MODARenderer: drawn mesh, pictures of the person and time to an image (DreamtaleCore/MODA)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ClipLength(TrainingStatistics):
-    """Frames of the longest training clip, the unit of time."""
+    """Frames of the longest training clip, the range of trained frame numbers."""
 
     names = ("clip_frames",)
 
@@ -48,13 +48,9 @@ class MODARenderer(ConditionalImageGAN):
         options = self.cfg.model_params.tpe
         if options is None:
             return condition, reference
-        return (
-            condition,
-            reference,
-            time_planes(
-                time, condition.shape[-1], options, self.statistics.values.get("clip_frames")
-            ).to(condition.dtype),
-        )
+        trained = self.statistics.values.get("clip_frames")
+        planes = time_planes(time, condition.shape[-1], options, trained)
+        return condition, reference, planes.to(condition.dtype)
 
     def conditions(self, batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
         return self.stacked(batch["condition"], batch["reference"], batch["time"])

@@ -1,4 +1,4 @@
-"""MODA's renderer: the U-Net of Live Speech Portraits with a code of the time (official code)."""
+"""Temporal positional embedding of MODA's renderer (official code)."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ def tpe(frames: Tensor, period: float = 100.0, n_freq: int = 6) -> Tensor:
 
 
 def fold(frames: Tensor, trained: int | None) -> Tensor:
-    """Frame numbers beyond the trained ones run back and forth inside them (a triangle wave)."""
+    """Fold frame numbers into 0 to ``trained`` - 1 by a triangle wave; None: unchanged."""
     if not trained or trained < 2:
         return frames
     span = trained - 1
-    place = frames % (2 * span)
-    return torch.minimum(place, 2 * span - place)
+    phase = frames % (2 * span)
+    return torch.minimum(phase, 2 * span - phase)
 
 
 def time_planes(frames: Tensor, side: int, options: Any, trained: int | None) -> Tensor:
-    """Codes of frame numbers (B,) as planes (B, 1 + 2 * n_freq, side, side).
+    """Embeddings of frame numbers (B,) as planes (B, 1 + 2 * n_freq, side, side).
 
     Args:
         options: section ``model_params.tpe``.
         trained: frames of the longest training clip, for ``clip_frames: auto``.
     """
     span = trained if options.clip_frames == "auto" else options.clip_frames
-    code = tpe(fold(frames, span), options.period, options.n_freq)
-    return code[:, :, None, None].expand(-1, -1, side, side)
+    embedding = tpe(fold(frames, span), options.period, options.n_freq)
+    return embedding[:, :, None, None].expand(-1, -1, side, side)

@@ -1,4 +1,4 @@
-"""SyncNet as a model of the toolkit: the network behind LSE-D, LSE-C and the AV offset."""
+"""Training of SyncNet, the network of the metrics LSE-D, LSE-C and AV offset."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 
 def distances(lips: Tensor, sounds: Tensor) -> Tensor:
-    """Euclidean distance of every lip to every sound embedding: (B,N,D), (B,M,D) -> (B,N,M)."""
+    """Euclidean distances of all lip and sound embeddings: (B,N,D), (B,M,D) -> (B,N,M)."""
     return torch.cdist(lips.float() + EPSILON, sounds.float())
 
 
 class SyncNetModel(AbstractTalkingFace):
-    """Learns which 0.2 s of sound belong to five frames.
+    """Learns the distance between five frames and 0.2 s of audio.
 
-    All windows of an item are compared with all sounds of it, so that one pass gives many wrong
-    pairs, all of the same voice and only shifted in time.
+    Every window of an item is compared with the audio of all its windows. A batch therefore gives
+    many negative pairs, which have the same voice and differ only by a shift in time.
     Batch of ``SyncNetDataset``: ``frames`` (B,3,T,S,S) uint8 BGR, ``mfcc`` (B,13,4T+4).
     """
 
@@ -50,41 +50,39 @@ class SyncNetModel(AbstractTalkingFace):
     def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
         lips, sounds = shared["lips"].float(), shared["sounds"].float()
         distance = distances(lips, sounds)
-        count = distance.shape[1]
-        steps = torch.arange(count, device=distance.device)
+        steps = torch.arange(distance.shape[1], device=distance.device)
         shift = (steps[:, None] - steps[None]).abs()
-        wrong = shift >= self.cfg.loss.min_shift
-        right = torch.diagonal(distance, dim1=1, dim2=2)
+        negative = shift >= self.cfg.loss.min_shift
+        positive = torch.diagonal(distance, dim1=1, dim2=2)
         kind = self.cfg.loss.kind
         if kind == "contrastive":
-            too_near = F.relu(self.cfg.loss.margin - distance)[:, wrong]
-            loss = ((right**2).mean() + (too_near**2).mean()) / 2
+            violation = F.relu(self.cfg.loss.margin - distance)[:, negative]
+            loss = ((positive**2).mean() + (violation**2).mean()) / 2
         elif kind == "cosine":
             similarity = F.normalize(lips, dim=2) @ F.normalize(sounds, dim=2).transpose(1, 2)
-            share = ((1 + similarity) / 2).clamp(1e-6, 1 - 1e-6)
-            near = torch.diagonal(share, dim1=1, dim2=2)
-            loss = -(near.log().mean() + (1 - share[:, wrong]).log().mean()) / 2
+            in_sync = ((1 + similarity) / 2).clamp(1e-6, 1 - 1e-6)
+            on_positive = torch.diagonal(in_sync, dim1=1, dim2=2)
+            loss = -(on_positive.log().mean() + (1 - in_sync[:, negative]).log().mean()) / 2
         else:
-            ignored = ~wrong & (shift > 0)
+            ignored = ~negative & (shift > 0)
             logits = (-distance).masked_fill(ignored, float("-inf"))
             target = steps.expand(len(logits), -1)
-            rows = F.cross_entropy(logits.transpose(1, 2), target)
-            columns = F.cross_entropy(logits, target)
-            loss = (rows + columns) / 2
-        # How often the sound of an item is found: the mean distance over its windows per shift.
+            lips_to_sound = F.cross_entropy(logits.transpose(1, 2), target)
+            sound_to_lips = F.cross_entropy(logits, target)
+            loss = (lips_to_sound + sound_to_lips) / 2
         return {
             "loss": loss,
-            "accuracy": _found(distance.detach()),
-            "right_distance": right.mean().detach(),
-            "wrong_distance": distance.detach()[:, wrong].mean(),
+            "accuracy": _offset_accuracy(distance.detach()),
+            "right_distance": positive.mean().detach(),
+            "wrong_distance": distance.detach()[:, negative].mean(),
         }
 
 
-def _found(distance: Tensor, reach: int = 5) -> Tensor:
-    """Share of items whose mean distance is smallest at shift 0 among shifts of +-5."""
+def _offset_accuracy(distance: Tensor) -> Tensor:
+    """Fraction of items whose mean distance is smallest at shift 0, of shifts from -5 to 5."""
     means = [
         torch.diagonal(distance, offset=shift, dim1=1, dim2=2).mean(1)
-        for shift in range(-reach, reach + 1)
+        for shift in range(-5, 6)
         if abs(shift) < distance.shape[1]
     ]
     return (torch.stack(means).argmin(0) == len(means) // 2).float().mean()

@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from talkingface.data.media.mfcc import AUDIO_STEPS, WINDOW
 from talkingface.model.fuse import optimize_for_inference
 
-EPSILON = 1e-6  # torch's pairwise_distance adds it to every component; so do loss and score
+EPSILON = 1e-6  # added to every component of a difference, as in torch's pairwise_distance
 
 
 class SyncNet(nn.Module):
-    """Two streams that map 0.2 s of picture and of sound to points that lie near when in sync.
+    """Two streams that embed 0.2 s of video and of audio; the distance is small if in sync.
 
     Args:
-        width: factor of all channel counts; 1 is the official network (13,631,616 parameters).
-        image_size: side of the lip pictures, a multiple of 32; 224 is official. Smaller sides need
-            a smaller last kernel, so weights belong to one size.
+        width: channel factor; 1 is the official network (13,631,616 parameters).
+        image_size: side of the face crops in px; 224 is official. The last kernel is smaller for
+            smaller sizes, so weights are for one size.
         out_features: length of the embeddings; 1024 is official.
     """
 
@@ -72,21 +72,21 @@ class SyncNet(nn.Module):
         )
 
     def forward_aud(self, mfcc: Tensor) -> Tensor:
-        """(B,1,13,20) MFCC windows to (B,1024), not normalised."""
+        """MFCC windows (B,1,13,20) -> embeddings (B,1024), not normalised."""
         return self.netfcaud(self.netcnnaud(mfcc).flatten(1))
 
     def forward_lip(self, frames: Tensor) -> Tensor:
-        """(B,3,5,S,S) BGR in 0..255 to (B,1024), not normalised."""
+        """Frames (B,3,5,S,S), BGR in 0..255 -> embeddings (B,1024), not normalised."""
         return self.netfclip(self.forward_lipfeat(frames))
 
     def forward_lipfeat(self, frames: Tensor) -> Tensor:
-        """(B,3,5,S,S) to the 512 lip features (B,512)."""
+        """Frames (B,3,5,S,S) -> lip features (B,512)."""
         return self.netcnnlip(frames).flatten(1)
 
     def lip_track(self, frames: Tensor) -> Tensor:
-        """(B,3,T,S,S) to the embeddings of all windows (B,T-4,1024).
+        """Frames (B,3,T,S,S) -> embeddings of all windows (B,T-4,1024).
 
-        Only the first convolution reaches over time, so this equals the loop over windows.
+        Only the first convolution has a temporal kernel, so this equals a loop over windows.
         """
         features = self.netcnnlip(frames).flatten(3).flatten(2).transpose(1, 2)
         return self.netfclip(features.flatten(0, 1)).unflatten(0, features.shape[:2])
@@ -96,11 +96,11 @@ class SyncNet(nn.Module):
 
 
 def lip_stream_2d(network: SyncNet) -> nn.Module:
-    """The lip stream for inference on a CPU, with plane convolutions; equal up to rounding.
+    """The lip stream with 2D layers for inference on a CPU; equal up to rounding.
 
-    Only the first convolution reaches over time: with the five frames of a window as 15 channels
-    all layers are plane, which CPUs compute in half the time. Takes (N,15,S,S) windows, channels
-    colour by colour (b1..b5, g1..g5, r1..r5), and gives (N,1024).
+    Only the first convolution has a temporal kernel: with the five frames of a window as 15
+    channels all layers are 2D, which takes half the time on a CPU. The input is (N,15,S,S) with
+    channels ordered by colour (b1..b5, g1..g5, r1..r5); the output is (N,1024).
     """
     layers: list[nn.Module] = []
     for layer in network.netcnnlip:
@@ -119,7 +119,7 @@ def lip_stream_2d(network: SyncNet) -> nn.Module:
         elif isinstance(layer, nn.MaxPool3d):
             pad = layer.padding[1:] if isinstance(layer.padding, tuple) else layer.padding
             pool = nn.MaxPool2d(layer.kernel_size[1:], layer.stride[1:], pad)
-            # The maximum of what is positive is what is positive of the maximum: fewer values.
+            # Before the ReLU, which then has fewer values: ReLU and maximum commute.
             layers.insert(-1, pool)
         else:
             layers.append(nn.ReLU(inplace=True))
@@ -128,12 +128,12 @@ def lip_stream_2d(network: SyncNet) -> nn.Module:
 
 
 def sound_stream(network: SyncNet) -> nn.Module:
-    """The sound stream for inference: (N,1,13,20) to (N,1024), equal up to rounding."""
+    """The audio stream for inference: (N,1,13,20) -> (N,1024), equal up to rounding."""
     return optimize_for_inference(nn.Sequential(network.netcnnaud, nn.Flatten(), network.netfcaud))
 
 
 def _side_after(layers: list[nn.Module], image_size: int) -> int:
-    """Side of the feature map that a picture leaves behind some layers."""
+    """Side of the feature map after ``layers``."""
     side = image_size
     for layer in layers:
         if isinstance(layer, (nn.Conv3d, nn.MaxPool3d)):
@@ -149,5 +149,5 @@ def _side_after(layers: list[nn.Module], image_size: int) -> int:
 
 @torch.no_grad()
 def audio_windows(mfcc: Tensor, count: int) -> Tensor:
-    """(13,n) MFCC to the windows of frames 0..count-1: (count,1,13,20), columns 4v to 4v+19."""
+    """MFCC (13,n) -> windows (count,1,13,20); that of frame v has the columns 4v to 4v+19."""
     return mfcc.unfold(1, AUDIO_STEPS, 4)[:, :count].transpose(0, 1)[:, None]

@@ -1,4 +1,4 @@
-"""Audio2Exp: from a voice to expressions of HeadGAN's face model (ours)."""
+"""Audio2Exp: voice to expressions of HeadGAN's face model (not in the paper)."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from talkingface.data.dataset.headgan.audio2exp_dataset import ExpressionClip
     from talkingface.data.face.face_model import FaceModel
 
-_RIDGE = 300.0  # penalty of the baseline, in standardised units
-_AROUND = 4  # frames on each side that the baseline gets, every second one
+_RIDGE = 300.0  # penalty of the ridge regression, for standardised inputs
+_AROUND = 4  # frames on each side in its input, every second one
 
 
 class ExpressionRegressor(nn.Module):
@@ -38,14 +38,8 @@ class ExpressionRegressor(nn.Module):
         self, inputs: int, outputs: int, hidden: int, layers: int, dropout: float, both: bool
     ) -> None:
         super().__init__()
-        self.gru = nn.GRU(
-            inputs,
-            hidden,
-            layers,
-            batch_first=True,
-            dropout=dropout if layers > 1 else 0.0,
-            bidirectional=both,
-        )
+        options = {"dropout": dropout if layers > 1 else 0.0, "bidirectional": both}
+        self.gru = nn.GRU(inputs, hidden, layers, batch_first=True, **options)
         self.head = nn.Linear(hidden * (1 + both), outputs)
         nn.init.zeros_(self.head.bias)
 
@@ -54,11 +48,12 @@ class ExpressionRegressor(nn.Module):
 
 
 class Audio2ExpStatistics(HeadGANStatistics):
-    """Also the units of the network and a ridge regression of the same data.
+    """Adds mean and standard deviation of the data and a ridge regression, the baseline.
 
     Attributes:
-        units: mean and standard deviation of the voice features, and the unit of expressions.
-        ridge: (A * frames + 1, E) weights of the regression, the baseline of the result table.
+        units: mean and standard deviation of the voice vectors, and the unit of expressions: the
+            standard deviation of the first coefficient.
+        ridge: (A * frames + 1, E) weights of the ridge regression.
     """
 
     def __init__(self, cfg: Config, n_exp: int) -> None:
@@ -74,9 +69,9 @@ class Audio2ExpStatistics(HeadGANStatistics):
                 f"the face model has {self.model.n_exp} expressions, but geometry.n_exp is "
                 f"{self.n_exp}: set --geometry.n_exp={self.model.n_exp}"
             )
-        every = np.concatenate([clip.voice for clip in data.clips])
-        std = np.maximum(every.std(axis=0), 1e-3)
-        self.units = (every.mean(axis=0).tolist(), std.tolist(), float(self.model.exp_std[0]))
+        voice = np.concatenate([clip.voice for clip in data.clips])
+        std = np.maximum(voice.std(axis=0), 1e-3)
+        self.units = (voice.mean(axis=0).tolist(), std.tolist(), float(self.model.exp_std[0]))
         self.ridge = self._fit_ridge(data.clips)
 
     def state(self) -> dict[str, Any]:
@@ -89,26 +84,27 @@ class Audio2ExpStatistics(HeadGANStatistics):
         self.ridge = None if ridge is None else torch.as_tensor(ridge, dtype=torch.float32)
 
     def known_units(self) -> tuple[np.ndarray, np.ndarray, float]:
+        """:attr:`units` as arrays; raises WeightsError if the weights hold none."""
         if self.units is None:
             raise WeightsError(
-                "These weights of Audio2Exp come without the units of their values. Take the .ckpt "
-                "of the run, or keep weights.json and config.yaml beside the weights."
+                "These weights of Audio2Exp hold no mean and standard deviation of the data. Take "
+                "the .ckpt of the run, or keep weights.json and config.yaml beside the weights."
             )
         mean, std, scale = self.units
         return np.array(mean, np.float32), np.array(std, np.float32), float(scale)
 
     def _fit_ridge(self, clips: list[ExpressionClip]) -> Tensor:
-        """Ridge regression from a few frames of voice vectors to the expression."""
+        """Fit the ridge regression from the voice vectors of a few frames to the expression."""
         rows = [self.with_neighbours(clip.voice)[clip.valid] for clip in clips]
-        wanted = [clip.expression[clip.valid] for clip in clips]
+        targets = [clip.expression[clip.valid] for clip in clips]
         x = torch.from_numpy(np.concatenate(rows)).double()
-        y = torch.from_numpy(np.concatenate(wanted)).double()
+        y = torch.from_numpy(np.concatenate(targets)).double()
         penalty = _RIDGE * torch.eye(x.shape[1], dtype=torch.float64)
         penalty[-1, -1] = 0.0
         return torch.linalg.solve(x.T @ x + penalty, x.T @ y).float()
 
     def with_neighbours(self, voice: np.ndarray) -> np.ndarray:
-        """(T,A) -> (T,A * frames + 1) standardised rows with their neighbours and a constant."""
+        """(T,A) -> (T,A * frames + 1) standardised vectors of neighbouring frames, and a 1."""
         mean, std, _ = self.known_units()
         values = (voice - mean) / std
         around = np.arange(len(values))[:, None] + np.arange(-_AROUND, _AROUND + 1, 2)
@@ -117,9 +113,9 @@ class Audio2ExpStatistics(HeadGANStatistics):
 
 
 class Audio2Exp(AbstractTalkingFace):
-    """Predicts the deviation from a person's mean expression, so it speaks for anybody.
+    """Predicts the deviation from a person's mean expression, so that it works for any person.
 
-    Batch of ``Audio2ExpDataset``. A ridge regression of the same data is the baseline of its table.
+    Trained on batches of ``Audio2ExpDataset``; the baseline is a ridge regression of the same data.
     """
 
     main_network: ClassVar[str] = "regressor"
@@ -134,11 +130,9 @@ class Audio2Exp(AbstractTalkingFace):
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg)
         size = cfg.model_params
-        self.naf = voice_size(cfg.audio)
         self.n_exp = cfg.geometry.n_exp
-        self.regressor = ExpressionRegressor(
-            self.naf, self.n_exp, size.hidden, size.layers, size.dropout, size.bidirectional
-        )
+        options = size.hidden, size.layers, size.dropout, size.bidirectional
+        self.regressor = ExpressionRegressor(voice_size(cfg.audio), self.n_exp, *options)
         self.statistics: Audio2ExpStatistics = Audio2ExpStatistics(cfg, self.n_exp)
         self.__dict__["_tables"] = {}
 
@@ -148,11 +142,10 @@ class Audio2Exp(AbstractTalkingFace):
         mean, std, _ = self.statistics.known_units()
         voice = batch["audio"]
         scaled = (voice - voice.new_tensor(mean)) / voice.new_tensor(std)
-        made = self.regressor(scaled.clamp(-5, 5))
-        return {"expression": made}
+        return {"expression": self.regressor(scaled.clamp(-5, 5))}
 
     def _lips(self, like: Tensor) -> Tensor:
-        """(E,120) movement of the lips per coefficient, in shares of the eye distance."""
+        """(E,120) movement of the lips per coefficient, as a fraction of the eye distance."""
         key = (str(like.device), str(like.dtype))
         if key not in self._tables:
             model = self.statistics.model
@@ -162,19 +155,19 @@ class Audio2Exp(AbstractTalkingFace):
         return self._tables[key]
 
     def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
-        made = shared["expression"].float()
+        output = shared["expression"].float()
         scale = self.statistics.known_units()[2]
-        wanted = batch["expression"][..., : self.n_exp] / scale
-        known = batch["valid"][..., None].to(made.dtype)
+        target = batch["expression"][..., : self.n_exp] / scale
+        valid = batch["valid"][..., None].to(output.dtype)
         weights = self.cfg.loss
-        off = (made - wanted) * known
-        count = known.sum().clamp(min=1)
-        losses = {"l1": off.abs().sum() / (count * made.shape[-1])}
-        both = known[:, 1:] * known[:, :-1]
-        steps = (made.diff(dim=1) - wanted.diff(dim=1)) * both
-        losses["velocity"] = steps.abs().sum() / (both.sum().clamp(min=1) * made.shape[-1])
-        lips = scale * off @ self._lips(off)
-        # In percent of the eye distance, which is of the size of the other terms.
+        error = (output - target) * valid
+        count = valid.sum().clamp(min=1)
+        losses = {"l1": error.abs().sum() / (count * output.shape[-1])}
+        both = valid[:, 1:] * valid[:, :-1]
+        steps = (output.diff(dim=1) - target.diff(dim=1)) * both
+        losses["velocity"] = steps.abs().sum() / (both.sum().clamp(min=1) * output.shape[-1])
+        lips = scale * error @ self._lips(error)
+        # In percent of the eye distance, so that its size is similar to the other terms.
         losses["mouth"] = 100 * lips.abs().sum() / (count * lips.shape[-1])
         total = losses["l1"] + weights.velocity_wt * losses["velocity"]
         return {"loss": total + weights.mouth_wt * losses["mouth"] / 10, **losses}
@@ -183,23 +176,24 @@ class Audio2Exp(AbstractTalkingFace):
 
     @torch.no_grad()
     def expressions(self, voice: np.ndarray, kind: str | None = None) -> np.ndarray:
-        """Voice vectors (T,A), raw -> (T,E) deviations from the mean expression.
+        """Raw voice vectors (T,A) -> (T,E) deviations from the mean expression.
 
         Args:
-            kind: ``gru`` or ``ridge``; None: that of the configuration.
+            kind: ``gru`` or ``ridge``; None: ``model_params.kind``.
         """
         if (kind or self.cfg.model_params.kind) == "ridge":
             return self.statistics.with_neighbours(voice) @ self.statistics.ridge.numpy()
         device = next(self.parameters()).device
-        batch = {"audio": torch.from_numpy(np.ascontiguousarray(voice, np.float32))[None]}
-        made = self.forward_train({"audio": batch["audio"].to(device)})["expression"][0]
-        return made.float().cpu().numpy() * self.statistics.known_units()[2]
+        audio = torch.from_numpy(np.ascontiguousarray(voice, np.float32))[None].to(device)
+        output = self.forward_train({"audio": audio})["expression"][0]
+        return output.float().cpu().numpy() * self.statistics.known_units()[2]
 
     def speak(self, wave: np.ndarray, fps: float, count: int, face: FaceModel) -> np.ndarray:
-        """A sound (N,), 16 kHz mono -> (count,E) deviations from a person's mean expression.
+        """Sound (N,), 16 kHz mono -> (count,E) deviations from a person's mean expression.
 
         Raises:
-            WeightsError: it was trained with another face model than ``face``.
+            WeightsError: the model was trained with another face model than ``face``, or with
+                another frame rate.
         """
         own, voice = self.statistics.model, self.statistics.voice
         if own is None or voice is None or own.id != face.id:
@@ -223,24 +217,22 @@ class Audio2Exp(AbstractTalkingFace):
             "mean motion": np.zeros_like(clip.expression),
             "real": clip.expression,
         }
-        return ClipResult({name: self._compare(made, clip) for name, made in rows.items()})
+        return ClipResult({name: self._compare(values, clip) for name, values in rows.items()})
 
-    def _compare(self, made: np.ndarray, clip: ExpressionClip) -> dict[str, float]:
+    def _compare(self, expression: np.ndarray, clip: ExpressionClip) -> dict[str, float]:
         model, scale = self.statistics.model, self.statistics.known_units()[2]
-        shapes = [model.shape(clip.neutral, e[clip.valid]) for e in (made, clip.expression)]
+        shapes = [model.shape(clip.neutral, e[clip.valid]) for e in (expression, clip.expression)]
         unit = 100 / _eye_distance(clip.neutral)
         lips = [unit * shape[:, list(LIPS)] for shape in shapes]
-        gaps = [
-            unit * np.linalg.norm(s[:, INNER_LIP_TOP] - s[:, INNER_LIP_BOTTOM], axis=-1)
-            for s in shapes
-        ]
+        gaps = [shape[:, INNER_LIP_TOP] - shape[:, INNER_LIP_BOTTOM] for shape in shapes]
+        gaps = [unit * np.linalg.norm(gap, axis=-1) for gap in gaps]
         spread = np.square(lips[1] - lips[1].mean(axis=0)).sum()
         moves = min(gap.std() for gap in gaps) > 1e-6
-        error = np.abs(made - clip.expression)[clip.valid].mean()
+        error = np.abs(expression - clip.expression)[clip.valid].mean()
         return {
             "lip_R2": float(1 - np.square(lips[0] - lips[1]).sum() / max(spread, 1e-12)),
             "opening_error": float(np.abs(gaps[0] - gaps[1]).mean()),
-            # The mean motion has no correlation with anything.
+            # A motion without variance, such as the mean motion, has no correlation.
             "opening_r": float(np.corrcoef(*gaps)[0, 1]) if moves else 0.0,
             "opening_range": float(gaps[0].std()),
             "expression_L1": float(error / scale),
@@ -248,8 +240,7 @@ class Audio2Exp(AbstractTalkingFace):
 
 
 def _eye_distance(mesh: np.ndarray) -> float:
-    """Distance of the middles of the two eyes of (V,3)."""
-    left, right = (
-        mesh[list(corners)].mean(axis=0) for corners in (EYE_CORNERS_LEFT, EYE_CORNERS_RIGHT)
-    )
+    """Distance between the centres of the two eyes of a mesh (V,3)."""
+    corners = EYE_CORNERS_LEFT, EYE_CORNERS_RIGHT
+    left, right = (mesh[list(pair)].mean(axis=0) for pair in corners)
     return float(np.linalg.norm(left - right))

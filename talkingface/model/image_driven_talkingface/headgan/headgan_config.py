@@ -13,12 +13,12 @@ from talkingface.utils.paths import resolve
 
 
 class GeometrySection(Section):
-    """The face model and how faces are drawn (ours)."""
+    """Face model and drawing of faces."""
 
     model: Literal["mediapipe_pca", "bfm", "lsfm", "auto"] = Field(
         "mediapipe_pca",
-        description="Face model: learnt from the training clips (no licence), or a licensed file. "
-        "auto: a licensed one where its file lies in checkpoints/, else the learnt one.",
+        description="Face model: mediapipe_pca is learnt from the training clips, the others are "
+        "licensed files. auto: a licensed one if its file is in checkpoints/, else mediapipe_pca.",
     )
     model_file: str | None = Field(
         None, description="File of a licensed model; null: its usual name in checkpoints/."
@@ -28,19 +28,19 @@ class GeometrySection(Section):
     )
     n_exp: int = Field(28, ge=1, le=100, description="Expression components.")
     frames_per_clip: int = Field(
-        100, ge=1, description="Frames that each training clip gives to the face model."
+        100, ge=1, description="Frames per training clip that the face model is fitted to."
     )
     identity_mode: Literal["auto", "residual", "pca"] = Field(
         "auto",
-        description="A person's neutral face: pca as in the paper; residual keeps every vertex, "
-        "which few people need; auto: residual below 50 people.",
+        description="A person's neutral face: pca: by identity components, as in the paper; "
+        "residual: all vertices, better with few people. auto: residual below 50 people.",
     )
-    close_eyes: bool = Field(True, description="Draw the eyelids' area.")
-    close_mouth: bool = Field(False, description="Draw the gap between the lips.")
+    close_eyes: bool = Field(True, description="Draw the area of the eyes.")
+    close_mouth: bool = Field(False, description="Draw the area between the lips.")
     shading: Literal["smooth", "flat"] = Field(
         "smooth", description="One colour per pixel, or per triangle as the official renderer."
     )
-    cull: bool = Field(True, description="Leave the back of the face out.")
+    cull: bool = Field(True, description="Do not draw triangles seen from behind.")
 
 
 class HeadGANPrep(Section):
@@ -48,38 +48,38 @@ class HeadGANPrep(Section):
 
     size: int = Field(256, ge=64, le=1024, description="Side of the stored crop in pixels.")
     scale: float = Field(
-        1.641, ge=1, le=4, description="Side of the crop over the height of the face (256 / 156)."
+        1.641, ge=1, le=4, description="Side of the crop / height of the face (256 / 156)."
     )
     crop: bool = Field(
-        True, description="false: videos are crops already; the face must lie inside the picture."
+        True, description="false: the videos are crops already; use their centred square."
     )
     max_motion: float = Field(
-        0.45, gt=0, description="Clips whose face moves further (share of the picture) are left."
+        0.45, gt=0, description="Skip clips whose face moves further (fraction of the picture)."
     )
     max_missing: float = Field(
-        0.1, ge=0, le=0.5, description="Clips with a larger share of frames without face are left."
+        0.1, ge=0, le=0.5, description="Skip clips with a larger share of frames without a face."
     )
-    jpeg_quality: int = Field(95, ge=50, le=100, description="Of the stored pictures.")
+    jpeg_quality: int = Field(95, ge=50, le=100, description="JPEG quality of stored pictures.")
     mask_source: Literal["selfie", "pncc_dilated", "none"] = Field(
         "selfie",
-        description="Where the flow may act: MediaPipe's person segmentation, the widened face, "
-        "or anywhere (none drops loss.mask_wt).",
+        description="Target of the flow's mask: MediaPipe's person segmentation, the dilated face, "
+        "or none (without loss.mask_wt).",
     )
 
 
 class VoiceSection(Section):
-    """The voice vector (official code); its size follows from these keys."""
+    """The voice vector (official code); its length results from these keys."""
 
     lowlevel: bool = Field(True, description="The 84 low-level features.")
     legacy_hop: bool = Field(
-        False, description="Rows every 16 whole-sample steps, as upstream, which drifts."
+        False, description="Rows every 16 steps of whole samples, as upstream, which drifts."
     )
     char_encoder: Literal[
         "auto", "kmeans27", "wav2vec2_ctc", "wav2vec2_ctc_hold", "deepspeech_file", "zeros"
     ] = Field(
         "auto",
-        description="Characters: a CTC network with local weights, 27 learnt sound classes, ready "
-        "arrays, or none. auto: wav2vec2_ctc where its file is found, else kmeans27.",
+        description="Characters: a CTC network with local weights, 27 sound classes by k-means, "
+        "files, or zeros. auto: wav2vec2_ctc if its file exists, else kmeans27.",
     )
     ctc_weights: str = Field(
         "auto", description="torchaudio's WAV2VEC2_ASR_BASE_960H; auto: in checkpoints/."
@@ -89,10 +89,10 @@ class VoiceSection(Section):
     )
     half_window: int = Field(4, ge=1, le=16, description="Half of the character window, frames.")
     shift: int = Field(
-        0, ge=-10, le=10, description="Take characters so many frames later (official weights: 5)."
+        0, ge=-10, le=10, description="Delay of the character window, frames (official weights: 5)."
     )
     normalize: Literal["none", "zscore"] = Field(
-        "none", description="Raw values (official), or units of the training data."
+        "none", description="Raw values (official), or standardised with the training data."
     )
 
     @model_validator(mode="after")
@@ -103,7 +103,7 @@ class VoiceSection(Section):
 
 
 class HeadGANBase(ModelConfig):
-    """Keys that the generator and Audio2Exp share; equal values share one preparation."""
+    """Keys of HeadGAN and Audio2Exp; with equal values both use the same prepared files."""
 
     fps: float = Field(25.0, gt=0, le=60, description="Frame rate.")
     person: PersonName = Field(default_factory=PersonName, description="Person.")
@@ -113,8 +113,8 @@ class HeadGANBase(ModelConfig):
 
     @classmethod
     def missing(cls, cfg: Any) -> list[str]:
-        """A licensed face model or a character network that is not there."""
-        found = []
+        """Messages about a missing licensed face model or character network."""
+        messages = []
         kind = cfg.geometry.model
         if kind in ("bfm", "lsfm"):
             from talkingface.data.dataprocess.headgan.licensed import FILES, missing_file
@@ -122,44 +122,44 @@ class HeadGANBase(ModelConfig):
             given = cfg.geometry.model_file
             path = resolve(given) if given else resolve(cfg.weights_dir) / FILES[kind]
             if not path.is_file():
-                found.append(missing_file(kind, path))
+                messages.append(missing_file(kind, path))
         if cfg.audio.char_encoder.startswith("wav2vec2_ctc"):
             from talkingface.data.dataprocess.headgan.voice import ctc_path
 
             path = ctc_path(cfg.audio, cfg.weights_dir)
             if not path.is_file():
-                found.append(
+                messages.append(
                     f"audio.char_encoder={cfg.audio.char_encoder} needs {path} (see "
                     "checkpoints/README.md); kmeans27 needs no file"
                 )
-        return found
+        return messages
 
 
 class DiscriminatorSection(Section):
     """Image and mouth discriminator."""
 
-    ndf: int = Field(64, ge=4, description="First channels.")
+    ndf: int = Field(64, ge=4, description="Channels of the first block.")
     n_layers: int = Field(4, ge=2, le=6, description="Blocks before the logits.")
-    num_d: int = Field(2, ge=1, le=4, description="Scales.")
-    mouth: bool = Field(True, description="Second discriminator on the mouth and the voice.")
+    num_d: int = Field(2, ge=1, le=4, description="Number of scales.")
+    mouth: bool = Field(True, description="Second discriminator, on the mouth and the voice.")
     mouth_roi: int | None = Field(
-        None, ge=16, description="Side of the mouth crop; null: a quarter of the picture, even."
+        None, ge=16, description="Side of the mouth crop, pixels; null: about crop_size / 4, even."
     )
 
 
 class HeadGANNetwork(Section):
-    """Sizes; the defaults are the official ones."""
+    """Sizes of the networks; the defaults are the official ones."""
 
-    ngf: int = Field(32, ge=4, description="First channels of the generator.")
-    spade_hidden: int = Field(256, ge=8, description="Channels inside the SPADEs.")
-    crop_size: int = Field(256, ge=32, le=1024, description="Side of the pictures.")
-    down_size: int = Field(64, ge=8, description="Side of the deepest maps.")
-    n_frames: int = Field(3, ge=1, le=9, description="PNCC pictures: the current and past ones.")
+    ngf: int = Field(32, ge=4, description="Channels of the generator's first block.")
+    spade_hidden: int = Field(256, ge=8, description="Hidden channels of the SPADE layers.")
+    crop_size: int = Field(256, ge=32, le=1024, description="Side of the pictures, pixels.")
+    down_size: int = Field(64, ge=8, description="Side of the coarsest feature maps.")
+    n_frames: int = Field(3, ge=1, le=9, description="Input PNCC pictures: current and past ones.")
     pixelshuffle: bool = Field(True, description="false: nearest upsampling (ablation).")
     use_audio: bool = Field(True, description="false: no voice (ablation).")
     use_flow: bool = Field(True, description="false: the reference is not warped (ablation).")
     adain_residual: bool = Field(
-        False, description="Voice blocks add their input (ours); official weights: false."
+        False, description="AdaIN blocks add their input; official weights need false."
     )
     disc: DiscriminatorSection = Field(
         default_factory=DiscriminatorSection, description="Discriminators."
@@ -182,92 +182,90 @@ class HeadGANNetwork(Section):
 
 
 class HeadGANData(Section):
-    """Training items (official code). A step takes one frame of each of batch_size clips."""
+    """Training items (official code). A batch has one frame of each of batch_size clips."""
 
     chunk: int = Field(
-        50, ge=1, description="Frames of a piece of a clip; each gives seq_len items per epoch."
+        50, ge=1, description="Frames of a chunk of a clip; it gives seq_len items per epoch."
     )
-    seq_len: int = Field(6, ge=1, description="Consecutive frames of a chunk in the first epochs.")
+    seq_len: int = Field(6, ge=1, description="Consecutive frames per chunk in the first epochs.")
     grow_from_epoch: int = Field(
-        3, ge=1, description="Epoch (from 1) from which they double with each epoch."
+        3, ge=1, description="Epoch (counted from 1) from which seq_len doubles with each epoch."
     )
-    n_refs: int = Field(8, ge=1, description="Reference frames of a clip, spread over its poses.")
+    n_refs: int = Field(8, ge=1, description="Reference frames per clip, spread over its poses.")
     reference: Literal["random8", "any", "previous"] = Field(
         "random8",
         description="Reference of an item: one of the reference frames (official), any frame, or "
         "the last frame of the chunk before.",
     )
-    cache_pncc: bool = Field(True, description="Draw the PNCC pictures of a clip once, on disk.")
+    cache_pncc: bool = Field(True, description="Store the PNCC pictures of clips on disk.")
 
 
 class HeadGANLoss(Section):
     """Weights of the losses (official values)."""
 
-    gan_wt: float = Field(1.0, ge=0, description="Hinge loss; 0 builds no discriminators.")
+    gan_wt: float = Field(1.0, ge=0, description="Hinge loss; 0: no discriminators.")
     feature_matching_wt: float = Field(10.0, ge=0, description="Features of both discriminators.")
     vgg_wt: float = Field(
-        10.0, ge=0, description="VGG19 on generated and warped; used when weights.vgg is found."
+        10.0, ge=0, description="VGG19, generated and warped picture; used if weights.vgg exists."
     )
-    masked_l1_wt: float = Field(50.0, ge=0, description="L1 inside the face, both pictures.")
+    masked_l1_wt: float = Field(50.0, ge=0, description="L1 in the face, generated and warped.")
     l1_wt: float | Literal["auto"] = Field(
         "auto",
-        description="L1 of whole pictures, both (ours): auto is 0 with VGG19 and 10 without, since "
-        "hair and background would have no loss.",
+        description="L1 of the whole pictures (not in the paper). auto: 0 with VGG19, 10 without, "
+        "because hair and background would have no loss.",
     )
-    mask_wt: float = Field(10.0, ge=0, description="L1 of the flow's mask to the people's.")
-    mouth_d_wt: float = Field(0.5, ge=0, description="Mouth discriminator in the training of both.")
+    mask_wt: float = Field(10.0, ge=0, description="L1 between flow mask and person masks.")
+    mouth_d_wt: float = Field(0.5, ge=0, description="Mouth term in the discriminators' loss.")
 
 
 class EditSection(Section):
-    """What the modes edit_expression and edit_pose change."""
+    """Edits of the modes edit_expression and edit_pose."""
 
     expression: dict[str, float] = Field(
         default_factory=dict,
-        description="Offsets in standard deviations: by number ('0': 2.0), or jaw_open, smile, "
-        "brows_up.",
+        description="Offsets in standard deviations of jaw_open, smile, brows_up, or of a "
+        "coefficient by number ('0': 2.0).",
     )
     yaw: float = Field(0.0, ge=-90, le=90, description="Turn, degrees; > 0: to the picture's left.")
     pitch: float = Field(0.0, ge=-90, le=90, description="Nod, degrees; > 0: down.")
     roll: float = Field(0.0, ge=-180, le=180, description="Tilt, degrees; > 0: to the right.")
     keyframes: list[tuple[float, float, float, float]] = Field(
         default_factory=list,
-        description="edit_pose: (second, yaw, pitch, roll), linear in between; offsets, degrees.",
+        description="edit_pose: (second, yaw, pitch, roll), offsets in degrees, interpolated.",
     )
-    seconds: float = Field(3.0, gt=0, description="Length of an edited still picture.")
-    sweep: bool = Field(
-        True, description="A still picture goes from unchanged to the edit and back."
-    )
+    seconds: float = Field(3.0, gt=0, description="Length of a video from one picture, seconds.")
+    sweep: bool = Field(True, description="One picture: fade the edit in and out.")
 
 
 class HeadGANInfer(Section):
-    """Generation."""
+    """Generation of videos."""
 
     mode: Literal["self", "cross", "audio", "frontalize", "edit_expression", "edit_pose"] = Field(
         "self",
-        description="self: a clip from one of its own pictures; cross: --driver moves the face of "
-        "--source; audio: a voice moves it (needs Audio2Exp); the others change the source.",
+        description="self: reconstruct a clip from one of its frames; cross: --driver drives the "
+        "face of --source; audio: a voice drives it (needs Audio2Exp); others: edit the source.",
     )
     batch_size: int = Field(4, ge=1, description="Frames generated together.")
     crf: int = Field(18, ge=0, le=40, description="H.264 quality of the videos; lower is better.")
     reference_frame: int | None = Field(
-        None, ge=0, description="Frame of the source that is the reference; null: a middle pose."
+        None, ge=0, description="Number of the reference frame in the source; null: a middle pose."
     )
     camera: Literal["auto", "adapt", "scale", "raw"] = Field(
         "auto",
-        description="Camera of the driver: adapted to the reference in size and place, in size "
-        "only, or as it is; auto: raw for self, adapt for others.",
+        description="Camera of the driver: adapted to the reference in size and position, in size "
+        "only, or unchanged (raw). auto: adapt for another driver, else raw.",
     )
     camera_std: bool = Field(
-        False, description="Scale the movement too; with one picture the head then stands still."
+        False, description="Adapt the amount of movement too; a single picture has none."
     )
     smooth: float = Field(
-        0.0, ge=0, description="Smoothing of expression and rotation, standard deviation in frames."
+        0.0, ge=0, description="Gaussian smoothing of expression and rotation, sigma in frames."
     )
     side_by_side: bool = Field(
         False, description="Show reference, driver, PNCC, warped and generated picture in a row."
     )
     require_audio: bool = Field(
-        False, description="Stop where the driving video has no sound, instead of silence."
+        False, description="Stop if the driving video has no sound; false: use silence."
     )
     edit: EditSection = Field(default_factory=EditSection, description="Edits.")
 
@@ -323,34 +321,30 @@ class HeadGANConfig(HeadGANBase):
 class RegressorSection(Section):
     """The regressor from voice to expression."""
 
-    kind: Literal["gru", "ridge"] = Field("gru", description="GRU, or the ridge baseline alone.")
+    kind: Literal["gru", "ridge"] = Field("gru", description="GRU, or the ridge regression.")
     hidden: int = Field(256, ge=8, description="Width of the GRU.")
     layers: int = Field(2, ge=1, le=4, description="Layers of the GRU.")
-    dropout: float = Field(0.2, ge=0, lt=1, description="Between the layers.")
-    bidirectional: bool = Field(True, description="Use later sound too; false: causal.")
+    dropout: float = Field(0.2, ge=0, lt=1, description="Dropout between the layers.")
+    bidirectional: bool = Field(True, description="true: also use later sound; false: causal.")
 
 
 class Audio2ExpData(Section):
     """Training items."""
 
-    window: int = Field(100, ge=4, description="Frames per item; shorter clips are filled up.")
+    window: int = Field(100, ge=4, description="Frames per item; shorter clips are padded.")
     stride: int = Field(25, ge=1, description="Frames between the starts of two items.")
 
 
 class Audio2ExpLoss(Section):
     """Objective."""
 
-    velocity_wt: float = Field(1.0, ge=0, description="L1 of the differences between frames.")
-    mouth_wt: float = Field(
-        2.0, ge=0, description="L1 of the lips' vertices beside that of all coefficients."
-    )
+    velocity_wt: float = Field(1.0, ge=0, description="L1 of frame differences.")
+    mouth_wt: float = Field(2.0, ge=0, description="L1 of the lip vertices.")
 
 
 class Audio2ExpConfig(HeadGANBase):
     """Keys of Audio2Exp."""
 
-    model_params: RegressorSection = Field(
-        default_factory=RegressorSection, description="Regressor."
-    )
+    model_params: RegressorSection = Field(default_factory=RegressorSection, description="Network.")
     data: Audio2ExpData = Field(default_factory=Audio2ExpData, description="Training items.")
     loss: Audio2ExpLoss = Field(default_factory=Audio2ExpLoss, description="Objective.")

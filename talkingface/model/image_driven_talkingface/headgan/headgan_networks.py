@@ -6,7 +6,7 @@ Values: PNCC in [0,1] with background exactly 0, RGB in [-1,1], flow in pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,18 +17,18 @@ from torch.nn.utils import spectral_norm
 from talkingface.model.layers.spade import SLOPE, AdaINBlock, SPADEBlock
 from talkingface.model.layers.warp import warp
 
-_HEAD_GAIN = 0.02  # of Xavier's rule: flow, mask and picture start small
+_HEAD_GAIN = 0.02  # of Xavier initialisation: flow, mask and picture are small at the start
 
 
 class HeadGANOutput(NamedTuple):
-    """What the generator gives.
+    """Output of the generator.
 
     Attributes:
         image: (B,3,H,W) in [-1,1].
-        warped: (B,3,H,W) reference picture moved by the flow; without a flow network the reference.
-        flow: (B,2,H,W) in pixels, after the mask, x first.
-        mask: (B,1,H,W) where the flow may act, (0,1).
-        features: warped maps of the reference, finest first.
+        warped: (B,3,H,W) reference picture warped by the flow; the reference itself without flow.
+        flow: (B,2,H,W) in pixels, multiplied by the mask, x first.
+        mask: (B,1,H,W) in (0,1), weight of the flow.
+        features: warped feature maps of the reference, finest first.
     """
 
     image: Tensor
@@ -39,14 +39,8 @@ class HeadGANOutput(NamedTuple):
 
 
 def _encoder_block(inputs: int, outputs: int, *, first: bool) -> nn.Sequential:
-    conv = nn.Conv2d(
-        inputs,
-        outputs,
-        7 if first else 3,
-        stride=1 if first else 2,
-        padding=0 if first else 1,
-        bias=False,
-    )
+    kernel, stride, padding = (7, 1, 0) if first else (3, 2, 1)
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
     pair = nn.Sequential(spectral_norm(conv), nn.InstanceNorm2d(outputs, affine=True))
     return nn.Sequential(*([nn.ReflectionPad2d(3)] if first else []), pair, nn.ReLU())
 
@@ -57,7 +51,8 @@ def _encoder(inputs: int, widths: Sequence[int]) -> nn.ModuleList:
     return nn.ModuleList(_encoder_block(a, b, first=not i) for i, (a, b) in enumerate(blocks))
 
 
-def _encode(blocks: nn.ModuleList, x: Tensor) -> list[Tensor]:
+def _feature_maps(blocks: Iterable[nn.Module], x: Tensor) -> list[Tensor]:
+    """Outputs of all blocks, applied one after the other."""
     maps = []
     for block in blocks:
         x = block(x)
@@ -74,28 +69,24 @@ def _upsampling(pixelshuffle: bool) -> nn.Module:
 
 
 def _widths(ngf: int, levels: int, pixelshuffle: bool) -> list[int]:
-    """Channels from the finest level on; PixelShuffle alone reduces them by four."""
+    """Channels per level, finest first; PixelShuffle divides the channels by four."""
     return [ngf * (4 if pixelshuffle else 2) ** level for level in range(levels + 1)]
 
 
 class FlowNetwork(nn.Module):
-    """Dense flow from a reference to a pose (paper: F). Names ``enc``, ``dec_res``, ``dec_main``,
-    ``dec_flow``, ``dec_mask``."""
+    """Dense flow from a reference to a pose (paper: F)."""
 
     def __init__(
         self, condition: int, widths: Sequence[int], hidden: int, pixelshuffle: bool
     ) -> None:
         super().__init__()
-        deepest = widths[-1]
+        sizes = condition, widths[-1], widths[-1], hidden
         self.enc = _encoder(6, widths)
-        self.dec_res = nn.ModuleList(
-            SPADEBlock(condition, deepest, deepest, hidden) for _ in range(2)
-        )
+        self.dec_res = nn.ModuleList(SPADEBlock(*sizes) for _ in range(2))
         self.dec_main, self.dec_up = nn.ModuleList(), nn.ModuleList()
         for wide, narrow in zip(widths[:0:-1], widths[-2::-1], strict=True):
-            self.dec_main.append(
-                SPADEBlock(condition, wide, wide if pixelshuffle else narrow, hidden)
-            )
+            outputs = wide if pixelshuffle else narrow
+            self.dec_main.append(SPADEBlock(condition, wide, outputs, hidden))
             self.dec_up.append(_upsampling(pixelshuffle))
         self.dec_flow = _head(widths[0], 2)
         self.dec_mask = _head(widths[0], 1)
@@ -113,16 +104,8 @@ class FlowNetwork(nn.Module):
             return self.dec_flow(x) * mask, mask
 
 
-class FramesEncoder(nn.Module):
-    """Encoder of the reference where there is no flow network (ablation)."""
-
-    def __init__(self, widths: Sequence[int]) -> None:
-        super().__init__()
-        self.cond_enc = _encoder(6, widths)
-
-
 class RenderingNetwork(nn.Module):
-    """From the pose to a picture, with the warped reference and the voice (paper: R)."""
+    """Renders a picture from the pose, the warped reference and the voice (paper: R)."""
 
     def __init__(
         self,
@@ -176,10 +159,10 @@ class HeadGANGenerator(nn.Module):
         levels: halvings of the picture, log2(crop_size / down_size).
         hidden: channels inside the SPADEs.
         n_frames: PNCC pictures, the current one last.
-        audio: numbers of the voice per frame; 0: no voice.
+        audio: length of a voice vector; 0: no voice.
         use_flow: False: the reference is not warped (ablation).
         pixelshuffle: False: nearest upsampling and learned shortcuts (ablation).
-        adain_residual: blocks of the voice add their input (ours; official weights: False).
+        adain_residual: AdaIN blocks add their input (not in the paper; official weights: False).
     """
 
     def __init__(
@@ -198,23 +181,21 @@ class HeadGANGenerator(nn.Module):
         widths = _widths(ngf, levels, pixelshuffle)
         condition = 3 * n_frames
         self.levels, self.audio = levels, audio
+        self.flow_network: FlowNetwork | None = None
         if use_flow:
-            self.flow_network: FlowNetwork | None = FlowNetwork(
-                condition, widths, hidden, pixelshuffle
-            )
+            self.flow_network = FlowNetwork(condition, widths, hidden, pixelshuffle)
         else:
-            self.flow_network = None
-            self.frames_encoder = FramesEncoder(widths)
+            self.frames_encoder = nn.ModuleDict({"cond_enc": _encoder(6, widths)})
         self.rendering_network = RenderingNetwork(
             condition, widths, hidden, pixelshuffle, audio, adain_residual
         )
         initialise(self)
 
     def encode_reference(self, ref_pncc: Tensor, ref_image: Tensor) -> list[Tensor]:
-        """Maps of a reference, finest first; they serve every frame that is driven from it."""
+        """Feature maps of a reference, finest first; the same for all frames of a video."""
         network = self.flow_network
-        blocks = network.enc if network is not None else self.frames_encoder.cond_enc
-        return _encode(blocks, torch.cat([ref_pncc, ref_image], dim=1))
+        blocks = network.enc if network is not None else self.frames_encoder["cond_enc"]
+        return _feature_maps(blocks, torch.cat([ref_pncc, ref_image], dim=1))
 
     def forward(
         self,
@@ -231,7 +212,7 @@ class HeadGANGenerator(nn.Module):
                 ``2**levels``.
             ref_pncc, ref_image: (B,3,H,W) PNCC and picture of the reference.
             audio: (B,A); None where ``audio`` is 0.
-            encoded: of :meth:`encode_reference`, where it is known; (1 or B,...) each.
+            encoded: result of :meth:`encode_reference`, if it is known; (1 or B,...) each.
         """
         maps = self.encode_reference(ref_pncc, ref_image) if encoded is None else list(encoded)
         batch = len(pncc)
@@ -239,10 +220,7 @@ class HeadGANGenerator(nn.Module):
             maps = [each.expand(batch, -1, -1, -1) for each in maps]
             ref_image = ref_image.expand(batch, -1, -1, -1)
         if self.flow_network is None:
-            flow, mask = (
-                pncc.new_zeros((batch, 2, *pncc.shape[-2:])),
-                pncc.new_zeros((batch, 1, *pncc.shape[-2:])),
-            )
+            flow, mask = (pncc.new_zeros((batch, n, *pncc.shape[-2:])) for n in (2, 1))
             features, warped = maps, ref_image
         else:
             flow, mask = self.flow_network.flow(maps[-1], pncc)
@@ -271,18 +249,14 @@ class _PatchDiscriminator(nn.Module):
         setattr(self, f"model{n_layers}", nn.Sequential(nn.Conv2d(before, 1, 4, 1, 2)))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        maps = []
-        for layer in range(self.depth):
-            x = getattr(self, f"model{layer}")(x)
-            maps.append(x)
-        return maps
+        return _feature_maps((getattr(self, f"model{layer}") for layer in range(self.depth)), x)
 
 
 class HeadGANDiscriminator(nn.Module):
-    """PatchGANs on a picture and its halves; the image and the mouth discriminator are alike.
+    """PatchGANs at ``num_d`` scales; the same network for the picture and for the mouth.
 
     Args:
-        inputs: 6 for the picture with its PNCC; 3 more than the voice has numbers for the mouth.
+        inputs: channels: 6 for a picture with its PNCC, 3 + length of the voice vector for a mouth.
     """
 
     def __init__(self, inputs: int, ndf: int = 64, n_layers: int = 4, num_d: int = 2) -> None:
@@ -293,21 +267,21 @@ class HeadGANDiscriminator(nn.Module):
         initialise(self)
 
     def forward(self, x: Tensor) -> list[list[Tensor]]:
-        """(B,inputs,H,W) -> per scale, full resolution first, the maps of all blocks; logits
+        """(B,inputs,H,W) -> per scale, full resolution first, the outputs of all blocks; logits
         last."""
-        found = []
+        scales = []
         for scale in range(self.num_d):
             if scale:
                 x = F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
-            found.append(getattr(self, f"discriminator_{scale}")(x))
-        return found
+            scales.append(getattr(self, f"discriminator_{scale}")(x))
+        return scales
 
 
 def initialise(network: nn.Module) -> None:
-    """Xavier's rule; gain 0.02, the official one, only where no spectral norm undoes it.
+    """Xavier initialisation with the official gain 0.02; gain 1 for layers with spectral norm.
 
-    Spectral-normalised weights are rescaled anyway, and a tiny start would only make their first
-    power iteration inexact (official code).
+    Spectral norm rescales the weights anyway, and very small weights would make its first power
+    iterations inexact.
     """
     for module in network.modules():
         if not isinstance(module, (nn.Conv2d, nn.Linear)):
@@ -323,7 +297,7 @@ def initialise(network: nn.Module) -> None:
 
 @torch.no_grad()
 def _settle(module: nn.Module, steps: int = 15) -> None:
-    """Power iterations, so that a fresh network starts with the right norm."""
+    """Power iterations, so that the spectral norm of a new network is accurate."""
     matrix = module.weight_orig.flatten(1)
     u, v = module.weight_u, module.weight_v
     for _ in range(steps):
@@ -337,7 +311,7 @@ def levels_of(crop_size: int, down_size: int) -> int:
 
 
 def variant_of(state: Mapping[str, Tensor]) -> dict[str, bool]:
-    """What the names of an official generator tell of its variant."""
+    """Settings of an official generator, by the names in its state_dict."""
     return {
         "use_audio": any(".cond_dec_audio." in key for key in state),
         "use_flow": any(key.startswith("flow_network.") for key in state),

@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FARTHEST = 5.0  # standard deviations; beyond lies what training never held, such as pure zeros
+_FARTHEST = 5.0  # standard deviations; vectors of zeros would be far outside the training data
 
 
 class HeadGANStatistics(TrainingStatistics):
-    """Face model and voice features of the training, which travel in the checkpoint.
+    """Face model and voice of the training, which are stored in the checkpoint.
 
     Attributes:
-        model: None where weights came without, or were trained on the official tree.
-        mean, std: of the training clips' voice vectors.
-        official: trained on the official tree, whose drawings and voice cannot be made here.
+        model: None for weights without a face model, or trained on the official tree.
+        mean, std: of the voice vectors of the training clips.
+        official: trained on the official tree, whose PNCC and voice the toolkit cannot compute.
     """
 
     def __init__(self, cfg: Config) -> None:
@@ -52,34 +52,33 @@ class HeadGANStatistics(TrainingStatistics):
             self.model = process.load_face_model()
             encoder = process.load_voice().encoder
             self._characters, self._classes = encoder.id, encoder.content()
-        every = np.concatenate([clip.voice for clip in data.clips]).astype(np.float64)
-        self.mean = every.mean(axis=0).tolist()
-        self.std = np.maximum(every.std(axis=0), 1e-3).tolist()
+        voice = np.concatenate([clip.voice for clip in data.clips]).astype(np.float64)
+        self.mean = voice.mean(axis=0).tolist()
+        self.std = np.maximum(voice.std(axis=0), 1e-3).tolist()
 
     def check_resume(self, data: Any) -> None:
         process = data.process
-        own = self.model.id if self.model else "", self._characters
         if self.official or not process.training_clips:
             return
+        own = self.model.id if self.model else "", self._characters
         now = process.load_face_model().id, process.load_voice().encoder.id
         if own != now:
             raise StageError(
                 f"This run was trained with the face model {own[0]} and the characters {own[1]}, "
-                f"but the training clips now give {now[0]} and {now[1]}: clips were added, lost or "
-                "prepared anew. Restore them, or start a new run (without --resume)."
+                f"but the training clips now give {now[0]} and {now[1]}: clips were added, removed "
+                "or prepared again. Restore them, or start a new run (without --resume)."
             )
 
     def state(self) -> dict[str, Any]:
-        state: dict[str, Any] = {
+        model = {} if self.model is None else {"face_model": _tensors(self.model.content())}
+        return {
             "voice_mean": self.mean,
             "voice_std": self.std,
             "official_tree": self.official,
             "characters": self._characters,
             "sound_classes": _tensors(self._classes),
+            **model,
         }
-        if self.model is not None:
-            state["face_model"] = _tensors(self.model.content())
-        return state
 
     def load(self, values: Mapping[str, Any]) -> None:
         self.mean, self.std = values.get("voice_mean"), values.get("voice_std")
@@ -92,10 +91,10 @@ class HeadGANStatistics(TrainingStatistics):
 
     @cached_property
     def voice(self) -> Voice | None:
-        """The voice of the training; None where weights came without.
+        """The voice of the training; None for weights without one.
 
         Raises:
-            WeightsError: its character network is not there, or is another file.
+            WeightsError: the file of its character network is missing or another one.
         """
         kind = self._characters.split("-")[0]
         if not kind:
@@ -104,42 +103,41 @@ class HeadGANStatistics(TrainingStatistics):
         if kind.startswith("wav2vec2") and voice.encoder.id != self._characters:
             raise WeightsError(
                 f"These weights were trained with the characters of {self._characters}, but the "
-                f"file at hand gives {voice.encoder.id}."
+                f"present file gives {voice.encoder.id}."
             )
         return voice
 
     def or_of(self, process: Any) -> tuple[FaceModel, Voice]:
-        """Face model and voice; weights that came without take those of the dataset.
+        """Face model and voice; those of the dataset for weights without them.
 
         Raises:
-            WeightsError: there are none that would suit.
+            WeightsError: neither the weights nor the dataset have suitable ones.
         """
         if self.official:
             raise WeightsError(
-                "These weights were trained on the official tree, whose drawings (LSFM) and voice "
-                "(DeepSpeech) cannot be made here, so they generate no videos. Train on clips."
+                "These weights were trained on the official tree, whose PNCC (LSFM) and voice "
+                "(DeepSpeech) the toolkit cannot compute for videos. Train on clips."
             )
         if self.model is not None:
             return self.model, self.voice or process.load_voice()
-        if not process.cfg.filelist("train").is_file():
+        cfg = process.cfg
+        if not cfg.filelist("train").is_file():
             raise WeightsError(
-                "These weights hold no face model (official ones never do), and "
-                f"{process.cfg.dataset} is not prepared, from which one could be learnt: "
-                f"{program()} --model={process.cfg.model} --dataset="
-                f"{process.cfg.dataset} --stages=preprocess"
+                "These weights hold no face model (official ones never do), and none can be learnt "
+                f"from {cfg.dataset}, which is not prepared: {program()} --model={cfg.model} "
+                f"--dataset={cfg.dataset} --stages=preprocess"
             )
+        model, voice = process.load_face_model(), process.load_voice()
         log.warning(
-            "these weights hold no face model; faces are drawn with that of %s and the voice is "
-            "%s, neither of which they were trained with: expect poor pictures",
-            process.cfg.dataset,
-            process.load_voice().encoder.id,
-        )
-        return process.load_face_model(), process.load_voice()
+            "these weights hold no face model; those of %s and the voice %s are used, with which "
+            "they were not trained: expect poor pictures", cfg.dataset, voice.encoder.id,
+        )  # fmt: skip
+        return model, voice
 
     # -- vectors -----------------------------------------------------------------------------------
 
     def scaled(self, vectors: Tensor) -> Tensor:
-        """Voice vectors in the units that the network was trained with."""
+        """Voice vectors as the network was trained with: raw, or standardised and clamped."""
         if self.cfg.audio.normalize == "none" or self.mean is None:
             return vectors
         mean, std = (vectors.new_tensor(values) for values in (self.mean, self.std))
@@ -148,10 +146,10 @@ class HeadGANStatistics(TrainingStatistics):
     def voice_vectors(
         self, voice: Voice, wave: np.ndarray, fps: float, count: int, stored: Path | None = None
     ) -> np.ndarray:
-        """(count,A) vectors of a sound (N,), 16 kHz mono, in the network's units.
+        """(count,A) voice vectors of a sound (N,), 16 kHz mono, scaled for the network.
 
-        Pure silence gives the mean of the training: digital silence lies far from
-        everything that was trained on.
+        Digital silence gives the mean vector of the training, because its features are far
+        outside the training data.
         """
         wave = wave[: round(count * 16000 / fps)]  # training sounds end with their pictures
         if not np.any(wave) and self.mean is not None:
