@@ -1,8 +1,9 @@
 """``--recipe``: several runs in sequence, each with the checkpoints of earlier ones.
 
-A recipe is a YAML below ``properties/recipe``: a list of stages, each with a model and the keys
-that get the checkpoints of earlier stages. Every stage is an ordinary run with its own folder; the
-same command again continues in the stage where it stopped.
+A recipe is a YAML below ``properties/recipe``: a list of stages, each with a model. The components
+that the models declare connect them: a stage whose model needs the model of an earlier stage gets
+its checkpoint. Every stage is an ordinary run with its own folder; the same command again continues
+in the stage where it stopped.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ class Stage:
     """One run of a recipe.
 
     Attributes:
-        inputs: key of the configuration -> stage whose checkpoint is its value.
+        inputs: key of the configuration -> stage whose checkpoint is its value; components of
+            earlier stages need not be listed.
         settings: further keys that the recipe sets.
         official: alternative files in the weights folder, one of which replaces the stage.
     """
@@ -103,6 +105,7 @@ def run_recipe(
         raise ConfigError(f"--recipe={entry.name} needs --dataset=<Dataset>")
     common, own, given = divide(stages, config)
     configured = partial(configure, common=common, own=own, config_files=config_files)
+    stages = connect(stages, configured)
     given = _located(stages, own, given, configured)
     setup_logging(str(config.get("log_level", "info")))
     needed = needed_stages(stages, given)
@@ -148,6 +151,21 @@ def run_recipe(
     log.info("\nrecipe %s on %s:\n%s", entry.name, config["dataset"], "\n".join(lines))
     log.info("record: %s", shown(record))
     return 0
+
+
+def connect(stages: list[Stage], configured: Callable[..., Config]) -> list[Stage]:
+    """Add checkpoints of earlier stages to the inputs of stages whose components they are."""
+    connected = []
+    for number, stage in enumerate(stages):
+        earlier = {other.model: other.name for other in stages[:number]}
+        specs = ComponentStore(configured(stage, {})).specs
+        inputs = {
+            f"weights.{name}": earlier[spec.model]
+            for name, spec in specs.items()
+            if spec.model in earlier
+        }
+        connected.append(replace(stage, inputs={**inputs, **stage.inputs}))
+    return connected
 
 
 def needed_stages(stages: list[Stage], given: Mapping[str, str | None]) -> set[str]:

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from talkingface.config.config import load_config
 from talkingface.errors import ConfigError
 from talkingface.quick_start import quick_start
 from talkingface.quick_start.recipe import (
     Stage,
+    connect,
     divide,
     needed_stages,
     read_stages,
@@ -55,6 +57,43 @@ def test_stages_run_in_order_and_take_what_earlier_ones_made(runs):
     assert runs[1].weights.sync_expert.endswith("SyncExpert/Synthetic/run1/checkpoints/best.ckpt")
     assert runs[2].weights.base.endswith("HyperLipsBase/Synthetic/run2/checkpoints/best.ckpt")
     assert {cfg.preset for cfg in runs} == {"tiny"} and {cfg.resume for cfg in runs} == {"auto"}
+
+
+CONNECTIONS = {
+    "a2p": {
+        "face": {"weights.lips": "lip"},
+        "guide": {"weights.vq": "vq"},
+        "whole": {f"weights.{name}": name for name in ("face", "pose", "guide", "vq")},
+    },
+    "a2p_video": {"face": {"weights.lips": "lip"}, "whole": {"weights.face": "face"}},
+    "headgan": {"pictures": {"weights.audio2exp": "speech"}},
+    "hyperlips": {"base": {"weights.sync_expert": "expert"}, "hr": {"weights.base": "base"}},
+    "lsp": {
+        "mouth": {"weights.apc": "apc"},
+        "head": {"weights.apc": "apc"},
+        "portrait": {
+            "weights.apc": "apc",
+            "weights.audio2feature": "mouth",
+            "weights.audio2headpose": "head",
+            "weights.feature2face": "face",
+        },
+    },
+    "moda": {
+        "portrait": {
+            "weights.moda": "motion",
+            "weights.faco": "face",
+            "weights.renderer": "pictures",
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("name", get_registry().names("recipe"))
+def test_declared_components_connect_the_stages(name):
+    stages = read_stages(get_registry().entry("recipe", name))
+    dataset = "SyntheticDyad" if name == "a2p" else "Synthetic"
+    connected = connect(stages, lambda stage, _: load_config(stage.model, dataset))
+    assert {s.name: s.inputs for s in connected if s.inputs} == CONNECTIONS[name]
 
 
 def test_the_same_command_again_does_nothing_and_a_lost_checkpoint_is_made_again(runs):
