@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from talkingface.data.npz import read_npz, save_npz
-from talkingface.errors import DataError
+from talkingface.data.npz import save_npz
 from talkingface.utils.paths import atomic
 
 
@@ -87,19 +86,3 @@ class MotionResults:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as temporary, open(temporary, "wb") as file:
             np.save(file, np.array(content, dtype=object), allow_pickle=True)
-
-
-def read_results(path: Path) -> dict[str, np.ndarray]:
-    """Content of a ``.npz``, or of a ``results.npy`` from a source **that you trust**.
-
-    ``results.npy`` is a pickle, which can run code when it is opened.
-
-    Raises:
-        DataError: missing or damaged.
-    """
-    if path.suffix == ".npz":
-        return read_npz(path)
-    try:
-        return np.load(path, allow_pickle=True).item()
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error

@@ -77,6 +77,32 @@ class HasReference(Protocol):
         """The real video and sound to compare generated ones with, written into a folder."""
 
 
+class LiveSession(Protocol):
+    """Speech in chunks to frames."""
+
+    look_ahead: float  # seconds of speech after a frame on which the frame depends
+
+    def push(self, samples: np.ndarray) -> Iterator[np.ndarray]:
+        """Frames that the next samples (n,), mono 16 kHz, complete."""
+
+    def finish(self) -> Iterator[np.ndarray]:
+        """The last frames, at the end of the speech."""
+
+
+@runtime_checkable
+class GeneratesLive(Protocol):
+    """Generates while the speech arrives (``--live``).
+
+    Attributes:
+        live_settings: keys of its configuration that ``--live`` sets, unless the user gives them.
+    """
+
+    live_settings: Mapping[str, Any]
+
+    def live(self, identity: Any, seed: int = 0) -> LiveSession:
+        """Start a session for a prepared source."""
+
+
 class Pipeline(ABC):
     """Generates videos with a trained model.
 

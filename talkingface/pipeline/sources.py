@@ -37,10 +37,7 @@ class SourceStore:
 
     @cached_property
     def _clips(self) -> dict[Path, Clip]:
-        from talkingface.data.clips import discover_clips
-
-        clips = discover_clips(self.cfg.data_dir, self.cfg.clips, quiet=True)
-        return {clip.path.resolve(): clip for clip in clips}
+        return {clip.path.resolve(): clip for clip in self.process.corpus.clips()}
 
     def clip_of(self, source: Path) -> Clip | None:
         """The clip of the dataset that belongs to a file, if its preparation is up to date."""

@@ -43,12 +43,13 @@ def live_command(
     for key in ("audio", "source"):
         if not options.get(key):
             raise ConfigError(f"--live needs --{key}")
-    settings = {"infer.motion.causal": True, **config}
-    cfg, checkpoint = configure(options, settings, config_files)
+    cfg, _ = configure(options, config, config_files)
     setup_logging(cfg.log_level)
-    target = cfg.model_entry.target("pipeline")
-    if not target or not hasattr(cfg.registry.resolve(cfg.model_entry, "pipeline"), "live"):
+    has_pipeline = cfg.model_entry.target("pipeline")
+    kind = cfg.registry.resolve(cfg.model_entry, "pipeline") if has_pipeline else None
+    if not hasattr(kind, "live"):
         raise ConfigError(f"{cfg.model} has no live mode; use live_speech_portraits")
+    cfg, checkpoint = configure(options, {**kind.live_settings, **config}, config_files)
     pipeline = load_pipeline(cfg, checkpoint)
     output = Path(options.get("output") or resolve(cfg.results_dir) / cfg.model / "live.mp4")
     output = output.expanduser()
@@ -169,7 +170,7 @@ def run_live(
         "frames": len(delays),
         "mean_delay": float(np.mean(delays)),
         "max_delay": float(np.max(delays)),
-        "look_ahead": pipeline.ahead[0] / 60,
+        "look_ahead": session.look_ahead,
         "seconds_per_frame": busy / len(delays),
     }
 

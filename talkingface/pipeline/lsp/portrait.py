@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from talkingface.data.clips import Clip, discover_clips
+from talkingface.data.clips import Clip
 from talkingface.data.dataprocess.lsp.drawing import draw_feature_map
 from talkingface.data.dataprocess.lsp.files import (
     MANIFEST,
@@ -99,8 +99,7 @@ class PortraitPipeline(Pipeline):
 
     @cached_property
     def _clips(self) -> dict[Path, Clip]:
-        clips = discover_clips(self.cfg.data_dir, self.cfg.clips, quiet=True)
-        return {clip.path.resolve(): clip for clip in clips}
+        return {clip.path.resolve(): clip for clip in self.process.corpus.clips()}
 
     def framing(self, clip: ClipFiles) -> Window:
         """The window that the generated pictures of a clip show."""
@@ -205,6 +204,7 @@ class LiveSpeechPortraitsPipeline(PortraitPipeline):
     )
 
     stochastic = True
+    live_settings = {"infer.motion.causal": True}
 
     def __init__(self, cfg: Config, model: AbstractTalkingFace, device: torch.device) -> None:
         parts = {name: part.network for name, part in model.components.items()}
@@ -305,6 +305,11 @@ class LiveSession:
         self._kept: Motion | None = None  # motion from frame ``_first`` on
         self._first = 0
         self.frames = 0  # returned so far
+
+    @property
+    def look_ahead(self) -> float:
+        """Seconds of speech after a frame on which the frame depends."""
+        return self.pipeline.ahead[0] / MOTION_FPS
 
     def push(self, samples: np.ndarray) -> Iterator[np.ndarray]:
         """The next samples (n,), float, 16 kHz mono -> frames (S,S,3) uint8 RGB, one by one."""

@@ -12,7 +12,7 @@ import torch
 
 from talkingface.components.store import ComponentStore
 from talkingface.data.dataprocess.moda.files import Features, Template, posed, posed_torso
-from talkingface.data.dataprocess.moda.moda_process import sound_features
+from talkingface.data.dataprocess.moda.moda_process import OTHER_POINTS, sound_features
 from talkingface.data.dataprocess.moda.sound import (
     SoundEncoder,
     SoundFeatures,
@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 
 LEAST_SECONDS = 0.1
 _PART = 500  # frames composed at once
-_OTHERS = sorted(set(range(N_POINTS)) - set(MODA_MOUTH) - set(MODA_EYES))
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ class Speaker:
             first, last = max(0, start - margin), min(count, stop + margin)
             lips, eyes = mapped["lips"][first:last], mapped["eyes"][first:last]
             vertices = template.mesh + self._composed(lips, eyes, source, template)
-            vertices[:, _OTHERS] = smooth(vertices[:, _OTHERS], sigma)
+            vertices[:, OTHER_POINTS] = smooth(vertices[:, OTHER_POINTS], sigma)
             vertices = vertices[start - first : stop - first]
             head, torso = mapped["head"][start:stop], mapped["torso"][start:stop]
             yield PortraitMotion.of(source, vertices, head, torso)

@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 
 _ABOVE = 0.4  # share of the crop above the centre of the face
 # Points that are smoothed: all but lips and eyes.
-_STILL = sorted(set(range(N_POINTS)) - set(MODA_MOUTH) - set(MODA_EYES))
+OTHER_POINTS = sorted(set(range(N_POINTS)) - set(MODA_MOUTH) - set(MODA_EYES))
 _MASK_SIDE = 256  # of the segmentation model
 
 
@@ -80,7 +80,7 @@ class MODAProcess(SpeakerProcess):
         pose = head_pose(points, sigma=options.pose_smooth_sigma, canonical=options.canonical)
         center = face_center(SIDE, SIDE)
         vertices = canonicalize(flip_depth(points), pose, center)
-        vertices[:, _STILL] = smooth(vertices[:, _STILL], 2.0 * fps / 30)
+        vertices[:, OTHER_POINTS] = smooth(vertices[:, OTHER_POINTS], 2.0 * fps / 30)
         flat, visible = self._shoulders(clip, start, points, crop)
         depth = flip_depth(points)[..., 2].mean(axis=1)
         torso = np.concatenate([flat, np.broadcast_to(depth[:, None, None], (len(flat), 18, 1))], 2)
