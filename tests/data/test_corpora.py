@@ -470,7 +470,7 @@ def test_a_name_with_a_dash_is_found_in_any_spelling(typed):
 def test_a_corpus_without_video_is_refused_by_models_of_video(dataset, capsys):
     assert main(["--model=HyperLipsBase", f"--dataset={dataset}"]) == 2
     err = capsys.readouterr().err
-    assert "holds no video, only motion data" in err and "GRID" in err
+    assert "the corpus has no videos, only motion data" in err and "GRID" in err
     assert main(["--list"]) == 0
     pairs = capsys.readouterr().out.split("Supported pairs")[1].split("Metrics")[0]
     able = {line.split()[0] for line in pairs.splitlines() if re.search(rf"\b{dataset}\b", line)}
