@@ -12,46 +12,20 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from talkingface.errors import EnvironmentProblem, TalkingFaceError
 from talkingface.evaluator.base_metric import Metric, build_metric
-from talkingface.evaluator.scores import ScoreRecord
+from talkingface.evaluator.scores import RowResult, ScoreRecord
 from talkingface.utils.logs import progress
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class RowResult:
-    """Scores of one row of the table over clips.
-
-    Attributes:
-        values: clip -> output name -> value, nan when undefined.
-        reasons: (clip, output) -> why it is nan.
-        notes: clip -> adjustments and warnings.
-        facts: clip -> ``frames``, the number of compared frames; ``size`` of the real and
-            ``native`` of the generated picture; empty for motions.
-        pooled: output -> one value over all clips, of metrics without a value per clip. ``reasons``
-            has the reason of a nan under the clip ``""``.
-        pooled_clips: output -> the clips that this value covers.
-        remarks: remarks on the whole row.
-    """
-
-    name: str
-    values: dict[str, dict[str, float]] = field(default_factory=dict)
-    reasons: dict[tuple[str, str], str] = field(default_factory=dict)
-    notes: dict[str, list[str]] = field(default_factory=dict)
-    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    pooled: dict[str, float] = field(default_factory=dict)
-    pooled_clips: dict[str, list[str]] = field(default_factory=dict)
-    remarks: list[str] = field(default_factory=list)
 
 
 @dataclass

@@ -1,17 +1,41 @@
-"""Scores of an interrupted evaluation, kept clip by clip."""
+"""Scores of a row, and the scores of an interrupted evaluation, kept clip by clip."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from talkingface.utils.paths import write_json
 
-if TYPE_CHECKING:
-    from talkingface.evaluator.evaluator import RowResult
+
+@dataclass
+class RowResult:
+    """Scores of one row of the table over clips.
+
+    Attributes:
+        values: clip -> output name -> value, nan when undefined.
+        reasons: (clip, output) -> why it is nan.
+        notes: clip -> adjustments and warnings.
+        facts: clip -> ``frames``, the number of compared frames; ``size`` of the real and
+            ``native`` of the generated picture; empty for motions.
+        pooled: output -> one value over all clips, of metrics without a value per clip. ``reasons``
+            has the reason of a nan under the clip ``""``.
+        pooled_clips: output -> the clips that this value covers.
+        remarks: remarks on the whole row.
+    """
+
+    name: str
+    values: dict[str, dict[str, float]] = field(default_factory=dict)
+    reasons: dict[tuple[str, str], str] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    pooled: dict[str, float] = field(default_factory=dict)
+    pooled_clips: dict[str, list[str]] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -22,20 +22,14 @@ from talkingface.data.media.audio import load_audio
 from talkingface.errors import EnvironmentProblem, StageError, TalkingFaceError
 from talkingface.evaluator.clip import ClipPair
 from talkingface.evaluator.evaluator import Evaluator, Row, RowResult, aggregate
-from talkingface.evaluator.report import (
-    append_leaderboard,
-    console_table,
-    reasons_text,
-    write_metrics,
-)
 from talkingface.model.abilities import EvaluatesClips
 from talkingface.pipeline.base import SAMPLE_RATE, Pipeline
 from talkingface.pipeline.build import build_dataset, build_pipeline, build_process
 from talkingface.quick_start.previews import write_preview
+from talkingface.quick_start.results import publish
 from talkingface.quick_start.rows import Generator, baseline_rows, model_row, video_pair
 from talkingface.quick_start.run_dir import RunDir
 from talkingface.trainer.validation import Scorer, mean_losses
-from talkingface.utils.paths import resolve, shown
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -146,50 +140,6 @@ def _to_row(evaluator: Evaluator, row: VideoRow, clips: list[Clip], folder: Path
         for clip in clips
     }
     return Row(row.title, samples)
-
-
-def publish(
-    cfg: Config,
-    run: RunDir,
-    rows: Sequence[RowResult],
-    outputs: Mapping[str, Mapping[str, Any]],
-    entries: Mapping[str, Any],
-    *,
-    leaderboard: bool = True,
-) -> dict[str, float]:
-    """Write and log the table of a run.
-
-    Args:
-        outputs: direction and unit of each output.
-        entries: further entries of ``metrics.json``, at least ``clips``.
-        leaderboard: also add the rows to ``results/leaderboard.csv``.
-
-    Returns:
-        The model's mean of each output.
-    """
-    table = aggregate(rows, outputs)
-    header = {
-        "model": cfg.model,
-        "dataset": cfg.dataset,
-        "run_id": run.id,
-        "config_hash": cfg.hash[:12],
-        "preset": cfg.preset or "",
-    }
-    write_metrics(run.results, rows, table, outputs, {**header, "split": "test", **entries})
-    if leaderboard:
-        append_leaderboard(resolve(cfg.results_dir) / "leaderboard.csv", header, table)
-    log.info(
-        "\nTest split of %s, mean over %d clips:\n%s",
-        cfg.dataset,
-        len(entries["clips"]),
-        console_table(table, outputs, cfg.metric_decimal_place),
-    )
-    for line in reasons_text(rows):
-        log.info("  note: %s", line)
-    for name, reason in entries.get("not_applicable", {}).items():
-        log.info("  %s: not applicable: %s", name, reason)
-    log.info("results: %s", shown(run.results))
-    return {key: values["mean"] for key, values in table[cfg.model].items()}
 
 
 def _with_reference(cfg: Config, generator: Generator, clips: list[Clip]) -> list[Clip]:

@@ -18,7 +18,7 @@ from talkingface.evaluator.motion_files import MotionResults
 from talkingface.evaluator.motion_preview import write_preview
 from talkingface.evaluator.motion_sample import REAL, MeasuredValues, MotionSample
 from talkingface.model.abilities import ClipResult, HasResultNotes
-from talkingface.quick_start.evaluation import publish
+from talkingface.quick_start.results import publish
 from talkingface.quick_start.rows import mismatched_clip
 from talkingface.utils.logs import progress
 

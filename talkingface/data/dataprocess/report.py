@@ -15,7 +15,7 @@ from urllib.parse import quote
 from talkingface.utils.paths import write_if_changed
 
 if TYPE_CHECKING:
-    from talkingface.data.dataprocess.base import ProcessReport
+    from talkingface.data.dataprocess.result import ProcessReport
 
 SHEETS = ".report"  # folder of the contact sheets
 _PER_PAGE = 200

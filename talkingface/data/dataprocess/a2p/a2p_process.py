@@ -33,7 +33,8 @@ from talkingface.data.dataprocess.a2p.files import (
     missing_frames,
 )
 from talkingface.data.dataprocess.a2p.scene_corpus import SceneCorpus
-from talkingface.data.dataprocess.base import ProcessReport, SkipClip
+from talkingface.data.dataprocess.base import SkipClip
+from talkingface.data.dataprocess.result import ProcessReport
 from talkingface.data.dataprocess.video import DatasetStatisticsProcess, FaceClip
 from talkingface.data.face.face_model import FaceModel, learn_face_model
 from talkingface.data.face.points import POINTS, Points

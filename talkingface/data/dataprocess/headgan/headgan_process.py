@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 
 from talkingface.data.clips import Clip
-from talkingface.data.dataprocess.base import ProcessReport, SkipClip
+from talkingface.data.dataprocess.base import SkipClip
 from talkingface.data.dataprocess.headgan.characters import SoundClasses
 from talkingface.data.dataprocess.headgan.files import MASKS, OFFICIAL, PICTURES, SAMPLE_RATE, SOUND
 from talkingface.data.dataprocess.headgan.licensed import FILES, read_licensed
 from talkingface.data.dataprocess.headgan.voice import Voice, encoder_kind, plain_encoder
 from talkingface.data.dataprocess.prepared import IMPORTED
+from talkingface.data.dataprocess.result import ProcessReport
 from talkingface.data.dataprocess.video import DatasetStatisticsProcess, FaceClip
 from talkingface.data.face.face_model import FEW_PEOPLE, FaceModel, Geometry, learn_face_model
 from talkingface.data.face.points import POINTS, Points

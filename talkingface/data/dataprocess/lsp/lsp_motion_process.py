@@ -6,10 +6,10 @@ import logging
 from collections.abc import Iterable
 from functools import cached_property
 
-from talkingface.data.dataprocess.base import ProcessReport
 from talkingface.data.dataprocess.lsp.files import ClipFiles, save_array
 from talkingface.data.dataprocess.lsp.lsp_process import LSPProcess
 from talkingface.data.dataprocess.lsp.speech import ensure_databases
+from talkingface.data.dataprocess.result import ProcessReport
 from talkingface.data.media.apc_features import apc_id, encode
 from talkingface.data.media.apc_mel import SAMPLE_RATE
 from talkingface.data.media.audio import load_audio

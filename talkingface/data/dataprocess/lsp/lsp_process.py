@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 
 from talkingface.config.config import Config
-from talkingface.data.dataprocess.base import Components, ProcessReport, SkipClip
+from talkingface.data.dataprocess.base import Components, SkipClip
 from talkingface.data.dataprocess.lsp import files
 from talkingface.data.dataprocess.lsp.drawing import WINDOW
 from talkingface.data.dataprocess.lsp.motion import matrix_to_euler
 from talkingface.data.dataprocess.lsp.person import apply_window, build_persons
 from talkingface.data.dataprocess.lsp.window import Window
 from talkingface.data.dataprocess.prepared import PreparedClips
+from talkingface.data.dataprocess.result import ProcessReport
 from talkingface.data.dataprocess.video import FaceClip, SpeakerProcess
 from talkingface.data.face.lifting import SCALE, LiftedFace, lift, resample_motion
 from talkingface.data.face.mesh import TRACKER

@@ -22,8 +22,8 @@ from talkingface.data.media.writer import write_image
 from talkingface.utils.paths import write_json, write_text
 
 if TYPE_CHECKING:
-    from talkingface.data.dataprocess.base import ProcessReport
     from talkingface.data.dataprocess.lsp.lsp_process import LSPProcess
+    from talkingface.data.dataprocess.result import ProcessReport
 
 log = logging.getLogger(__name__)
 

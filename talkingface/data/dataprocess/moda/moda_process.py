@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from talkingface.data.clips import Clip
-from talkingface.data.dataprocess.base import Components, ProcessReport
+from talkingface.data.dataprocess.base import Components
 from talkingface.data.dataprocess.moda.files import (
     FEATURES,
     PICTURES,
@@ -28,6 +28,7 @@ from talkingface.data.dataprocess.moda.files import (
     Template,
 )
 from talkingface.data.dataprocess.moda.sound import SoundEncoder, SoundFeatures, samples_of
+from talkingface.data.dataprocess.result import ProcessReport
 from talkingface.data.dataprocess.video import FaceClip, SpeakerProcess
 from talkingface.data.face.pose import (
     EYE_DISTANCE,
