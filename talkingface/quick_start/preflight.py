@@ -83,6 +83,10 @@ def _classes(cfg: Config) -> list[TalkingFaceError]:
         if not entry.target(role):
             continue
         kind = cfg.registry.resolve(entry, role)
+        for name in ("needs_config", "needs_network", "baselines"):
+            if isinstance(getattr(kind, name, ()), str):
+                text = f"{kind.__name__}.{name} must be a tuple of names, with a comma: ('name',)"
+                return [*problems, ConfigError(text)]
         missing = sorted({key for key in getattr(kind, "needs_config", ()) if key not in cfg})
         if missing:
             models = (cfg.registry.entry("model", n) for n in cfg.registry.names("model"))
@@ -92,12 +96,11 @@ def _classes(cfg: Config) -> list[TalkingFaceError]:
                 if other.target(role) == entry.target(role) and other.target("config")
             }
             remedy = f"config: {' or '.join(sorted(configs))}" if configs else "a config class"
-            problems.append(
-                ConfigError(
-                    f"{kind.__name__} needs the keys {', '.join(missing)}, which {cfg.model} does "
-                    f"not have. Add {remedy} to the classes in {entry.path}, or set the keys there."
-                )
-            )
+            how = f"Add {remedy} to the classes in {entry.path}, or set the keys there."
+            if entry.target("config"):
+                how = f"Add the keys to {entry.target('config')}."
+            text = f"{kind.__name__} needs the keys {', '.join(missing)}, which {cfg.model} does"
+            problems.append(ConfigError(f"{text} not have. {how}"))
     if problems or not entry.target("model"):
         return problems
     model_cls = cfg.registry.resolve(entry, "model")

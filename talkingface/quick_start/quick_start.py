@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -426,8 +427,9 @@ def _finish(cfg: Config, run: RunDir, result: RunResult) -> None:
     log.info("run folder:  %s", shown(run.root))
     if cfg.model_entry.target("pipeline") and result.checkpoint:
         log.info(
-            "try it:      %s --infer --model=%s --checkpoint=%s %s --output=out.mp4",
+            "try it:      %s --infer%s --model=%s --checkpoint=%s %s --output=out.mp4",
             program(),
+            f" --plugin_path={os.pathsep.join(cfg.plugin_path)}" if cfg.plugin_path else "",
             cfg.model,
             shown(result.checkpoint),
             cfg.registry.resolve(cfg.model_entry, "pipeline").usage,
