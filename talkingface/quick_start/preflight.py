@@ -20,6 +20,7 @@ from talkingface.errors import (
 )
 from talkingface.utils.env import BUILT_FOR_TORCH, require
 from talkingface.utils.paths import resolve
+from talkingface.utils.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -87,6 +88,10 @@ def _classes(cfg: Config) -> list[TalkingFaceError]:
             if isinstance(getattr(kind, name, ()), str):
                 text = f"{kind.__name__}.{name} must be a tuple of names, with a comma: ('name',)"
                 return [*problems, ConfigError(text)]
+        rows = cfg.schema.model_fields["baselines"].default
+        for name in set(getattr(kind, "baselines", ())) - set(rows):
+            text = f"{kind.__name__}.baselines: unknown row '{name}'.{did_you_mean(name, rows)}"
+            problems.append(ConfigError(text))
         missing = sorted({key for key in getattr(kind, "needs_config", ()) if key not in cfg})
         if missing:
             models = (cfg.registry.entry("model", n) for n in cfg.registry.names("model"))
@@ -211,12 +216,9 @@ def _metrics(cfg: Config) -> list[TalkingFaceError]:
     problems: list[TalkingFaceError] = []
     for name in cfg.metrics:
         try:
-            needs = cfg.registry.entry("metric", name).meta.get("needs") or ()
-            if motion and "motion" not in needs:
-                continue  # reported as not applicable
             metric = build_metric(cfg.registry, name, cfg.metric_params.get(name), cfg)
-            if cfg.chosen("metrics"):
-                require_weights([metric])
+            if cfg.chosen("metrics") and metric.takes == ("motion" if motion else "video"):
+                require_weights([metric])  # the others are reported as not applicable
         except TalkingFaceError as error:
             problems.append(error)
     return problems

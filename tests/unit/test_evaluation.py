@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from trainkit import hyperlips_config
 
+from talkingface.config.config import load_config
 from talkingface.data.clips import make_clip
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.probe import probe
@@ -355,3 +356,14 @@ def test_weights_of_named_metrics_are_missed_before_the_training(
     found = _metrics(hyperlips_config(tiny_synthetic, **settings))
     assert len(found) == problems
     assert all("lpips" in str(error).lower() for error in found)
+
+
+def test_a_named_metric_of_motions_is_checked_before_the_training(monkeypatch):
+    from talkingface.evaluator.metrics.motion_distribution import MotionDistribution
+    from talkingface.quick_start.preflight import _metrics
+
+    monkeypatch.setattr(MotionDistribution, "missing", lambda self: "no weights")
+    cfg = load_config("A2PFace", "SyntheticDyad", overrides={"metrics": ["FD", "LPIPS"]})
+    problems = _metrics(cfg)  # LPIPS, also without its weights, does not apply to motions
+    assert len(problems) == 1 and "FD: no weights" in str(problems[0])
+    assert _metrics(load_config("A2PFace", "SyntheticDyad")) == []  # not named by the user

@@ -272,3 +272,12 @@ def test_the_models_of_the_toolkit_have_what_their_classes_need(name):
 
     dataset = "SyntheticDyad" if name.startswith("A2P") else "Synthetic"
     assert _classes(load_config(name, dataset)) == []
+
+
+def test_a_baseline_that_no_table_has_is_reported_before_any_work(monkeypatch):
+    from talkingface.pipeline.hyperlips.dubbing import DubbingPipeline
+    from talkingface.quick_start.preflight import _classes
+
+    monkeypatch.setattr(DubbingPipeline, "baselines", ("copy_referense",))
+    (problem,) = _classes(load_config("HyperLipsBase", "Synthetic"))
+    assert "'copy_referense'. Did you mean 'copy_reference'" in str(problem)

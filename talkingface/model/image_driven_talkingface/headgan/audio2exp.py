@@ -134,7 +134,7 @@ class Audio2Exp(AbstractTalkingFace):
         options = size.hidden, size.layers, size.dropout, size.bidirectional
         self.regressor = ExpressionRegressor(voice_size(cfg.audio), self.n_exp, *options)
         self.statistics: Audio2ExpStatistics = Audio2ExpStatistics(cfg, self.n_exp)
-        self.__dict__["_tables"] = {}
+        self._tables: dict[tuple[str, str], Tensor] = {}  # by device and type
 
     # -- training ----------------------------------------------------------------------------------
 
