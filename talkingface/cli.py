@@ -52,11 +52,6 @@ Generate
                               another video drives the face; see docs/headgan.md
   --live --model=live_speech_portraits --audio=a.wav|microphone --source=<person>
                               generate while the audio arrives, with a bounded delay
-Files of a person (Live Speech Portraits)
-  --verify=DIR                check the files below a folder
-  --convert=DIR --output=DIR  convert official training or inference folders to the layout of this
-                              toolkit and back; --dataset=NAME in place of --output: make a
-                              dataset to train on
 Weights
   --fetch=NAME[,NAME]         download a known file (checkpoints/manifest.yaml) and check it; NAME
                               may be a metric or model that uses it, e.g. LSE or NIQE
@@ -87,7 +82,7 @@ _FLAGS = {
 _OPTIONS = {
     *("explain", "videos", "audio", "source", "output", "checkpoint", "config_files"),
     *("fetch", "recipe", "evaluate_videos", "reference", "models", "datasets", "baseline"),
-    *("verify", "convert", "driver"),
+    "driver",
 }
 _TEXT_KEYS = {"model", "dataset", "preset", "plugin_path"}
 
@@ -211,6 +206,8 @@ def _dispatch(args: Arguments) -> int:
         return 0
     action = next((name for name in _ACTIONS if name in args.flags or name in args.options), None)
     _refuse_stray_options(args, action)
+    if moved := {"convert", "verify"} & set(args.config):
+        raise ConfigError(f"--{moved.pop()} is now a script: see python tools/convert.py --help")
     if action is None:
         return _run(args)
     if action == "recipe":
@@ -228,10 +225,6 @@ def _dispatch(args: Arguments) -> int:
         from talkingface.quick_start.prepare import prepare_videos
 
         return prepare_videos(args.options, args.config)
-    if action in ("verify", "convert"):
-        from talkingface.quick_start import person_files
-
-        return getattr(person_files, f"{action}_command")(args.options, args.config)
     if action == "fetch":
         from talkingface.quick_start.fetch import fetch
 
@@ -253,7 +246,7 @@ def _dispatch(args: Arguments) -> int:
 
 # Commands other than an ordinary run; of several given ones the first of this order is run.
 _ACTIONS = (
-    *("prepare", "infer", "live", "verify", "convert", "fetch", "recipe", "evaluate_videos"),
+    *("prepare", "infer", "live", "fetch", "recipe", "evaluate_videos"),
     "benchmark",
 )
 # Option -> actions that it belongs to.
@@ -263,7 +256,7 @@ _OWNERS = {
     "source": ("infer", "live"),
     "driver": ("infer",),
     "checkpoint": ("infer", "live"),
-    "output": ("infer", "live", "convert", "evaluate_videos", "benchmark"),
+    "output": ("infer", "live", "evaluate_videos", "benchmark"),
     "reference": ("evaluate_videos",),
     "models": ("benchmark",),
     "datasets": ("benchmark",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SCRIPT = REPOSITORY / "run_talkingface.py"
+CONVERT = REPOSITORY / "tools" / "convert.py"
 if str(REPOSITORY) not in sys.path:  # plain "pytest" in a checkout that is not installed
     sys.path.insert(0, str(REPOSITORY))
 # The smallest Synthetic set that every stage accepts: one clip for val, one for test.
@@ -40,6 +43,14 @@ def dataset_for(model: str) -> str:
     return "SyntheticDyad" if model.startswith("A2P") else "Synthetic"
 
 
+def tool(name: str) -> ModuleType:
+    """A script of the folder tools, e.g. ``hdtf`` or ``official.lsp``."""
+    folder = str(REPOSITORY / "tools")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return importlib.import_module(name)
+
+
 def run_command(
     args: Sequence[str],
     root: Path,
@@ -48,8 +59,9 @@ def run_command(
     cwd: Path | None = None,
     timeout: float = 120,
     python: Sequence[str] = (),
+    script: Path = SCRIPT,
 ) -> subprocess.CompletedProcess[str]:
-    """``python run_talkingface.py args`` with data and runs below ``root``.
+    """``python run_talkingface.py args`` (or another script) with data and runs below ``root``.
 
     Args:
         env: variables to set, or to remove with None.
@@ -64,7 +76,7 @@ def run_command(
         else:
             variables[key] = value
     return subprocess.run(
-        [sys.executable, *python, str(SCRIPT), *args],
+        [sys.executable, *python, str(script), *args],
         cwd=cwd or root,
         env=variables,
         capture_output=True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import random
 import re
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import REPOSITORY
+from conftest import REPOSITORY, tool
 
 from talkingface.cli import main
 from talkingface.config.config import load_config
@@ -567,25 +566,20 @@ def raw(tmp_path) -> Path:
     return tmp_path / "raw"
 
 
-def hdtf_tool():
-    folder = str(REPOSITORY / "tools")
-    if folder not in sys.path:
-        sys.path.append(folder)
-    return importlib.import_module("hdtf")
-
-
 def hdtf(annotations: Path, raw: Path, *more: str) -> int:
     out = raw.parent / "data"
-    return hdtf_tool().main([f"--annotations={annotations}", f"--out={out}", f"--raw={raw}", *more])
+    return tool("hdtf").main(
+        [f"--annotations={annotations}", f"--out={out}", f"--raw={raw}", *more]
+    )
 
 
 def test_the_lists_are_read_and_every_bad_line_is_named(annotations):
-    videos, problems = hdtf_tool().read_annotations(annotations)
+    videos, problems = tool("hdtf").read_annotations(annotations)
     ann, bob = videos
     assert (ann.name, ann.url, ann.height) == ("WRA_Ann", "https://v.example/1", 96)
     assert ann.pieces == [
-        hdtf_tool().Piece("WRA_Ann_000", 1, 3, (10, 20, 40, 40)),
-        hdtf_tool().Piece("WRA_Ann_002", 4, 6, (0, 0, 40, 40)),
+        tool("hdtf").Piece("WRA_Ann_000", 1, 3, (10, 20, 40, 40)),
+        tool("hdtf").Piece("WRA_Ann_002", 4, 6, (0, 0, 40, 40)),
     ]
     assert (bob.height, bob.pieces[0].end) == (720, 3723)
     text = "\n".join(problems)
@@ -677,7 +671,7 @@ def test_what_cannot_be_downloaded_never_stops_the_rest(annotations, raw, monkey
     source = Path(shutil.copy(raw / "WRA_Ann.mp4", raw.parent / "elsewhere.mp4"))
     shutil.rmtree(raw)
     fake = FakeDownloader(source)
-    monkeypatch.setattr(hdtf_tool(), "require", lambda *a, **k: fake)
+    monkeypatch.setattr(tool("hdtf"), "require", lambda *a, **k: fake)
     urls = annotations / "WRA_video_url.txt"
     urls.write_text("".join(sorted(urls.read_text().splitlines(keepends=True), reverse=True)))
     assert hdtf(annotations, raw) == 0

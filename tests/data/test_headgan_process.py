@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import run_command
+from conftest import CONVERT, run_command
 
 from talkingface.data.dataprocess.engine import prepare_clips
 
@@ -290,7 +290,7 @@ def test_the_official_tree_becomes_a_dataset_that_pairs_by_name(tmp_path):
     names = ["id10", "id1", "a", "a-b", "with_underscore"]
     tree = official_tree(tmp_path / "tree", names)
     (tree / "train" / "audio_features" / "a_000000" / "000002.txt").unlink()
-    done = run_command([f"--convert={tree}", "--dataset=official"], tmp_path)
+    done = run_command([str(tree), "--dataset=official"], tmp_path, script=CONVERT)
     assert done.returncode == 0, done.stderr
     assert "1 clip(s) are left out" in done.stdout + done.stderr
     cfg = load_config(

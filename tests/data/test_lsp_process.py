@@ -9,13 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import run_command
+from conftest import CONVERT, run_command, tool
 
 from talkingface.config.config import load_config
 from talkingface.data.clips import read_filelist
 from talkingface.data.dataprocess.engine import prepare_clips
 from talkingface.data.dataprocess.lsp import files
-from talkingface.data.dataprocess.lsp.convert import convert_person
 from talkingface.data.dataprocess.lsp.lsp_process import LSPProcess
 from talkingface.data.dataprocess.lsp.motion import MOUTH25, pose_vectors
 from talkingface.data.dataprocess.lsp.person import apply_window
@@ -183,18 +182,20 @@ def test_verify_finds_what_is_wrong(clips, tmp_path, spoil, message):
 
 def test_the_verify_command_lists_all_faults(person, tmp_path):
     shutil.copytree(person.folder, tmp_path / "person")
-    done = run_command([f"--verify={tmp_path}"], tmp_path)
+    done = run_command([str(tmp_path), "--check"], tmp_path, script=CONVERT)
     assert done.returncode == 0 and "5 of 5 folders are right" in done.stdout
     for clip in sorted((tmp_path / "person" / "clips").iterdir())[:2]:
         (clip / files.SCALE).unlink()
-    done = run_command([f"--verify={tmp_path}"], tmp_path)
+    done = run_command([str(tmp_path), "--check"], tmp_path, script=CONVERT)
     assert done.returncode == 3 and done.stderr.count("id_scale.mat is missing") == 2
 
 
 def test_official_trees_there_and_back(person, clips, tmp_path):
-    assert convert_person(person.folder, tmp_path / "official") == "our files"
+    assert tool("official.lsp").convert_person(person.folder, tmp_path / "official") == "our files"
     training = tmp_path / "official" / "training" / "one"
-    assert convert_person(training, tmp_path / "ours") == "official training tree"
+    assert (
+        tool("official.lsp").convert_person(training, tmp_path / "ours") == "official training tree"
+    )
     back = files.Person(tmp_path / "ours")
     for clip in clips:
         again = back.clip(clip.manifest["clip"])
@@ -208,10 +209,13 @@ def test_official_trees_there_and_back(person, clips, tmp_path):
     loaded = load_face_clip(back.clip(clips[0].manifest["clip"]).folder, 64)
     assert loaded.landmarks.shape == (120, 73, 2)
     inference = tmp_path / "official" / "inference" / "one"
-    assert convert_person(inference, tmp_path / "two") == "official inference tree"
+    assert (
+        tool("official.lsp").convert_person(inference, tmp_path / "two")
+        == "official inference tree"
+    )
     np.testing.assert_array_equal(files.Person(tmp_path / "two").points, person.points)
     with pytest.raises(DataError, match="no person of Live Speech Portraits"):
-        convert_person(tmp_path, tmp_path / "three")
+        tool("official.lsp").convert_person(tmp_path, tmp_path / "three")
 
 
 # -- what is trained -------------------------------------------------------------------------------
@@ -292,11 +296,11 @@ def test_face_items_show_the_same_instant_in_lines_and_picture(process, clips):
 
 @pytest.mark.slow
 def test_a_converted_training_tree_is_a_dataset_to_train_on(person, tmp_path):
-    convert_person(person.folder, tmp_path / "official")
+    tool("official.lsp").convert_person(person.folder, tmp_path / "official")
     tree = tmp_path / "official" / "training" / "one"
     project = tmp_path / "project"
     project.mkdir()
-    done = run_command([f"--convert={tree}", "--dataset=may"], project)
+    done = run_command([str(tree), "--dataset=may"], project, script=CONVERT)
     assert done.returncode == 0, done.stderr
     done = run_command(
         ["--model=Feature2Face", "--dataset=may", "--preset=tiny", "--stages=train",

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import run_command
+from conftest import CONVERT, run_command, tool
 from torch.utils.data import default_collate
 
 from talkingface.config.config import load_config
 from talkingface.data.clips import read_filelist
 from talkingface.data.dataprocess.engine import prepare_clips
-from talkingface.data.dataprocess.moda.convert import convert_clip
 from talkingface.data.dataprocess.moda.drawing import draw_condition, mouth_mask
 from talkingface.data.dataprocess.moda.files import (
     FEATURES,
@@ -305,7 +304,7 @@ def original_tree(folder: Path, clip: Features, wave: np.ndarray, shares: bool) 
 def test_the_released_layout_is_read(tmp_path, process, names, clip, shares):
     wave = load_audio(process.prepared.output_dirs(names[0])[0] / SOUND, 16000)
     original_tree(tmp_path / "a", clip, wave, shares)
-    made = convert_clip(tmp_path / "a", tmp_path / "b", 25.0)
+    made = tool("official.moda").convert_clip(tmp_path / "a", tmp_path / "b", 25.0)
     again = Features.read(tmp_path / "b" / FEATURES)
     assert np.allclose(again.vertices, clip.vertices, atol=1e-2)
     assert np.allclose(again.headpose, clip.headpose, atol=1e-2)
@@ -315,26 +314,25 @@ def test_the_released_layout_is_read(tmp_path, process, names, clip, shares):
     assert both.any() and np.abs(one - two)[both].max() < 0.05
     assert len(made) == len(clip)
     with pytest.raises(DataError, match="--fps"):
-        convert_clip(tmp_path / "a", tmp_path / "c", 60.0)
+        tool("official.moda").convert_clip(tmp_path / "a", tmp_path / "c", 60.0)
     content = dict(np.load(tmp_path / "a" / "feature.npz"))
     np.savez(tmp_path / "a" / "feature.npz", **{**content, "Shoulders": content["Shoulders"][:9]})
     with pytest.raises(DataError, match="Shoulders"):
-        convert_clip(tmp_path / "a", tmp_path / "d", 25.0)
+        tool("official.moda").convert_clip(tmp_path / "a", tmp_path / "d", 25.0)
 
 
 def test_converted_pieces_of_a_recording_stay_together(tmp_path):
-    from talkingface.quick_start.person_files import _lists, _source_of
-
+    convert = tool("convert")
     names = [f"{who}_{i:03d}" for who in ("RD_Radio1", "WDA_X", "WRA_Y") for i in range(5)]
-    _lists(tmp_path, names, tmp_path)
+    convert._lists(tmp_path, names, tmp_path)
     train, val = (read_filelist(tmp_path / "filelist" / f"{s}.txt") for s in ("train", "val"))
     assert sorted(train + val) == sorted(names) and val
-    assert not {_source_of(n) for n in train} & {_source_of(n) for n in val}
+    assert not {convert._source_of(n) for n in train} & {convert._source_of(n) for n in val}
     (tmp_path / "train.txt").write_text("processed/RD_Radio1_000\n./WDA_X_001\n")
     (tmp_path / "val.txt").write_text("WRA_Y_002\n")
-    _lists(tmp_path, names, tmp_path)
+    convert._lists(tmp_path, names, tmp_path)
     assert read_filelist(tmp_path / "filelist/train.txt") == ["RD_Radio1_000", "WDA_X_001"]
-    _lists(tmp_path, ["alone"], tmp_path / "nothing")
+    convert._lists(tmp_path, ["alone"], tmp_path / "nothing")
     assert read_filelist(tmp_path / "filelist/test.txt") == ["alone"]
 
 
@@ -346,8 +344,8 @@ def test_a_converted_tree_is_a_dataset_to_train_on(tmp_path, process, names):
         original_tree(tree / f"person_{number:03d}", process.features(name), wave, number == 1)
     (tree / "person_002" / "audio.wav").unlink()  # a damaged one must not stop the others
     env = {"TALKINGFACE_ROOT": str(tmp_path)}
-    command = [f"--convert={tree}", "--dataset=old", "--fps=25"]
-    done = run_command(command, tmp_path, env=env)
+    command = [str(tree), "--dataset=old", "--fps=25"]
+    done = run_command(command, tmp_path, env=env, script=CONVERT)
     assert done.returncode == 0, done.stderr
     assert "1 clip(s) are left out" in done.stderr + done.stdout
     done = run_command(

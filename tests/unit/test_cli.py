@@ -264,3 +264,8 @@ def test_names_of_files_print_on_a_terminal_that_cannot_show_them(run_cli, tmp_p
 
 def test_training_all_switched_off_is_no_error(root):
     assert main([*PAIR, "--preset=tiny", "--stages=preprocess", "--need_preprocess=false"]) == 0
+
+
+def test_options_that_became_scripts_name_them(capsys):
+    assert main(["--convert=x", "--dataset=y"]) == 2
+    assert "tools/convert.py" in capsys.readouterr().err

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from talkingface.data.dataprocess.headgan.camera import reference_frames
-from talkingface.data.dataprocess.headgan.convert import PNCC, REFERENCE_PNCC, REFERENCES
-from talkingface.data.dataprocess.headgan.files import OFFICIAL
+from talkingface.data.dataprocess.headgan.files import (
+    OFFICIAL,
+    PNCC,
+    REFERENCE_PNCC,
+    REFERENCES,
+)
 from talkingface.data.dataprocess.headgan.headgan_process import HeadGANProcess, resized
 from talkingface.data.dataprocess.headgan.voice import voice_size
 from talkingface.data.dataset.base import TalkingFaceDataset

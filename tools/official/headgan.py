@@ -13,14 +13,20 @@ from pathlib import Path
 
 import numpy as np
 
-from talkingface.data.dataprocess.headgan.files import MASKS, OFFICIAL, PICTURES
+from talkingface.data.dataprocess.headgan.files import (
+    MASKS,
+    OFFICIAL,
+    PICTURES,
+    PNCC,
+    REFERENCE_PNCC,
+    REFERENCES,
+)
 from talkingface.data.media.pictures import encode_png, write_pictures
 from talkingface.data.media.reader import read_image
 from talkingface.data.npz import save_npz
 from talkingface.errors import DataError
 
 SPLITS = ("train", "test")
-PNCC, REFERENCES, REFERENCE_PNCC = "pncc.h5", "references.h5", "reference_pncc.h5"
 _PART = re.compile(r"_\d{6}$")
 _MOUTH = slice(48, 68)  # of the 70 landmarks; the last two are pupils, which upstream includes
 
