@@ -117,7 +117,7 @@ class JawWarp(AbstractTalkingFace):
 class JawWarpPipeline(Pipeline):
     """Moves the lower face of a video or a still image."""
 
-    needs_config = (*Pipeline.needs_config, "infer.strength")
+    needs_config = ("infer.strength",)
 
     def prepare(self, source, *, show_progress=False):
         options = {"fps": self.cfg.fps, "show_progress": show_progress}

@@ -107,8 +107,8 @@ class Pipeline(ABC):
     """Generates videos with a trained model.
 
     Class attributes:
-        needs_config: configuration keys that it reads, beside those that every run has. A subclass
-            adds its keys: ``(*Pipeline.needs_config, "infer.strength")``.
+        needs_config: configuration keys that it reads, beside those that every run has and those
+            of its base classes.
         needs_network: attributes that the main network must have.
         baselines: baselines that it can generate for the result table: ``copy_reference``,
             ``first_stage``, ``warped``, ``other_driver``.

@@ -92,7 +92,8 @@ def _classes(cfg: Config) -> list[TalkingFaceError]:
         for name in set(getattr(kind, "baselines", ())) - set(rows):
             text = f"{kind.__name__}.baselines: unknown row '{name}'.{did_you_mean(name, rows)}"
             problems.append(ConfigError(text))
-        missing = sorted({key for key in getattr(kind, "needs_config", ()) if key not in cfg})
+        needed = {key for base in kind.__mro__ for key in vars(base).get("needs_config", ())}
+        missing = sorted(key for key in needed if key not in cfg)
         if missing:
             models = (cfg.registry.entry("model", n) for n in cfg.registry.names("model"))
             configs = {

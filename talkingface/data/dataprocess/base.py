@@ -62,8 +62,8 @@ class DataProcess(ABC):
     Class attributes:
         id: name of the sub-folder below ``preprocessed_data``.
         version: raise it when the output changes; older results are then prepared again.
-        needs_config: configuration keys that it reads in addition to those of every run. A
-            sub-class adds its keys. A model that reuses the class must have them.
+        needs_config: configuration keys that it reads, beside those that every run has and those
+            of its base classes. A model that reuses the class must have them.
         uses_components: it needs trained networks; the runner then passes them.
 
     Args:

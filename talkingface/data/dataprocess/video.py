@@ -69,10 +69,10 @@ class FaceClip:
 class VideoProcess(DataProcess):
     """Opens a clip, tracks the face, and writes measures, contact sheet and the family's files.
 
-    Sub-classes implement :meth:`prepare_clip` and may increase :attr:`min_frames`.
+    Sub-classes implement :meth:`prepare_clip` and may increase :attr:`min_frames`. They need the
+    key ``fps`` unless they override :meth:`clip_fps` and :meth:`settings`.
     """
 
-    needs_config = ("fps",)
     min_frames = 2
     needs_sound = True  # whether clips without sound are skipped
 
@@ -167,7 +167,7 @@ class VideoProcess(DataProcess):
 class SpeakerProcess(VideoProcess):
     """A preparation that assigns each clip to a person; its configuration has ``person.name``."""
 
-    needs_config = (*VideoProcess.needs_config, "person.name")
+    needs_config = ("person.name",)
 
     @cached_property
     def people(self) -> dict[str, str]:

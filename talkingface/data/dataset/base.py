@@ -39,7 +39,7 @@ class TalkingFaceDataset(Dataset, ABC):
     """
 
     batch_spec: ClassVar[dict[str, str]] = {}
-    # Configuration keys that it reads in addition to those of every run; a sub-class adds its keys.
+    # Configuration keys that it reads, beside those that every run has and those of base classes.
     needs_config: ClassVar[tuple[str, ...]] = ()
     # Whether the runner passes a third argument, ``components``, as to a preparation.
     uses_components: ClassVar[bool] = False

@@ -52,9 +52,7 @@ class A2PPipeline(Pipeline):
     """
 
     needs_config = (
-        *Pipeline.needs_config,
         "data.guide_step",
-        "fps",
         "infer.channels",
         "infer.demo_normalisation",
         "infer.skeleton",

@@ -90,8 +90,6 @@ class HeadGANPipeline(Pipeline):
     """
 
     needs_config = (
-        *Pipeline.needs_config,
-        "fps",
         "geometry",
         "infer.batch_size",
         "infer.edit",

@@ -70,8 +70,6 @@ class DubbingPipeline(Pipeline):
 
     needs_network = ("encode_audio", "decode")
     needs_config = (
-        *Pipeline.needs_config,
-        "fps",
         "infer.batch_size",
         "infer.blend",
         "infer.mask",

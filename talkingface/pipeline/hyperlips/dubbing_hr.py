@@ -27,7 +27,6 @@ class HyperLipsHRPipeline(DubbingPipeline):
     """Dubbing with HyperLipsHR and the component ``base`` of the model."""
 
     needs_config = (
-        *DubbingPipeline.needs_config,
         "data.sketch",
         "data.sketch_smoothing",
         "infer.legacy_input",

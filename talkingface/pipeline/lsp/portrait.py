@@ -63,7 +63,7 @@ class PortraitPipeline(Pipeline):
     official inference tree.
     """
 
-    needs_config = (*Pipeline.needs_config, "infer.batch_size")
+    needs_config = ("infer.batch_size",)
 
     baselines = ("copy_reference",)
     source_kind = "name"
@@ -166,7 +166,7 @@ class PortraitPipeline(Pipeline):
 class Feature2FacePipeline(PortraitPipeline):
     """Redraws a prepared clip from its landmarks; the sound is copied unchanged."""
 
-    needs_config = (*PortraitPipeline.needs_config, "model_params.image_size")
+    needs_config = ("model_params.image_size",)
 
     def __init__(self, cfg: Config, model: AbstractTalkingFace, device: torch.device) -> None:
         super().__init__(cfg, model, device, model.network, cfg.model_params.image_size)
@@ -195,7 +195,6 @@ class LiveSpeechPortraitsPipeline(PortraitPipeline):
     """Speech to video, from a whole recording or live."""
 
     needs_config = (
-        *PortraitPipeline.needs_config,
         "infer.motion",
         "infer.pad_headpose",
         "infer.person",

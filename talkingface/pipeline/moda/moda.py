@@ -59,7 +59,7 @@ class MODAPipeline(Pipeline):
         renderer: the trained MODARenderer.
     """
 
-    needs_config = (*Pipeline.needs_config, "infer.batch_size", "person.name")
+    needs_config = ("infer.batch_size", "person.name")
     baselines = ("copy_reference",)
 
     def __init__(
@@ -168,7 +168,7 @@ class MODARendererPipeline(MODAPipeline):
 class MODAPortraitPipeline(MODAPipeline):
     """Speech to video with all parts."""
 
-    needs_config = (*MODAPipeline.needs_config, "infer.motion")
+    needs_config = ("infer.motion",)
 
     def __init__(self, cfg: Config, model: AbstractTalkingFace, device: torch.device) -> None:
         parts: dict[str, Any] = {

@@ -53,7 +53,7 @@ _MAX_MISSING = 0.1  # largest share of frames without a face
 class A2PProcess(DatasetStatisticsProcess):
     """Writes scenes and the statistics of the training scenes."""
 
-    needs_config = (*DatasetStatisticsProcess.needs_config, "codes")
+    needs_config = ("codes", "fps")
     id = "A2P"
     version = 1
     min_frames = 31

@@ -49,8 +49,8 @@ class HeadGANProcess(DatasetStatisticsProcess):
     """Writes the files of clips, and the face model and sound classes of the training clips."""
 
     needs_config = (
-        *DatasetStatisticsProcess.needs_config,
         "audio",
+        "fps",
         "geometry.identity_mode",
         "prep.crop",
         "prep.jpeg_quality",

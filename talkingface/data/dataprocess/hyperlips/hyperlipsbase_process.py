@@ -26,7 +26,7 @@ from talkingface.data.quality import RATE
 class HyperLipsBaseProcess(VideoProcess):
     """Crops the face of each clip and computes its mel spectrogram."""
 
-    needs_config = (*VideoProcess.needs_config, "data.max_crop")
+    needs_config = ("data.max_crop", "fps")
 
     id = "imgs"
     version = 2

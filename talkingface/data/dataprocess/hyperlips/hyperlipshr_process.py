@@ -42,9 +42,9 @@ class HyperLipsHRProcess(VideoProcess):
     """Runs the base on every clip with the clip's audio, and draws the sketches."""
 
     needs_config = (
-        *VideoProcess.needs_config,
         "data.sketch",
         "data.sketch_smoothing",
+        "fps",
         "model_params.image_size",
     )
 

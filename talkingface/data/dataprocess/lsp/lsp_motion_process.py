@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 class LSPMotionProcess(LSPProcess):
     """Adds the speech features of one APC to the files, which Feature2Face shares."""
 
-    needs_config = (*LSPProcess.needs_config, "person.max_seconds")
+    needs_config = ("person.max_seconds",)
     uses_components = True
 
     @cached_property

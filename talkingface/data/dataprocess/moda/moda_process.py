@@ -60,7 +60,7 @@ _MASK_SIDE = 256  # of the segmentation model
 class MODAProcess(SpeakerProcess):
     """Writes features with the torso, template and sound of each clip."""
 
-    needs_config = (*SpeakerProcess.needs_config, "prep.torso_every", "prep.torso_space")
+    needs_config = ("fps", "prep.torso_every", "prep.torso_space")
 
     id = "MODA"
     version = 1
@@ -202,7 +202,7 @@ def cropped(frame: np.ndarray, crop: Iterable[int], size: int) -> np.ndarray:
 class MODAMappingProcess(MODAProcess):
     """Also computes the sound features of the configured encoder."""
 
-    needs_config = (*MODAProcess.needs_config, "audio_encoder")
+    needs_config = ("audio_encoder",)
     uses_components = True
 
     @cached_property
@@ -277,7 +277,7 @@ def wav2vec2_features(weights: str, layers: int | None) -> SoundFeatures:
 class MODAPicturesProcess(MODAProcess):
     """Also stores the pictures of the crop, for the renderer."""
 
-    needs_config = (*MODAProcess.needs_config, "prep.jpeg_quality")
+    needs_config = ("prep.jpeg_quality",)
 
     def finalize(self, report: ProcessReport) -> None:
         super().finalize(report)

@@ -23,7 +23,7 @@ from talkingface.data.media.writer import write_image
 class SyncNetProcess(VideoProcess):
     """Crops the face with its surroundings and computes the MFCC."""
 
-    needs_config = (*VideoProcess.needs_config, "model_params.image_size")
+    needs_config = ("fps", "model_params.image_size")
 
     id = "syncnet"
     version = 1

@@ -203,7 +203,7 @@ class SyncExpertDataset(HyperLipsBaseDataset):
     shifted by at least ``data.min_shift`` frames.
     """
 
-    needs_config = (*HyperLipsBaseDataset.needs_config, "data.min_shift")
+    needs_config = ("data.min_shift",)
 
     batch_spec = {
         "faces": "B 15 64 128 float32 [0,1]; five BGR lower halves, frame-major",

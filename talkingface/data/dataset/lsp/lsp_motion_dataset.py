@@ -154,7 +154,6 @@ class Audio2HeadposeDataset(MotionDataset):
     """
 
     needs_config = (
-        *MotionDataset.needs_config,
         "data.frame_future",
         "data.short_clips",
         "data.skip_end",
