@@ -90,7 +90,7 @@ def our_chain(
     count, cfg = len(frames), pipeline.cfg
     steps = {"decode (twice)": 2 * ms(lambda: list(read_frames(video, fps=FPS)), count)}
     scans: list = []
-    found = {"tracking": True, "max_faces": cfg.face.max_faces, "max_side": cfg.face.max_side}
+    found = {"tracking": True, "options": cfg.face}
     steps["find faces, track"] = ms(lambda: scans.append(scan_frames(frames, **found)), count)
     steps["boxes, persons"] = ms(lambda: follow(scans[0], fps=FPS), count)
     source = pipeline.prepare(video)
@@ -147,15 +147,15 @@ def our_chain(
 
 def whole_command(pipeline: DubbingPipeline, video: Path, wave: np.ndarray) -> float:
     """Milliseconds per frame of ``render``, faces not cached."""
-    import talkingface.pipeline.hyperlips.dubbing as dubbing
+    from talkingface.data.face import tracking
 
-    find = dubbing.track_face
-    dubbing.track_face = lambda *args, **kwargs: find(*args, **{**kwargs, "cache": False})
+    scan = tracking.scan_video
+    tracking.scan_video = lambda *args, **kwargs: scan(*args, **{**kwargs, "cache": False})
     try:
         with tempfile.TemporaryDirectory() as folder:
             done = pipeline.render(video, wave, Path(folder) / "a.mp4")
     finally:
-        dubbing.track_face = find
+        tracking.scan_video = scan
     return 1000 * done.seconds_taken / done.frames
 
 

@@ -18,11 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from talkingface.components.models import build_model, load_model_weights
-from talkingface.data.dataprocess.headgan.camera import angles, turn_between
+from talkingface.data.dataprocess.headgan.headgan_process import resized
 from talkingface.data.face.face_model import Geometry
 from talkingface.data.face.mesh import FaceMesher
 from talkingface.data.face.topology import INNER_LIP_BOTTOM, INNER_LIP_TOP
@@ -31,6 +32,17 @@ from talkingface.quick_start.infer import configure
 from talkingface.utils.env import import_cv2
 
 WIDE = 256  # px at which faces are looked for
+
+
+def angles(rotation: np.ndarray) -> np.ndarray:
+    """(T,3) yaw, pitch and roll in degrees of (T,3,3)."""
+    return Rotation.from_matrix(rotation).as_euler("YXZ", degrees=True) * (1, 1, -1)
+
+
+def turn_between(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(T,) angle in degrees of the rotation from one (T,3,3) to the other."""
+    trace = np.einsum("tij,tij->t", first, second)
+    return np.degrees(np.arccos(np.clip((trace - 1) / 2, -1, 1)))
 
 
 def pipeline_of(run: str, **keys: object):
@@ -97,7 +109,7 @@ def main() -> None:
             rows.append(compare(cross, own, frames, asked))
             still.append(compare(cross, own, [cross._picture(own)] * 2, asked.part([0, count - 1])))
             far = int(np.abs(angles(asked.rotation)[:, 0]).argmax())
-            line += [cross._sized(moving.pictures[far]), frames[far]]
+            line += [resized(moving.pictures[far], cross.size), frames[far]]
         sheet.append(np.concatenate(line, axis=1))
     report("driven by others", rows)
     report("copied reference", still)

@@ -32,6 +32,7 @@ from talkingface.data.face.mesh import FaceMesher
 from talkingface.data.face.person import track_shoulders
 from talkingface.data.face.pose import head_pose
 from talkingface.data.face.scan import scan_frames
+from talkingface.data.face.series import fill_gaps
 from talkingface.data.face.tracking import follow
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.mel import wav2lip_mel
@@ -97,10 +98,12 @@ def measure_video(video: Path, folder: Path) -> None:
     hyperlips("mel", wav2lip_mel, wave)
 
     size = (kept[0].shape[1], kept[0].shape[0])
-    lifted = lsp("lifting and smoothing", lift, track.landmarks, size)
-    lsp("lifting and smoothing", lifted.smoothed, segments=track.segments)
+    start, stop = track.longest_take()
+    take = fill_gaps(track.landmarks[start:stop])
+    lifted = lsp("lifting and smoothing", lift, take, size, 1.2 * max(size))
+    lsp("lifting and smoothing", lifted.smoothed)
     lsp("head pose", head_pose, track.landmarks, segments=track.segments)
-    lsp("shoulders", track_shoulders, kept, track.landmarks, segments=track.segments)
+    lsp("shoulders", track_shoulders, kept[start:stop], take)
     for index, frame in enumerate(kept):
         lsp("source frames to disk", write_image, folder / f"w{index}.jpg", frame, sync=False)
 

@@ -22,7 +22,8 @@ from talkingface.data.face.boxes import face_boxes
 from talkingface.data.face.series import runs
 from talkingface.data.face.tracking import video_landmarks
 from talkingface.data.media.audio import load_audio
-from talkingface.data.media.reader import read_frames, read_image
+from talkingface.data.media.images import read_image
+from talkingface.data.media.reader import read_frames
 from talkingface.evaluator.metrics.syncnet.sync_score import (
     FPS,
     SyncScore,

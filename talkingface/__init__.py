@@ -52,10 +52,10 @@ class _MovedModules:
     @staticmethod
     def find_spec(name: str, path: Any = None, target: Any = None) -> None:
         if name.startswith("talkingface."):
-            from talkingface.utils.moved import MOVED
+            from talkingface.utils.moved import present_name
 
-            if name in MOVED:
-                raise ModuleNotFoundError(f"{name} is now {MOVED[name]}", name=name)
+            if now := present_name(name):
+                raise ModuleNotFoundError(f"{name} is now {now}", name=name)
 
 
 sys.meta_path.append(_MovedModules)

@@ -10,69 +10,14 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any
 
 from talkingface.errors import ConfigError, Interrupted, TalkingFaceError
-from talkingface.utils.paths import program
+from talkingface.registry import get_registry, import_target
+from talkingface.utils.paths import PACKAGE_DIR, program
+from talkingface.utils.streams import tolerant_streams
 from talkingface.utils.yaml_files import parse_value
-
-HELP = """\
-Train, run and compare audio-driven talking heads.
-
-  {program} --model=<Model> --dataset=<Dataset> [--key=value ...]
-
-prepares the data (if needed), trains with validation, and evaluates the best checkpoint on the test
-split. Every key of the configuration can be given as --key=value or --key value; a dotted key is a
-key of a section (--loss.syncnet_wt=0.1); --flag and --no-flag set booleans; lists are [a, b].
-
-Main options
-  -m, --model NAME            model (see --list)
-  -d, --dataset NAME          dataset (see --list)
-  --preset NAME               named settings of the model, e.g. tiny (seconds on a CPU) or paper
-  --config_files A.yaml,B.yaml  more settings; later files win
-  --stages preprocess,train,evaluate
-  --resume auto|PATH          continue a stopped run exactly where it stopped
-  --evaluate_model_file PATH  evaluate a checkpoint without training
-  --plugin_path DIR           folder with your own models, datasets and metrics
-
-Actions that stop before training
-  --list                      models, datasets, recipes and metrics, one line each
-  --print_config              all settings of this command and where each comes from
-  --explain KEY               meaning, type and default of one key
-  --dry_run                   build everything, one step, one generated clip, one metric
-  --help, --version
-
-Your own videos
-  --prepare --dataset=my_face --videos=a.mp4,b.mp4
-                              make dataset/my_face and its YAML from videos of a person
-Generate
-  --infer --model=<Model> --audio=a.wav --source=face.mp4|face.png [--checkpoint=PATH|RUN]
-          [--output=out.mp4]  --audio may be a folder or a .txt list
-  --infer --model=HeadGAN --source=me.jpg --driver=other.mp4
-                              another video drives the face; see docs/headgan.md
-  --live --model=live_speech_portraits --audio=a.wav|microphone --source=<person>
-                              generate while the audio arrives, with a bounded delay
-Weights
-  --fetch=NAME[,NAME]         download a known file (checkpoints/manifest.yaml) and check it; NAME
-                              may be a metric or model that uses it, e.g. LSE or NIQE
-Several stages
-  --recipe=NAME --dataset=NAME [--preset=...] [--<stage>.key=value] [--<stage>=CHECKPOINT]
-                              runs that build on each other, e.g. hyperlips; the same command
-                              again continues a stopped recipe
-Score videos of any tool
-  --evaluate_videos=DIR[,DIR2] --reference=DIR [--metrics=LMD,LSE] [--output=DIR]
-                              pairs by name; one row per folder and one for the real videos
-Compare
-  --benchmark --models=A,B,C --datasets=D,E [--baseline=ROW] [--metrics=...] [--output=DIR]
-                              score all on the same clips; writes CSV, Markdown, LaTeX and
-                              benchmark.html. A model's name means its newest run; a run id, a
-                              checkpoint or a folder of videos is accepted too, optionally as
-                              Title=... A dataset may be a folder of real videos. The same command
-                              again continues where it stopped.
-
-Exit status: 0 success, 1 unexpected error, 2 an error that you can correct, 3 a stage has no
-usable result, 130 stopped by Ctrl-C (state saved). --debug shows the traceback of any error.
-"""
 
 _FLAGS = {
     *("list", "print_config", "help", "version", "debug"),
@@ -170,9 +115,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a terminal that cannot show a character must not crash
-            stream.reconfigure(errors="replace")
+    with tolerant_streams():
+        return _main(argv, debug)
+
+
+def _main(argv: list[str], debug: bool) -> int:
     try:
         return _dispatch(parse_arguments(argv))
     except TalkingFaceError as error:
@@ -187,14 +134,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped: interrupted by the user", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # e.g. '--list | head'
-        sys.stderr.close()
-        return 0
+    except Exception:
+        traceback.print_exc()
+        if place := _place_in_plugin(sys.exc_info()[2]):
+            print(f"the error is in your plugin: {place}", file=sys.stderr)
+        return 1
+
+
+def _place_in_plugin(trace: TracebackType | None) -> str:
+    """File and line of the innermost call outside of the toolkit and of installed packages."""
+    calls = [call for call in traceback.extract_tb(trace) if "site-packages" not in call.filename]
+    standard = os.path.dirname(os.__file__)
+    for call in reversed(calls):
+        path = os.path.abspath(call.filename)
+        inside = path.startswith((str(PACKAGE_DIR), standard)) or "run_talkingface" in path
+        if os.path.isfile(path) and not inside and not path.endswith("__main__.py"):
+            return f"{path}, line {call.lineno}: {call.line}"
+    return ""
 
 
 def _dispatch(args: Arguments) -> int:
     if "help" in args.flags:
-        print(HELP.replace("{program}", program()), end="")
+        text = (PACKAGE_DIR / "help.txt").read_text("utf-8")
+        print(text.replace("{program}", program()), end="")
         return 0
     if "version" in args.flags:
         from talkingface import __version__
@@ -221,34 +183,23 @@ def _dispatch(args: Arguments) -> int:
     from talkingface.utils.env import check_torchvision
 
     check_torchvision()
+    command = import_target(f"talkingface.{_ACTIONS[action]}", "cli")
     if action == "prepare":
-        from talkingface.quick_start.prepare import prepare_videos
-
-        return prepare_videos(args.options, args.config)
-    if action == "fetch":
-        from talkingface.quick_start.fetch import fetch
-
-        return fetch(args.options["fetch"], args.config)
-    if action == "recipe":
-        from talkingface.quick_start.recipe import run_recipe
-
-        return run_recipe(args.options["recipe"], args.config, args.config_files, sys.argv)
-    if action == "infer":
-        from talkingface.quick_start.infer import infer_command as command
-    elif action == "live":
-        from talkingface.quick_start.live import live_command as command
-    elif action == "evaluate_videos":
-        from talkingface.quick_start.score_videos import score_videos as command
-    else:
-        from talkingface.benchmark.run import benchmark as command
+        return command(args.options, args.config)
     return command(args.options, args.config, args.config_files)
 
 
-# Commands other than an ordinary run; of several given ones the first of this order is run.
-_ACTIONS = (
-    *("prepare", "infer", "live", "fetch", "recipe", "evaluate_videos"),
-    "benchmark",
-)
+# Commands other than an ordinary run, and their functions; of several given ones the first of this
+# order is run.
+_ACTIONS = {
+    "prepare": "quick_start.prepare:prepare_videos",
+    "infer": "quick_start.infer:infer_command",
+    "live": "quick_start.live:live_command",
+    "fetch": "quick_start.fetch:fetch",
+    "recipe": "quick_start.recipe:run_recipe",
+    "evaluate_videos": "quick_start.score_videos:score_videos",
+    "benchmark": "benchmark.run:benchmark",
+}
 # Option -> actions that it belongs to.
 _OWNERS = {
     "videos": ("prepare",),
@@ -307,8 +258,6 @@ def _run(args: Arguments) -> int:
 
 
 def _listing(args: Arguments) -> str:
-    from talkingface.registry import get_registry
-
     registry = get_registry(args.config.get("plugin_path"))
     arrows = {
         "up": "higher is better",

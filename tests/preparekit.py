@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 from talkingface.config.config import Config, load_config
-from talkingface.data.clips import Clip, write_filelist
+from talkingface.data.clips import Clip
 from talkingface.data.dataprocess.base import DataProcess, ProcessReport, SkipClip
 from talkingface.data.dataprocess.engine import prepare_clips
 from talkingface.data.dataprocess.hyperlips.hyperlipsbase_process import HyperLipsBaseProcess
+from talkingface.data.filelists import write_filelist
 
 SCRIPT = Path(__file__).resolve().parents[1] / "run_talkingface.py"
 

@@ -21,12 +21,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from official import headgan, lsp, moda
 
-from talkingface.data.clips import write_filelist
 from talkingface.data.dataprocess.headgan.headgan_process import HeadGANProcess, PersonMasks
 from talkingface.data.dataprocess.lsp import files
 from talkingface.data.dataprocess.lsp.lsp_process import LSPProcess
 from talkingface.data.dataprocess.moda.moda_process import MODAProcess
 from talkingface.data.dataprocess.prepared import IMPORTED
+from talkingface.data.filelists import write_filelists
 from talkingface.errors import ConfigError, DataError, StageError, TalkingFaceError
 from talkingface.quick_start.prepare import relative_root
 from talkingface.registry import refresh
@@ -262,8 +262,7 @@ def _lists(root: Path, names: list[str], source: Path) -> None:
 
 
 def _write_lists(root: Path, lists: Mapping[str, list[str]]) -> None:
-    for split, listed in lists.items():
-        write_filelist(root / "filelist" / f"{split}.txt", listed)
+    write_filelists({root / "filelist" / f"{split}.txt": listed for split, listed in lists.items()})
 
 
 def _listed(path: Path, names: list[str]) -> list[str]:

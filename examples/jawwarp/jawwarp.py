@@ -24,8 +24,9 @@ from talkingface.data.dataprocess.video import VideoProcess
 from talkingface.data.dataset.base import TalkingFaceDataset
 from talkingface.data.face.topology import CHIN, FOREHEAD
 from talkingface.data.face.tracking import track_face
+from talkingface.data.media.images import is_image
 from talkingface.data.media.mel import mel_windows, wav2lip_mel
-from talkingface.data.media.reader import is_image, read_frames
+from talkingface.data.media.reader import read_frames
 from talkingface.data.quality import mouth_opening
 from talkingface.model.abstract_talkingface import AbstractTalkingFace
 from talkingface.pipeline.base import SAMPLE_RATE, Pipeline

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from talkingface.components.store import ComponentStore
 from talkingface.data.clips import Clip
 from talkingface.data.media.audio import load_audio
 from talkingface.errors import TalkingFaceError
-from talkingface.pipeline.base import SAMPLE_RATE, Pipeline, Rendered
-
-log = logging.getLogger(__name__)
+from talkingface.pipeline.base import SAMPLE_RATE, Pipeline
 
 _PROBE_SECONDS = 1.0
 
@@ -49,11 +47,13 @@ class Cost:
     device: str = ""
     note: str = ""
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
     def add_times(self, rendered: list[dict[str, Any]]) -> None:
-        """Set times and memory from those of the generated videos (:func:`timed`)."""
+        """Set times and memory from those of the generated videos.
+
+        Args:
+            rendered: of each video ``frames``, ``seconds`` to generate it, ``video_seconds`` of
+                its duration, and ``peak_mb``, which may be None.
+        """
         frames = sum(item["frames"] for item in rendered)
         if not frames:
             return
@@ -66,8 +66,6 @@ class Cost:
 
 def measure_network(pipeline: Pipeline, clip: Clip) -> Cost:
     """Count parameters and operations of a pipeline, with one generated second of video."""
-    from torch.utils.flop_counter import FlopCounterMode
-
     model = pipeline.model
     networks = [model.network] if model.networks() else []  # joined models have none of their own
     specs = ComponentStore(pipeline.cfg).specs
@@ -93,16 +91,6 @@ def measure_network(pipeline: Pipeline, clip: Clip) -> Cost:
     else:
         cost.note = "operations not counted: the network runs outside of PyTorch's dispatcher"
     return cost
-
-
-def timed(rendered: Rendered, peak_mb: float | None) -> dict[str, float | None]:
-    """Times and memory of one video, for :meth:`Cost.add_times`."""
-    return {
-        "frames": rendered.frames,
-        "seconds": rendered.seconds_taken,
-        "video_seconds": rendered.seconds_of_video,
-        "peak_mb": peak_mb,
-    }
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from talkingface.data.clips import Clip, make_clip, split_clips
 from talkingface.data.face.scan import content_hash
 from talkingface.errors import ConfigError, DataError, StageError, TalkingFaceError
 from talkingface.evaluator.pairing import find_videos, pair_videos
+from talkingface.quick_start.evaluation import usable_clips
 from talkingface.quick_start.infer import configure
 from talkingface.registry import Registry, get_registry
 from talkingface.utils.paths import shown
@@ -193,8 +194,6 @@ def find_material(
         ConfigError: there is no such dataset or folder.
         StageError: the test split has no usable clip.
     """
-    from talkingface.quick_start.evaluation import usable_clips
-
     title, what = titled(part)
     dataset = dataset_name(what, config)
     options: dict[str, Any] = {"config_files": config_files, "cli": config}

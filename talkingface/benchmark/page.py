@@ -6,12 +6,12 @@ The page is ``page.html`` with the results embedded as JSON, from which its scri
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from talkingface.evaluator.report import clean
 from talkingface.utils.paths import write_text
 
 _PLACE = "@@DATA@@"  # in page.html, inside a script element of type application/json
@@ -38,21 +38,8 @@ def write_page(path: Path, data: Mapping[str, Any]) -> None:
 
 def _embedded(data: Mapping[str, Any]) -> str:
     """JSON that cannot end its script element."""
-    text = json.dumps(_clean(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(clean(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     text = text.translate(_ESCAPES)
     # File names that are not UTF-8 contain lone surrogates, which UTF-8 cannot encode; Python's
     # backslash escape for them is also the JSON escape.
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _clean(value: Any) -> Any:
-    """Convert to JSON types: nan and inf to null, keys to text, NumPy scalars to numbers."""
-    if isinstance(value, Mapping):
-        return {str(key): _clean(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_clean(item) for item in value]
-    if hasattr(value, "item") and not isinstance(value, str):  # NumPy and PyTorch scalars
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value

@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from talkingface.benchmark.cost import Cost, measure_network, peak_memory, timed
+from talkingface.benchmark.cost import Cost, measure_network, peak_memory
 from talkingface.benchmark.entries import Competitor, Material, seen_in_training, videos_for
 from talkingface.components.store import ComponentStore
 from talkingface.data.clips import Clip
@@ -41,7 +41,10 @@ class TimedGenerator(Generator):
         return f"{' '.join(map(file_state, files))} {self.cfg.hash} {infer} {device}"
 
     def render_timed(self, clip: Clip, path: Path) -> dict[str, Any]:
-        """Write a clip's video; returns time and memory, without face tracking of the source."""
+        """Write a clip's video; returns the entries of :meth:`.Cost.add_times`.
+
+        The time is without the face tracking of the source.
+        """
         if clip.path not in self._prepared:
             self.pipeline.prepare(clip.path)
             self._prepared.add(clip.path)
@@ -49,7 +52,12 @@ class TimedGenerator(Generator):
             self.cost = measure_network(self.pipeline, clip)
         with peak_memory(self.pipeline.device) as peak:
             rendered = self.render(clip, path)
-        return timed(rendered, peak[0] if peak else None)
+        return {
+            "frames": rendered.frames,
+            "seconds": rendered.seconds_taken,
+            "video_seconds": rendered.seconds_of_video,
+            "peak_mb": peak[0] if peak else None,
+        }
 
 
 def plan_rows(material: Material, entries: list[Competitor], folder: Path) -> list[VideoRow]:

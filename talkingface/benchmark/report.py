@@ -6,17 +6,20 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from talkingface import __version__
 from talkingface.benchmark.cost import Cost
 from talkingface.benchmark.entries import Material
+from talkingface.benchmark.page import write_page
+from talkingface.benchmark.previews import embedded_video
 from talkingface.errors import TalkingFaceError
 from talkingface.evaluator.evaluator import Evaluator, RowResult
 from talkingface.evaluator.report import result_data
 from talkingface.quick_start.rows import VideoRow
+from talkingface.utils.system import cpu_count
 
 
 @dataclass
@@ -59,8 +62,6 @@ def _described(evaluator: Evaluator) -> dict[str, dict[str, Any]]:
 
 def report(comparisons: Sequence[Comparison]) -> dict[str, Any]:
     """All contents of the tables and the page, as plain data."""
-    from talkingface.utils.system import cpu_count
-
     outputs: dict[str, Any] = {}
     rows: dict[str, Any] = {}
     for comparison in comparisons:
@@ -83,7 +84,7 @@ def report(comparisons: Sequence[Comparison]) -> dict[str, Any]:
         "outputs": outputs,
         "datasets": [_dataset(comparison) for comparison in comparisons],
         "cost": {
-            f"{title} ({c.material.name})" if len(comparisons) > 1 else title: cost.as_dict()
+            f"{title} ({c.material.name})" if len(comparisons) > 1 else title: asdict(cost)
             for c in comparisons
             for title, cost in c.costs.items()
         },
@@ -120,9 +121,6 @@ def _dataset(comparison: Comparison) -> dict[str, Any]:
 
 def write_results(folder: Path, data: dict[str, Any], comparisons: list[Comparison]) -> None:
     """Write ``benchmark.html`` with small copies of the videos of the first clips."""
-    from talkingface.benchmark.page import write_page
-    from talkingface.benchmark.previews import embedded_video
-
     for part, comparison in zip(data["datasets"], comparisons, strict=True):
         for clip in comparison.material.clips[: comparison.material.cfg.n_preview]:
             videos = []

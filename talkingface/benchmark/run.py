@@ -8,6 +8,7 @@ import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,12 @@ from talkingface.evaluator.clip import ClipPair
 from talkingface.evaluator.evaluator import Evaluator, Row
 from talkingface.evaluator.pairing import split_list
 from talkingface.evaluator.report import reasons_text
-from talkingface.evaluator.scores import ScoreRecord, read_record
+from talkingface.evaluator.scores import ScoreRecord
 from talkingface.quick_start.rows import COPY, Generator, VideoRow, clip_state, file_state
 from talkingface.quick_start.score_videos import STANDARD
 from talkingface.registry import get_registry
 from talkingface.utils.logs import progress, setup_logging
-from talkingface.utils.paths import resolve, shown, write_json
+from talkingface.utils.paths import read_json, resolve, shown, write_json
 
 log = logging.getLogger(__name__)
 
@@ -190,12 +191,12 @@ def _pair(plan: VideoRow, clip: Clip) -> ClipPair:
 def _generate(
     plan: VideoRow, clips: list[Clip], folder: Path, diverse: bool, bar: Any
 ) -> list[dict[str, Any]]:
-    """Write the missing videos of a row; returns times and memory (:func:`.cost.timed`) of all."""
+    """Write the missing videos of a row; returns the figures for :meth:`.Cost.add_times`."""
     if plan.make is None:
         bar.update(len(clips))
         return []
     record = folder / "videos.json"
-    stored = read_record(record)
+    stored = read_json(record)
     entries: dict[str, dict[str, Any]] = {}
     for clip in clips:
         path, state = folder / f"{clip.id}.mp4", plan.state(clip)
@@ -229,12 +230,12 @@ def _cost(plan: VideoRow, clips: list[Clip], rendered: list[dict[str, Any]], fol
     generator = plan.generator
     assert isinstance(generator, TimedGenerator)
     record = folder / "cost.json"
-    stored = read_record(record)
+    stored = read_json(record)
     if generator.cost is None and stored.get("state") == generator.state:
         generator.cost = Cost(**stored["cost"])
     elif generator.cost is None:
         clip = next((clip for clip in clips if clip.id in plan.videos), clips[0])
         generator.cost = measure_network(generator.pipeline, clip)
-    write_json(record, {"state": generator.state, "cost": generator.cost.as_dict()})
+    write_json(record, {"state": generator.state, "cost": asdict(generator.cost)})
     generator.cost.add_times(rendered)
     return generator.cost

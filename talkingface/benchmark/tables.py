@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import shutil
@@ -14,6 +12,7 @@ from typing import Any
 from talkingface.benchmark.stats import stars
 from talkingface.evaluator.report import ARROWS, clean
 from talkingface.utils.paths import write_text
+from talkingface.utils.safe_text import csv_text, markdown_cell
 
 _NOTE = (
     "Means over clips with half the width of the 95 % bootstrap interval. Stars: better or worse "
@@ -26,8 +25,8 @@ def write_tables(folder: Path, data: Mapping[str, Any], decimals: int) -> None:
     ``benchmark.md`` and ``benchmark.tex``."""
     text = json.dumps(clean(data), indent=1, ensure_ascii=False)
     write_text(folder / "benchmark.json", text + "\n")  # not write_json, which would sort the rows
-    write_text(folder / "benchmark.csv", _csv(_summary_lines(data)))
-    write_text(folder / "clips.csv", _csv(_clip_lines(data)))
+    write_text(folder / "benchmark.csv", csv_text(_summary_lines(data)))
+    write_text(folder / "clips.csv", csv_text(_clip_lines(data)))
     write_text(folder / "benchmark.md", _markdown(data, decimals))
     write_text(folder / "benchmark.tex", _latex(data, decimals))
 
@@ -127,18 +126,18 @@ def _number(value: Any) -> Any:
     return repr(value) if isinstance(value, float) else value
 
 
-def _csv(lines: Iterable[list[Any]]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(lines)
-    return buffer.getvalue()
-
-
 def _markdown(data: Mapping[str, Any], decimals: int) -> str:
     lines = [f"# {data['title']}", "", f"{data['created']}, talkingface {data['version']}", ""]
     lines += ["```", data["command"], "```"]
     for part in data["datasets"]:
         facts = "; ".join(part["facts"])
-        lines += ["", f"## {part['name']}", "", f"{facts}. Baseline: {part['baseline']}.", ""]
+        lines += [
+            "",
+            f"## {markdown_cell(part['name'])}",
+            "",
+            f"{facts}. Baseline: {part['baseline']}.",
+            "",
+        ]
         heads = ["row", *_heads(data["outputs"]), "clips"]
         lines += [_md_line(heads), _md_line(["---", *["---:"] * (len(heads) - 1)])]
         for row in part["rows"]:
@@ -147,15 +146,15 @@ def _markdown(data: Mapping[str, Any], decimals: int) -> str:
                 cell = part["rows"][row].get(key)
                 text = _plain(cell, decimals).rstrip("!")
                 cells.append(f"**{text}**" if cell and cell["best"] else text)
-            lines.append(_md_line([row, *cells, _counts(part, row)]))
+            lines.append(_md_line([markdown_cell(row), *cells, _counts(part, row)]))
     lines += ["", _NOTE, "", "## Cost", ""]
     head, *costs = _cost_cells(data)
     lines += [_md_line(head), _md_line(["---", *["---:"] * (len(head) - 1)])]
-    lines += [_md_line(line) for line in costs]
+    lines += [_md_line(map(markdown_cell, line)) for line in costs]
     lines += ["", "## Rows", ""]
     for row, entry in data["rows"].items():
-        lines.append(f"* {row}: {entry['detail']}")
-        lines += [f"  * **{text}**" for text in entry["warnings"]]
+        lines.append(f"* {markdown_cell(row)}: {markdown_cell(entry['detail'])}")
+        lines += [f"  * **{markdown_cell(text)}**" for text in entry["warnings"]]
     lines += ["", "## Definitions", ""]
     definitions = dict.fromkeys(spec["definition"] for spec in data["outputs"].values())
     lines += [f"* `{text}`" for text in definitions]
@@ -163,7 +162,7 @@ def _markdown(data: Mapping[str, Any], decimals: int) -> str:
 
 
 def _md_line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(cells) + " |"
 
 
 _TEX = {

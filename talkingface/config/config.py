@@ -32,7 +32,10 @@ _NOT_IN_HASH = {
     *("weights_dir", "saved", "save_minutes", "keep_every", "resume"),
     *("epochs", "max_steps", "max_minutes", "stopping_step", "eval_step", "valid_batches"),
     *("eval_batch_size", "metrics", "metric_params", "baselines", "eval_clips", "n_preview"),
-    *("metric_decimal_place", "loss_decimal_place", "infer", "sampler"),
+    *("metric_decimal_place", "loss_decimal_place", "infer", "sampler", "media"),
+    # The place of the data; their content is compared by quick_start/training_data.py.
+    *("root", "data_root", "preprocessed_root"),
+    *("train_filelist", "val_filelist", "test_filelist"),
 }
 
 
@@ -274,6 +277,9 @@ def load_config(
     )
     notes = apply_aliases(layers, schema.aliases, registry.names("metric"))
     fold_keys(layers, schema)
+    if base:
+        dropped = list(_drop_unknown(user_layers[0].values, schema))
+        notes += [f"the checkpoint: the key '{key}' does not exist any more" for key in dropped]
     values, provenance = merge_layers(layers)
     values.update(model=model_entry.name, dataset=dataset_entry.name, preset=preset)
     known = [name for name, _ in iter_fields(schema)]
@@ -285,6 +291,21 @@ def load_config(
     if problems:
         raise ConfigError("\n  ".join([title_of(len(problems)), *problems]))
     return Config(checked, provenance, registry, model_entry, dataset_entry, notes)
+
+
+def _drop_unknown(
+    values: dict[str, Any], schema: type[BaseModel], prefix: str = ""
+) -> Iterable[str]:
+    """Remove the keys of an older version of the toolkit or of a plugin; yields their names."""
+    for key in list(values):
+        info = schema.model_fields.get(key)
+        if info is None:
+            del values[key]
+            yield f"{prefix}{key}"
+            continue
+        kind = info.annotation
+        if isinstance(values[key], dict) and isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _drop_unknown(values[key], kind, f"{prefix}{key}.")
 
 
 def _first_file(folders: Iterable[Path], name: str) -> list[Layer]:

@@ -96,6 +96,14 @@ class OptimSection(Section):
     phases: dict[str, PhaseOptions] = Field(default_factory=dict, description="Settings by phase.")
 
 
+class MediaSection(Section):
+    """Limits for files from unknown sources; a file above one is refused with a message."""
+
+    max_hours: float = Field(6.0, gt=0, description="Longest video or sound, hours.")
+    max_megapixels: float = Field(100.0, gt=0, description="Largest picture, million pixels.")
+    max_array_gb: float = Field(4.0, gt=0, description="Largest unpacked array file, gigabytes.")
+
+
 class OverallConfig(Section):
     """Keys of every run."""
 
@@ -192,6 +200,7 @@ class OverallConfig(Section):
     learning_rate: float = Field(1e-4, gt=0, description="Step size of the optimizer.")
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty of the optimizer.")
     optim: OptimSection = Field(default_factory=OptimSection, description="Optimisation details.")
+    media: MediaSection = Field(default_factory=MediaSection, description="Limits for input files.")
     eval_step: int = Field(1, ge=0, description="Epochs between two validations; 0: never.")
     valid_batches: int | None = Field(None, ge=1, description="Batches per validation; null: all.")
     valid_metric: str = Field(

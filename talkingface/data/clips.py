@@ -9,17 +9,22 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unicodedata import normalize
 
 from talkingface.config.schema import ClipsSection
+from talkingface.data.filelists import finish_writing, read_filelist, write_filelists
+from talkingface.data.media.files import VIDEO_SUFFIXES, walk
+from talkingface.data.media.probe import probe
 from talkingface.errors import DataError, StageError
-from talkingface.utils.paths import is_temporary, shown, write_text
+from talkingface.utils.locks import file_lock
+from talkingface.utils.paths import is_stale, is_temporary, project_root, shown
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
 
 log = logging.getLogger(__name__)
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv")
+MAX_NAME_BYTES = 200  # file systems allow 255, and markers and temporary files need a suffix
 SPLITS = ("train", "val", "test")
 # Suffix of a piece after the name of its source video: _000, -03, /00001, _0_clip_0, _part2,
 # " (1)", and numbers of five or more digits without a separator.
@@ -37,8 +42,8 @@ class Clip:
     Attributes:
         id: path below the data folder without extension, with ``/``; also its name in lists.
         path: the video file.
-        audio: file with the sound: the video itself, a ``.wav`` of the same name beside it, or
-            the file that ``clips.audio`` of the dataset names.
+        audio: file with the sound: the video itself; the file that ``clips.audio`` of the dataset
+            names; or, for a video without sound, a ``.wav`` of the same name beside it.
         speaker: the person who talks, derived from the names.
         source: the recording that this clip is, or was cut from.
     """
@@ -63,16 +68,23 @@ def discover_clips(
     if not data_dir.is_dir():
         return []
     rules = rules or ClipsSection()
-    excluded, unmatched = [], []
-    for path in sorted(data_dir.rglob("*")):
+    excluded, unmatched, beside, unused = [], [], [], []
+    for path in walk(data_dir):
         relative = path.relative_to(data_dir)
-        hidden = any(part.startswith(".") for part in relative.parts) or is_temporary(path)
-        if hidden or path.suffix.lower() not in VIDEO_SUFFIXES or not path.is_file():
+        if is_temporary(path):
+            if is_stale(path) and project_root() in path.resolve().parents:
+                path.unlink()  # of a process that was killed while it wrote a clip
+            continue
+        if path.suffix.lower() not in VIDEO_SUFFIXES:
+            continue
+        if len(path.stem.encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES:
+            log.warning("%s is left out: its name is too long; rename it", path)
             continue
         if not _is_text(path.name):
             log.warning("%r has a name that cannot be written to lists; rename it", str(path))
             continue
-        clip = make_clip(path, relative.with_suffix("").as_posix())
+        # Names from macOS may be decomposed: one spelling in lists, folders and comparisons.
+        clip = make_clip(path, normalize("NFC", relative.with_suffix("").as_posix()))
         if rules.exclude and re.fullmatch(rules.exclude, clip.id):
             excluded.append(clip.id)
             continue
@@ -89,6 +101,9 @@ def discover_clips(
         if names is None:
             unmatched.append(clip.id)
         clips[clip.id] = _described(clip, names, rules, data_dir)
+        sound = path.with_suffix(".wav")
+        if sound.is_file():
+            (beside if clips[clip.id].audio == sound else unused).append(clip.id)
     # A name in same_source is the id of a clip, or a source.
     origin = {clip.id: clip.source for clip in clips.values()}
     groups = [[origin.get(name, name) for name in group] for group in rules.same_source]
@@ -98,9 +113,17 @@ def discover_clips(
         ("match clips.exclude and are not used", excluded),
         ("match no clips.pattern and get speaker and source by the general rule", unmatched),
         ("of clips.same_source are neither a clip nor a source", sorted(unknown)),
+        ("get their sound from the .wav beside them", beside),
     ):
         if names and not quiet:
             log.info("%s: %d name(s) %s, e.g. %s", shown(data_dir), len(names), what, names[0])
+    if unused and not quiet:
+        log.warning(
+            "%d video(s) have sound, so the .wav beside them is not used, e.g. %s.wav; "
+            "--clips.audio='{id}.wav' uses it",
+            len(unused),
+            unused[0],
+        )
     return [replace(clip, source=merged(clip.source)) for clip in clips.values()]
 
 
@@ -162,45 +185,16 @@ def merger(groups: Iterable[Collection[str]]) -> Callable[[str], str]:
 
 
 def make_clip(path: Path, clip_id: str | None = None) -> Clip:
-    """The clip of a video file; a ``.wav`` of the same name beside it replaces its sound."""
-    sidecar = path.with_suffix(".wav")
-    return Clip(clip_id or path.stem, path, sidecar if sidecar.exists() else path)
+    """The clip of a video file; without sound it gets that of a ``.wav`` beside it, if any."""
+    beside = path.with_suffix(".wav")
+    return Clip(clip_id or path.stem, path, beside if beside.is_file() and _silent(path) else path)
 
 
-def read_filelist(path: Path) -> list[str]:
-    """Clip ids of a list: one per line; text after the first blank and ``#`` lines are ignored.
-
-    A clip id that contains blanks is written in quotes.
-
-    Raises:
-        DataError: the list does not exist or is not UTF-8 text.
-    """
+def _silent(path: Path) -> bool:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise DataError(f"The clip list {path} does not exist.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"The clip list {path} cannot be read: {error}") from error
-    names = []
-    for line in text.splitlines():
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
-        quoted = re.match(r'"((?:[^"]|"")+)"', line)
-        name = quoted[1].replace('""', '"') if quoted else line.split()[0]
-        names.append(name.replace("\\", "/"))
-    return list(dict.fromkeys(names))
-
-
-def write_filelist(path: Path, names: Iterable[str]) -> None:
-    """Write a list atomically; names with blanks, quotes or a leading ``#`` are quoted."""
-
-    def quoted(name: str) -> str:
-        return f'"{name.replace(chr(34), 2 * chr(34))}"'
-
-    plain = re.compile(r'[^\s"#][^\s"]*')
-    lines = [name if plain.fullmatch(name) else quoted(name) for name in names]
-    write_text(path, "".join(line + "\n" for line in lines))
+        return not probe(path).has_audio
+    except DataError:  # reported when the clip is prepared
+        return False
 
 
 def split_names(
@@ -307,6 +301,7 @@ def have_filelists(cfg: Config) -> bool:
         DataError: some exist and some do not.
     """
     paths = [cfg.filelist(split) for split in SPLITS]
+    finish_writing(paths[0].parent)
     existing = [path for path in paths if path.exists()]
     missing = [str(path) for path in paths if not path.exists()]
     if existing and missing:
@@ -315,34 +310,6 @@ def have_filelists(cfg: Config) -> bool:
             "or delete all three; they are then written anew."
         )
     return bool(existing)
-
-
-def ensure_filelists(cfg: Config, clips: list[Clip]) -> None:
-    """Write the three lists when none exists; existing lists are never changed.
-
-    Raises:
-        StageError: too few clips, and a later stage of the run needs the lists.
-    """
-    if have_filelists(cfg):
-        return
-    if not clips:
-        raise StageError(no_clips_message(cfg))
-    try:
-        parts = split_names(clips, cfg.make_split, cfg.seed, cfg.split_by)
-    except StageError as error:
-        if {"train", "evaluate"} & set(cfg.stages):
-            raise
-        log.warning("no lists are written: %s", error)  # the prepared files are still valid
-        return
-    for split in SPLITS:
-        write_filelist(cfg.filelist(split), parts[split])
-    log.info(
-        "split %d clips by %s: %s (lists in %s)",
-        len(clips),
-        cfg.split_by,
-        ", ".join(f"{len(parts[s])} {s}" for s in SPLITS),
-        shown(cfg.filelist("train").parent),
-    )
 
 
 def no_clips_message(cfg: Config) -> str:
@@ -365,7 +332,7 @@ def split_clips(cfg: Config, split: str, clips: Iterable[Clip] | None = None) ->
     """
     clips = discover_clips(cfg.data_dir, cfg.clips, quiet=True) if clips is None else clips
     by_id = {clip.id: clip for clip in clips}
-    names = read_filelist(cfg.filelist(split))
+    names = [normalize("NFC", name) for name in read_filelist(cfg.filelist(split))]
     # Names in the official lists may have a file extension.
     existing, missing = [], []
     for name in names:
@@ -381,3 +348,80 @@ def split_clips(cfg: Config, split: str, clips: Iterable[Clip] | None = None) ->
             ", ".join(missing[:3]),
         )
     return existing
+
+
+class Corpus:
+    """Video files in the data folder of a dataset."""
+
+    def __init__(self, cfg: Config) -> None:
+        self.cfg = cfg
+
+    def clips(self) -> list[Clip]:
+        """All clips of the data folder."""
+        return discover_clips(self.cfg.data_dir, self.cfg.clips, quiet=True)
+
+    def files_of(self, clip: Clip) -> list[Path]:
+        """Files of a clip; when one changes, the clip is prepared again."""
+        return list(dict.fromkeys((clip.path, clip.audio)))
+
+    def no_clips_message(self) -> str:
+        """Error text with the remedy for an empty data folder."""
+        return no_clips_message(self.cfg)
+
+    def write_lists(self, clips: list[Clip]) -> None:
+        """Divide usable clips into the three lists, unless they exist.
+
+        Raises:
+            StageError: too few clips, and a later stage of the run needs the lists.
+        """
+        cfg = self.cfg
+        if have_filelists(cfg):
+            return
+        try:
+            parts = split_names(clips, cfg.make_split, cfg.seed, cfg.split_by)
+        except StageError as error:
+            if {"train", "evaluate"} & set(cfg.stages):
+                raise
+            log.warning("no lists are written: %s", error)  # the prepared files are still valid
+            return
+        write_filelists({cfg.filelist(split): names for split, names in parts.items()})
+        log.info(
+            "split %d clips by %s: %s (lists in %s)",
+            len(clips),
+            cfg.split_by,
+            ", ".join(f"{len(parts[s])} {s}" for s in SPLITS),
+            shown(cfg.filelist("train").parent),
+        )
+
+    def to_prepare(self, lock: Path | None = None) -> list[Clip]:
+        """Clips of the three lists, or all clips when there are no lists yet.
+
+        Args:
+            lock: lock file of the run that writes the lists; None does not wait for it.
+
+        Raises:
+            StageError: there are no clips.
+        """
+        clips = discover_clips(self.cfg.data_dir, self.cfg.clips)
+        if not clips:
+            raise StageError(self.no_clips_message())
+        written = sum(self.cfg.filelist(split).exists() for split in SPLITS)
+        if lock is not None and 0 < written < len(SPLITS):
+            with file_lock(lock):  # another run may be writing them
+                pass
+        if not have_filelists(self.cfg):
+            return clips
+        listed: dict[str, Clip] = {}
+        for split in SPLITS:
+            listed.update({clip.id: clip for clip in split_clips(self.cfg, split, clips)})
+        folder = self.cfg.filelist("train").parent
+        if not listed:
+            raise StageError(f"None of the clips in {folder} exists.")
+        if len(clips) > len(listed):
+            log.info(
+                "%d clips of %s are in no list of %s and are not prepared",
+                len(clips) - len(listed),
+                shown(self.cfg.data_dir),
+                shown(folder),
+            )
+        return list(listed.values())

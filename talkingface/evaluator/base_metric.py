@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -31,15 +32,20 @@ class Metric(ABC):
             :class:`~talkingface.evaluator.clip.ClipPair`) or ``motion`` (a
             :class:`~talkingface.evaluator.motion_sample.MotionSample`).
         uses_frames: whether :meth:`update` is called.
+        choices: parameter -> values that it may have.
 
     Args:
         entry: the metric's YAML; ``outputs`` lists its values with direction and unit.
-        params: settings, checked against the YAML's ``params``.
+        params: settings, checked against the YAML's ``params``; a ``stride`` is 1 or more.
         cfg: the run's configuration, for the folders of weights; None: the default folders.
+
+    Raises:
+        ConfigError: a parameter has a value that is not allowed.
     """
 
     takes: ClassVar[str] = "video"
     uses_frames: bool = True
+    choices: ClassVar[Mapping[str, Sequence[str]]] = {}
 
     def __init__(self, entry: Entry, params: dict[str, Any], cfg: Config | None = None) -> None:
         self.entry: Entry | None = entry
@@ -48,6 +54,12 @@ class Metric(ABC):
         self.params = params
         self.outputs: dict[str, dict[str, Any]] = dict(entry.meta.get("outputs") or {})
         self.reasons: dict[str, str] = {}
+        if params.get("stride", 1) < 1:
+            raise ConfigError(f"metric_params.{self.name}.stride: 1 or more")
+        for key, allowed in self.choices.items():
+            if params[key] not in allowed:
+                text = f"{', '.join(allowed[:-1])} or {allowed[-1]}"
+                raise ConfigError(f"metric_params.{self.name}.{key}: choose {text}")
 
     def weights_file(self, *names: str, key: str | None = None) -> Path | None:
         """The file that parameter ``key`` names, else the first of ``names`` in ``weights_dir``."""
@@ -74,8 +86,14 @@ class Metric(ABC):
         return f"{self.name}[{text}]" if text else self.name
 
     def start(self, clip: Any) -> None:
-        """Begin a clip."""
+        """Begin a clip.
+
+        Raises:
+            WeightsError: something is missing (:meth:`missing`).
+        """
         self.reasons = {}
+        if text := self.missing():
+            raise WeightsError(text)
 
     def update(self, clip: Any, index: int, generated: np.ndarray, real: np.ndarray) -> None:
         """Process one frame pair, (H,W,3) uint8 RGB."""

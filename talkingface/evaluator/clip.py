@@ -151,7 +151,12 @@ class ClipPair:
             if generated.shape != real.shape:
                 if not resized:
                     size = f"{generated.shape[1]}x{generated.shape[0]}"
-                    self.notes.append(f"generated frames {size} resized to {width}x{height}")
+                    aspect = generated.shape[1] / generated.shape[0] / (width / height)
+                    squeezed = "; they have another aspect ratio, so that faces are distorted"
+                    self.notes.append(
+                        f"generated frames {size} resized to {width}x{height}"
+                        + squeezed * (abs(aspect - 1) > 0.02)
+                    )
                     resized = True
                 generated = resize_image(generated, (width, height))
             yield index, generated, real

@@ -31,14 +31,14 @@ class MotionResults:
     keys: Sequence[np.ndarray] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
 
-    def _stacked(self, arrays: Sequence[np.ndarray], axis: int, repeats: int = 1) -> np.ndarray:
-        """One array (repeats * N,...); shorter ones are padded with zeros along ``axis``."""
+    def _stacked(self, arrays: Sequence[np.ndarray], axis: int) -> np.ndarray:
+        """One array (N,...); shorter ones are padded with zeros along ``axis``."""
         shape = list(arrays[0].shape)
         shape[axis] = max(a.shape[axis] for a in arrays)
         stacked = np.zeros((len(arrays), *shape), np.float32)
         for number, values in enumerate(arrays):
             stacked[(number, *map(slice, values.shape))] = values
-        return np.concatenate([stacked] * repeats)
+        return stacked
 
     def save(self, path: Path) -> None:
         """``.npz``: motions (R,N,T,C), gt (N,T,C), keyframes (R,N,K,C), lengths (N,), facts."""
@@ -51,7 +51,6 @@ class MotionResults:
             content["gt"] = self._stacked(self.real, 0)
         if len(self.keys):
             content["keyframes"] = self._stacked(self.keys, 1).swapaxes(0, 1)
-        path.parent.mkdir(parents=True, exist_ok=True)
         save_npz(path, content)
 
     def save_original(self, path: Path) -> None:
@@ -77,12 +76,11 @@ class MotionResults:
         )
         content["gt"] = repeated(real.transpose(0, 2, 1)[:, :, None])
         if len(self.sounds):
-            content["audio"] = self._stacked(self.sounds, 0, repeats)
+            content["audio"] = repeated(self._stacked(self.sounds, 0))
         if len(self.keys):
             keys = self._stacked(self.keys, 1)
             content["keyframes"] = keys.swapaxes(0, 1).reshape(-1, *keys.shape[2:])
         else:
             content["keyframes"] = content["gt"][:, :, 0].transpose(0, 2, 1)
-        path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as temporary, open(temporary, "wb") as file:
             np.save(file, np.array(content, dtype=object), allow_pickle=True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from talkingface.data.face.series import runs
-from talkingface.data.media.writer import VideoWriter, write_image
+from talkingface.data.media.writer import write_image, write_video
 from talkingface.utils.env import import_cv2, require
 
 _SIZE = (960, 720)  # of the curves, pixels
@@ -205,21 +205,13 @@ def write_preview(
     fps: float,
     *,
     video: bool = True,
+    crf: int = 18,
     **options: Any,
 ) -> None:
     """Write ``path.png`` of :func:`curves` and, with ``video``, ``path.mp4`` (cursor, sound)."""
     picture, columns = curves(generated, sound, fps, **options)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_image(path.with_name(f"{path.name}.png"), picture)
     if video:
         frames = with_cursor(picture, columns, len(generated))
-        write_video(path.with_name(f"{path.name}.mp4"), frames, sound, rate, fps)
-
-
-def write_video(
-    path: Path, frames: Iterator[np.ndarray], sound: np.ndarray, rate: int, fps: float
-) -> None:
-    """Write a video of frames with the sound (S,2) of both voices."""
-    with VideoWriter(path, fps, audio=(sound.mean(axis=1), rate)) as writer:
-        for frame in frames:
-            writer.write(frame)
+        voices = (sound.mean(axis=1), rate)
+        write_video(path.with_name(f"{path.name}.mp4"), frames, fps, audio=voices, crf=crf)

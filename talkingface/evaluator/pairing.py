@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from unicodedata import normalize
 
-from talkingface.data.clips import VIDEO_SUFFIXES
+from talkingface.data.media.files import VIDEO_SUFFIXES, walk
 from talkingface.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -35,10 +36,10 @@ def find_videos(option: str, text: str) -> dict[str, Path]:
     if not path.is_dir():
         raise ConfigError(f"--{option}: {path} does not exist")
     videos: dict[str, Path] = {}
-    for file in sorted(path.rglob("*")):
-        if file.suffix.lower() not in VIDEO_SUFFIXES or not file.is_file():
+    for file in walk(path):
+        if file.suffix.lower() not in VIDEO_SUFFIXES:
             continue
-        name = file.relative_to(path).with_suffix("").as_posix()
+        name = normalize("NFC", file.relative_to(path).with_suffix("").as_posix())
         if name in videos:
             log.warning("%s is left out: %s has the same name", file, videos[name].name)
         else:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,6 +15,7 @@ from typing import Any
 from talkingface.evaluator.evaluator import RowResult, row_remarks
 from talkingface.utils.locks import file_lock
 from talkingface.utils.paths import atomic, explain_os_errors, write_text
+from talkingface.utils.safe_text import csv_cell, csv_text
 
 SCHEMA = 2  # of metrics.json and of the datasets in benchmark.json; 1 had no number
 ARROWS = {"up": "↑", "down": "↓", "zero": "→0", "real": "→R"}
@@ -50,27 +51,27 @@ def reasons_text(rows: Sequence[RowResult]) -> list[str]:
     for row in rows:
         for reason, count in Counter(row.reasons.values()).most_common(5):
             lines.append(f"{row.name}: {count} value(s) undefined: {reason}")
-        # Several notes of one clip with the same beginning count once.
-        notes = Counter(
-            note
-            for clip in row.notes.values()
-            for note in dict.fromkeys(note.split(":")[0] for note in clip)
-        )
-        for note, count in notes.most_common(3):
-            example = next(n for clip in row.notes.values() for n in clip if n.startswith(note))
-            lines.append(f"{row.name}: {count} clip(s), e.g. {example}")
+        # Notes that differ in their numbers only are one kind; each clip counts once.
+        kinds: dict[str, dict[str, str]] = {}
+        for clip, notes in row.notes.items():
+            for note in notes:
+                kinds.setdefault(re.sub(r"\d[\d.]*", "#", note), {}).setdefault(clip, note)
+        for clips in sorted(kinds.values(), key=len, reverse=True)[:3]:
+            lines.append(f"{row.name}: {len(clips)} clip(s), e.g. {next(iter(clips.values()))}")
     return lines + row_remarks(rows)
 
 
 def clean(value: Any) -> Any:
-    """Replace nan by None, since JSON has no nan."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
+    """Convert to JSON types: nan and inf to null, keys to text, NumPy scalars to numbers."""
     if isinstance(value, Mapping):
-        return {key: clean(item) for key, item in value.items()}
+        return {str(key): clean(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [clean(item) for item in value]
-    return value
+    if hasattr(value, "item") and not isinstance(value, str):  # NumPy and PyTorch scalars
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
 
 
 def result_data(
@@ -117,9 +118,7 @@ def write_metrics(
     """Write ``metrics.json`` (:func:`result_data`) and ``metrics.csv``."""
     data = clean(result_data(rows, table, outputs, header))
     write_text(folder / "metrics.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["row", "clip", *outputs, "frames", "size", "notes"])
+    lines = [["row", "clip", *outputs, "frames", "size", "notes"]]
     for row in rows:
         for clip, values in row.values.items():
             # A clip whose value is pooled has an empty cell, not nan.
@@ -130,13 +129,12 @@ def write_metrics(
             reasons = {row.reasons[clip, k] for k in outputs if (clip, k) in row.reasons}
             facts = row.facts.get(clip, {})
             remarks = "; ".join([*sorted(reasons), *row.notes[clip]])
-            writer.writerow(
-                [row.name, clip, *cells, facts.get("frames", ""), facts.get("size", ""), remarks]
-            )
+            size = (facts.get("frames", ""), facts.get("size", ""))
+            lines.append([row.name, clip, *cells, *size, remarks])
         if row.pooled:  # one line for all clips, without a clip name
             cells = [_number(row.pooled[k]) if k in row.pooled else "" for k in outputs]
-            writer.writerow([row.name, "", *cells, "", "", "; ".join(row.remarks)])
-    write_text(folder / "metrics.csv", buffer.getvalue())
+            lines.append([row.name, "", *cells, "", "", "; ".join(row.remarks)])
+    write_text(folder / "metrics.csv", csv_text(lines))
 
 
 def append_leaderboard(path: Path, header: Mapping[str, Any], table: Mapping[str, Any]) -> None:
@@ -144,24 +142,22 @@ def append_leaderboard(path: Path, header: Mapping[str, Any], table: Mapping[str
 
     They replace older lines of the same run.
     """
-    with explain_os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with file_lock(path.with_name(f".{path.name}.lock")):
-            lines: list[dict[str, Any]] = []
-            if path.exists():
-                with open(path, encoding="utf-8", newline="") as file:
-                    lines = list(csv.DictReader(file))
-            lines = [line for line in lines if line.get("run_id") != header["run_id"]]
-            for row, values in table.items():
-                cells = {key: _number(item["mean"]) for key, item in values.items()}
-                clips = max((item["n"] for item in values.values()), default=0)
-                date = time.strftime("%Y-%m-%d %H:%M:%S")
-                lines.append({"date": date, **header, "row": row, "clips": clips, **cells})
-            columns = list(dict.fromkeys(key for line in lines for key in line))
-            with atomic(path) as new, open(new, "w", encoding="utf-8", newline="") as file:
-                writer = csv.DictWriter(file, columns, restval="")
-                writer.writeheader()
-                writer.writerows(lines)
+    with explain_os_errors(path), file_lock(path.with_name(f".{path.name}.lock")):
+        lines: list[dict[str, Any]] = []
+        if path.exists():
+            with open(path, encoding="utf-8", newline="") as file:
+                lines = list(csv.DictReader(file))
+        lines = [line for line in lines if line.get("run_id") != header["run_id"]]
+        for row, values in table.items():
+            cells = {key: _number(item["mean"]) for key, item in values.items()}
+            clips = max((item["n"] for item in values.values()), default=0)
+            date = time.strftime("%Y-%m-%d %H:%M:%S")
+            lines.append({"date": date, **header, "row": row, "clips": clips, **cells})
+        columns = list(dict.fromkeys(key for line in lines for key in line))
+        with atomic(path) as new, open(new, "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, columns, restval="")
+            writer.writeheader()
+            writer.writerows({k: csv_cell(v) for k, v in line.items()} for line in lines)
 
 
 def _number(value: float) -> str:

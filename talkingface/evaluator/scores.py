@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from talkingface.utils.paths import write_json
+from talkingface.utils.paths import read_json, write_json
 
 
 @dataclass
@@ -38,15 +37,6 @@ class RowResult:
     remarks: list[str] = field(default_factory=list)
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """Content of a JSON file with one entry per clip; empty when it is missing or damaged."""
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 class ScoreRecord:
     """Scores of one row in a JSON file.
 
@@ -56,7 +46,7 @@ class ScoreRecord:
 
     def __init__(self, path: Path, state: Callable[[str], Any]) -> None:
         self.path, self.state = path, state
-        self._kept = read_record(path)
+        self._kept = read_json(path)
 
     def restore(self, clip: str, row: RowResult) -> bool:
         """Copy the stored scores of a clip to the row; False when they are missing or outdated."""

@@ -18,6 +18,16 @@ class APCNetwork(Section):
     residual: bool = Field(False, description="Residual connections between the GRUs.")
 
 
+class APCWeights(Section):
+    """Components: trained networks that the model needs."""
+
+    apc: str = Field(
+        "auto",
+        description="APC that computes the speech features: auto (newest run on the dataset, else "
+        "an official file in checkpoints/), a path, or a run id.",
+    )
+
+
 def apc_component(cfg: Any, same_as: tuple[str, ...] = ()) -> ComponentSpec:
     """The trained APC whose features are the input of other models.
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from talkingface.config.component_spec import ComponentSpec, vgg19
-from talkingface.config.schema import Section
+from talkingface.config.schema import ModelConfig, Section
 
 
 class ImageGANNetwork(Section):
@@ -72,9 +72,18 @@ class ImageGANInfer(Section):
     crf: int = Field(18, ge=0, le=40, description="H.264 quality of the videos; lower is better.")
 
 
-def image_gan_components(cfg: Any) -> dict[str, ComponentSpec]:
-    """The components of both renderers."""
-    if cfg.loss.vgg_wt == 0 and cfg.loss.style_wt == 0:
-        return {}
-    purpose = "the VGG and style losses (loss.vgg_wt, loss.style_wt)"
-    return {"vgg": vgg19(cfg.weights.vgg, purpose)}
+class ImageGANConfig(ModelConfig):
+    """Keys of a renderer, beside those of its family."""
+
+    model_params: ImageGANNetwork = Field(default_factory=ImageGANNetwork, description="Networks.")
+    data: ImageGANData = Field(default_factory=ImageGANData, description="Training items.")
+    loss: ImageGANLoss = Field(default_factory=ImageGANLoss, description="Loss weights.")
+    weights: ImageGANWeights = Field(default_factory=ImageGANWeights, description="Components.")
+    infer: ImageGANInfer = Field(default_factory=ImageGANInfer, description="Generation.")
+
+    @classmethod
+    def components(cls, cfg: Any) -> dict[str, ComponentSpec]:
+        if cfg.loss.vgg_wt == 0 and cfg.loss.style_wt == 0:
+            return {}
+        purpose = "the VGG and style losses (loss.vgg_wt, loss.style_wt)"
+        return {"vgg": vgg19(cfg.weights.vgg, purpose)}

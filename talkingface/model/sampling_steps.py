@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import AfterValidator
+
 STEPS = 1000  # of the whole diffusion chain
 
 
@@ -24,3 +28,7 @@ def checked_steps(count: int) -> int:
             f"or another of {', '.join(map(str, valid))}"
         )
     return count
+
+
+# Type of configuration keys.
+StepCount = Annotated[int, AfterValidator(checked_steps)]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
+import torch
+
 
 class TrainingStatistics:
     """Means, standard deviations and similar values, which are stored in checkpoints.
@@ -53,3 +56,11 @@ class TrainingStatistics:
         Raises:
             TalkingFaceError: the values of the two datasets have different meanings.
         """
+
+
+def tensors(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Content for the checkpoint: arrays as tensors, which do not share their memory."""
+    return {
+        k: torch.from_numpy(np.array(v)) if isinstance(v, np.ndarray) else v
+        for k, v in content.items()
+    }

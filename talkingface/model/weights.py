@@ -16,7 +16,7 @@ from talkingface.model.abilities import (
     RenamesOfficialKeys,
 )
 from talkingface.model.abstract_talkingface import AbstractTalkingFace
-from talkingface.utils.weights import LoadReport, load_strict, read_weights
+from talkingface.utils.weights import LoadReport, load_strict, read_weights, zip_damage
 
 CHECKPOINT_FORMAT = "talkingface.ckpt/1"
 # Keys of the state_dict in files: most, A2P's guide and lips, A2P's VQ, fairseq.
@@ -85,9 +85,18 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint of this toolkit.
 
     Raises:
-        WeightsError: missing, damaged, or not such a checkpoint.
+        WeightsError: missing, damaged (with the newest intact one beside it), or no checkpoint.
     """
-    state = read_weights(path)
+    try:
+        state = read_weights(path)
+    except WeightsError as error:
+        others = [p for p in Path(path).parent.glob("*.ckpt") if p.name != Path(path).name]
+        for other in sorted(others, key=lambda p: p.stat().st_mtime, reverse=True):
+            if not zip_damage(other):
+                raise WeightsError(
+                    f"{error}. The newest intact one beside it is {other}"
+                ) from error
+        raise
     if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
         raise WeightsError(
             f"{path} is no checkpoint of this toolkit ({CHECKPOINT_FORMAT}). Official weights "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -23,8 +22,6 @@ from talkingface.utils.logs import progress
 if TYPE_CHECKING:
     from talkingface.config.config import Config
     from talkingface.model.abstract_talkingface import AbstractTalkingFace
-
-log = logging.getLogger(__name__)
 
 SAMPLE_RATE = 16000
 TAIL_SECONDS = 0.5  # silence after a sound, longer than the look-ahead of any model
@@ -200,7 +197,6 @@ class Pipeline(ABC):
             padded = np.pad(wave, (0, max(0, round(missing * SAMPLE_RATE))))
         total = frames or self.frame_count(identity, wave)
         options: dict[str, Any] = {"seed": seed} if self.stochastic else {}
-        output.parent.mkdir(parents=True, exist_ok=True)
         bar = progress(total=total, unit="frame", desc=output.name, show=show_progress, leave=False)
         generation_started = time.monotonic()
         fps, sound = self.cfg.fps, (wave, SAMPLE_RATE)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
@@ -16,9 +15,11 @@ import numpy as np
 from talkingface.data.clips import Clip
 from talkingface.data.dataprocess.prepared import IMPORTED
 from talkingface.data.media.audio import load_audio
-from talkingface.data.media.writer import VideoWriter
+from talkingface.data.media.writer import write_video
 from talkingface.errors import DataError
 from talkingface.pipeline.base import SAMPLE_RATE
+from talkingface.utils.locks import file_lock
+from talkingface.utils.paths import discard
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -61,14 +62,15 @@ class SourceStore:
         state = [str(source.resolve()), stat.st_size, stat.st_mtime_ns]
         key = hashlib.sha256(json.dumps([*state, self.process.prepared.settings_hash()]).encode())
         folder = self.process.folder / ".sources" / f"{source.stem}-{key.hexdigest()[:10]}"
-        if not (folder / self.complete).is_file():
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            try:
-                self.process.prepare_source(source, folder)
-            except BaseException:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
+        with file_lock(folder.with_name(f"{folder.name}.lock")):
+            if not (folder / self.complete).is_file():
+                discard(folder)  # of a killed process
+                folder.mkdir(parents=True)
+                try:
+                    self.process.prepare_source(source, folder)
+                except BaseException:
+                    discard(folder)
+                    raise
         return folder
 
 
@@ -87,8 +89,5 @@ def write_reference(
     path = folder / f"{clip.id}-{name}.mp4"
     if not path.is_file():
         track = (load_audio(sound, SAMPLE_RATE), SAMPLE_RATE)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with VideoWriter(path, fps, audio=track, crf=10) as writer:
-            for frame in frames:
-                writer.write(frame)
+        write_video(path, frames, fps, audio=track, crf=10)
     return replace(clip, path=path, audio=sound)

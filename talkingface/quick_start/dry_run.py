@@ -11,7 +11,7 @@ from typing import Any
 from talkingface.components.store import ComponentStore
 from talkingface.config.config import Config, load_config
 from talkingface.quick_start.quick_start import RunResult, run_stages
-from talkingface.utils.logs import close_handlers
+from talkingface.utils.logs import close_run_files
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def _components(cfg: Config, scratch: Path) -> dict[str, Any]:
     return result
 
 
-def dry_run(cfg: Config, handlers: list[logging.Handler]) -> RunResult:
+def dry_run(cfg: Config) -> RunResult:
     """Run all stages with one step, one validation batch, one test clip and one metric."""
     scratch = Path(tempfile.mkdtemp(prefix="talkingface-dry-run-"))
     folders = ("checkpoint_dir", "results_dir", "log_dir", "tensorboard_dir")
@@ -51,8 +51,8 @@ def dry_run(cfg: Config, handlers: list[logging.Handler]) -> RunResult:
     }
     try:
         small = load_config(cfg.model, cfg.dataset, overrides=settings)
-        result, _ = run_stages(small, (), handlers)
-        close_handlers(handlers)  # their files are in the scratch folder
+        result, _ = run_stages(small, ())
+        close_run_files()  # their files are in the scratch folder
         log.info("dry run: all stages work; the temporary folder is removed")
         return RunResult(
             result.run_dir, None, result.best_valid_score, test_result=result.test_result

@@ -29,6 +29,7 @@ from talkingface.quick_start.previews import write_preview
 from talkingface.quick_start.results import publish
 from talkingface.quick_start.rows import Generator, baseline_rows, model_row, video_pair
 from talkingface.quick_start.run_dir import RunDir
+from talkingface.trainer.loggers import RunLogger
 from talkingface.trainer.validation import Scorer, mean_losses
 
 if TYPE_CHECKING:
@@ -166,8 +167,6 @@ def _with_reference(cfg: Config, generator: Generator, clips: list[Clip]) -> lis
 
 def _log_media(cfg: Config, run: RunDir, clip: Clip, folder: Path) -> None:
     """Send a test clip to TensorBoard: its audio, and generated frames beside the real ones."""
-    from talkingface.trainer.loggers import RunLogger
-
     pair = ClipPair(clip.id, folder / f"{clip.id}.mp4", clip.path)
     if not pair.generated.exists() or not run.tensorboard.exists():
         return

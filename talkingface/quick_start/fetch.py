@@ -6,7 +6,7 @@ import hashlib
 import logging
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,13 @@ def read_manifest() -> dict[str, dict[str, Any]]:
     return load_yaml(SHIPPED / "checkpoints" / "manifest.yaml")[0]
 
 
-def fetch(names: str, config: Mapping[str, Any]) -> int:
+def fetch(
+    options: Mapping[str, str], config: Mapping[str, Any], config_files: Sequence[str] = ()
+) -> int:
     """Run the action; returns the exit status.
 
-    Args:
-        names: files of the manifest, or metrics and models that use them, separated by commas.
+    Option: ``fetch`` (files of the manifest, or metrics and models that use them, separated by
+    commas).
 
     Raises:
         ConfigError: a name is not in the manifest, or its file has no URL.
@@ -41,7 +43,7 @@ def fetch(names: str, config: Mapping[str, Any]) -> int:
     setup_logging(str(config.get("log_level", "info")))
     manifest = read_manifest()
     folder = resolve(str(config.get("weights_dir", "checkpoints")))
-    for name in dict.fromkeys(_chosen(names, manifest)):
+    for name in dict.fromkeys(_chosen(options["fetch"], manifest)):
         _fetch_one(name, manifest[name], folder / name, str(config.get("show_progress", "auto")))
     return 0
 

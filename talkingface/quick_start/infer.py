@@ -9,36 +9,36 @@ from typing import TYPE_CHECKING, Any
 
 from talkingface.components.runs import newest_checkpoint
 from talkingface.config.config import Config, load_config
-from talkingface.data.clips import VIDEO_SUFFIXES
+from talkingface.data.filelists import read_text
+from talkingface.data.media.files import AUDIO_SUFFIXES, VIDEO_SUFFIXES
+from talkingface.data.media.limits import set_limits
 from talkingface.errors import ConfigError, DataError, TalkingFaceError
 from talkingface.registry import get_registry
 from talkingface.utils.logs import setup_logging
-from talkingface.utils.paths import project_root, resolve, shown
+from talkingface.utils.paths import project_root, refuse_to_replace, resolve, shown
 
 if TYPE_CHECKING:
     from talkingface.pipeline.base import Pipeline
 
 log = logging.getLogger(__name__)
 
-AUDIO_SUFFIXES = (".wav", ".mp3", ".flac", ".m4a", ".ogg", ".opus", ".aac")
-
 
 def infer_command(
     options: Mapping[str, str], config: Mapping[str, Any], config_files: list[str]
 ) -> int:
     """Run ``--infer``; see the help text for its options. Returns the exit status."""
-    kind = _pipeline_class(options, config, config_files)
-    optional = {
-        "audio": hasattr(kind, "own_sound"),
-        "source": kind is not None and kind.source_kind == "optional",
-    }
+    cfg, checkpoint = configure(options, config, config_files)
+    if not cfg.model_entry.target("pipeline"):
+        raise ConfigError(f"{cfg.model} generates no videos")
+    kind = cfg.registry.resolve(cfg.model_entry, "pipeline")
+    optional = {"audio": hasattr(kind, "own_sound"), "source": kind.source_kind == "optional"}
     for key in optional:
         if not options.get(key) and not optional[key]:
             raise ConfigError(f"--infer needs --{key}=<file>")
     if options.get("driver") and not hasattr(kind, "with_driver"):
         raise ConfigError("--driver is for models that a driving video animates, e.g. HeadGAN")
     source = Path(options["source"]).expanduser() if options.get("source") else None
-    if source and not source.exists() and not (kind and kind.source_kind == "name"):
+    if source and not source.exists() and kind.source_kind != "name":
         _existing(str(source), "source")
     driver = _existing(options["driver"], "driver") if options.get("driver") else None
     sounds: list[Path | None] = [None]
@@ -46,18 +46,18 @@ def infer_command(
         sounds = list(list_sounds(_existing(options["audio"], "audio")))
     if hasattr(kind, "implied"):
         config = {**kind.implied(options), **config}
-    cfg, checkpoint = configure(options, config, config_files)
+        cfg, checkpoint = configure(options, config, config_files)
     setup_logging(cfg.log_level)
-    if not cfg.model_entry.target("pipeline"):
-        raise ConfigError(f"{cfg.model} generates no videos")
+    set_limits(cfg.media)
     if checkpoint is not None:
         log.info("%s with %s", cfg.model, shown(checkpoint))
-    pipeline = load_pipeline(cfg, checkpoint)
     failed = []
     plan = plan_outputs(sounds, source, options.get("output"), cfg, driver)
-    for used in (source, driver):
-        if used is not None and used.resolve() in {target.resolve() for _, target in plan}:
-            raise ConfigError(f"--output would replace {used}; choose another name")
+    listed = Path(options["audio"]).expanduser() if options.get("audio") else None
+    inputs = (source, driver, checkpoint, listed, *sounds, *map(Path, config_files))
+    for _, target in plan:
+        refuse_to_replace(target, inputs)
+    pipeline = load_pipeline(cfg, checkpoint)
     for sound, target in plan:
         try:
             rendered = pipeline.render(
@@ -101,19 +101,6 @@ def load_pipeline(cfg: Config, checkpoint: Path | None) -> Pipeline:
     return build_pipeline(cfg, model.eval(), choose_device(cfg.device))
 
 
-def _pipeline_class(
-    options: Mapping[str, str], config: Mapping[str, Any], config_files: list[str]
-) -> type[Pipeline] | None:
-    """The pipeline class of the chosen model; None for none or a wrong configuration."""
-    try:
-        cfg, _ = configure(options, config, config_files)
-    except TalkingFaceError:  # infer_command raises it again after its checks of the options
-        return None
-    if not cfg.model_entry.target("pipeline"):
-        return None
-    return cfg.registry.resolve(cfg.model_entry, "pipeline")
-
-
 def _existing(text: str, key: str) -> Path:
     path = Path(text).expanduser()
     if not path.exists():
@@ -126,11 +113,12 @@ def list_sounds(path: Path) -> list[Path]:
     if path.is_dir():
         known = AUDIO_SUFFIXES + VIDEO_SUFFIXES
         files = sorted(p for p in path.iterdir() if p.suffix.lower() in known)
+        files = [p for p in files if not p.name.startswith(".")]
         if not files:
             raise DataError(f"--audio: no audio file in the folder {path}")
         return files
     if path.suffix.lower() == ".txt":
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path).splitlines()
         names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
         files = [path.parent / name for name in names]
         missing = [str(p) for p in files if not p.exists()]
@@ -204,7 +192,7 @@ def configure(
             if name and stored["model"] != name:
                 raise ConfigError(f"{checkpoint} belongs to {stored['model']}, not to {name}")
             cli = {k: v for k, v in config.items() if k not in ("model", "dataset", "preset")}
-            base = {k: v for k, v in stored.items() if k not in ("resume", "evaluate_model_file")}
+            base = usable_here(stored, config)
             cfg = load_config(
                 base["model"], base["dataset"], base=base, config_files=config_files, cli=cli
             )
@@ -215,6 +203,33 @@ def configure(
             )
     cfg = load_config(name, dataset or "Synthetic", config_files=config_files, cli=config)
     return cfg, checkpoint
+
+
+def usable_here(stored: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a checkpoint without what only its training needs and this machine lacks.
+
+    Args:
+        stored: settings in the checkpoint.
+        config: keys of the command.
+
+    Raises:
+        ConfigError: the model is a plugin, and its folder is not known here.
+    """
+    left_out = ("resume", "evaluate_model_file", "plugin_path", "preset")
+    base = {key: value for key, value in stored.items() if key not in left_out}
+    folders = [str(f) for f in stored.get("plugin_path") or () if Path(f).expanduser().is_dir()]
+    if folders and not config.get("plugin_path"):
+        base["plugin_path"] = folders
+    registry = get_registry(config.get("plugin_path") or folders or None)
+    if base["model"] not in registry.names("model"):
+        raise ConfigError(
+            f"The checkpoint's model {base['model']} is a plugin; add --plugin_path=<its folder>"
+        )
+    if base["dataset"] not in registry.names("dataset"):
+        entry = registry.entry("model", base["model"])
+        datasets = registry.entries("dataset").values()
+        base["dataset"] = next(d.name for d in datasets if registry.supports(entry, d))
+    return base
 
 
 def find_checkpoint(given: str | None, saved: Path, model: str | None, dataset: str | None) -> Path:

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from talkingface.data.media.audio import load_audio
+from talkingface.data.media.limits import set_limits
 from talkingface.data.media.reader import read_frames
-from talkingface.data.media.writer import VideoWriter
+from talkingface.data.media.writer import VideoWriter, write_video
 from talkingface.errors import ConfigError, DataError
 from talkingface.pipeline.base import SAMPLE_RATE
 from talkingface.quick_start.infer import configure, load_pipeline
 from talkingface.trainer.signals import StopRequest
 from talkingface.utils.env import require
 from talkingface.utils.logs import progress, setup_logging
-from talkingface.utils.paths import resolve, shown
+from talkingface.utils.paths import refuse_to_replace, resolve, shown
 
 if TYPE_CHECKING:
     from talkingface.pipeline.base import Pipeline
@@ -45,6 +46,7 @@ def live_command(
             raise ConfigError(f"--live needs --{key}")
     cfg, _ = configure(options, config, config_files)
     setup_logging(cfg.log_level)
+    set_limits(cfg.media)
     has_pipeline = cfg.model_entry.target("pipeline")
     kind = cfg.registry.resolve(cfg.model_entry, "pipeline") if has_pipeline else None
     if not hasattr(kind, "live"):
@@ -53,6 +55,7 @@ def live_command(
     pipeline = load_pipeline(cfg, checkpoint)
     output = Path(options.get("output") or resolve(cfg.results_dir) / cfg.model / "live.mp4")
     output = output.expanduser()
+    refuse_to_replace(output, (Path(options["source"]), Path(options["audio"]), checkpoint))
     if options["audio"] == MICROPHONE:
         stop = StopRequest()
         chunks: Iterator[np.ndarray] = microphone(CHUNK_SECONDS, stop)
@@ -134,7 +137,6 @@ def run_live(
     sound: list[np.ndarray] = []
     delays: list[float] = []
     busy = 0.0
-    output.parent.mkdir(parents=True, exist_ok=True)
     total = None if wave is None else round(len(wave) / SAMPLE_RATE * cfg.fps)
     bar = progress(total=total, unit="frame", desc=output.name, show=show_progress, leave=False)
     scratch = output.with_name(f".{output.stem}.silent.mp4")
@@ -161,9 +163,8 @@ def run_live(
                 raise DataError("no audio arrived: there is no frame to write")
         if wave is None:  # the recording is complete only now: encode the frames again with it
             recording = (np.concatenate(sound), SAMPLE_RATE)
-            with VideoWriter(output, cfg.fps, audio=recording, crf=cfg.infer.crf) as writer:
-                for frame in read_frames(scratch, fps=cfg.fps):
-                    writer.write(frame)
+            frames = read_frames(scratch, fps=cfg.fps)
+            write_video(output, frames, cfg.fps, audio=recording, crf=cfg.infer.crf)
     finally:
         scratch.unlink(missing_ok=True)
     return {

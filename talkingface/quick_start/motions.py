@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from talkingface.data.media.audio import save_stereo
+from talkingface.data.media.audio import save_wav
 from talkingface.evaluator.evaluator import Evaluator, Row
 from talkingface.evaluator.metrics.motion_distribution import MotionDistribution
 from talkingface.evaluator.motion_files import MotionResults
@@ -126,8 +126,7 @@ def _write(
     rate = round(len(first.sound) / len(first) * first.fps)
     previews = [folder / "previews" / clip.id.replace("@", "_") for clip in clips[: cfg.n_preview]]
     for path, sound in zip(previews, sounds, strict=False):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_stereo(path.with_name(f"{path.name}.wav"), sound, rate)
+        save_wav(path.with_name(f"{path.name}.wav"), sound, rate)
     for part in parts:
         motions = [results[clip.id].motions for clip in clips]
         generated = [rows[part][cfg.model] for rows in motions]

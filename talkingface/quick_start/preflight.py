@@ -6,9 +6,10 @@ import importlib.util
 import inspect
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
+from talkingface.components.models import build_model, check_model_class
 from talkingface.components.runs import named_weights
 from talkingface.data.clips import SPLITS, discover_clips, no_clips_message
 from talkingface.errors import (
@@ -18,6 +19,8 @@ from talkingface.errors import (
     StageError,
     TalkingFaceError,
 )
+from talkingface.evaluator.base_metric import build_metric, require_weights
+from talkingface.pipeline.build import build_process
 from talkingface.utils.env import BUILT_FOR_TORCH, require
 from talkingface.utils.paths import resolve
 from talkingface.utils.suggest import did_you_mean
@@ -37,9 +40,10 @@ def check(cfg: Config, stages: Collection[str]) -> None:
     Raises:
         TalkingFaceError: an error of the first problem's class, with all messages.
     """
-    problems = _packages(cfg, stages)
-    if not problems:
-        problems += _classes(cfg)
+    problems = list(_packages(cfg, stages))
+    for part in (_classes, _network):
+        if not problems:
+            problems += part(cfg)
     problems += _folders(cfg, stages)
     problems += _data(cfg, stages)
     problems += _weights(cfg, stages)
@@ -61,25 +65,27 @@ def check(cfg: Config, stages: Collection[str]) -> None:
         raise type(problems[0])(f"{len(problems)} problems:\n{text}")
 
 
-def _packages(cfg: Config, stages: Collection[str]) -> list[TalkingFaceError]:
+def _packages(cfg: Config, stages: Collection[str]) -> Iterator[TalkingFaceError]:
     """Packages in ``needs`` of the model's and the dataset's YAML that cannot be imported."""
-    problems: list[TalkingFaceError] = []
     for entry in (cfg.model_entry, cfg.dataset_entry):
         for package in entry.meta.get("needs") or ():
-            # Training alone neither detects landmarks nor reads videos.
-            if set(stages) <= {"train"} and package in ("mediapipe", "av"):
+            # Training, and the evaluation of losses and motions, neither detect landmarks nor
+            # read videos.
+            prepared = set(stages) <= {"train"} or (
+                "preprocess" not in stages and not cfg.model_entry.target("pipeline")
+            )
+            if prepared and package in ("mediapipe", "av"):
                 continue
             try:
                 if package in BUILT_FOR_TORCH or importlib.util.find_spec(package) is None:
                     require(package, why=entry.name)
             except EnvironmentProblem as problem:
-                problems.append(problem)
-    return problems
+                yield problem
 
 
-def _classes(cfg: Config) -> list[TalkingFaceError]:
-    """Configuration keys, batch keys and network methods that a model's classes need and lack."""
-    entry, problems = cfg.model_entry, []
+def _classes(cfg: Config) -> Iterator[TalkingFaceError]:
+    """Configuration keys that a model's classes need and lack, and unknown baselines."""
+    entry = cfg.model_entry
     for role in ("dataprocess", "dataset", "test_dataset", "pipeline"):
         if not entry.target(role):
             continue
@@ -87,11 +93,12 @@ def _classes(cfg: Config) -> list[TalkingFaceError]:
         for name in ("needs_config", "needs_network", "baselines"):
             if isinstance(getattr(kind, name, ()), str):
                 text = f"{kind.__name__}.{name} must be a tuple of names, with a comma: ('name',)"
-                return [*problems, ConfigError(text)]
+                yield ConfigError(text)
+                return
         rows = cfg.schema.model_fields["baselines"].default
         for name in set(getattr(kind, "baselines", ())) - set(rows):
             text = f"{kind.__name__}.baselines: unknown row '{name}'.{did_you_mean(name, rows)}"
-            problems.append(ConfigError(text))
+            yield ConfigError(text)
         needed = {key for base in kind.__mro__ for key in vars(base).get("needs_config", ())}
         missing = sorted(key for key in needed if key not in cfg)
         if missing:
@@ -106,47 +113,44 @@ def _classes(cfg: Config) -> list[TalkingFaceError]:
             if entry.target("config"):
                 how = f"Add the keys to {entry.target('config')}."
             text = f"{kind.__name__} needs the keys {', '.join(missing)}, which {cfg.model} does"
-            problems.append(ConfigError(f"{text} not have. {how}"))
-    if problems or not entry.target("model"):
-        return problems
+            yield ConfigError(f"{text} not have. {how}")
+
+
+def _network(cfg: Config) -> Iterator[TalkingFaceError]:
+    """Batch keys and network methods that a model's classes need and lack."""
+    entry = cfg.model_entry
+    if not entry.target("model"):
+        return
     model_cls = cfg.registry.resolve(entry, "model")
     if entry.target("dataset"):
         dataset_cls = cfg.registry.resolve(entry, "dataset")
         absent = [key for key in model_cls.batch_keys if key not in dataset_cls.batch_spec]
         if absent:
-            problems.append(
-                ConfigError(
-                    f"{model_cls.__name__} reads {', '.join(absent)} from batches; those of "
-                    f"{dataset_cls.__name__} have {', '.join(dataset_cls.batch_spec)}."
-                )
+            yield ConfigError(
+                f"{model_cls.__name__} reads {', '.join(absent)} from batches; those of "
+                f"{dataset_cls.__name__} have {', '.join(dataset_cls.batch_spec)}."
             )
     if model_cls.__module__.startswith("talkingface."):  # tests cover the toolkit's models
-        return problems
-    from talkingface.components.models import build_model, check_model_class
-
+        return
     try:
         check_model_class(model_cls)
     except ConfigError as error:
-        return [*problems, error]
+        yield error
+        return
     if entry.target("pipeline"):
         pipeline_cls = cfg.registry.resolve(entry, "pipeline")
         if "show_progress" not in inspect.signature(pipeline_cls.prepare).parameters:
-            problems.append(
-                ConfigError(
-                    f"{pipeline_cls.__name__}.prepare must have the arguments (source, *, "
-                    "show_progress=False) (docs/extending.md)."
-                )
+            yield ConfigError(
+                f"{pipeline_cls.__name__}.prepare must have the arguments (source, *, "
+                "show_progress=False) (docs/extending.md)."
             )
         network = build_model(cfg).network if pipeline_cls.needs_network else None
         lacking = [name for name in pipeline_cls.needs_network if not hasattr(network, name)]
         if lacking:
-            problems.append(
-                ConfigError(
-                    f"{pipeline_cls.__name__} calls {', '.join(lacking)} of the network, which "
-                    f"{type(network).__name__} does not have (docs/extending.md)."
-                )
+            yield ConfigError(
+                f"{pipeline_cls.__name__} calls {', '.join(lacking)} of the network, which "
+                f"{type(network).__name__} does not have (docs/extending.md)."
             )
-    return problems
 
 
 def _folders(cfg: Config, stages: Collection[str]) -> list[TalkingFaceError]:
@@ -172,62 +176,48 @@ def _folders(cfg: Config, stages: Collection[str]) -> list[TalkingFaceError]:
     return list(problems.values())
 
 
-def _data(cfg: Config, stages: Collection[str]) -> list[TalkingFaceError]:
+def _data(cfg: Config, stages: Collection[str]) -> Iterator[TalkingFaceError]:
     """Missing raw clips, and clip lists that are missing or empty."""
-    problems: list[TalkingFaceError] = []
     if cfg.dataset_entry.target("source"):
-        return problems  # the dataset makes its own files
+        return  # the dataset makes its own files
     lists = {split: cfg.filelist(split) for split in SPLITS}
     if "preprocess" in stages:
         if cfg.model_entry.target("dataprocess"):
-            from talkingface.pipeline.build import build_process
-
             corpus = build_process(cfg).corpus
             if not corpus.clips():
-                problems.append(StageError(corpus.no_clips_message()))
+                yield StageError(corpus.no_clips_message())
         elif not discover_clips(cfg.data_dir, cfg.clips, quiet=True):
-            problems.append(StageError(no_clips_message(cfg)))
+            yield StageError(no_clips_message(cfg))
     else:
         needed = {"train": ("train", "val"), "evaluate": ("test",)}
         for split in dict.fromkeys(s for stage in stages for s in needed.get(stage, ())):
             if not lists[split].exists():
-                problems.append(
-                    DataError(
-                        f"The clip list {lists[split]} does not exist; the stage preprocess "
-                        "writes it."
-                    )
+                yield DataError(
+                    f"The clip list {lists[split]} does not exist; the stage preprocess writes it."
                 )
     for path in lists.values():
         if path.exists() and path.stat().st_size == 0 and path != lists["val"]:
-            problems.append(
-                StageError(f"The clip list {path} is empty; delete it to make it again.")
-            )
-    return problems
+            yield StageError(f"The clip list {path} is empty; delete it to make it again.")
 
 
-def _metrics(cfg: Config) -> list[TalkingFaceError]:
+def _metrics(cfg: Config) -> Iterator[TalkingFaceError]:
     """Metrics that cannot be built, which would otherwise end the run after the training.
 
     The evaluation skips a metric without its weights, unless the user chose the metrics.
     """
-    from talkingface.evaluator.base_metric import build_metric, require_weights
-
     entry = cfg.model_entry
     motion = bool(entry.target("test_dataset")) or not entry.target("pipeline")
-    problems: list[TalkingFaceError] = []
     for name in cfg.metrics:
         try:
             metric = build_metric(cfg.registry, name, cfg.metric_params.get(name), cfg)
             if cfg.chosen("metrics") and metric.takes == ("motion" if motion else "video"):
                 require_weights([metric])  # the others are reported as not applicable
         except TalkingFaceError as error:
-            problems.append(error)
-    return problems
+            yield error
 
 
-def _weights(cfg: Config, stages: Collection[str]) -> list[TalkingFaceError]:
+def _weights(cfg: Config, stages: Collection[str]) -> Iterator[TalkingFaceError]:
     """Checkpoints and weights that the configuration names and that do not exist."""
-    problems: list[TalkingFaceError] = []
     wanted = {"evaluate_model_file": cfg.evaluate_model_file}
     if isinstance(cfg.resume, str) and cfg.resume != "auto":
         wanted["resume"] = cfg.resume
@@ -241,10 +231,7 @@ def _weights(cfg: Config, stages: Collection[str]) -> list[TalkingFaceError]:
         path = named_weights(cfg, value) if component else cfg.weights_path(value)
         if not path.is_file():
             kind = "there is no such file or run" if component else "the file does not exist"
-            problems.append(
-                DataError(
-                    f"{key}={value}: {kind} (looked in {resolve(value)} and "
-                    f"{resolve(cfg.weights_dir)})."
-                )
+            yield DataError(
+                f"{key}={value}: {kind} (looked in {resolve(value)} and "
+                f"{resolve(cfg.weights_dir)})."
             )
-    return problems

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
+import re
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from talkingface.config.config import load_config
-from talkingface.data.clips import VIDEO_SUFFIXES, Clip, make_clip, split_names, write_filelist
+from talkingface.data.clips import Clip, make_clip, split_names
 from talkingface.data.dataprocess.engine import prepare_clips
 from talkingface.data.face.scan import content_hash
+from talkingface.data.filelists import write_filelists
 from talkingface.data.media.audio import load_audio
+from talkingface.data.media.files import VIDEO_SUFFIXES
+from talkingface.data.media.limits import set_limits
 from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import count_frames, read_frames
 from talkingface.data.media.writer import VideoWriter
@@ -69,18 +72,23 @@ def prepare_videos(options: Mapping[str, str], config: Mapping[str, Any]) -> int
     videos = list_videos(options.get("videos"))
     root = project_root() / "dataset" / str(name)
     plan = load_config(model, "Synthetic", cli=config)  # raises on wrong settings before any work
+    set_limits(plan.media)
     pieces, problems = cut_videos(videos, root / "data", seconds)
     pieces = {**earlier_pieces(root / "data"), **pieces}
     if not pieces:
         reasons = "\n  ".join(f"{path.name}: {reason}" for path, reason in problems.items())
         raise StageError(f"None of the {len(videos)} videos can be used:\n  {reasons}")
     write_splits(pieces, root / "filelist", plan.make_split, plan.seed)
-    count = sum(len(names) for names in pieces.values())
+    total = sum(len(names) for names in pieces.values())
     sources = f"{len(pieces)} video(s)"
-    text = _YAML.format(name=name, count=count, sources=sources, root=relative_root(root))
+    text = _YAML.format(name=name, count=total, sources=sources, root=relative_root(root))
+    if yaml.exists():  # with the user's changes, if any
+        text = re.sub(
+            r"(?m)^summary: \d+ clips from .*$", text.splitlines()[2], yaml.read_text("utf-8")
+        )
     write_text(yaml, text)
     refresh()
-    log.info("%d clips in %s, described by %s", count, shown(root), shown(yaml))
+    log.info("%d clips in %s, described by %s", total, shown(root), shown(yaml))
     for path, reason in problems.items():
         log.warning("not used: %s: %s", path.name, reason)
     cfg = load_config(model, str(name), cli=config)
@@ -111,6 +119,7 @@ def list_videos(argument: str | None) -> list[Path]:
         path = Path(part.strip()).expanduser()
         if path.is_dir():
             files = sorted(p for p in path.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES)
+            files = [p for p in files if not p.name.startswith(".")]
             if not files:
                 raise DataError(f"--videos: no video in the folder {path}")
             videos += files
@@ -132,38 +141,73 @@ def cut_videos(
     """
     pieces: dict[str, list[str]] = {}
     problems: dict[Path, str] = {}
-    stems: dict[str, Path] = {}
+    taken: set[Path] = set()
     for video in progress(videos, desc="cutting", unit="video"):
         stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in video.stem) or "video"
-        while stems.setdefault(stem, video) != video:
-            stem += "_"
         try:
-            source = {"content": content_hash(video), "segment_seconds": seconds, "fps": FPS}
-            _remove_other_cut(target / stem, source)
-            pieces[stem] = _cut(video, target / stem, stem, seconds)
-            write_json(target / stem / _SOURCE, {**source, "clips": pieces[stem]})
+            content = content_hash(video)
+            folder = _folder_of(video, content, target, stem, taken)
+            taken.add(folder)
+            source = {"content": content, "segment_seconds": seconds, "fps": FPS}
+            _remove_other_cut(folder, source)
+            pieces[folder.name] = _cut(video, folder, folder.name, seconds)
+            marker = {**source, "path": str(video.resolve()), "clips": pieces[folder.name]}
+            write_json(folder / _SOURCE, marker)
         except DataError as error:
             problems[video] = str(error)
     return pieces, problems
 
 
+def _folder_of(video: Path, content: str, target: Path, stem: str, taken: set[Path]) -> Path:
+    """The folder for the clips of a video: that of an earlier call, or a new one.
+
+    A folder without our marker, or with the clips of another video, is never used.
+    """
+    number, folder = 1, target / stem
+    while folder in taken or not _usable(folder, video, content):
+        number, folder = number + 1, target / f"{stem}_{number + 1}"
+    return folder
+
+
+def _usable(folder: Path, video: Path, content: str) -> bool:
+    if not (folder.exists() or folder.is_symlink()):
+        return True
+    marker = read_marker(folder)
+    same = str(video.resolve()) == marker.get("path", str(video.resolve()))
+    if marker and (same or marker["content"] == content):
+        return True
+    log.warning("%s is not the folder of %s's clips; another name is used", folder, video.name)
+    return False
+
+
+def read_marker(folder: Path) -> dict[str, Any]:
+    """The marker of a folder of clips; empty when there is none or it is damaged."""
+    try:
+        marker = json.loads((folder / _SOURCE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return marker if isinstance(marker, dict) and "content" in marker else {}
+
+
 def _remove_other_cut(folder: Path, source: dict[str, Any]) -> None:
-    """Remove clips that were cut from another video or with another length."""
-    marker = folder / _SOURCE
-    if folder.exists():
-        known = json.loads(marker.read_text("utf-8")) if marker.exists() else {}
-        if {key: known.get(key) for key in source} != source:
-            shutil.rmtree(folder)
-    write_json(marker, {**source, "clips": None})  # None: not complete yet
+    """Remove the clips of this folder that were cut from another version or with another length.
+
+    Only files with the names of our clips are removed.
+    """
+    known = read_marker(folder)
+    if {key: known.get(key) for key in source} != source:
+        write_json(folder / _SOURCE, {**known, "content": "", "clips": None})  # in case of a kill
+        for clip in folder.iterdir():
+            if re.fullmatch(re.escape(folder.name) + r"_\d{4,}\.mp4", clip.name):
+                clip.unlink()
+    write_json(folder / _SOURCE, {**known, **source, "clips": None})  # None: not complete yet
 
 
 def earlier_pieces(target: Path) -> dict[str, list[str]]:
     """Clips of the videos that earlier calls cut completely."""
-    pieces = {}
-    for marker in sorted(target.glob(f"*/{_SOURCE}")):
-        if names := json.loads(marker.read_text("utf-8")).get("clips"):
-            pieces[marker.parent.name] = names
-    return pieces
+    folders = sorted(marker.parent for marker in target.glob(f"*/{_SOURCE}"))
+    known = {folder.name: read_marker(folder).get("clips") for folder in folders}
+    return {name: clips for name, clips in known.items() if clips}
 
 
 def _cut(video: Path, folder: Path, stem: str, seconds: float) -> list[str]:
@@ -172,8 +216,13 @@ def _cut(video: Path, folder: Path, stem: str, seconds: float) -> list[str]:
     clip = make_clip(video)
     if not info.has_video:
         raise DataError(f"no picture in {video.name}")
-    if clip.audio == video and not info.has_audio:
+    beside = video.with_suffix(".wav")
+    if clip.audio != video:
+        log.info("%s has no sound; that of %s is used", video.name, beside.name)
+    elif not info.has_audio:
         raise DataError(f"no audio track in {video.name} (a .wav of the same name would do)")
+    elif beside.is_file():
+        log.warning("%s has sound; %s beside it is not used", video.name, beside.name)
     wave = load_audio(clip.audio, RATE)
     total, per_clip = count_frames(video, FPS), round(seconds * FPS)
     counts = [per_clip] * (total // per_clip)
@@ -216,5 +265,5 @@ def write_splits(
         for video, names in pieces.items()
         for name in names
     ]
-    for split, names in split_names(clips, shares, seed).items():
-        write_filelist(folder / f"{split}.txt", names)
+    parts = split_names(clips, shares, seed)
+    write_filelists({folder / f"{split}.txt": names for split, names in parts.items()})

@@ -52,7 +52,7 @@ def train_prerequisites(cfg: Config, stages: Collection[str], command: Sequence[
         model = str(spec.model)
         own = _configuration(cfg, model)
         stopped = newest_checkpoint(saved_folder(cfg), model, cfg.dataset)
-        same = [run.best for run in find_runs(own, same_settings=True)]
+        same = [run.best for run in find_runs(own)]
         if stopped is not None and stopped not in same:
             run = stopped.parents[1].name
             raise ConfigError(

@@ -8,7 +8,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from talkingface.components.models import build_model, load_model_weights
 from talkingface.components.store import ComponentStore
 from talkingface.config.config import Config
 from talkingface.config.merge import flatten
-from talkingface.data.clips import read_filelist
 from talkingface.data.dataprocess.engine import prepare_clips
+from talkingface.data.dataset.base import build_loader
+from talkingface.data.filelists import read_filelist
+from talkingface.data.media.limits import set_limits
 from talkingface.errors import ConfigError, StageError
 from talkingface.model.abilities import Initializes
 from talkingface.model.component import component_sources
@@ -27,13 +30,19 @@ from talkingface.pipeline.build import build_dataset, build_process
 from talkingface.quick_start import preflight
 from talkingface.quick_start.prerequisites import require_same_components, train_prerequisites
 from talkingface.quick_start.run_dir import RunDir, find_runs, new_run, open_run, run_of_checkpoint
+from talkingface.quick_start.training_data import FILE, changes, training_data
+from talkingface.trainer.checkpoint import export_weights, plain_values, save_checkpoint
 from talkingface.trainer.loggers import RunLogger
 from talkingface.trainer.runtime import Runtime, launched_rank
+from talkingface.trainer.trainer import Trainer
 from talkingface.utils.env import check_torchvision, require
-from talkingface.utils.logs import close_handlers, setup_logging
-from talkingface.utils.paths import is_temporary, program, shown, write_json, write_text
+from talkingface.utils.locks import file_lock
+from talkingface.utils.logs import close_run_files, setup_logging
+from talkingface.utils.paths import program, read_json, remove_stale, shown, write_json, write_text
+from talkingface.utils.seeding import seed_everything
 from talkingface.utils.suggest import did_you_mean
 from talkingface.utils.system import git_state, versions
+from talkingface.utils.weights import zip_damage
 
 log = logging.getLogger(__name__)
 
@@ -70,23 +79,22 @@ def active_stages(cfg: Config) -> list[str]:
 def run_config(cfg: Config, *, dry_run: bool = False, command: Sequence[str] = ()) -> RunResult:
     """Run the stages of a configuration; see :func:`talkingface.run`."""
     check_torchvision()
-    handlers = setup_logging(cfg.log_level if launched_rank() == 0 else "error")
+    setup_logging(cfg.log_level if launched_rank() == 0 else "error")
+    set_limits(cfg.media)
     try:
         if dry_run:
             from talkingface.quick_start.dry_run import dry_run as try_once
 
-            return try_once(cfg, handlers)
-        result, run = run_stages(cfg, command, handlers)
+            return try_once(cfg)
+        result, run = run_stages(cfg, command)
         if run is not None:
             _finish(cfg, run, result)
         return result
     finally:
-        close_handlers(handlers)
+        close_run_files()
 
 
-def run_stages(
-    cfg: Config, command: Sequence[str], handlers: list[logging.Handler]
-) -> tuple[RunResult, RunDir | None]:
+def run_stages(cfg: Config, command: Sequence[str]) -> tuple[RunResult, RunDir | None]:
     """Run the stages; returns the result and, in the process of rank 0, the run's folders."""
     stages = active_stages(cfg)
     is_zero = launched_rank() == 0
@@ -110,25 +118,45 @@ def run_stages(
         return RunResult(cfg.dataset_root), None
     runtime = Runtime(cfg)
     try:
-        return _train_and_evaluate(cfg, stages, runtime, command, handlers)
+        return _train_and_evaluate(cfg, stages, runtime, command)
     finally:
         runtime.close()
 
 
 def _train_and_evaluate(
+    cfg: Config, stages: list[str], runtime: Runtime, command: Sequence[str]
+) -> tuple[RunResult, RunDir | None]:
+    """Run the stages that need a network, in every process."""
+    seed_everything(cfg.seed, cfg.reproducibility)
+    run, resumed = _choose_run(cfg, stages, runtime)
+    with _sole_training(run) if runtime.is_zero and "train" in stages else nullcontext():
+        return _run_network_stages(cfg, stages, runtime, command, run, resumed)
+
+
+@contextmanager
+def _sole_training(run: RunDir) -> Iterator[None]:
+    """Hold the lock of a run, and remove what killed processes have left in the runs beside it."""
+    busy = (
+        f"The run {run.id} is being trained by another process. Wait for its end, or start a new "
+        "run with --resume=false."
+    )
+    with file_lock(run.root / ".lock", busy=busy):
+        for folder in (run.root.parent, run.results.parent, run.log_file.parent):
+            remove_stale(folder, "**/*")
+        write_text(run.root.parent / "latest.txt", run.id + "\n")
+        yield
+
+
+def _run_network_stages(
     cfg: Config,
     stages: list[str],
     runtime: Runtime,
     command: Sequence[str],
-    handlers: list[logging.Handler],
+    run: RunDir,
+    resumed: Path | None,
 ) -> tuple[RunResult, RunDir | None]:
-    """Run the stages that need a network, in every process."""
-    from talkingface.utils.seeding import seed_everything
-
-    seed_everything(cfg.seed, cfg.reproducibility)
-    run, resumed = _choose_run(cfg, stages, runtime)
     if runtime.is_zero:
-        handlers += setup_logging(cfg.log_level, (run.log_file, run.root / "train.log"))
+        setup_logging(cfg.log_level, (run.log_file, run.root / "train.log"))
         log.info(
             "device %s%s, run folder %s",
             runtime.device,
@@ -176,8 +204,20 @@ def resume_from(cfg: Config) -> Path | None:
     if cfg.resume in (False, "false", None, ""):
         return None
     if cfg.resume in (True, "true", "auto"):
-        runs = [run for run in find_runs(cfg, same_settings=True) if run.last.exists()]
-        return runs[0].last if runs else None
+        now = training_data(cfg)
+        for run in find_runs(cfg):
+            before = read_json(run.root / FILE)
+            if now and before and (difference := changes(before, now)):
+                log.warning(
+                    "%s is not continued: its training clips differ: %s", run.id, difference
+                )
+                continue
+            for path in filter(Path.exists, (run.last, run.checkpoints / "previous.ckpt")):
+                damage = zip_damage(path)
+                if not damage:
+                    return path
+                log.warning("%s is damaged (%s); an older checkpoint is used", path, damage)
+        return None
     return cfg.weights_path(str(cfg.resume))
 
 
@@ -186,7 +226,7 @@ def _find_run(cfg: Config, stages: list[str]) -> tuple[RunDir, Path | None]:
         if cfg.evaluate_model_file:
             path = cfg.weights_path(cfg.evaluate_model_file)
             return run_of_checkpoint(cfg, path) or new_run(cfg), None
-        runs = [run for run in find_runs(cfg, same_settings=True) if run.best.exists()]
+        runs = [run for run in find_runs(cfg) if run.best.exists()]
         if not runs:
             raise ConfigError(
                 f"There is no trained run of {cfg.model} on {cfg.dataset} with these settings. "
@@ -199,7 +239,7 @@ def _find_run(cfg: Config, stages: list[str]) -> tuple[RunDir, Path | None]:
             log.info("resume=auto: no earlier run with these settings, starting a new one")
         return new_run(cfg), None
     run = run_of_checkpoint(cfg, path)
-    if run is not None and run.id in {r.id for r in find_runs(cfg, same_settings=True)}:
+    if run is not None and run.id in {r.id for r in find_runs(cfg)}:
         return run, path
     log.info("resuming %s with other settings: a new run folder is used", path)
     return new_run(cfg), path
@@ -209,6 +249,7 @@ def _describe(cfg: Config, run: RunDir, command: Sequence[str], device: Any) -> 
     """Write settings and provenance to repeat the run, with those of earlier starts before a
     resume."""
     write_text(run.root / "config.yaml", cfg.to_yaml())
+    write_json(run.root / FILE, training_data(cfg))
     path = run.root / "provenance.json"
     earlier = []
     if path.exists():
@@ -232,9 +273,6 @@ def _describe(cfg: Config, run: RunDir, command: Sequence[str], device: Any) -> 
 
 def train(cfg: Config, runtime: Runtime, run: RunDir, resume_from: Path | None) -> float | None:
     """Train and export the best weights; returns the best validation score."""
-    from talkingface.data.dataset.base import build_loader
-    from talkingface.trainer.trainer import Trainer
-
     if not cfg.model_entry.target("dataset"):
         _assemble(cfg, run)
         return None
@@ -284,9 +322,8 @@ def train(cfg: Config, runtime: Runtime, run: RunDir, resume_from: Path | None) 
     if resume_from is not None:
         same_run = resume_from.parent == run.checkpoints
         trainer.resume_checkpoint(resume_from, same_run=same_run)
-        if same_run and zero:  # unfinished files of a process killed while it wrote
-            for path in filter(is_temporary, run.checkpoints.iterdir()):
-                path.unlink(missing_ok=True)
+        if same_run and zero:
+            logger.rewind(resumed["global_step"] - resumed["progress"]["validation_due"])
     try:
         outcome = trainer.fit(train_loader, valid_loader)
     finally:
@@ -310,8 +347,6 @@ def train(cfg: Config, runtime: Runtime, run: RunDir, resume_from: Path | None) 
 
 def _assemble(cfg: Config, run: RunDir) -> None:
     """Save the checkpoint of a model that only joins trained models: the files of its parts."""
-    from talkingface.trainer.checkpoint import save_checkpoint
-
     model = build_model(cfg)
     ComponentStore(cfg).attach_for_training(model)
     if launched_rank() == 0:
@@ -375,8 +410,6 @@ def _wandb(cfg: Config, run: RunDir) -> Any:
 
 def _export(cfg: Config, run: RunDir, model: Any, outcome: Any) -> None:
     """Export the weights of the best checkpoint under the official names, for other programs."""
-    from talkingface.trainer.checkpoint import export_weights, plain_values
-
     load_model_weights(model, run.best)
     export_weights(
         run.root,
@@ -401,7 +434,6 @@ def _export(cfg: Config, run: RunDir, model: Any, outcome: Any) -> None:
 def evaluate(cfg: Config, runtime: Runtime, run: RunDir, checkpoint: Path) -> dict[str, float]:
     """Score a checkpoint on the test split."""
     from talkingface.quick_start.evaluation import evaluate_model
-    from talkingface.utils.seeding import seed_everything
 
     if not checkpoint.exists():
         raise ConfigError(f"There is no checkpoint {checkpoint} (saved: {cfg.saved}) to evaluate.")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,13 +23,12 @@ from talkingface.components.runs import named_weights
 from talkingface.components.store import ComponentStore
 from talkingface.config.config import Config, load_config
 from talkingface.errors import ConfigError
-from talkingface.evaluator.scores import read_record
 from talkingface.model.weights import load_checkpoint
 from talkingface.quick_start import quick_start
 from talkingface.registry import Entry, get_registry
 from talkingface.utils.hashes import sha256_of
 from talkingface.utils.logs import setup_logging
-from talkingface.utils.paths import resolve, shown, write_json
+from talkingface.utils.paths import read_json, resolve, shown, write_json
 from talkingface.utils.suggest import did_you_mean
 
 log = logging.getLogger(__name__)
@@ -83,15 +83,12 @@ def read_stages(entry: Entry) -> list[Stage]:
 
 
 def run_recipe(
-    name: str,
-    config: Mapping[str, Any],
-    config_files: Sequence[str] = (),
-    command: Sequence[str] = (),
+    options: Mapping[str, str], config: Mapping[str, Any], config_files: Sequence[str] = ()
 ) -> int:
     """Run the action; returns the exit status.
 
     Args:
-        name: name of the recipe.
+        options: ``recipe``, the name of the recipe.
         config: ``dataset`` and keys for all stages (``preset``, ``device``...); keys that begin
             with a stage's name are for that stage only (``base.max_steps``); the value of a
             stage's name is a checkpoint or run id that replaces the stage, or null to skip it.
@@ -99,7 +96,7 @@ def run_recipe(
     Raises:
         ConfigError: unknown recipe or key, or no dataset.
     """
-    entry = get_registry(config.get("plugin_path")).entry("recipe", name)
+    entry = get_registry(config.get("plugin_path")).entry("recipe", options["recipe"])
     stages = read_stages(entry)
     if not config.get("dataset"):
         raise ConfigError(f"--recipe={entry.name} needs --dataset=<Dataset>")
@@ -111,7 +108,7 @@ def run_recipe(
     needed = needed_stages(stages, given)
     _check(stages, needed, own, given, configured)
     record = _record_path(entry, common, own)
-    done: dict[str, dict[str, Any]] = read_record(record)
+    done: dict[str, dict[str, Any]] = read_json(record)
     outputs: dict[str, str | None] = dict(given)
     lines = []
     for number, stage in enumerate(stages, 1):
@@ -137,7 +134,7 @@ def run_recipe(
                 own[stage.name]["resume"] = False
                 cfg = configured(stage, outputs)
             started = time.monotonic()
-            result = quick_start.run_config(cfg, command=command)
+            result = quick_start.run_config(cfg, command=sys.argv)
             finished = done[stage.name] = {
                 "hash": cfg.hash,
                 "inputs": inputs,

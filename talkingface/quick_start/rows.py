@@ -14,7 +14,7 @@ from talkingface.data.clips import Clip
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import count_frames, read_frames
-from talkingface.data.media.writer import VideoWriter
+from talkingface.data.media.writer import write_video
 from talkingface.errors import DataError, EnvironmentProblem, TalkingFaceError
 from talkingface.evaluator.clip import ClipPair
 from talkingface.pipeline.base import SAMPLE_RATE, Pipeline, Rendered
@@ -265,9 +265,8 @@ def reencode(cfg: Config, clip: Clip, path: Path) -> None:
     """Write the real video with the encoder of generated ones, to measure the compression loss."""
     has_audio = probe(clip.audio).has_audio
     sound = (load_audio(clip.audio, SAMPLE_RATE), SAMPLE_RATE) if has_audio else None
-    with VideoWriter(path, cfg.fps, audio=sound, crf=cfg.infer.crf) as writer:
-        for frame in read_frames(clip.path, fps=cfg.fps):
-            writer.write(frame)
+    frames = read_frames(clip.path, fps=cfg.fps)
+    write_video(path, frames, cfg.fps, audio=sound, crf=cfg.infer.crf)
 
 
 def file_state(path: Path) -> str:

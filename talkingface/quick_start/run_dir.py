@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from talkingface.components.runs import saved_folder
-from talkingface.utils.paths import explain_os_errors, resolve, write_text
+from talkingface.utils.paths import explain_os_errors, read_json, resolve, write_text
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -66,20 +65,13 @@ def new_run(cfg: Config) -> RunDir:
         return run
 
 
-def find_runs(cfg: Config, *, same_settings: bool) -> list[RunDir]:
-    """Existing runs of the model on the dataset, newest first.
-
-    Args:
-        same_settings: only runs with equal ``Config.hash``.
-    """
+def find_runs(cfg: Config) -> list[RunDir]:
+    """Existing runs of the model on the dataset with equal ``Config.hash``, newest first."""
     folder = saved_folder(cfg) / cfg.model / cfg.dataset
     runs = []
     for path in folder.glob("*/provenance.json"):
-        try:
-            info = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if not same_settings or info.get("config_hash") == cfg.hash:
+        info = read_json(path)
+        if info.get("config_hash") == cfg.hash:
             runs.append((info.get("started", ""), path.parent.name))
     return [open_run(cfg, name) for _, name in sorted(runs, reverse=True)]
 

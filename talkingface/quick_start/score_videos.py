@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from talkingface.config.config import load_config
+from talkingface.data.media.limits import set_limits
 from talkingface.errors import ConfigError, StageError
 from talkingface.evaluator.base_metric import require_weights
 from talkingface.evaluator.clip import ClipPair
@@ -45,6 +46,7 @@ def score_videos(
     config.setdefault("metrics", [name for name in STANDARD if name in known])
     cfg = load_config("SyncNet", "Synthetic", config_files=config_files, cli=config)
     setup_logging(cfg.log_level)
+    set_limits(cfg.media)
     if not options.get("reference"):
         raise ConfigError("--evaluate_videos needs --reference=<folder with the real videos>")
     reference = find_videos("reference", options["reference"])

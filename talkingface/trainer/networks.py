@@ -93,8 +93,8 @@ class TrainedNetworks:
             # With fp16 the gradient scaler skips steps that overflow.
             if self.precision != "16-mixed" and not bool(torch.isfinite(norm)):
                 return False
+        self.runtime.step([self.optimizers[name] for name in names])
         for name in names:
-            self.optimizers[name].step()
             self.optimizers[name].zero_grad(set_to_none=True)
         return True
 

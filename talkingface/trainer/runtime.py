@@ -18,8 +18,6 @@ from talkingface.errors import EnvironmentProblem
 if TYPE_CHECKING:
     from talkingface.config.config import Config
 
-log = logging.getLogger(__name__)
-
 
 def choose_device(name: str) -> torch.device:
     """The device of the key ``device``.
@@ -73,10 +71,17 @@ class Runtime:
                     f"devices={count}, but PyTorch finds {available} CUDA device(s)."
                 )
         devices: Any = count
-        if self.device.index is not None and count == 1:
-            devices = [self.device.index]
+        if self.device.index is not None:  # cuda:1 and the devices after it
+            devices = [self.device.index + number for number in range(count)]
+            if self.device.type == "cuda" and devices[-1] >= torch.cuda.device_count():
+                raise EnvironmentProblem(
+                    f"device={cfg.device} and devices={count} need the CUDA devices {devices}, but "
+                    f"PyTorch finds {torch.cuda.device_count()}."
+                )
         # Other ranks wait at the first barrier while rank 0 prepares data, which may take hours.
-        strategy = DDPStrategy(timeout=timedelta(days=2)) if world > 1 else "auto"
+        strategy: Any = "auto"
+        if world > 1:  # some networks have layers that a loss does not use
+            strategy = DDPStrategy(timeout=timedelta(days=2), find_unused_parameters=True)
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -89,18 +94,8 @@ class Runtime:
             )
             self.fabric.launch()
         self.device = self.fabric.device
-
-    @property
-    def rank(self) -> int:
-        return self.fabric.global_rank
-
-    @property
-    def world_size(self) -> int:
-        return self.fabric.world_size
-
-    @property
-    def is_zero(self) -> bool:
-        return self.fabric.global_rank == 0
+        self.rank, self.world_size = self.fabric.global_rank, self.fabric.world_size
+        self.is_zero = self.rank == 0
 
     def setup(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
         """Wrap one network and its optimizer."""
@@ -136,6 +131,21 @@ class Runtime:
         return self.fabric.clip_gradients(
             network, optimizer, max_norm=max_norm, error_if_nonfinite=False
         )
+
+    def step(self, optimizers: list[Any]) -> None:
+        """Step the optimizers of one backward pass.
+
+        With fp16 the gradients of all were scaled alike: the scale changes after the last step.
+        Fabric changes it after each, so that the next optimizer would divide a second time.
+        """
+        scaler = getattr(self.fabric._precision, "scaler", None)
+        if scaler is None or len(optimizers) == 1:
+            for optimizer in optimizers:
+                optimizer.step()
+            return
+        for optimizer in optimizers:
+            scaler.step(getattr(optimizer, "optimizer", optimizer))
+        scaler.update()
 
     def sum(self, value: Tensor) -> Tensor:
         """Sum over all processes."""

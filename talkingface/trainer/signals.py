@@ -1,4 +1,4 @@
-"""Stop a training after the current step on Ctrl-C or SIGTERM."""
+"""Stop a training after the current step on Ctrl-C, SIGTERM or a closed terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class StopRequest:
-    """Stores the first SIGINT or SIGTERM while :meth:`watching`; a later one stops at once.
+    """Stores the first SIGINT, SIGTERM or SIGHUP while :meth:`watching`; a later one stops at once.
 
     Attributes:
         number: of the signal; None without one.
@@ -49,7 +49,11 @@ class StopRequest:
             self.number, self._time = number, time.monotonic()
             log.warning("signal %s: finishing this step, then saving", signal.Signals(number).name)
 
-        previous = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+        signals = [signal.SIGINT, signal.SIGTERM]
+        hangup = getattr(signal, "SIGHUP", None)
+        if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:  # not nohup
+            signals.append(hangup)
+        previous = {number: signal.signal(number, handle) for number in signals}
         try:
             yield
         finally:

@@ -53,7 +53,8 @@ def training_state(trainer: Trainer, rng: list[dict[str, Any]]) -> dict[str, Any
         "epoch": p.epoch,
         "global_step": p.global_step,
         "best_valid_score": p.best.get("value"),
-        "progress": {**vars(p), "best": dict(p.best)},
+        # Without the time, so that equal trainings give equal files.
+        "progress": {**vars(p), "best": dict(p.best), "seconds": 0.0},
         "state_dict": {
             f"{name}.{key}": value
             for name in trainer.model.networks()

@@ -38,12 +38,15 @@ from talkingface.trainer.signals import StopRequest
 from talkingface.trainer.state import FitResult, Progress, load_training_state, training_state
 from talkingface.trainer.validation import Scorer, mean_losses
 from talkingface.utils.logs import progress
-from talkingface.utils.seeding import get_rng_state, preserve_rng
+from talkingface.utils.paths import read_json, write_json
+from talkingface.utils.seeding import get_rng_state, preserve_rng, seed_everything
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
 
 log = logging.getLogger(__name__)
+
+CLOCK = "clock.json"  # beside the checkpoints: seconds of training
 
 
 def epoch_batches(loader: DataLoader, epochs: int) -> list[int]:
@@ -116,6 +119,7 @@ class Trainer:
             raise WeightsError(f"{path} belongs to {state['model_name']}, not to {self.cfg.model}")
         self._resume_state = state
         p = state["progress"]
+        p["seconds"] = read_json(path.with_name(CLOCK)).get("seconds", p["seconds"])
         if not same_run or p["best"].get("metric", self.cfg.valid_metric) != self.cfg.valid_metric:
             p.update(best={}, bad_validations=0)
         position = f"epoch {p['epoch'] + 1}, batch {p['batch_in_epoch']}, step {p['global_step']}"
@@ -128,6 +132,8 @@ class Trainer:
             restore_networks(self.model, state, averaged=False)
             load_extra_state(self.model, state["other_parameter"])
         self.networks = TrainedNetworks(self.cfg, self.model, self.runtime)
+        if self.runtime.rank:  # equal weights, but other dropout and noise than rank 0
+            seed_everything(self.cfg.seed + 1000 * self.runtime.rank, self.cfg.reproducibility)
         for component in self.model.components.values():
             component.network.to(self.runtime.device)
         self.total_steps = max(total_steps, 1)
@@ -183,7 +189,8 @@ class Trainer:
                 if late:
                     reason = f"reached {self.cfg.max_minutes} minutes"
                     break
-        if self.checkpoint_dir is not None and not (self.checkpoint_dir / "best.ckpt").exists():
+        if valid_data is None or not p.best:  # the last state is the result of this run
+            p.best = {}
             self._save("best.ckpt")
         self.networks.unwrap()
         best, step = p.best.get("value"), p.best.get("step", p.global_step)
@@ -417,7 +424,9 @@ class Trainer:
             torch.distributed.all_gather_object(gathered, rng[0])
             rng = gathered
         if self.runtime.is_zero:
-            save_checkpoint(self.checkpoint_dir / name, training_state(self, rng))
+            keep = self.checkpoint_dir / "previous.ckpt" if name == "last.ckpt" else None
+            save_checkpoint(self.checkpoint_dir / name, training_state(self, rng), keep=keep)
+            write_json(self.checkpoint_dir / CLOCK, {"seconds": round(self.progress.seconds, 3)})
         self._last_save = time.monotonic()
         self.runtime.barrier()
 

@@ -19,12 +19,17 @@ class _TqdmHandler(logging.StreamHandler):
         sys.stdout.flush()
 
 
-def setup_logging(level: str, files: Iterable[Path] = ()) -> list[logging.Handler]:
-    """Log the package to the terminal (message only) and to files (with time and module).
+class _RunFile(logging.FileHandler):
+    """A log file of the present run; after a failed write, e.g. on a full disk, the run goes on."""
 
-    Returns:
-        The file handlers, for :func:`close_handlers`.
-    """
+    def handleError(self, record: logging.LogRecord) -> None:
+        package = logging.getLogger("talkingface")
+        package.removeHandler(self)
+        package.warning("%s cannot be written any more: %s", self.baseFilename, sys.exc_info()[1])
+
+
+def setup_logging(level: str, files: Iterable[Path] = ()) -> None:
+    """Log the package to the terminal (message only) and to files (with time and module)."""
     package = logging.getLogger("talkingface")
     package.setLevel(logging.DEBUG)
     package.propagate = False
@@ -34,20 +39,17 @@ def setup_logging(level: str, files: Iterable[Path] = ()) -> list[logging.Handle
     terminal.setLevel(level.upper())
     terminal.setFormatter(logging.Formatter("%(message)s"))
     package.addHandler(terminal)
-    handlers: list[logging.Handler] = []
     for path in files:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = _RunFile(path, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         package.addHandler(handler)
-        handlers.append(handler)
-    return handlers
 
 
-def close_handlers(handlers: Iterable[logging.Handler]) -> None:
-    """Detach and close file handlers, so that a second run in one process does not log twice."""
+def close_run_files() -> None:
+    """Detach and close the log files, so that a second run in one process does not log to them."""
     package = logging.getLogger("talkingface")
-    for handler in handlers:
+    for handler in [h for h in package.handlers if isinstance(h, _RunFile)]:
         package.removeHandler(handler)
         handler.close()
 

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
+import socket
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from talkingface.errors import EnvironmentProblem
+from talkingface.errors import ConfigError, EnvironmentProblem
 
-_TEMPORARY = re.compile(r"\.tmp-\d+-[0-9a-f]{8}\.\w+$")
-_NAME_BYTES = 200  # file systems allow 255 bytes per name; the rest is for the temporary suffix
+# <stem>.tmp-<machine><boot>-<process>-<random>.<suffix>; earlier versions wrote no machine.
+_TEMPORARY = re.compile(r"\.tmp-(?:([0-9a-f]{8})([0-9a-f]{8})-)?(\d+)-[0-9a-f]{8}\.\w+$")
+_STALE_SECONDS = 24 * 3600  # after which a temporary file of another machine counts as left behind
+_NAME_BYTES = 180  # file systems allow 255 bytes per name; the rest is for the temporary suffix
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -84,6 +90,89 @@ def is_temporary(path: str | Path) -> bool:
     return _TEMPORARY.search(Path(path).name) is not None
 
 
+@lru_cache(maxsize=1)
+def _machine() -> tuple[str, str]:
+    """Hashes of this machine (and container), and of its last start."""
+    host, boot = [socket.gethostname()], ""
+    with contextlib.suppress(OSError):
+        host.append(str(os.stat("/proc/self/ns/pid").st_ino))
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+    names = ("|".join(host), boot)
+    return tuple(hashlib.sha256(name.encode()).hexdigest()[:8] for name in names)
+
+
+def temporary_tag() -> str:
+    """Part of the name of a temporary file or folder by which :func:`is_stale` knows its writer."""
+    return f"tmp-{''.join(_machine())}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def is_stale(path: Path) -> bool:
+    """Whether the writer of a temporary file or folder has ended, e.g. was killed."""
+    match = _TEMPORARY.search(path.name)
+    if match is None:
+        return False
+    host, boot, process = match.groups()
+    if host not in (None, _machine()[0]):  # processes of another machine cannot be seen
+        with contextlib.suppress(OSError):
+            return time.time() - path.stat().st_mtime > _STALE_SECONDS
+        return False
+    if boot not in (None, _machine()[1]):
+        return True
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # it exists and belongs to somebody else
+        return False
+    return False
+
+
+def remove_stale(folder: Path, pattern: str = "*") -> None:
+    """Remove temporary files that killed processes have left in a folder of the toolkit.
+
+    Args:
+        pattern: of the files below ``folder``; ``**/*`` also searches the sub-folders.
+    """
+    for path in list(folder.glob(pattern)) if folder.is_dir() else ():
+        if is_stale(path) and not path.is_symlink() and path.is_file():
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def discard(path: Path) -> None:
+    """Remove a file or folder of the toolkit, if it exists; of a symbolic link only the link.
+
+    Raises:
+        OSError: no permission.
+    """
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.is_dir():
+        shutil.rmtree(path)
+
+
+def refuse_to_replace(output: Path, inputs: Iterable[Path | None]) -> None:
+    """Check that writing ``output`` replaces no input, also by a link or another spelling.
+
+    Raises:
+        ConfigError: ``output`` is one of the inputs.
+    """
+    for used in inputs:
+        with contextlib.suppress(OSError):
+            if used is not None and output.exists() and os.path.samefile(output, used):
+                raise ConfigError(f"--output={output} would replace {used}; choose another name")
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, so that a rename survives a power cut."""
+    with contextlib.suppress(OSError, AttributeError):  # Windows cannot open folders
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 @contextlib.contextmanager
 def atomic(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
     """Write a file under a temporary name in the same folder and rename it after the block.
@@ -102,9 +191,7 @@ def atomic(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
     """
     path = Path(path)
     stem = path.name.encode("utf-8", "surrogateescape")[:_NAME_BYTES].decode("utf-8", "ignore")
-    temporary = path.with_name(
-        f"{stem}.tmp-{os.getpid()}-{secrets.token_hex(4)}{path.suffix or '.bin'}"
-    )
+    temporary = path.with_name(f"{stem}.{temporary_tag()}{path.suffix or '.bin'}")
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -115,6 +202,8 @@ def atomic(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
             with temporary.open("rb+") as stream:
                 os.fsync(stream.fileno())  # network disks report "full" only here
         os.replace(temporary, path)
+        if sync:
+            sync_folder(path.parent)
     except OSError as error:
         raise write_problem(path, error) from error
     finally:
@@ -159,6 +248,15 @@ def write_if_changed(path: Path, text: str) -> None:
     except (OSError, ValueError):
         pass
     write_text(path, text)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of a JSON file with an object; empty when the file is missing or damaged."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def write_json(path: Path, data: Any) -> None:

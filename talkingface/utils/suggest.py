@@ -8,7 +8,6 @@ from collections.abc import Iterable
 # Other names of keys that a string distance does not match.
 SYNONYMS = {
     "lr": "learning_rate",
-    "initial_learning_rate": "learning_rate",
     "workers": "num_workers",
     "gpu": "device",
     "gpus": "devices",

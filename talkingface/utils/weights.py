@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,19 +65,26 @@ def read_weights(path: str | Path, *, trust: str | None = None) -> dict[str, Any
             f"{path} is a Git LFS pointer, not the weights. Run 'git lfs pull' or fetch it again."
         )
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
+        from safetensors import SafetensorError, safe_open
         from safetensors.torch import load_file
 
         try:
-            return dict(load_file(str(path)))
+            tensors = dict(load_file(str(path)))
+            with safe_open(str(path), "pt") as content:
+                expected = (content.metadata() or {}).get("crc32")
         except SafetensorError as error:
             raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from error
+        if expected not in (None, tensors_crc(tensors)):
+            raise WeightsError(f"{path} is damaged: its content does not fit its checksum")
+        return tensors
+    if head.startswith(b"PK") and (reason := zip_damage(path)):
+        raise WeightsError(f"{path} is damaged or no PyTorch file: {reason}")
     try:
         # fairseq stores its options in a Namespace, which contains only values.
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if trust and sha256_of(path) in trust.lower().replace(",", " ").split():
+        if is_trusted(path, trust):
             return torch.load(path, map_location="cpu", weights_only=False)
         pickled = head.startswith((b"PK", b"\x80"))  # zip archive, or pickle protocol 2 and later
         if not pickled or not ("Unsupported" in str(error) or "GLOBAL" in str(error)):
@@ -88,6 +97,46 @@ def read_weights(path: str | Path, *, trust: str | None = None) -> dict[str, Any
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise WeightsError(f"{path} is damaged or no PyTorch file: {error}") from error
+
+
+def zip_damage(path: Path) -> str:
+    """Why a zip archive, e.g. a PyTorch file, is damaged; empty when its checksums are right."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                with archive.open(entry) as stream:  # the checksum is compared at the end
+                    while stream.read(1 << 24):
+                        pass
+    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
+        return str(error) or type(error).__name__
+    return ""
+
+
+def tensors_crc(tensors: Mapping[str, Tensor]) -> str:
+    """CRC-32 of the bytes of contiguous tensors on the CPU, in the order of their names."""
+    crc = 0
+    for name in sorted(tensors):
+        flat = tensors[name].reshape(-1)
+        crc = zlib.crc32(flat.view(torch.uint8).numpy().data if flat.numel() else b"", crc)
+    return f"{crc:08x}"
+
+
+def is_trusted(path: Path, trust: str | None) -> bool:
+    """Whether the SHA-256 of a file is among those of ``trust``, separated by commas."""
+    return bool(trust) and sha256_of(path) in trust.lower().replace(",", " ").split()
+
+
+def require_trust(path: Path, trust: str | None, kind: str) -> None:
+    """The gate for files that can run code when they are opened.
+
+    Raises:
+        WeightsError: the file is not trusted.
+    """
+    if not is_trusted(path, trust):
+        raise WeightsError(
+            f"{path} is {kind}, which can run code when it is opened. If you trust its origin, add "
+            f"--trust_checkpoint={sha256_of(path)}"
+        )
 
 
 def load_strict(

@@ -828,6 +828,7 @@ def test_fid_pools_the_frames_of_all_clips(monkeypatch):
     """With 16 features instead of 2048, whose eigenvalues take seconds."""
     monkeypatch.setattr(perceptual, "FEATURES", 16)
     metric = talkingface.create_metric("FID")
+    metric.missing = lambda: None
     metric._network = lambda x: torch.nn.functional.adaptive_avg_pool2d(x[:, 1:2], 4).flatten(1)
     clips = [[SMALL, WORSE], [SMALL[:, ::-1].copy()]]
     worse = [[WORSE, SMALL[::-1].copy()], [WORSE[:, ::-1].copy()]]
@@ -863,7 +864,7 @@ def fid(monkeypatch, tmp_path):
     monkeypatch.setattr(perceptual, "FEATURES", 16)
     evaluator = Evaluator(hyperlips_config(), ["FID", "PSNR"])
     network = lambda x: torch.nn.functional.adaptive_avg_pool2d(x[:, 1:2], 4).flatten(1)  # noqa: E731
-    evaluator.metrics[0]._network = network
+    evaluator.metrics[0].missing, evaluator.metrics[0]._network = lambda: None, network
     real = write(tmp_path / "real.mp4", [noisy(s, SMALL) for s in range(4)])
 
     def score_rows(table: dict[str, dict[str, int]]) -> list[RowResult]:
@@ -1044,6 +1045,12 @@ def test_results_do_not_depend_on_the_clips_before(all_metrics, tmp_path):
         ("TCM", {"flow_from": "both"}),
         ("LPIPS", {"net": "squeeze"}),
         ("FID", {"stride": 0}),
+        ("CSIM", {"stride": 0}),
+        ("LMD", {"align": "magic"}),
+        ("LMD", {"norm": "nose"}),
+        ("LMD_v", {"reduce": "median"}),
+        ("MA", {"align": "magic"}),
+        ("BeatAlign", {"over": "video"}),
     ],
 )
 def test_a_wrong_setting_is_refused_before_anything_runs(name, wrong):

@@ -26,7 +26,9 @@ from talkingface.evaluator.clip import ClipPair
 from talkingface.evaluator.evaluator import Evaluator, RowResult, aggregate, row_remarks
 from talkingface.evaluator.metrics.image_quality import PSNR_CAP, psnr, ssim_map
 from talkingface.evaluator.metrics.landmark_distance import (
-    align_points,
+    RIGID,
+    Faces,
+    aligned_parts,
     landmark_distance,
     velocity_distance,
 )
@@ -133,8 +135,21 @@ def points(count: int = 20, frames: int = 6, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(0, 100, (frames, count, 2))
 
 
+def aligned(generated, real, align: str, rigid=(0.0, 0.0)) -> tuple[np.ndarray, np.ndarray]:
+    """(T,K,2) points of both faces, as their first K lip points, aligned.
+
+    Args:
+        rigid: (T,9,2) rigid points of both faces.
+    """
+    faces = Faces(None, *np.zeros((2, len(real), N_POINTS, 3)), np.ones(len(real), bool))
+    lips = LIPS[: real.shape[1]]
+    faces.generated[:, list(RIGID), :2], faces.real[:, list(RIGID), :2] = rigid
+    faces.generated[:, list(lips), :2], faces.real[:, list(lips), :2] = generated, real
+    return aligned_parts(faces, lips, align)
+
+
 def distance(generated: np.ndarray, real: np.ndarray, align: str, reduce: str = "mean") -> float:
-    return float(landmark_distance(*align_points(generated, real, align), reduce).mean())
+    return float(landmark_distance(*aligned(generated, real, align), reduce).mean())
 
 
 def test_one_point_of_twenty_displaced_by_d_gives_a_twentieth_of_it_without_alignment():
@@ -171,18 +186,18 @@ def test_scaling_the_lips_by_s_gives_the_mean_radius_times_s_minus_1():
 
 
 def test_procrustes_removes_the_pose_but_not_the_lips():
-    real, rigid = points(), points(8, seed=3)
+    real, rigid = points(), points(len(RIGID), seed=3)
     turn = np.array([[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]])
 
     def pose(values: np.ndarray) -> np.ndarray:
         return 1.2 * values @ turn.T + [30.0, -10.0]
 
-    aligned = align_points(pose(real), real, "procrustes", (pose(rigid), rigid))
-    assert landmark_distance(*aligned).max() < 1e-9
+    parts = aligned(pose(real), real, "procrustes", (pose(rigid), rigid))
+    assert landmark_distance(*parts).max() < 1e-9
     opened = real.copy()
     opened[:, 3, 1] += 7.0
-    aligned = align_points(pose(opened), real, "procrustes", (pose(rigid), rigid))
-    assert landmark_distance(*aligned).mean() == pytest.approx(7.0 / 20)
+    parts = aligned(pose(opened), real, "procrustes", (pose(rigid), rigid))
+    assert landmark_distance(*parts).mean() == pytest.approx(7.0 / 20)
 
 
 def test_the_velocity_of_a_drift_is_its_speed():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from talkingface.model.audio_driven_talkingface.moda import moda_networks as nets
-from talkingface.model.audio_driven_talkingface.moda.modarenderer_networks import tpe
+from talkingface.model.audio_driven_talkingface.moda.modarenderer import tpe
 
 LEGACY = {"legacy_pe": True, "legacy_mask": True}
 _NETWORKS = {
@@ -69,7 +69,7 @@ def test_mapping_with_its_own_sound_encoder(reference):
     pytest.importorskip("transformers")
     net = network(reference, "modanet_full")
     values = reference.inputs("modanet_full")
-    heard = net.encode_sound(values["wave"], 50)
+    heard = nets.wav2vec2_at(net.audio_encoder, values["wave"], 50)
     check(reference, "modanet_full", {"feat": heard, **net(heard, values["subject"])})
 
 

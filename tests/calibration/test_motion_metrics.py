@@ -56,6 +56,7 @@ from talkingface.evaluator.metrics.mouth_area import overlap, polygon_areas
 from talkingface.evaluator.metrics.pose_stats import angle_distance
 from talkingface.evaluator.motion_sample import MotionSample
 from talkingface.evaluator.report import console_table
+from talkingface.utils.hashes import sha256_of
 
 POINT_METRICS = ["LMD", "LMD_v", "FLMD", "FLMD_v", "MA", "jitter", "blink", "pose", "BeatAlign",
                  "expression"]  # fmt: skip
@@ -744,9 +745,15 @@ def networks(tmp_path_factory) -> dict[str, Path]:
     return {"onnx": tiny_onnx(folder / "tiny.onnx"), "pt": folder / "tiny.pt"}
 
 
+def trusted(params: dict) -> str | None:
+    """SHA-256 of the TorchScript file of a test."""
+    path = params.get("weights")
+    return sha256_of(Path(path)) if path and path.endswith(".pt") else None
+
+
 def csim(generated: Path, real: Path, **params) -> RowResult:
     row = RowResult("row")
-    cfg = hyperlips_config(metric_params={"CSIM": params})
+    cfg = hyperlips_config(metric_params={"CSIM": params}, trust_checkpoint=trusted(params))
     Evaluator(cfg, ["CSIM"]).score_clip(ClipPair("clip", generated, real), row)
     return row
 
@@ -778,7 +785,7 @@ def test_the_five_points_land_on_the_template():
 
 @pytest.mark.parametrize("kind", ["onnx", "pt"])
 def test_networks_see_numbers_from_minus_1_to_1(networks, kind):
-    embed = load_embedder(networks[kind], 0.0)
+    embed = load_embedder(networks[kind], 0.0, sha256_of(networks[kind]))
     black, white = (embed(np.full((SIDE, SIDE, 3), value, np.uint8)) for value in (0, 255))
     assert white == pytest.approx(np.full(48, 48**-0.5), abs=1e-6)
     assert black == pytest.approx(-white, abs=1e-6)
@@ -837,7 +844,11 @@ def test_the_source_may_be_another_video_or_a_picture(talking_clip, networks, tm
         for index, frame in enumerate(read_frames(tinted, fps=25)):
             writer.write(frame if index > 1 else np.full_like(frame, 128))
     evaluator = Evaluator(
-        hyperlips_config(metric_params={"CSIM": {"weights": str(networks["pt"])}}), ["CSIM"]
+        hyperlips_config(
+            metric_params={"CSIM": {"weights": str(networks["pt"])}},
+            trust_checkpoint=sha256_of(networks["pt"]),
+        ),
+        ["CSIM"],
     )
     results = {}
     for source in (None, tinted, tmp_path / "face.png", late, tmp_path / "grey.png"):

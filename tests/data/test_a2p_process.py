@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from talkingface.config.config import load_config
-from talkingface.data.clips import read_filelist
 from talkingface.data.dataprocess.a2p.a2p_process import A2PProcess
 from talkingface.data.dataprocess.a2p.files import (
     Stats,
@@ -28,7 +27,8 @@ from talkingface.data.dataset.a2p.a2p_dataset import (
     A2PPoseDataset,
 )
 from talkingface.data.face.topology import INNER_LIP_BOTTOM, INNER_LIP_TOP, LIPS
-from talkingface.data.media.audio import load_audio, load_dyad, save_stereo, save_wav
+from talkingface.data.filelists import read_filelist
+from talkingface.data.media.audio import load_audio, load_dyad, save_wav
 from talkingface.errors import DataError, StageError
 from talkingface.evaluator.motion_files import MotionResults
 from talkingface.evaluator.motion_preview import bones, curves, lips, write_preview
@@ -371,11 +371,11 @@ def test_videos_become_scenes_of_the_same_layout(tiny_synthetic, tmp_path):
 def test_two_voices_are_kept_apart_and_one_in_stereo_is_one(tmp_path):
     rng = np.random.default_rng(0)
     two = rng.normal(0, 0.1, (4800, 2)).astype(np.float32)
-    save_stereo(tmp_path / "two.wav", two, 48000)
+    save_wav(tmp_path / "two.wav", two, 48000)
     np.testing.assert_allclose(load_dyad(tmp_path / "two.wav", 48000), two, atol=1e-4)
     assert not load_dyad(tmp_path / "two.wav", 48000, "mono")[:, 1].any()
     assert load_dyad(tmp_path / "two.wav", 16000).shape == (1600, 2)
-    save_stereo(tmp_path / "one.wav", np.repeat(two[:, :1], 2, axis=1), 48000)
+    save_wav(tmp_path / "one.wav", np.repeat(two[:, :1], 2, axis=1), 48000)
     save_wav(tmp_path / "mono.wav", two[:, 0], 48000)
     for name in ("one.wav", "mono.wav"):
         found = load_dyad(tmp_path / name, 48000)

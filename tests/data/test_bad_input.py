@@ -381,10 +381,10 @@ def test_a_sound_without_an_audio_track_exits_2_and_is_named(
 
 @pytest.mark.parametrize("key", ["audio", "source", "checkpoint"])
 def test_an_input_of_infer_that_does_not_exist_exits_2_and_is_named(
-    tmp_path, capsys, tone_wav, talking_clip, key
+    tmp_path, capsys, tone_wav, talking_clip, tiny_base, key
 ):
     gone = tmp_path / "gone away.x"
-    files = {"audio": tone_wav, "source": talking_clip, "checkpoint": "any", key: gone}
+    files = {"audio": tone_wav, "source": talking_clip, "checkpoint": tiny_base, key: gone}
     assert main(["--infer", *(f"--{name}={path}" for name, path in files.items())]) == 2
     err = capsys.readouterr().err
     assert f"--{key}" in err and "gone away.x" in err

@@ -21,13 +21,12 @@ from talkingface.config.schema import ClipsSection
 from talkingface.data.clips import (
     SPLITS,
     Clip,
+    Corpus,
     discover_clips,
-    ensure_filelists,
-    read_filelist,
     split_clips,
     split_names,
-    write_filelist,
 )
+from talkingface.data.filelists import read_filelist, write_filelist
 from talkingface.errors import ConfigError, StageError
 from talkingface.registry import get_registry
 
@@ -251,9 +250,10 @@ def test_groups_of_same_source_are_joined_over_ids_and_sources(tmp_path, message
     assert any("e.g. gone" in line for line in messages)
 
 
-def test_sound_beside_the_video_still_counts(tmp_path):
+def test_sound_beside_the_video_is_used_when_it_is_asked_for(tmp_path):
     touch(tmp_path, "s1/bbaf2n.mpg", "s1/bbaf2n.wav")
-    assert discover_clips(tmp_path, rules("GRID"))[0].audio.name == "bbaf2n.wav"
+    asked = rules("GRID").model_copy(update={"audio": ["audio_25k/{id}.wav", "{id}.wav"]})
+    assert discover_clips(tmp_path, asked)[0].audio.name == "bbaf2n.wav"
 
 
 # -- real samples ----------------------------------------------------------------------------------
@@ -425,7 +425,7 @@ def test_the_lists_of_a_run_follow_the_dataset(tmp_path):
     touch(tmp_path / "data", *names)
     cfg = load_config("HyperLipsBase", "RAVDESS", overrides={"root": str(tmp_path)})
     clips = discover_clips(cfg.data_dir, cfg.clips)
-    ensure_filelists(cfg, clips)
+    Corpus(cfg).write_lists(clips)
     parts = {s: read_filelist(cfg.filelist(s)) for s in SPLITS}
     assert_apart(parts, {c.id: c.speaker for c in clips})
     assert [c.id for c in split_clips(cfg, "test")] == parts["test"]

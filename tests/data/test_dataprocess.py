@@ -25,10 +25,10 @@ from preparekit import (
     tree,
 )
 
-from talkingface.data.clips import read_filelist
 from talkingface.data.dataprocess.base import ProcessReport
 from talkingface.data.dataprocess.engine import prepare_clips
 from talkingface.data.dataprocess.hyperlips.hyperlipsbase_process import HyperLipsBaseProcess
+from talkingface.data.filelists import read_filelist
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.mel import wav2lip_mel
 from talkingface.data.media.reader import read_frames

@@ -69,7 +69,6 @@ class Builder:
             sharpness=number,
             mouth_texture=number + 1000,
             face_change=number + 2000,
-            change=np.zeros(self.frames, np.float32),
             cuts=np.array(self.cuts, np.int32),
         )
 
@@ -89,11 +88,15 @@ def same(a: FaceTrack, b: FaceTrack) -> bool:
     return all(np.array_equal(np.asarray(x), np.asarray(y), equal_nan=True) for x, y in pairs)
 
 
+def tracked(scan: FaceScan, choose: str | int) -> FaceTrack:
+    return follow(scan, fps=FPS, options=FaceSection(choose=choose))
+
+
 def test_one_face_in_all_frames_is_one_segment():
     track = follow(Builder(30).add(1, range(30), 300).scan(), fps=FPS)
     assert len(track) == 30 and track.size == SIZE
     assert track.found.all() and track.found_ratio == 1
-    assert (track.persons, track.longest_gap, track.others.tolist()) == (1, 0, [0] * 30)
+    assert (track.persons, track.longest_gap) == (1, 0)
     assert stretches(track) == [(0, 30, 0)]
     assert np.isfinite(track.boxes).all()
     # Measures go with their detection.
@@ -151,11 +154,11 @@ def test_a_short_gap_with_a_cut_in_it_is_not_bridged():
 
 def test_boxes_are_not_smoothed_across_a_cut():
     scan = Builder(60, cuts=(30,)).add(1, range(30), 150).add(1, range(30, 60), 450).scan()
-    boxes = follow(scan, fps=FPS, smoothing=0.2).boxes
+    boxes = follow(scan, fps=FPS).boxes
     assert np.abs(boxes[:30] - boxes[0]).max() < 1.5
     assert np.abs(boxes[30:] - boxes[30]).max() < 1.5
     assert boxes[30, 0] - boxes[29, 0] == pytest.approx(300, abs=3)
-    uncut = follow(replace(scan, cuts=np.zeros(0, np.int32)), fps=FPS, smoothing=0.2)
+    uncut = follow(replace(scan, cuts=np.zeros(0, np.int32)), fps=FPS)
     assert len(stretches(uncut)) == 1 and np.abs(uncut.boxes[:30] - boxes[0]).max() > 50
 
 
@@ -171,7 +174,6 @@ def test_another_person_at_the_same_place_after_a_cut_is_another_person():
     track = follow(scan, fps=FPS)
     assert track.persons == 2
     assert stretches(track) == [(0, 20, -1), (20, 50, 0)]  # who is longer in view
-    assert track.others.tolist() == [1] * 20 + [0] * 30
     assert np.isnan(track.landmarks[:20]).all()
 
 
@@ -180,7 +182,7 @@ def test_people_who_change_seats_at_a_cut_are_told_apart():
     builder.add(1, range(30), 150).add(2, range(30), 450)
     builder.add(2, range(30, 50), 150).add(1, range(30, 50), 450)
     scan = builder.scan()
-    track = follow(scan, fps=FPS, choose="left")
+    track = tracked(scan, "left")
     assert track.persons == 2 and track.found.all()
     np.testing.assert_allclose(middle(track), [150] * 30 + [450] * 20, atol=15)
 
@@ -209,11 +211,10 @@ def test_a_second_face_in_a_few_frames_is_no_second_person():
         track = follow(builder.scan(seed), fps=FPS)
         assert track.persons == 1 and track.found.all()
         assert stretches(track) == [(0, 100, 0)]
-        assert track.others.sum() == 14
         assert (track.sharpness < 100).all()  # the detections of the true face, and no other
         np.testing.assert_allclose(middle(track), 300, atol=6)
         for side in ("left", "right", 0):
-            assert same(follow(builder.scan(seed), fps=FPS, choose=side), track)
+            assert same(tracked(builder.scan(seed), side), track)
 
 
 def test_the_main_person_is_large_and_long_in_view():
@@ -230,25 +231,27 @@ def test_people_are_counted_from_the_left():
     wanted = {"main": 500, "largest": 500, "left": 100, "right": 500, 0: 100, 1: 300, 2: 500}
     wanted["1"] = 300
     for choose, x in wanted.items():
-        track = follow(builder.scan(), fps=FPS, choose=choose)
+        track = tracked(builder.scan(), choose)
         np.testing.assert_allclose(middle(track), x, atol=15)
-        assert track.others.tolist() == [2] * 30 and track.persons == 3
+        assert track.persons == 3
+    scan = builder.scan()
+    persons = find_persons(scan, fps=FPS)
     for choose in (3, 7, -1):
         with pytest.raises(DataError, match=r"3 person\(s\) are in view"):
-            follow(builder.scan(), fps=FPS, choose=choose)
+            choose_person(scan, persons, choose)
 
 
 def test_the_largest_is_taken_also_when_another_is_longer_in_view():
     builder = Builder(40).add(1, range(40), 150, size=30).add(2, range(12), 450, size=50)
     assert np.nanmean(middle(follow(builder.scan(), fps=FPS))) < 200
-    assert np.nanmean(middle(follow(builder.scan(), fps=FPS, choose="largest"))) > 400
+    assert np.nanmean(middle(tracked(builder.scan(), "largest"))) > 400
     brief = Builder(40).add(1, range(40), 150, size=20).add(2, range(3), 450, size=50)
-    assert np.nanmean(middle(follow(brief.scan(), fps=FPS, choose="largest"))) < 200
+    assert np.nanmean(middle(tracked(brief.scan(), "largest"))) < 200
 
 
 def test_passers_by_are_not_counted():
     builder = Builder(60).add(1, range(60), 300).add(2, range(20, 28), 80)
-    track = follow(builder.scan(), fps=FPS, choose="left")
+    track = tracked(builder.scan(), "left")
     assert track.persons == 1
     np.testing.assert_allclose(middle(track), 300, atol=15)
 
@@ -260,7 +263,7 @@ def test_the_order_of_detections_means_nothing():
     builder.add(3, range(35, 60), 100).add(1, range(37, 60), 300)
     scans = [builder.scan(seed) for seed in range(3)]
     for choose in ("main", "left", "right", 0, 1, 2):
-        tracks = [follow(scan, fps=FPS, choose=choose) for scan in scans]
+        tracks = [tracked(scan, choose) for scan in scans]
         assert all(same(track, tracks[0]) for track in tracks[1:]), choose
 
 
@@ -271,7 +274,7 @@ def test_faces_that_pass_close_by_each_other_keep_their_tracks():
         approach = 100 * np.sin(np.pi * frame / 59)
         builder.add(1, [frame], 170 + approach, size=30).add(2, [frame], 470 - approach, size=30)
     for seed in range(3):
-        left = follow(builder.scan(seed), fps=FPS, choose="left")
+        left = tracked(builder.scan(seed), "left")
         assert left.found.all() and left.persons == 2
         assert (left.sharpness % 2 == 0).all()  # person 1 was always added first
 
@@ -289,7 +292,7 @@ def test_someone_who_walks_through_the_picture_and_turns_is_one_person():
 
 def test_a_chosen_person_has_one_detection_per_frame():
     scan = Builder(30).add(1, range(30), 300).add(1, range(30), 306, y=152).scan(3)
-    chosen = choose_person(scan, fps=FPS)
+    chosen = choose_person(scan, find_persons(scan, fps=FPS), "main")
     assert scan.frame[chosen].tolist() == list(range(30))
 
 
@@ -334,15 +337,15 @@ def test_of_two_people_the_wanted_one_is_taken_in_every_frame(scan_of, name, end
     for seed in range(2):
         mixed = shuffled(scan, seed)
         for choose, right in (("left", False), ("right", True), (0, False), (1, True)):
-            track = follow(mixed, fps=FPS, choose=choose)
+            track = tracked(mixed, choose)
             assert track.persons == 2 and track.found.all()
             assert stretches(track) == [(0, scan.n_frames, 0)]
             x = track.landmarks[:, :, 0]
             assert ((x > border) == right).all()
-            assert same(track, follow(scan, fps=FPS, choose=choose))
+            assert same(track, tracked(scan, choose))
         assert same(follow(mixed, fps=FPS), follow(scan, fps=FPS))
     with pytest.raises(DataError, match="2 person"):
-        follow(scan, fps=FPS, choose=2)
+        tracked(scan, 2)
 
 
 def test_a_cutaway_without_a_face_parts_two_shots_of_one_person(scan_of):

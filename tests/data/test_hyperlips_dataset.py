@@ -18,6 +18,7 @@ from talkingface.data.dataset.hyperlips.hyperlipsbase_dataset import (
     SyncExpertDataset,
     valid_starts,
 )
+from talkingface.data.media.images import read_image
 from talkingface.data.media.writer import write_image
 from talkingface.errors import DataError, StageError
 
@@ -296,6 +297,40 @@ def test_a_vanished_picture_is_an_error_with_a_remedy(tmp_path):
     for path in (data.clips[0].folder).glob("*.jpg"):
         path.unlink()
     with pytest.raises(DataError, match="missing or damaged. Delete the folder"):
+        data.load_item(0, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("damage", ["nan", "flipped", "missing"])
+def test_a_clip_damaged_after_the_start_is_left_out_and_its_neighbours_stay(
+    tmp_path, damage, caplog
+):
+    data = dataset(make_root(tmp_path))
+    clip = data.clips[0]
+    if damage == "nan":
+        clip.mel[:] = np.nan
+    for path in clip.folder.glob("*.jpg") if damage != "nan" else ():
+        content = read_image(path)
+        path.unlink()
+        if damage == "flipped":
+            write_image(path, content)
+            changed = bytearray(path.read_bytes())
+            changed[-20] ^= 1
+            path.write_bytes(changed)
+    items = [data[index] for index in range(len(data))]
+    assert {item["clip_id"] for item in items} == {"b"} and len(items) == 16
+    names = " ".join(data._replaced) + " ".join(data._replaced.values())
+    assert ("NaN" if damage == "nan" else "damaged") in names
+    assert str(clip.folder) in names or "a" in data._replaced
+    assert f"left out: {next(iter(data._replaced.values()))}" in caplog.text
+    again = dataset(make_root(tmp_path / "other"))
+    assert np.array_equal(items[8]["gt"], again[8]["gt"])  # the neighbours are not changed
+
+
+def test_a_split_of_damaged_clips_stops(tmp_path):
+    data = dataset(make_root(tmp_path))
+    for clip in data.clips:
+        clip.mel[:] = np.nan
+    with pytest.raises(StageError, match="in a row are damaged.*NaN"):
         data[0]
 
 

@@ -14,12 +14,14 @@ from trainkit import differences
 
 from talkingface.components.models import build_model, config_of_checkpoint, load_model_weights
 from talkingface.config.config import Config, load_config
-from talkingface.data.clips import Clip, discover_clips, make_clip, read_filelist
+from talkingface.data.clips import Clip, discover_clips, make_clip
 from talkingface.data.dataprocess.engine import prepare_clips
 from talkingface.data.dataprocess.hyperlips.hyperlipshr_process import PARTS, HyperLipsHRProcess
 from talkingface.data.dataset.hyperlips.hyperlipshr_dataset import HyperLipsHRDataset
+from talkingface.data.filelists import read_filelist
 from talkingface.data.media.audio import load_audio
-from talkingface.data.media.reader import read_frames, read_image
+from talkingface.data.media.images import read_image
+from talkingface.data.media.reader import read_frames
 from talkingface.data.media.writer import VideoWriter
 from talkingface.errors import ConfigError, WeightsError
 from talkingface.pipeline.build import build_dataset, build_pipeline, build_process

@@ -12,7 +12,6 @@ import pytest
 from conftest import CONVERT, run_command, tool
 
 from talkingface.config.config import load_config
-from talkingface.data.clips import read_filelist
 from talkingface.data.dataprocess.engine import prepare_clips
 from talkingface.data.dataprocess.lsp import files
 from talkingface.data.dataprocess.lsp.lsp_process import LSPProcess
@@ -20,9 +19,10 @@ from talkingface.data.dataprocess.lsp.motion import MOUTH25, pose_vectors
 from talkingface.data.dataprocess.lsp.person import apply_window
 from talkingface.data.dataprocess.lsp.window import Window
 from talkingface.data.dataset.lsp.lsp_face_dataset import Feature2FaceDataset, load_face_clip
-from talkingface.data.media.apc_features import apc_id
+from talkingface.data.filelists import read_filelist
+from talkingface.data.media.apc_mel import apc_id
 from talkingface.data.media.audio import load_audio
-from talkingface.data.media.pictures import PictureReader, picture_rows
+from talkingface.data.media.pictures import PictureReader
 from talkingface.errors import DataError, StageError
 from talkingface.pipeline.build import build_dataset, build_process
 
@@ -109,9 +109,10 @@ def test_pictures_are_source_frames_and_each_motion_frame_has_one(clips):
     for clip in clips:
         with h5py.File(clip.pictures_path) as file:
             assert list(file) == [clip.name] and file[clip.name].shape == (50,)
-        rows = picture_rows(clip.pictures_path)
+        reader = PictureReader(clip.pictures_path)
+        rows = reader.rows()
         assert rows.shape == (120,) and rows[0] == 0 and rows[-1] == 49
-        assert PictureReader(clip.pictures_path)[49].shape == (256, 256, 3)
+        assert reader[49].shape == (256, 256, 3)
 
 
 def test_the_person_is_made_of_training_clips_in_one_window(person, clips, process):

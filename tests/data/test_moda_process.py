@@ -12,7 +12,6 @@ from conftest import CONVERT, run_command, tool
 from torch.utils.data import default_collate
 
 from talkingface.config.config import load_config
-from talkingface.data.clips import read_filelist
 from talkingface.data.dataprocess.engine import prepare_clips
 from talkingface.data.dataprocess.moda.drawing import draw_condition, mouth_mask
 from talkingface.data.dataprocess.moda.files import (
@@ -33,6 +32,7 @@ from talkingface.data.dataprocess.moda.sound import SoundFeatures
 from talkingface.data.dataset.moda.moda_dataset import spec_augmented, stretched
 from talkingface.data.dataset.moda.moda_renderer_dataset import reference_frames
 from talkingface.data.face.topology import FACE_OVAL, MODA_EYES, MODA_MOUTH
+from talkingface.data.filelists import read_filelist
 from talkingface.data.media.audio import load_audio
 from talkingface.errors import DataError
 from talkingface.pipeline.build import build_dataset, build_process
@@ -268,14 +268,16 @@ def test_damaged_files_are_named(tmp_path, clip):
 @pytest.mark.parametrize("count", [1, 40])
 def test_sound_features_of_an_untrained_wav2vec2(count):
     pytest.importorskip("transformers")
-    from talkingface.data.dataprocess.moda.moda_process import wav2vec2_features
+    from talkingface.data.dataprocess.moda.moda_process import sound_features
+    from talkingface.model.audio_driven_talkingface.moda.moda_config import MODAConfig
 
-    features = wav2vec2_features("random", 1)
+    cfg = MODAConfig(audio_encoder={"kind": "wav2vec2", "weights": "random", "layers": 1})
+    features = sound_features(cfg, None)
     wave = np.random.default_rng(0).normal(size=640 * count).astype(np.float32)
     made = features(wave, count, 25.0)
     assert made.shape == (count, 768) and np.isfinite(made).all()
     assert np.isfinite(features(np.zeros_like(wave), count, 25.0)).all()
-    assert np.allclose(wav2vec2_features("random", 1)(wave, count, 25.0), made, atol=1e-5)
+    assert np.allclose(sound_features(cfg, None)(wave, count, 25.0), made, atol=1e-5)
     assert features.id != SoundFeatures("mel").id
 
 

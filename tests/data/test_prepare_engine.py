@@ -28,18 +28,19 @@ from preparekit import (
     tree,
 )
 
-from talkingface.data.clips import Clip, read_filelist
+from talkingface.data.clips import Clip
 from talkingface.data.dataprocess.base import ProcessReport
 from talkingface.data.dataprocess.engine import prepare_clips
 from talkingface.data.dataprocess.executors import parse_shard
 from talkingface.data.dataprocess.prepared import PreparedClips
 from talkingface.data.dataset.hyperlips.hyperlipsbase_dataset import HyperLipsBaseDataset
+from talkingface.data.filelists import read_filelist
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.reader import read_frames
 from talkingface.data.media.writer import VideoWriter
-from talkingface.errors import ConfigError, StageError
+from talkingface.errors import ConfigError, EnvironmentProblem, StageError
 from talkingface.utils.locks import file_lock
-from talkingface.utils.paths import is_temporary, write_text
+from talkingface.utils.paths import is_temporary, write_json, write_text
 
 SPLITS = ("train", "val", "test")
 
@@ -177,9 +178,10 @@ def test_a_wrong_shard_ends_with_exit_status_2(run_cli, shard):
 
 
 class Drawing(Counting):
-    """Also writes something in the place of a sheet."""
+    """Also writes an array, and something in the place of a sheet."""
 
     def process_clip(self, clip: Clip, out: Path):
+        np.save(out / "length.npy", np.arange(len(clip.id)))
         write_text(self.prepared.sheet_path(clip.id), f"picture of {clip.id}")
         return super().process_clip(clip, out)
 
@@ -217,10 +219,11 @@ def test_a_kill_while_a_file_is_written_leaves_the_old_one_or_the_new_one(tmp_pa
     after = tree(tmp_path)
     changed = {name for name in before if after.get(name) != before[name]}
     assert changed == ({"counting/report.csv"} if victim == "report.html" else set())
-    (left,) = [path for path in (tmp_path / "preprocessed_data").rglob("*") if is_temporary(path)]
+    prepared = tmp_path / "preprocessed_data"
+    (left,) = [path for path in prepared.rglob("*") if is_temporary(path) and path.is_file()]
     assert left.name.startswith(victim)
     draw(tmp_path, clips)
-    left.unlink()  # nobody reads it, nobody knows whose it is
+    assert not [path for path in prepared.rglob("*") if is_temporary(path)]
     draw(tmp_path / "reference", clips)
     assert tree(tmp_path) == tree(tmp_path / "reference")
 
@@ -328,9 +331,52 @@ def test_a_dead_clip_gives_up_what_an_earlier_version_of_it_gave(tmp_path, monke
     old = tmp_path / "preprocessed_data" / "counting" / "kill"
     old.mkdir(parents=True)
     (old / "length.txt").write_text("of an earlier version")
+    marker = {"clip": "kill", "status": "ok", "fingerprint": {}, "frames": 1, "seconds": 1.0}
+    write_json(old.parent / ".status" / "kill.json", marker)
     report = count(tmp_path, clips, workers=2)
     assert report.of("failed") == ["kill"]
     assert not old.exists()
+
+
+# -- files of the user, and damaged ones ---------------------------------------------------------
+
+
+def test_a_folder_that_is_not_ours_is_never_replaced(tmp_path):
+    clips = names_as_clips(tmp_path, "a", "b", "c")
+    mine = tmp_path / "preprocessed_data" / "counting" / "b" / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("precious")
+    with pytest.raises(EnvironmentProblem, match="b would be replaced.*not made by this toolkit"):
+        count(tmp_path, clips)
+    assert mine.read_text() == "precious"
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "missing", "flipped"])
+def test_a_damaged_file_is_made_again(tmp_path, damage):
+    clips = names_as_clips(tmp_path, "a", "b", "c", "d")
+    draw(tmp_path, clips)
+    reference = tree(tmp_path)
+    path = tmp_path / "preprocessed_data" / "counting" / "b" / "length.npy"
+    data = path.read_bytes()
+    path.unlink()
+    if damage != "missing":
+        flipped = data[:-1] + bytes([data[-1] ^ 1])
+        path.write_bytes({"empty": b"", "cut": data[:-3], "flipped": flipped}[damage])
+    assert draw(tmp_path, clips).fresh == 1
+    assert tree(tmp_path) == reference
+    assert draw(tmp_path, clips).fresh == 0
+
+
+def test_a_linked_folder_loses_its_link_and_not_its_content(tmp_path):
+    clips = names_as_clips(tmp_path, "a", "b", "c", "d")
+    draw(tmp_path, clips)
+    folder = tmp_path / "preprocessed_data" / "counting" / "b"
+    elsewhere = folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(elsewhere)
+    assert draw(tmp_path, clips).fresh == 0
+    (elsewhere / "length.npy").write_bytes(b"")
+    assert draw(tmp_path, clips).fresh == 1
+    assert not folder.is_symlink() and (elsewhere / "length.npy").read_bytes() == b""
 
 
 # -- bad datasets and what is said -----------------------------------------------------------------
@@ -409,7 +455,7 @@ def test_long_preparations_tell_how_far_they_are_without_a_terminal(tmp_path, pa
 
 
 def test_reasons_that_begin_alike_name_their_own_clips():
-    report = ProcessReport("imgs", Path("imgs"))
+    report = ProcessReport(Path("imgs"))
     for name, reason in (("a", "no sound: x"), ("b", "no sound in the file"), ("c", "no sound: y")):
         marker = {"status": "skipped", "reason": reason, "frames": 0, "seconds": 0.0}
         report.markers[name] = marker

@@ -81,7 +81,7 @@ def marker(status: str = "ok", reason: str | None = None, **more: object) -> dic
 
 def make_report(folder: Path, markers: dict[str, dict]) -> ProcessReport:
     """A report of clips that exist only here."""
-    report = ProcessReport("imgs", folder, markers=markers)
+    report = ProcessReport(folder, markers=markers)
     for name in markers:
         path = Path(f"{name}.mp4")
         report.clips[name] = Clip(name, path, path, speaker="s & t", source=f"source of {name}")

@@ -14,11 +14,11 @@ from preparekit import config, list_clips, prepare
 from scipy.signal import butter, sosfilt
 
 from talkingface.config.schema import QualitySection
-from talkingface.data.clips import read_filelist
 from talkingface.data.dataprocess.hyperlips.hyperlipsbase_process import HyperLipsBaseProcess
 from talkingface.data.dataset.hyperlips.hyperlipsbase_dataset import HyperLipsBaseDataset
 from talkingface.data.face.topology import CHIN, FOREHEAD, NOSE_TIP
 from talkingface.data.face.tracking import track_face
+from talkingface.data.filelists import read_filelist
 from talkingface.data.media.audio import load_audio
 from talkingface.data.quality import (
     RATE,

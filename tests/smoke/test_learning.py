@@ -17,9 +17,10 @@ FRAME = 640  # samples at 16 kHz
 
 def test_a_small_syncnet_finds_every_offset_on_held_out_clips(tmp_path: Path):
     """Two minutes on one core: shifts of -10 to +10 frames, and true sounds beat others."""
-    from talkingface.data.clips import make_clip, read_filelist
+    from talkingface.data.clips import make_clip
     from talkingface.data.face.boxes import face_boxes
     from talkingface.data.face.tracking import video_landmarks
+    from talkingface.data.filelists import read_filelist
     from talkingface.data.media.audio import load_audio
     from talkingface.data.media.reader import read_frames
     from talkingface.evaluator.metrics.syncnet.sync_score import (

@@ -332,13 +332,13 @@ def test_key_poses_keep_their_places_in_long_motions():
     """Windows begin at key poses, and the end is not moved."""
     model = tiny("A2PPose")
     starts = []
-    inner = model._window
+    inner = model.denoiser.condition
 
-    def watched(wave, noise, guide, *rest):
+    def watched(features, frames, lips, guide):
         starts.append(guide[0, :, 0].tolist())
-        return inner(wave, noise, guide, *rest)
+        return inner(features, frames, lips, guide)
 
-    model._window = watched
+    model.denoiser.condition = watched
     keys = np.arange(14, dtype=np.float32)[None, :, None].repeat(104, axis=2)
     made = model.sample(speech(137), 137, guide=keys)
     assert made.shape == (1, 137, 104)
@@ -465,24 +465,17 @@ def test_a_codec_selects_by_reconstruction():
 
 
 def test_front_end_weights_of_another_compression_are_refused(tmp_path):
-    from talkingface.model.audio_driven_talkingface.a2p import a2p_common as common
-
-    network = DyadSound("vqwav2vec")
-    state = {k: torch.zeros_like(v) for k, v in network.audio_model.state_dict().items()}
-    content = {"model": state}
-    torch.save(content | {"args": Namespace(log_compression=True)}, tmp_path / "vq.pt")
-    cfg = load_config(
-        "A2PPose", "SyntheticDyad", preset="tiny",
-        overrides={"audio.frontend": "vqwav2vec", "audio.weights": "random"},
-    )  # fmt: skip
-    common.load_frontend(network, cfg)  # random: nothing is read
-    chosen = load_config(
-        "A2PPose", "SyntheticDyad", preset="tiny",
-        overrides={"audio.frontend": "vqwav2vec", "audio.weights": str(tmp_path / "vq.pt")},
-    )  # fmt: skip
+    path = tmp_path / "vq.pt"
+    model = tiny("A2PPose", **{"audio.frontend": "vqwav2vec", "audio.weights": "random"})
+    model.initialize(None)  # random: nothing is read
+    front = model.denoiser.audio_model
+    content = {"model": {k: torch.zeros_like(v) for k, v in front.state_dict().items()}}
+    torch.save(content | {"args": Namespace(log_compression=True)}, path)
+    model = tiny("A2PPose", **{"audio.frontend": "vqwav2vec", "audio.weights": str(path)})
     with pytest.raises(WeightsError, match=r"audio\.log_compression=true"):
-        common.load_frontend(network, chosen)
-    assert float(network.audio_model.feature_extractor.conv_layers[0][0].weight.abs().max()) == 0
+        model.initialize(None)
+    front = model.denoiser.audio_model
+    assert float(front.feature_extractor.conv_layers[0][0].weight.abs().max()) == 0
 
 
 def test_a_front_end_without_weights_is_found_before_anything_slow():
@@ -496,6 +489,28 @@ def test_a_front_end_without_weights_is_found_before_anything_slow():
 def test_frame_rates_without_whole_samples_are_refused():
     with pytest.raises(ConfigError, match="29.97 frames per second give no whole number"):
         load_config("A2PFace", "SyntheticDyad", overrides={"fps": 29.97})
+
+
+@pytest.mark.parametrize("crf", [10, 40])
+def test_videos_have_the_quality_of_the_key(crf, tmp_path, monkeypatch):
+    from talkingface.data.dataprocess.a2p.files import Stats
+    from talkingface.data.media import writer
+    from talkingface.pipeline.a2p.a2p import A2PPipeline
+
+    used, inner = [], writer.VideoWriter
+
+    def watched(path, *args, **options):
+        used.append((path.name, options["crf"]))
+        return inner(path, *args, **options)
+
+    monkeypatch.setattr(writer, "VideoWriter", watched)
+    model, face = tiny("A2P", **{"infer.crf": crf, "infer.view": "lips"}), tiny("A2PFace")
+    one = np.ones(256, np.float32)
+    face.statistics.stats = Stats(one, one, np.zeros(2, np.float32), one[:1])
+    model.components["face"] = Component(face)
+    pipeline = A2PPipeline(model.cfg, model, torch.device("cpu"))
+    done = pipeline.render(None, speech(40)[::3, 0], tmp_path / "made.mp4", seed=1)
+    assert done.frames == 40 and used == [("made_face.mp4", crf), ("made.mp4", crf)]
 
 
 def losses_of(model, batch, phase="main"):

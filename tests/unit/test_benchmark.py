@@ -14,7 +14,7 @@ from trainkit import hyperlips_config
 from talkingface.benchmark import run as module
 from talkingface.benchmark.entries import titled
 from talkingface.benchmark.run import benchmark
-from talkingface.data.clips import read_filelist
+from talkingface.data.filelists import read_filelist
 from talkingface.data.media.writer import VideoWriter
 from talkingface.errors import ConfigError, DataError, StageError
 from talkingface.evaluator.pairing import split_list

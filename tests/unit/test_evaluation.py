@@ -353,7 +353,7 @@ def test_weights_of_named_metrics_are_missed_before_the_training(
 ):
     from talkingface.quick_start.preflight import _metrics
 
-    found = _metrics(hyperlips_config(tiny_synthetic, **settings))
+    found = list(_metrics(hyperlips_config(tiny_synthetic, **settings)))
     assert len(found) == problems
     assert all("lpips" in str(error).lower() for error in found)
 
@@ -364,6 +364,6 @@ def test_a_named_metric_of_motions_is_checked_before_the_training(monkeypatch):
 
     monkeypatch.setattr(MotionDistribution, "missing", lambda self: "no weights")
     cfg = load_config("A2PFace", "SyntheticDyad", overrides={"metrics": ["FD", "LPIPS"]})
-    problems = _metrics(cfg)  # LPIPS, also without its weights, does not apply to motions
+    problems = list(_metrics(cfg))  # LPIPS, also without its weights, does not apply to motions
     assert len(problems) == 1 and "FD: no weights" in str(problems[0])
-    assert _metrics(load_config("A2PFace", "SyntheticDyad")) == []  # not named by the user
+    assert not list(_metrics(load_config("A2PFace", "SyntheticDyad")))  # not named by the user

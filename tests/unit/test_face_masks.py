@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from talkingface.data.face import masks
 from talkingface.data.face.masks import mouth_mask, polygon_mask, sketch
 from talkingface.data.face.topology import EYE_LEFT, MOUTH_RING, N_POINTS
 
@@ -102,21 +103,23 @@ def test_points_on_the_very_border_are_drawn_as_mediapipe_draws_them(face):
     assert np.array_equal(sketch(points, 256, 256), as_mediapipe_draws(points, 256, 256))
 
 
-def test_lines_with_an_end_outside_are_left_out():
+def test_lines_with_an_end_outside_are_left_out(monkeypatch):
+    monkeypatch.setattr(masks, "SKETCH_EDGES", [(1, 2), (2, 3), (1, 0)])
     points = np.full((N_POINTS, 2), -5.0)
     points[[1, 2, 3]] = [(2.5, 2.5), (12.9, 2.1), (12, 30)]
-    picture = sketch(points, 16, 16, thickness=1, edges=[(1, 2), (2, 3), (1, 0)])
+    picture = sketch(points, 16, 16, thickness=1)
     expected = np.zeros((16, 16), np.uint8)
     expected[2, 2:13] = 255
     assert np.array_equal(picture, expected)
 
 
-def test_thickness_and_edges_can_be_chosen(face):
+def test_the_thickness_can_be_chosen_and_lines_follow_the_edges(face, monkeypatch):
     points = face * 200 + 28
     thin, thick = (sketch(points, 256, 256, thickness=t) for t in (2, 6))
     assert thin.sum() < 0.6 * thick.sum()
     eye = [(a, b) for a, b in zip(EYE_LEFT, EYE_LEFT[1:], strict=False)]
-    only = sketch(points, 256, 256, thickness=1, edges=eye)
+    monkeypatch.setattr(masks, "SKETCH_EDGES", eye)
+    only = sketch(points, 256, 256, thickness=1)
     rows, columns = np.nonzero(only)
     low, high = np.floor(points[list(EYE_LEFT), :2].min(0)), points[list(EYE_LEFT), :2].max(0)
     assert (columns.min(), rows.min()) == tuple(low)

@@ -285,11 +285,6 @@ def test_smoothing_does_not_cross_a_cut(made_up):
     assert np.abs(head_pose(shots, sigma=2) - sharp)[18:22, :3].max() > 1
 
 
-def test_an_unknown_kind_of_canonical_space_is_refused(made_up):
-    with pytest.raises(ValueError, match="procrustes or official"):
-        head_pose(nodding(made_up), canonical="other")
-
-
 # -- canonical space -------------------------------------------------------------------------------
 
 

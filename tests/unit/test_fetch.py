@@ -50,31 +50,31 @@ def manifest(monkeypatch: pytest.MonkeyPatch, address: str) -> dict:
 
 
 def test_a_file_is_fetched_by_its_name_or_by_what_uses_it(manifest, root):
-    assert fetch("lse", {}) == 0
+    assert fetch({"fetch": "lse"}, {}) == 0
     assert (root / "checkpoints/A/net.pth").read_bytes() == CONTENT
-    assert fetch("net.pth", {}) == 0  # it is there: compared, not loaded again
+    assert fetch({"fetch": "net.pth"}, {}) == 0  # it is there: compared, not loaded again
 
 
 @pytest.mark.parametrize("wrong", [{"sha256": "0" * 64}, {"bytes": 3}, {"sha256_begins": "zz"}])
 def test_another_file_than_expected_is_not_kept(manifest, root, wrong):
     manifest["A/net.pth"].update({"sha256": None}, **wrong)
     with pytest.raises(WeightsError, match=r"A/net\.pth"):
-        fetch("LSE", {})
+        fetch({"fetch": "LSE"}, {})
     assert not list((root / "checkpoints").rglob("*.pth"))
 
 
 def test_without_a_network_the_message_says_where_to_put_the_file(manifest, root):
     manifest["A/net.pth"]["url"] = "http://127.0.0.1:9/net.pth"
     with pytest.raises(EnvironmentProblem, match="put it at .*net.pth"):
-        fetch("LSE", {})
+        fetch({"fetch": "LSE"}, {})
 
 
 def test_unknown_names_and_files_without_an_address_are_explained(manifest, root):
     with pytest.raises(ConfigError, match="net.pth"):
-        fetch("nett.pth", {})
+        fetch({"fetch": "nett.pth"}, {})
     del manifest["A/net.pth"]["url"]
     with pytest.raises(ConfigError, match="by hand from here"):
-        fetch("LSE", {})
+        fetch({"fetch": "LSE"}, {})
 
 
 def test_the_manifest_states_origin_and_licence_of_every_file():

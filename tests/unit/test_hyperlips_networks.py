@@ -17,8 +17,8 @@ from talkingface.model.audio_driven_talkingface.hyperlips.hyperlips_networks imp
     unfold_time,
 )
 from talkingface.model.fuse import optimize_for_inference
-from talkingface.model.layers.conv_gru import StatelessConvGRU
-from talkingface.model.layers.hyper_conv import HyperConv, per_sample_conv2d
+from talkingface.model.layers.conv_block import StatelessConvGRU
+from talkingface.model.layers.hyper_conv import HyperConv
 
 _SMALL = dict(width=0.35, aspp_channels=32, hyper_dim=16, decoder_channels=(24, 16, 16, 16))
 
@@ -51,20 +51,22 @@ def net() -> HyperLipsBaseNet:
     return _settled(HyperLipsBaseNet(**_SMALL))
 
 
-def test_per_sample_convolution_equals_a_loop():
+@torch.no_grad()
+def test_hyper_conv_equals_a_loop_over_the_samples():
     torch.manual_seed(0)
-    x, kernel, bias = torch.randn(3, 5, 9, 7), torch.randn(3, 4, 5, 3, 3), torch.randn(3, 4)
+    layer, x, code = HyperConv(5, 8), torch.randn(3, 5, 9, 7), torch.randn(3, 8)
+    kernels, biases = layer.hyperkernel(code).view(3, 5, 5, 3, 3), layer.hyperbias(code)
     loop = [
-        nn.functional.conv2d(x[i : i + 1], kernel[i], bias[i], padding=1) for i in range(len(x))
+        nn.functional.conv2d(x[i : i + 1], kernels[i], biases[i], padding=1) for i in range(len(x))
     ]
     for layout in (torch.contiguous_format, torch.channels_last):
-        out = per_sample_conv2d(x.contiguous(memory_format=layout), kernel, bias)
+        out = layer(x.contiguous(memory_format=layout), code)
         torch.testing.assert_close(out, torch.cat(loop), atol=1e-5, rtol=1e-5)
 
 
-def test_per_sample_convolution_refuses_another_batch_size():
-    with pytest.raises(ValueError, match="2 kernels for 3 samples"):
-        per_sample_conv2d(torch.randn(3, 4, 8, 8), torch.randn(2, 4, 4, 3, 3))
+def test_hyper_conv_refuses_another_batch_size():
+    with pytest.raises(RuntimeError, match="invalid for input of size"):
+        HyperConv(4, 8)(torch.randn(3, 4, 8, 8), torch.randn(2, 8))
 
 
 def test_hyper_conv_leaves_no_tensor_on_the_module():

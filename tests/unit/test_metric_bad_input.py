@@ -25,6 +25,7 @@ from talkingface.evaluator.metrics import perceptual
 from talkingface.model.audio_driven_talkingface.syncnet.syncnet_networks import SyncNet
 from talkingface.model.losses.perceptual import LPIPS_TAPS
 from talkingface.registry import get_registry
+from talkingface.utils.hashes import sha256_of
 
 # All that look at videos; the others need arrays of motion.
 VIDEO_METRICS = [
@@ -187,6 +188,7 @@ def result(talking_clip, frames, weights, tmp_path_factory) -> Callable[[str], t
         case, folder = CASES[name], tmp_path_factory.mktemp("case")
         cfg = hyperlips_config(
             metric_params=weights if case.weights else {},
+            trust_checkpoint=sha256_of(Path(weights["CSIM"]["weights"])),
             weights_dir=str(folder),
             checkpoint_dir=str(folder),
         )
@@ -201,7 +203,7 @@ def result(talking_clip, frames, weights, tmp_path_factory) -> Callable[[str], t
             evaluator = Evaluator(cfg, VIDEO_METRICS)
             if case.weights:
                 fid = next(metric for metric in evaluator.metrics if metric.name == "FID")
-                fid._network = features
+                fid.missing, fid._network = lambda: None, features
             row = RowResult("row")
             evaluator.score_clip(ClipPair("clip", generated, real, samples=(real,)), row)
             evaluator.finish_row(row)

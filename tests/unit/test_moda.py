@@ -17,7 +17,7 @@ from talkingface.data.dataprocess.moda.sound import (
 )
 from talkingface.errors import ConfigError, WeightsError
 from talkingface.model.audio_driven_talkingface.moda import moda_networks as nets
-from talkingface.model.audio_driven_talkingface.moda.modarenderer_networks import fold
+from talkingface.model.audio_driven_talkingface.moda.modarenderer import fold
 from talkingface.model.layers.windows import map_windows, window_starts
 from talkingface.model.weights import load_into
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from talkingface.data.clips import write_filelist
+from talkingface.data.filelists import write_filelist
 from talkingface.data.dataset.base import TalkingFaceDataset
 from talkingface.model.abstract_talkingface import AbstractTalkingFace
 
@@ -268,10 +268,10 @@ def test_a_network_or_batch_that_does_not_fit_is_reported_before_any_work(
 
 @pytest.mark.parametrize("name", get_registry().names("model"))
 def test_the_models_of_the_toolkit_have_what_their_classes_need(name):
-    from talkingface.quick_start.preflight import _classes
+    from talkingface.quick_start.preflight import _classes, _network
 
-    dataset = "SyntheticDyad" if name.startswith("A2P") else "Synthetic"
-    assert _classes(load_config(name, dataset)) == []
+    cfg = load_config(name, "SyntheticDyad" if name.startswith("A2P") else "Synthetic")
+    assert not [*_classes(cfg), *_network(cfg)]
 
 
 def test_a_baseline_that_no_table_has_is_reported_before_any_work(monkeypatch):

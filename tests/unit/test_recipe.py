@@ -48,7 +48,8 @@ def runs(monkeypatch: pytest.MonkeyPatch, root: Path) -> list:
 
 
 def recipe(**config: Any) -> int:
-    return run_recipe("hyperlips", {"dataset": "Synthetic", "preset": "tiny", **config})
+    options = {"recipe": "hyperlips"}
+    return run_recipe(options, {"dataset": "Synthetic", "preset": "tiny", **config})
 
 
 def test_stages_run_in_order_and_take_what_earlier_ones_made(runs):

@@ -10,7 +10,7 @@ import pytest
 
 from talkingface.components.runs import newest_checkpoint
 from talkingface.config.config import load_config
-from talkingface.errors import EnvironmentProblem
+from talkingface.errors import ConfigError, EnvironmentProblem
 from talkingface.quick_start.quick_start import active_stages
 from talkingface.quick_start.run_dir import find_runs, new_run, open_run, run_of_checkpoint
 
@@ -71,16 +71,15 @@ def test_folders_may_hold_blanks_and_chinese_characters(root):
 def test_runs_of_equal_settings_are_found_newest_first(root):
     cfg = config()
     old, new = finished(cfg, "2024-01-01T00:00:00"), finished(cfg, "2025-01-01T00:00:00")
-    other = finished(config(seed=7), "2026-01-01T00:00:00")
-    assert [run.id for run in find_runs(cfg, same_settings=True)] == [new.id, old.id]
-    assert [run.id for run in find_runs(cfg, same_settings=False)] == [other.id, new.id, old.id]
+    finished(config(seed=7), "2026-01-01T00:00:00")
+    assert [run.id for run in find_runs(cfg)] == [new.id, old.id]
 
 
 def test_a_damaged_record_hides_only_its_own_run(root):
     cfg = config()
     good, bad = finished(cfg, "2024-01-01T00:00:00"), finished(cfg, "2025-01-01T00:00:00")
     (bad.root / "provenance.json").write_text('{"started": "20')
-    assert [run.id for run in find_runs(cfg, same_settings=True)] == [good.id]
+    assert [run.id for run in find_runs(cfg)] == [good.id]
 
 
 def test_a_checkpoint_knows_its_run_and_a_foreign_file_has_none(root, tmp_path):
@@ -121,3 +120,34 @@ def test_a_place_that_cannot_hold_a_folder_is_explained(root):
 )  # fmt: skip
 def test_old_switches_choose_the_stages(settings, stages):
     assert active_stages(config(**settings)) == stages
+
+
+def test_a_checkpoint_from_another_machine_needs_nothing_of_it(root, tmp_path):
+    """Its dataset, plugin folder, preset and removed keys do not exist here."""
+    from talkingface.quick_start.infer import configure
+    from talkingface.trainer.checkpoint import save_checkpoint
+
+    settings = load_config("HyperLipsBase", "Synthetic", preset="tiny").to_dict()
+    settings.update(dataset="their_face", plugin_path=["/their/plugins"], old_key=3)
+    settings["infer"]["older"] = 1
+    settings["preset"] = "theirs"
+    save_checkpoint(tmp_path / "a.ckpt", {"config": json.dumps(settings)})
+    cfg, path = configure({"checkpoint": str(tmp_path / "a.ckpt")}, {}, [])
+    assert path == tmp_path / "a.ckpt" and cfg.model == "HyperLipsBase"
+    assert cfg.model_params.image_size == settings["model_params"]["image_size"]
+    assert {"infer.older", "old_key"} <= {note.split("'")[1] for note in cfg.notes}
+    save_checkpoint(tmp_path / "b.ckpt", {"config": json.dumps({**settings, "model": "Theirs"})})
+    with pytest.raises(ConfigError, match="Theirs is a plugin; add --plugin_path"):
+        configure({"checkpoint": str(tmp_path / "b.ckpt")}, {}, [])
+
+
+def test_the_place_of_the_data_does_not_change_a_run_but_their_content_does(root):
+    from talkingface.quick_start.training_data import changes
+
+    assert config(root="/a/b", data_root="/c").hash == config().hash
+    assert config(fps=30).hash != config().hash
+    now = {"a": "1", "b": "2", "c": "3"}
+    assert changes(now, dict(now)) == ""
+    assert changes({"a": "1", "b": "0", "d": "4"}, now) == (
+        "1 missing, e.g. d; 1 new, e.g. c; 1 changed, e.g. b"
+    )

@@ -222,9 +222,8 @@ def lse(root: Path, **params):
 
 def test_without_a_network_the_metric_says_how_to_get_one(root, talking_clip):
     metric = lse(root)
-    values = metric.finish(ClipPair("a", talking_clip, talking_clip))
-    assert all(math.isnan(v) for v in values.values())
-    assert "--model=SyncNet" in metric.reasons["LSE_D"] and "checkpoints" in metric.reasons["LSE_D"]
+    with pytest.raises(WeightsError, match="checkpoints.*--model=SyncNet"):
+        metric.start(ClipPair("a", talking_clip, talking_clip))
     assert "network=none" in metric.definition()
 
 
@@ -252,8 +251,8 @@ def test_a_video_without_a_face_or_sound_has_a_reason(root, tmp_path, noise_vide
 def test_missing_weights_are_named(root, talking_clip):
     metric = lse(root, weights="nowhere.pth")
     assert "nowhere.pth does not exist" in metric.missing()
-    assert math.isnan(metric.finish(ClipPair("a", talking_clip, talking_clip))["LSE_C"])
-    assert "nowhere.pth" in metric.reasons["LSE_C"]
+    with pytest.raises(WeightsError, match="nowhere.pth does not exist"):
+        metric.start(ClipPair("a", talking_clip, talking_clip))
 
 
 def test_distances_are_those_of_the_score():

@@ -184,10 +184,12 @@ def package_log(caplog):
     package.removeHandler(caplog.handler)
 
 
-@pytest.mark.parametrize("kind", ["nan_items", "inf_items"])
-def test_a_batch_with_nan_is_skipped_and_named(kind, package_log):
+@pytest.mark.parametrize(("kind", "skipped"), [("nan_items", 0), ("inf_items", 1)])
+def test_a_clip_with_nan_is_named_and_only_a_loss_with_nan_skips_a_batch(
+    kind, skipped, package_log
+):
     trainer = fit(toy_config(epochs=1, batch_size=1, toy__norm=False, **{f"toy__{kind}": [3]}))
-    assert trainer.progress.nan_batches == 1
+    assert trainer.progress.nan_batches == skipped
     assert "item3" in package_log.text
     for network in trainer.model.networks().values():
         assert all(torch.isfinite(value).all() for value in network.state_dict().values())
@@ -203,7 +205,7 @@ def test_nan_in_the_data_does_not_enter_the_batchnorm_statistics():
 
 
 def test_too_many_nan_batches_stop_the_run_with_advice():
-    poison = {"toy__nan_items": [1, 2, 3], "toy__norm": False}
+    poison = {"toy__inf_items": [1, 2, 3], "toy__norm": False}
     cfg = toy_config(epochs=1, batch_size=1, optim__max_nan=2, **poison)
     with pytest.raises(StageError, match="3 batches gave NaN.*Lower the learning rate"):
         fit(cfg)
@@ -322,7 +324,8 @@ def test_the_best_checkpoint_is_the_one_with_the_lowest_validation_loss(tmp_path
 def test_kept_checkpoints_are_named_after_their_epochs(tmp_path):
     fit(toy_config(epochs=4, keep_every=2), tmp_path)
     names = sorted(path.name for path in tmp_path.glob("*.ckpt"))
-    assert names == ["best.ckpt", "epoch_0002.ckpt", "epoch_0004.ckpt", "last.ckpt"]
+    kept = ["epoch_0002.ckpt", "epoch_0004.ckpt"]
+    assert names == ["best.ckpt", *kept, "last.ckpt", "previous.ckpt"]
 
 
 def test_saved_false_writes_nothing(tmp_path):
@@ -339,3 +342,41 @@ def test_an_unknown_valid_metric_lists_what_there_is(tmp_path):
 def test_settings_of_an_unknown_network_are_refused(section):
     with pytest.raises(ConfigError, match=f"optim.{section}.critic: ToyGan has only"):
         trainer_of(toy_config(**{f"optim__{section}": {"critic": {}}}))
+
+
+@pytest.mark.parametrize("validated", [False, True])
+def test_a_run_resumed_without_validation_gives_its_last_weights(tmp_path, validated):
+    fit(toy_config(epochs=2, eval_step=int(validated)), tmp_path)
+    first = load_checkpoint(tmp_path / "best.ckpt")
+    fit(toy_config(epochs=4, eval_step=0), tmp_path, resume=tmp_path / "last.ckpt")
+    best, last = (load_checkpoint(tmp_path / f"{name}.ckpt") for name in ("best", "last"))
+    assert best["global_step"] == last["global_step"] > first["global_step"]
+    weights = [state["state_dict"]["generator.0.weight"] for state in (first, best, last)]
+    assert not torch.equal(weights[0], weights[1]) and torch.equal(weights[1], weights[2])
+
+
+def test_equal_trainings_write_equal_checkpoints(tmp_path):
+    fit(toy_config(max_steps=6), tmp_path / "one")
+    fit(toy_config(max_steps=6), tmp_path / "two")
+    one, two = ((tmp_path / name / "last.ckpt").read_bytes() for name in ("one", "two"))
+    assert one == two
+    assert (tmp_path / "one" / "previous.ckpt").exists()
+
+
+def test_the_networks_of_a_phase_share_one_gradient_scale():
+    """With fp16, two optimizers: each gradient is divided by the scale once (on the CPU)."""
+    from types import SimpleNamespace
+
+    from talkingface.trainer.runtime import Runtime
+
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    runtime = SimpleNamespace(fabric=SimpleNamespace(_precision=SimpleNamespace(scaler=scaler)))
+    weights = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
+    optimizers = [torch.optim.SGD([weight], lr=1.0) for weight in weights]
+    scaler.scale(sum((weight * 0.5).sum() for weight in weights)).backward()
+    for optimizer in optimizers:  # as clipping does
+        scaler.unscale_(optimizer)
+    Runtime.step(runtime, optimizers)
+    for weight in weights:
+        assert torch.allclose(weight, torch.full((3,), 0.5))
+    assert scaler._get_growth_tracker() == 1

@@ -21,8 +21,8 @@ from talkingface.data.dataprocess.headgan.files import (
     REFERENCE_PNCC,
     REFERENCES,
 )
+from talkingface.data.media.images import read_image
 from talkingface.data.media.pictures import encode_png, write_pictures
-from talkingface.data.media.reader import read_image
 from talkingface.data.npz import save_npz
 from talkingface.errors import DataError
 

@@ -14,13 +14,8 @@ import numpy as np
 from talkingface.data.dataprocess.lsp import files
 from talkingface.data.dataprocess.lsp.drawing import WINDOW
 from talkingface.data.dataprocess.lsp.person import shoulder_sides
-from talkingface.data.media.pictures import (
-    PictureReader,
-    encoded_pictures,
-    picture_rows,
-    write_pictures,
-)
-from talkingface.data.media.reader import read_image
+from talkingface.data.media.images import read_image
+from talkingface.data.media.pictures import PictureReader, write_pictures
 from talkingface.data.media.writer import write_image
 from talkingface.errors import DataError
 from talkingface.utils.paths import write_text
@@ -85,8 +80,8 @@ def _to_training(person: files.Person, target: Path) -> None:
         shutil.copytree(person.folder / files.CANDIDATES, home / files.CANDIDATES)
         for path in (*folder.glob("*.wav"), *folder.glob("*_APC_feature_*.npy")):
             shutil.copy2(path, home / path.name)
-        rows = picture_rows(clip.pictures_path)
-        pictures = encoded_pictures(clip.pictures_path)
+        reader = PictureReader(clip.pictures_path)
+        rows, pictures = reader.rows(), reader.encoded()
         repeated = (pictures[row] for row in rows)
         write_pictures(home / f"{clip.name}.h5", repeated, np.arange(len(rows)))
     for split in ("train", "val"):

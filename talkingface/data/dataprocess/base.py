@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from talkingface.data.corpus import Corpus
+from talkingface.data.clips import Corpus
 from talkingface.data.dataprocess.prepared import PreparedClips
-from talkingface.data.dataprocess.result import ProcessReport
+from talkingface.data.dataprocess.report import ProcessReport
 from talkingface.errors import TalkingFaceError
+from talkingface.utils.logs import progress
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
     from talkingface.data.clips import Clip
+
+log = logging.getLogger(__name__)
 
 
 class SkipClip(TalkingFaceError):
@@ -94,6 +99,13 @@ class DataProcess(ABC):
         """Output folder: ``preprocessed_root``, with ``id`` appended unless it ends with it."""
         root = self.cfg.processed_dir
         return root if root.name == self.id else root / self.id
+
+    def _bar(self, clips: Sequence[Any], title: str) -> Iterable[Any]:
+        """The clips with a progress bar; their number is logged if there are any."""
+        if not clips:
+            return ()
+        log.info("%s of %d clips", title, len(clips))
+        return progress(clips, unit="clip", desc=title, show=self.cfg.show_progress)
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:

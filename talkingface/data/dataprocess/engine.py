@@ -19,15 +19,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from talkingface.data.clips import SPLITS, Clip, merger
+from talkingface.data.clips import Clip, have_filelists, merger
 from talkingface.data.dataprocess.base import DataProcess
 from talkingface.data.dataprocess.executors import parse_shard, run_jobs
-from talkingface.data.dataprocess.report import write_report
-from talkingface.data.dataprocess.result import ProcessReport, short
+from talkingface.data.dataprocess.prepared import fingerprints
+from talkingface.data.dataprocess.report import SHEETS, ProcessReport, short, write_report
 from talkingface.errors import EnvironmentProblem, StageError, TalkingFaceError
 from talkingface.utils.locks import file_lock
 from talkingface.utils.logs import progress
-from talkingface.utils.paths import explain_os_errors, shown, write_json
+from talkingface.utils.paths import (
+    discard,
+    explain_os_errors,
+    remove_stale,
+    shown,
+    sync_folder,
+    temporary_tag,
+    write_json,
+)
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +52,10 @@ def prepare_clips(
         StageError: there are no clips, or more than ``max_failed_ratio`` of them are unusable.
     """
     cfg, prepared = process.cfg, process.prepared
+    for folder in (prepared.folder / ".status", prepared.folder / SHEETS):
+        remove_stale(folder, "**/*")
+    for folder in (prepared.folder, cfg.filelist("train").parent):
+        remove_stale(folder)
     clips = sorted(process.corpus.to_prepare(prepared.lock_path), key=lambda clip: clip.id)
     number, count = parse_shard(cfg.shard)
     mine = clips[number - 1 :: count]
@@ -60,7 +72,7 @@ def prepare_clips(
         return report
     write_report(report, f"{cfg.dataset}: {process.id}")
     _require_usable_clips(process, report)
-    if not all(cfg.filelist(split).exists() for split in SPLITS):
+    if not have_filelists(cfg):
         # The split follows the preparation, because only usable clips may be split.
         good = set(report.of("ok")) - report.dropped
         clips = join_equal_sounds(clips, report.markers)
@@ -110,24 +122,28 @@ def process_one(process: DataProcess, clip: Clip) -> dict[str, Any]:
     """
     prepared = process.prepared
     final = prepared.work_dir(clip.id)
-    temporary = final.with_name(f".{final.name}.tmp{os.getpid()}")
+    temporary = final.with_name(f".{final.name}.{temporary_tag()}.work")
     marker: dict[str, Any] = {"clip": clip.id, "fingerprint": prepared.fingerprint(clip)}
     with explain_os_errors(process.folder):
+        _refuse_foreign_folders(process, clip)
         # Folders of killed runs: a running one would hold the lock.
         for folder in prepared.unfinished(clip.id):
-            shutil.rmtree(folder, ignore_errors=True)
+            discard(folder)
         temporary.mkdir(parents=True)
         prepared.sheet_path(clip.id).unlink(missing_ok=True)  # of an earlier version of the clip
         try:
             with _collected_warnings(clip) as warnings:
                 marker.update(status="ok", **process.process_clip(clip, temporary))
-            # The marker is written last: after a kill between the moves, the clip is repeated.
             written = [temporary / name for name in prepared.parts] or [temporary]
+            marker["files"] = [fingerprints(folder) for folder in written]
+            # The marker is written last: after a kill between the moves, the clip is repeated.
+            if not prepared.marker_path(clip.id).exists():
+                write_json(prepared.marker_path(clip.id), {**marker, "status": "started"})
             for folder, target in zip(written, prepared.output_dirs(clip.id), strict=True):
-                if target.exists():
-                    shutil.rmtree(target)
+                discard(target)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(folder, target)
+                sync_folder(target.parent)
         except (EnvironmentProblem, OSError):  # an error of the disk, not of the clip
             raise
         except TalkingFaceError as error:
@@ -140,19 +156,40 @@ def process_one(process: DataProcess, clip: Clip) -> dict[str, Any]:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         if marker["status"] != "ok":
+            marker.pop("files", None)
             for folder in prepared.output_dirs(clip.id):
-                shutil.rmtree(folder, ignore_errors=True)
+                discard(folder)
     if warnings:
         marker["warnings"] = warnings
     write_json(prepared.marker_path(clip.id), marker)
     return marker
 
 
+def _refuse_foreign_folders(process: DataProcess, clip: Clip) -> None:
+    """Raise an EnvironmentProblem before a folder would be replaced that is not ours.
+
+    Ours is a folder whose clip has a marker, and that holds no file which the clip is made from.
+    """
+    prepared = process.prepared
+    for folder in prepared.output_dirs(clip.id):
+        if not folder.exists():
+            continue
+        inside = [
+            p for p in process.corpus.files_of(clip) if folder.resolve() in p.resolve().parents
+        ]
+        if inside or not prepared.marker_path(clip.id).exists():
+            why = f"holds {inside[0].name}" if inside else "was not made by this toolkit"
+            raise EnvironmentProblem(
+                f"{folder} would be replaced by the prepared clip {clip.id}, but it {why}. Move it "
+                "away, or choose another folder with --preprocessed_root."
+            )
+
+
 def _mark_crashed(process: DataProcess, clip: Clip) -> dict[str, Any]:
     """Write the marker of a clip whose worker process died, e.g. for lack of memory."""
     prepared = process.prepared
     for folder in (*prepared.output_dirs(clip.id), *prepared.unfinished(clip.id)):
-        shutil.rmtree(folder, ignore_errors=True)
+        discard(folder)
     marker = {
         "clip": clip.id,
         "fingerprint": prepared.fingerprint(clip),

@@ -123,8 +123,11 @@ def _run_local(
                 yield lost(item) if result is None else result
 
 
-def _run_alone(function: Callable[[Any], dict[str, Any]], item: Any) -> dict[str, Any] | None:
-    """Apply the function in a separate process; None when it dies twice.
+_threads = threading.local()  # with the child process of each thread
+
+
+def _run_alone(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any] | None:
+    """Apply the function in a child process; None when it dies twice.
 
     There are two attempts, because another item may have caused the first death.
     """
@@ -132,11 +135,14 @@ def _run_alone(function: Callable[[Any], dict[str, Any]], item: Any) -> dict[str
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     for _ in range(2):
+        if getattr(_threads, "child", None) is None:
+            # dask's workers are daemons, and Python allows no child processes of daemons.
+            multiprocessing.current_process()._config["daemon"] = False
+            _threads.child = ProcessPoolExecutor(max_workers=1, timeout=60)
         try:
-            with ProcessPoolExecutor(max_workers=1) as child:
-                return child.submit(function, item).result()
+            return _threads.child.submit(function, *arguments).result()
         except TerminatedWorkerError:
-            continue
+            _threads.child = None
     return None
 
 
@@ -146,9 +152,6 @@ def _numbered(
     if not alone:  # there are as many processes as cores, so OpenCV's threads would only compete
         import_cv2().setNumThreads(1)
     return number, function(item)
-
-
-_threads = threading.local()  # with the child process of each thread of a cluster's worker
 
 
 def _run_remote(
@@ -162,21 +165,10 @@ def _run_remote(
     Returns:
         The item's number and its result: a marker, None when the child died twice, or an exception.
     """
-    from joblib.externals.loky import ProcessPoolExecutor
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-
-    for _ in range(2):
-        if getattr(_threads, "child", None) is None:
-            # dask's workers are daemons, and Python allows no child processes of daemons.
-            multiprocessing.current_process()._config["daemon"] = False
-            _threads.child = ProcessPoolExecutor(max_workers=1, timeout=60)
-        try:
-            return number, _threads.child.submit(_in_child, root, plugins, function, item).result()
-        except TerminatedWorkerError:
-            _threads.child = None
-        except Exception as error:  # returned, because dask and ray would wrap a raised one
-            return number, error
-    return number, None
+    try:
+        return number, _run_alone(_in_child, root, plugins, function, item)
+    except Exception as error:  # returned, because dask and ray would wrap a raised one
+        return number, error
 
 
 def _in_child(root: str, plugins: list[str], function: bytes, item: Any) -> dict[str, Any]:

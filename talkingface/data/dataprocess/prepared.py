@@ -5,19 +5,48 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import logging
+import os
+import re
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from talkingface.data.clips import Clip, read_filelist
-from talkingface.data.dataprocess.report import SHEETS
-from talkingface.data.dataprocess.result import ProcessReport
+from talkingface.data.clips import Clip
+from talkingface.data.dataprocess.report import SHEETS, ProcessReport
+from talkingface.data.filelists import read_filelist
 from talkingface.data.quality import violations
-from talkingface.utils.paths import explain_os_errors
+from talkingface.utils.paths import explain_os_errors, is_stale, read_json, write_json
 
 if TYPE_CHECKING:
     from talkingface.data.dataprocess.base import DataProcess
 
+log = logging.getLogger(__name__)
+
 IMPORTED = "imported"  # in place of settings, for clips that were prepared elsewhere without video
+
+
+CHECKED = (".npy", ".npz", ".mat", ".wav")  # files whose content is compared before every run
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def fingerprints(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and CRC-32 of each file below a folder, whose content is first brought to the disk."""
+    result = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with open(path, "rb") as file:
+                data = file.read()
+                os.fsync(file.fileno())
+            result[path.relative_to(folder).as_posix()] = (len(data), zlib.crc32(data))
+    return result
 
 
 class PreparedClips:
@@ -45,9 +74,11 @@ class PreparedClips:
         return (self.folder / ".work" if self.parts else self.folder) / clip_id
 
     def unfinished(self, clip_id: str) -> list[Path]:
-        """Temporary folders that a killed run has left."""
+        """Temporary folders that killed processes have left."""
         path = self.work_dir(clip_id)
-        return list(path.parent.glob(glob.escape(f".{path.name}.tmp") + "*"))
+        found = path.parent.glob(glob.escape(f".{path.name}.tmp") + "*")
+        former = re.compile(r"\.tmp\d+$")  # of earlier versions
+        return [folder for folder in found if is_stale(folder) or former.search(folder.name)]
 
     @property
     def lock_path(self) -> Path:
@@ -62,10 +93,7 @@ class PreparedClips:
 
     def read_marker(self, clip_id: str) -> dict[str, Any] | None:
         """The marker of a clip, None when there is none or it is damaged."""
-        try:
-            return json.loads(self.marker_path(clip_id).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
+        return read_json(self.marker_path(clip_id)) or None
 
     def settings_hash(self) -> str:
         """Hash of the version and the settings that the output depends on."""
@@ -87,8 +115,41 @@ class PreparedClips:
         if marker is None or marker["fingerprint"] != self.fingerprint(clip):
             return False
         if marker["status"] == "ok":
-            return all(home.is_dir() for home in self.output_dirs(clip.id))
+            damage = self.damage(clip.id, marker)
+            if damage and "is missing" not in damage:
+                log.warning("%s is prepared again: %s", clip.id, damage)
+            return not damage
         return marker["status"] == "skipped"
+
+    def refresh(self, clip_id: str) -> None:
+        """Store the present files of a clip in its marker, after ``finalize`` has changed some."""
+        marker = self.read_marker(clip_id)
+        if marker is not None and "files" in marker:
+            marker["files"] = [
+                {name: entry for name, entry in fingerprints(folder).items() if name in before}
+                for folder, before in zip(self.output_dirs(clip_id), marker["files"], strict=True)
+            ]
+            write_json(self.marker_path(clip_id), marker)
+
+    def damage(self, clip_id: str, marker: Mapping[str, Any]) -> str:
+        """What is wrong with the files of a clip; empty when they are as its marker says.
+
+        The content of arrays is compared; pictures, sounds and videos only by their sizes, since
+        they carry checksums of their own or can be large.
+        """
+        folders = self.output_dirs(clip_id)
+        if not all(folder.is_dir() for folder in folders):
+            return "a folder is missing"
+        for folder, files in zip(folders, marker.get("files", ()), strict=False):
+            sizes = {e.name: e.stat().st_size for e in os.scandir(folder)} if files else {}
+            for name, (size, crc) in files.items():
+                path = folder / name
+                found = sizes.get(name) if "/" not in name else _size(path)
+                if found != size:
+                    return f"{path} has {found or 0} bytes instead of {size}"
+                if path.suffix in CHECKED and zlib.crc32(path.read_bytes()) != crc:
+                    return f"the content of {path} has changed"
+        return ""
 
     def was_tried(self, clip: Clip) -> bool:
         """Whether the present version of a clip was processed, with any result."""
@@ -97,7 +158,7 @@ class PreparedClips:
 
     def report_on(self, clips: list[Clip]) -> ProcessReport:
         """Report on clips, from their markers."""
-        report = ProcessReport(self.process.id, self.folder)
+        report = ProcessReport(self.folder)
         limits = self.process.cfg.quality
         for clip in sorted(clips, key=lambda clip: clip.id):
             marker = self.read_marker(clip.id)
@@ -134,6 +195,8 @@ class PreparedClips:
                 unusable[name] = (marker or {}).get("reason", "not prepared")
             elif not any_settings and marker["fingerprint"]["processor"] not in current:
                 unusable[name] = "prepared with other settings; run the stage preprocess"
+            elif damage := self.damage(name, marker):
+                unusable[name] = f"{damage}; run the stage preprocess"
             elif dropped:
                 unusable[name] = f"left out by quality.drop: {'; '.join(dropped)}"
             else:

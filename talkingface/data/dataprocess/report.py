@@ -1,21 +1,22 @@
-"""``report.html`` and ``report.csv`` of a preparation: status and measures of every clip.
+"""The result of a preparation, and its files: ``report.html`` and ``report.csv`` with status and
+measures of every clip.
 
-Both depend on the markers alone and contain no times, so equal data give equal files.
+Both files depend on the markers alone and contain no times, so equal data give equal files.
 """
 
 from __future__ import annotations
 
-import csv
 import html
-import io
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
-from talkingface.utils.paths import write_if_changed
-
-if TYPE_CHECKING:
-    from talkingface.data.dataprocess.result import ProcessReport
+from talkingface.data.clips import Clip
+from talkingface.utils.paths import shown, write_if_changed
+from talkingface.utils.safe_text import csv_text
 
 SHEETS = ".report"  # folder of the contact sheets
 _PER_PAGE = 200
@@ -37,6 +38,75 @@ td,th{padding:2px 12px 2px 0;text-align:left} td.n{text-align:right}
 .bad{color:#b00020} .warn{color:#a65c00} .ok{color:#2e7d32} .facts{color:#666}
 nav a{margin-right:8px}
 """
+
+
+def short(reason: str | None) -> str | None:
+    """A reason up to the first colon, without its numbers, to count equal reasons."""
+    return reason and reason.split(":")[0]
+
+
+@dataclass
+class ProcessReport:
+    """The result of a preparation.
+
+    Attributes:
+        markers: the marker per clip id: ``status`` (``ok``, ``skipped`` or ``failed``),
+            ``reason``, and values such as ``frames`` and ``seconds``.
+        fresh: number of clips that this run processed; the others are from earlier runs.
+        clips: the clips by id.
+        flags: per clip id the limits of ``quality`` that it breaks, with the measured values.
+        dropped: ids of usable clips that ``quality.drop`` leaves out.
+        pending: number of clips that other shards have not prepared yet.
+    """
+
+    folder: Path
+    markers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    fresh: int = 0
+    clips: dict[str, Clip] = field(default_factory=dict)
+    flags: dict[str, dict[str, str]] = field(default_factory=dict)
+    dropped: set[str] = field(default_factory=set)
+    pending: int = 0
+
+    def of(self, status: str) -> list[str]:
+        return [name for name, marker in self.markers.items() if marker["status"] == status]
+
+    def reasons(self) -> Counter:
+        """Number of unusable clips by reason, without the numbers inside the reasons."""
+        bad = (m for m in self.markers.values() if m["status"] != "ok")
+        return Counter(short(m["reason"]) for m in bad)
+
+    def flag_counts(self) -> Counter:
+        """Number of usable clips outside each limit of ``quality``."""
+        return Counter(key for broken in self.flags.values() for key in broken)
+
+    def describe(self) -> str:
+        good = [m for m in self.markers.values() if m["status"] == "ok"]
+        text = (
+            f"{len(good)} of {len(self.markers)} clips usable, {sum(m['frames'] for m in good)} "
+            f"frames, {sum(m['seconds'] for m in good):.0f} s ({self.fresh} processed now)"
+        )
+        for reason, count in self.reasons().most_common():
+            names = [n for n, m in self.markers.items() if short(m.get("reason")) == reason]
+            text += f"\n  not usable, {reason}: {count} ({', '.join(names[:3])}"
+            text += ", ...)" if count > 3 else ")"
+        warned = [name for name, marker in self.markers.items() if marker.get("warnings")]
+        if warned:
+            first = self.markers[warned[0]]["warnings"][0]
+            text += f"\n  with warnings: {len(warned)} ({warned[0]}: {first}"
+            text += "; ...)" if len(warned) > 1 else ")"
+        for key, count in self.flag_counts().most_common():
+            examples = [f"{n}: {b[key]}" for n, b in self.flags.items() if key in b]
+            text += f"\n  outside quality.{key}: {count} ({'; '.join(examples[:2])}"
+            text += "; ...)" if count > 2 else ")"
+        if self.flags:
+            kept = len(self.flags) - len(self.dropped)
+            text += f"\n  {kept} of these are still used, {len(self.dropped)} left out "
+            text += "(quality.drop)"
+        if self.pending:
+            text += f"\n  {self.pending} clips are still to be prepared by other shards"
+        else:
+            text += f"\n  report: {shown(self.folder / 'report.html')}"
+        return text
 
 
 def write_report(report: ProcessReport, title: str) -> None:
@@ -69,13 +139,11 @@ def _page_name(number: int) -> str:
 def _table(report: ProcessReport, names: Iterable[str]) -> str:
     keys = sorted({key for m in report.markers.values() for key in m.get("measures") or ()})
     head = "clip status used reason outside warnings frames seconds source speaker".split()
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*head, *keys])
+    lines: list[list[Any]] = [[*head, *keys]]
     for name in names:
         marker, clip = report.markers[name], report.clips.get(name)
         measures = marker.get("measures") or {}
-        writer.writerow(
+        lines.append(
             [
                 name,
                 marker["status"],
@@ -90,7 +158,7 @@ def _table(report: ProcessReport, names: Iterable[str]) -> str:
                 *("" if measures.get(key) is None else measures[key] for key in keys),
             ]
         )
-    return text.getvalue()
+    return csv_text(lines)
 
 
 def _page(report: ProcessReport, title: str, names: list[str], number: int, pages: int) -> str:

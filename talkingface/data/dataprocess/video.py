@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,9 @@ import numpy as np
 from talkingface.data.clips import Clip, discover_clips
 from talkingface.data.dataprocess.base import DataProcess, SkipClip
 from talkingface.data.dataprocess.sheet import contact_sheet, picture, sheet_frames
+from talkingface.data.face.face_model import FaceModel, learn_face_model
 from talkingface.data.face.mesh import TRACKER
+from talkingface.data.face.points import POINTS, Points
 from talkingface.data.face.tracking import FaceTrack, track_face
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.probe import MediaInfo, probe
@@ -130,6 +132,26 @@ class VideoProcess(DataProcess):
             wave = load_audio(clip.audio, rate=RATE)
         return FaceClip(clip, info, fps, wave, track)
 
+    def open_source(
+        self, source: Path, *, sound: bool = False, show_progress: str | bool = False
+    ) -> FaceClip:
+        """Open a video or picture outside the dataset, of any length.
+
+        Args:
+            sound: read the sound of a video; otherwise, and where there is none, silence is used.
+
+        Raises:
+            DataError: the file cannot be read, or shows no face.
+        """
+        info = probe(source)
+        fps = self.clip_fps(info)
+        track = track_face(source, fps=fps, options=self.cfg.face, show_progress=show_progress)
+        wave = np.zeros(round((len(track) + 1) / fps * RATE), np.float32)
+        if sound and info.has_audio and info.has_video:
+            samples = load_audio(source, RATE)[: len(wave)]
+            wave[: len(samples)] = samples
+        return FaceClip(Clip(source.stem, source, source), info, fps, wave, track)
+
     def clip_fps(self, info: MediaInfo) -> float:
         """Frame rate at which a clip is read."""
         return self.cfg.fps
@@ -212,6 +234,30 @@ class DatasetStatisticsProcess(SpeakerProcess):
         clips = [[name, marker["fingerprint"]] for name, marker in markers.items()]
         state = json.dumps([self.learnt_version, clips, *more], sort_keys=True, default=str)
         return hashlib.sha256(state.encode()).hexdigest()[:10]
+
+    def points(self, name: str) -> Points:
+        """Landmarks of a prepared clip."""
+        return Points.read(self.prepared.output_dirs(name)[0] / POINTS)
+
+    def learnt_face_model(
+        self, state: Any, landmarks: Callable[[Points], np.ndarray], **options: Any
+    ) -> FaceModel:
+        """The face model of the training clips; fitted and written if it does not exist.
+
+        Args:
+            state: settings that the name of the file depends on.
+            landmarks: selects the frames of a clip to learn from.
+            options: of :func:`learn_face_model`.
+        """
+        people = {name: self.person_of(name) for name in self.training_clips}
+        path = self.folder / f"face_model_{self.learnt_key(state, people)}.npz"
+        if not path.is_file():
+            names = self._bar(self.training_clips, "face model")
+            clips = {name: landmarks(self.points(name)) for name in names}
+            model = learn_face_model(clips, people, **options)
+            model.save(path)
+            log.info("face model learnt from %s", model.sources)
+        return FaceModel.read(path)
 
     @abstractmethod
     def ensure(self, names: Iterable[str]) -> None:

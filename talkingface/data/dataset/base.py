@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 import signal
 import time
 from abc import ABC, abstractmethod
@@ -13,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from talkingface.errors import StageError
+from talkingface.errors import DataError, StageError
 from talkingface.utils.env import import_cv2
 from talkingface.utils.seeding import item_rng
 from talkingface.utils.system import SIGNAL_ECHO_SECONDS, cpu_count
@@ -21,7 +23,16 @@ from talkingface.utils.system import SIGNAL_ECHO_SECONDS, cpu_count
 if TYPE_CHECKING:
     from talkingface.config.config import Config
 
+log = logging.getLogger(__name__)
+
 ItemKey = int | tuple[int, int]
+MAX_REPLACED = 100  # damaged items in a row before a training stops
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, torch.Tensor):
+        return bool(torch.isfinite(value).all())
+    return np.asarray(value).dtype.kind != "f" or bool(np.isfinite(value).all())
 
 
 class TalkingFaceDataset(Dataset, ABC):
@@ -47,6 +58,7 @@ class TalkingFaceDataset(Dataset, ABC):
     def __init__(self, cfg: Config, split: str) -> None:
         self.cfg = cfg
         self.split = split
+        self._replaced: dict[str, str] = {}  # reason per clip whose items are replaced
         self.unusable: dict[str, str] = {}  # reason per clip of the list that has no item
         self.index = self.build_index()
         if not self.index:
@@ -86,8 +98,41 @@ class TalkingFaceDataset(Dataset, ABC):
 
     def __getitem__(self, key: ItemKey) -> dict[str, Any]:
         epoch, position = key if isinstance(key, tuple) else (0, int(key))
-        rng = item_rng(self.cfg.seed, self.split, epoch, position)
-        return self.load_item(self.entry(epoch, position), rng)
+        length = self.epoch_length(epoch)
+        for attempt in range(min(length, MAX_REPLACED)):
+            # Of a damaged clip the item after it is used, for any number of workers the same one.
+            place = (position + attempt) % length
+            rng = item_rng(self.cfg.seed, self.split, epoch, place)
+            try:
+                item = self.load_item(self.entry(epoch, place), rng)
+                bad = [key for key, value in item.items() if not _finite(value)]
+                reason = f"NaN or infinite values in {', '.join(bad)}"
+            except DataError as error:
+                item, bad, reason = {}, ["file"], str(error)
+            if not bad:
+                return item
+            self._leave_out(str(item.get("clip_id", f"item {place}")), reason)
+        raise StageError(f"{MAX_REPLACED} items in a row are damaged, the last one: {reason}")
+
+    def _leave_out(self, name: str, reason: str) -> None:
+        """Say once per process which clip is replaced by others, and why."""
+        if name not in self._replaced:
+            self._replaced[name] = reason
+            log.warning("%s of the %s split is left out: %s", name, self.split, reason)
+
+
+class ClipDataset(TalkingFaceDataset):
+    """Items of ``clips``, which :meth:`build_index` reads."""
+
+    clips: list[Any]
+
+    def counts(self, **more: int) -> dict[str, int]:
+        """A summary: the numbers of clips with and without items, and ``more``."""
+        return {"clips": len(self.clips), "unusable": len(self.unusable), **more}
+
+    def whole_clips(self) -> Iterator[Any]:
+        """The clips of the split, for evaluation."""
+        yield from self.clips
 
 
 class ResumableSampler(Sampler):
@@ -156,6 +201,7 @@ def build_loader(
         length, seed=cfg.seed, shuffle=train and cfg.shuffle, rank=rank, world=world
     )
     workers = min(8, cpu_count() // 2) if cfg.num_workers == "auto" else int(cfg.num_workers)
+    workers = workers if _shared_memory_suffices(dataset, batch, workers) else 0
     # The loader draws a base seed at each start. With a separate generator, a resume within an
     # epoch does not change the state of the global one.
     generator = torch.Generator().manual_seed(cfg.seed)
@@ -170,6 +216,31 @@ def build_loader(
         persistent_workers=workers > 0,
         worker_init_fn=_start_worker if workers else None,
     )
+
+
+def _shared_memory_suffices(dataset: TalkingFaceDataset, batch: int, workers: int) -> bool:
+    """Whether the batches of the loader processes fit into /dev/shm, which Docker limits to 64 MB.
+
+    Without enough of it a loader process is killed ("Bus error").
+    """
+    try:
+        free = shutil.disk_usage("/dev/shm").free
+    except OSError:  # other systems share memory in other ways
+        return True
+    if not workers or free > 2**30:
+        return True
+    item = sum(np.asarray(value).nbytes for value in dataset[0].values())
+    needed = 2 * workers * batch * item  # each loader process holds two batches
+    if needed < 0.8 * free:
+        return True
+    log.warning(
+        "/dev/shm has %.0f MB, and %d loader processes need about %.0f MB: items are loaded in the "
+        "main process. In Docker, start the container with --shm-size=2g.",
+        free / 1e6,
+        workers,
+        needed / 1e6,
+    )
+    return False
 
 
 def _start_worker(_: int) -> None:

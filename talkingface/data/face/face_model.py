@@ -53,7 +53,6 @@ class Geometry:
         shift: (T,3) pixels.
         expression: (T,n_exp) coefficients.
         neutral: (V,3) the person's shape without expression.
-        rmse: (T,) root-mean-square distance of fitted and given points in x and y, pixels.
     """
 
     scale: np.ndarray
@@ -61,7 +60,6 @@ class Geometry:
     shift: np.ndarray
     expression: np.ndarray
     neutral: np.ndarray
-    rmse: np.ndarray
 
     def __len__(self) -> int:
         return len(self.scale)
@@ -69,7 +67,7 @@ class Geometry:
     def part(self, frames: Any) -> Geometry:
         """The frames of an index, slice or mask."""
         values = (self.scale, self.rotation, self.shift, self.expression)
-        return Geometry(*(value[frames] for value in values), self.neutral, self.rmse[frames])
+        return Geometry(*(value[frames] for value in values), self.neutral)
 
 
 @dataclass(frozen=True)
@@ -234,10 +232,7 @@ class FaceModel:
         points = _points(landmarks, self.vertices)
         base, basis = neutral[self.corresponding], self._sampled["exp"]
         (scale, rotation, shift), expression, _ = self._solve(points, base, basis, self.exp_std)
-        shape = base + (expression @ basis.T).reshape(points.shape)
-        fitted = scale[:, None, None] * (shape @ np.swapaxes(rotation, 1, 2)) + shift[:, None]
-        error = np.square(fitted[..., :2] - points[..., :2]).sum(axis=-1)
-        return Geometry(scale, rotation, shift, expression, neutral, np.sqrt(error.mean(axis=1)))
+        return Geometry(scale, rotation, shift, expression, neutral)
 
 
 def _points(landmarks: np.ndarray, vertices: np.ndarray) -> np.ndarray:

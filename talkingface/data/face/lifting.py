@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from talkingface.data.face.pose import mean_shape, orthonormal_axes, procrustes
-from talkingface.data.face.series import smooth_runs
+from talkingface.data.face.series import smooth
 from talkingface.data.face.topology import CHIN, FOREHEAD, STABLE
 
 SCALE = 90.0  # camera units ("mm") per object unit, which is the distance of the outer eye corners
-FOCAL_RATIO = 1.2  # default focal length / longer side of the frame
 _ROUNDS = 3  # iterations of each of the two nested loops; more do not change the residual
 
 
@@ -43,21 +42,14 @@ class LiftedFace:
     center: np.ndarray
     scale: float = SCALE
 
-    def to_camera(self, points: np.ndarray | None = None) -> np.ndarray:
-        """Object points (T,V,3) (default: all) in camera units."""
-        points = self.points if points is None else points
-        rotated = points @ np.swapaxes(self.rotation, 1, 2)
+    def to_camera(self) -> np.ndarray:
+        """The points (T,478,3) in camera units."""
+        rotated = self.points @ np.swapaxes(self.rotation, 1, 2)
         return self.scale * rotated + self.translation[:, None]
 
-    def project(self, points: np.ndarray | None = None) -> np.ndarray:
-        """Object points (T,V,3) (default: all) in pixels, (T,V,2)."""
-        camera = self.to_camera(points)
-        return self.focal * camera[..., :2] / camera[..., 2:] + self.center
-
     def smoothed(
-        self, *, rotation: float = 1.0, shift: float = 1.0, depth: float = 2.0,
-        segments: np.ndarray | None = None,
-    ) -> LiftedFace:  # fmt: skip
+        self, *, rotation: float = 1.0, shift: float = 1.0, depth: float = 2.0
+    ) -> LiftedFace:
         """Smooth the pose over time; the points are lifted again, so the projection stays exact.
 
         They are computed from the camera rays and the smoothed depth. Inverting the smoothed pose
@@ -66,59 +58,31 @@ class LiftedFace:
         Args:
             rotation, shift, depth: standard deviations in frames for the rotation, for x and y,
                 and for the distance.
-            segments: (T,) labels that smoothing does not cross.
         """
         from scipy.spatial.transform import Rotation
 
-        known = np.isfinite(self.translation).all(axis=1)
-        if not known.any():
-            return self
-        first = self.rotation[known][0]
-        vectors = Rotation.from_matrix(self.rotation[known] @ first.T).as_rotvec()
-        vectors = smooth_runs(_with_gaps(vectors, known), rotation, segments)[known]
-        rotations = Rotation.from_rotvec(vectors).as_matrix() @ first
-        xy = smooth_runs(self.translation[:, :2], shift, segments)
-        z = smooth_runs(self.translation[:, 2:], depth, segments)
-        translation = np.concatenate([xy, z], axis=1)[known]
-        points, camera = self.points[known], self.to_camera()[known]
+        first = self.rotation[0]
+        vectors = Rotation.from_matrix(self.rotation @ first.T).as_rotvec()
+        rotations = Rotation.from_rotvec(smooth(vectors, rotation)).as_matrix() @ first
+        xy, z = smooth(self.translation[:, :2], shift), smooth(self.translation[:, 2:], depth)
+        translation = np.concatenate([xy, z], axis=1)
+        camera = self.to_camera()
         rays = camera / camera[..., 2:]
-        distance = z[known] + self.scale * (points @ rotations[:, 2, :, None])[..., 0]
+        distance = z + self.scale * (self.points @ rotations[:, 2, :, None])[..., 0]
         points = (rays * distance[..., None] - translation[:, None]) @ rotations / self.scale
-        return replace(
-            self,
-            rotation=_with_gaps(rotations, known),
-            translation=_with_gaps(translation, known),
-            points=_with_gaps(points, known),
-        )
+        return replace(self, rotation=rotations, translation=translation, points=points)
 
 
-def _with_gaps(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Values of the ``known`` frames in an array of all frames, NaN elsewhere."""
-    result = np.full((len(known), *values.shape[1:]), np.nan)
-    result[known] = values
-    return result
-
-
-def lift(landmarks: np.ndarray, size: tuple[int, int], focal: float | None = None) -> LiftedFace:
+def lift(landmarks: np.ndarray, size: tuple[int, int], focal: float) -> LiftedFace:
     """Solve for the pose and shape of a clip in camera space.
 
     Args:
-        landmarks: (T,478,3) MediaPipe points in pixels of the frame, NaN where no face was found.
+        landmarks: (T,478,3) MediaPipe points in pixels of the frame, finite.
         size: width and height of the frame in pixels.
-        focal: focal length in pixels; None: 1.2 times the longer side.
-
-    Returns:
-        The face; frames without landmarks are NaN.
-
-    Raises:
-        ValueError: no frame has landmarks.
+        focal: focal length in pixels.
     """
-    known = np.isfinite(landmarks).all(axis=(1, 2))
-    if not known.any():
-        raise ValueError("lift: no frame has landmarks")
-    focal = FOCAL_RATIO * max(size) if focal is None else float(focal)
     center = np.array(size, np.float64) / 2
-    marks = landmarks[known].astype(np.float64)
+    marks = landmarks.astype(np.float64)
     stable = np.array(STABLE)
     weak = marks * (1.0, -1.0, -1.0)
     template = _oriented(mean_shape(weak, stable))
@@ -141,8 +105,7 @@ def lift(landmarks: np.ndarray, size: tuple[int, int], focal: float | None = Non
     _, rotation, _ = procrustes(template[stable], camera[:, stable])
     translation = camera[:, stable].mean(axis=1) - SCALE * rotation @ template[stable].mean(axis=0)
     points = (camera - translation[:, None]) @ rotation / SCALE
-    per_frame = (_with_gaps(values, known) for values in (rotation, translation, points))
-    return LiftedFace(*per_frame, template, focal, center)
+    return LiftedFace(rotation, translation, points, template, focal, center)
 
 
 def _oriented(shape: np.ndarray) -> np.ndarray:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 
 from talkingface.data.face.topology import MOUTH_RING, SKETCH_EDGES
@@ -23,6 +21,15 @@ def polygon_mask(points: np.ndarray, height: int, width: int) -> np.ndarray:
 def mouth_mask(landmarks: np.ndarray, height: int, width: int) -> np.ndarray:
     """Mask inside the ring of vertices around the lips (official HyperLips code), (H,W) 0/255."""
     return polygon_mask(landmarks[list(MOUTH_RING)], height, width)
+
+
+def dilated_mask(points: np.ndarray, size: int, reach: float) -> np.ndarray:
+    """(size,size) float32: 1 inside a polygon (K,2) of pixels, dilated by a square of ``reach``."""
+    cv2 = import_cv2()
+    mask = np.zeros((size, size), np.uint8)
+    cv2.fillPoly(mask, [np.round(points).astype(np.int32)], 1)
+    side = max(1, round(reach)) | 1
+    return cv2.dilate(mask, np.ones((side, side), np.uint8)).astype(np.float32)
 
 
 def lower_face_weights(oval: np.ndarray, height: int, width: int, border: float) -> np.ndarray:
@@ -60,14 +67,7 @@ def lower_half_weights(height: int, width: int, border: float) -> np.ndarray:
     return np.outer(vertical, horizontal).astype(np.float32)
 
 
-def sketch(
-    landmarks: np.ndarray,
-    height: int,
-    width: int,
-    *,
-    thickness: int = 6,
-    edges: Iterable[tuple[int, int]] = SKETCH_EDGES,
-) -> np.ndarray:
+def sketch(landmarks: np.ndarray, height: int, width: int, *, thickness: int = 6) -> np.ndarray:
     """Line drawing of lips, eyes, brows, nose and jaw: (H,W) uint8 of 0 and 255.
 
     The result equals MediaPipe's ``draw_landmarks`` without dots, the function that HyperLips uses.
@@ -82,7 +82,7 @@ def sketch(
     points = landmarks[:, :2]
     inside = ((points >= 0) & (points <= (width, height))).all(axis=1)
     pixels = np.minimum(np.floor(points), (width - 1, height - 1)).astype(int)
-    for a, b in edges:
+    for a, b in SKETCH_EDGES:
         if inside[a] and inside[b]:
             cv2.line(picture, pixels[a].tolist(), pixels[b].tolist(), 255, thickness)
     return picture

@@ -14,9 +14,10 @@ from talkingface.utils.env import import_cv2
 
 # Part of the keys of cached scans and of the fingerprint of prepared clips. Change it whenever the
 # detected landmarks change, so that scans and preparations with the old value are repeated.
-TRACKER = "face_landmarker-2"
+TRACKER = "face_landmarker-3"
 _SAME_FACE = 0.3  # minimum intersection over union of a face in two consecutive frames
 _SEARCH_EVERY = 25  # frames between two searches of the whole picture while one face is tracked
+_SMALLEST_TILE = 320  # pixels; side of the squares in which small faces are searched
 _NO_FACE = np.zeros((0, N_POINTS, 3), np.float32)
 _SURROUNDINGS = 2.0  # side of the square in which a lost face is searched for, in face sizes
 
@@ -37,6 +38,7 @@ class FaceMesher(AbstractContextManager):
         self._follower = _landmarker(video=True, num_faces=1, **options) if tracking else None
         self._max_faces = max_faces
         self._last: list[np.ndarray] = []  # boxes in the previous frame
+        self._until_tiles = 0  # frames until the next search for small faces
         self._until_search = 0  # frames until the next search of the whole picture
         self._in_step = False  # whether the follower processed the previous frame
 
@@ -52,7 +54,7 @@ class FaceMesher(AbstractContextManager):
             smaller is nearer. The order of the faces is arbitrary; K may be 0.
         """
         if self._follower is None:
-            return _detect(self._task, rgb)
+            return self._everywhere(rgb)
         followed = self._follow(rgb)
         self._until_search -= 1
         if len(followed) and self._until_search > 0:
@@ -78,7 +80,7 @@ class FaceMesher(AbstractContextManager):
 
     def _search(self, rgb: np.ndarray) -> np.ndarray:
         """Detect all faces; one that the detector misses is searched again around its last box."""
-        faces = _detect(self._task, rgb)
+        faces = _detect(self._task, rgb) if self._last else self._everywhere(rgb)
         boxes = [landmark_box(face) for face in faces]
         followed, new = [], list(range(len(faces)))
         for last in self._last:
@@ -90,6 +92,40 @@ class FaceMesher(AbstractContextManager):
                 followed.extend(self._look_again(rgb, last))
         chosen = (followed + [faces[k] for k in new])[: self._max_faces]
         return np.array(chosen, np.float32).reshape(-1, N_POINTS, 3)
+
+    def _everywhere(self, rgb: np.ndarray) -> np.ndarray:
+        """Detect all faces; if there is none, search smaller squares, in which faces are larger.
+
+        MediaPipe's detector sees the whole picture at 128 px, so that it misses a face of a tenth
+        of the picture's width. While a track has no face this search is repeated once per second.
+        """
+        faces = _detect(self._task, rgb)
+        if self._follower is not None:
+            self._until_tiles -= 1
+            if len(faces) or self._until_tiles > 0:
+                return faces
+            self._until_tiles = _SEARCH_EVERY
+        height, width = rgb.shape[:2]
+        side = min(height, width)
+        while not len(faces) and side >= _SMALLEST_TILE:
+            if side < max(height, width):
+                faces = self._in_tiles(rgb, side)
+            side //= 2
+        return faces
+
+    def _in_tiles(self, rgb: np.ndarray, side: int) -> np.ndarray:
+        """Faces in squares that overlap by half; a face in several of them counts once."""
+        found: list[np.ndarray] = []
+        height, width = rgb.shape[:2]
+        for y in sorted({*range(0, height - side, side // 2), height - side}):
+            for x in sorted({*range(0, width - side, side // 2), width - side}):
+                faces = _detect(self._task, np.ascontiguousarray(rgb[y : y + side, x : x + side]))
+                faces[..., :2] += (x, y)
+                for face in faces:
+                    box = landmark_box(face)
+                    if all(box_overlap(box, landmark_box(f)) < _SAME_FACE for f in found):
+                        found.append(face)
+        return np.array(found[: self._max_faces], np.float32).reshape(-1, N_POINTS, 3)
 
     def _look_again(self, rgb: np.ndarray, last: np.ndarray) -> np.ndarray:
         """Detect the face of the box ``last`` in a crop around that box, (0 or 1,478,3)."""
@@ -111,6 +147,7 @@ class FaceMesher(AbstractContextManager):
     def reset(self) -> None:
         """Drop the tracks, e.g. at a scene cut."""
         self._last = []
+        self._until_tiles = 0
 
     def close(self) -> None:
         self._task.close()

@@ -1,21 +1,19 @@
 """Person segmentation, and the shoulder lines of LSP and MODA.
 
 Both families draw nine points per shoulder. MODA's are measured on the silhouette of each frame.
-LSP's are detected once per shot and tracked, which is more stable and tolerates long hair.
+LSP's are detected once per clip and tracked, which is more stable and tolerates long hair.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from itertools import chain, islice
 
 import numpy as np
 
 from talkingface.data.face.mediapipe_tasks import VisionTask
-from talkingface.data.face.series import fill_gaps, runs, smooth_runs
+from talkingface.data.face.series import fill_gaps, smooth
 from talkingface.data.face.topology import CHIN, LSP73, MOUTH_CORNERS
 from talkingface.utils.env import import_cv2
 
@@ -98,12 +96,7 @@ def torso_outline(
 
 
 def torso_track(
-    points: np.ndarray,
-    usable: np.ndarray,
-    size: tuple[int, int],
-    *,
-    sigma: float = 2.0,
-    segments: np.ndarray | None = None,
+    points: np.ndarray, usable: np.ndarray, size: tuple[int, int], *, sigma: float = 2.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fill gaps in the shoulder points of a clip and smooth them.
 
@@ -113,7 +106,6 @@ def torso_track(
         points, usable: (T,18,2) and (T,2), from :func:`torso_outline` per frame.
         size: width and height of the frames in pixels.
         sigma: standard deviation of the smoothing in frames.
-        segments: (T,) labels that smoothing does not cross.
 
     Returns:
         (T,18,2) finite points and (2,) whether a side is usable in at least half of the frames.
@@ -123,8 +115,7 @@ def torso_track(
     sides = points.reshape(len(points), 2, PER_SIDE, 2).astype(np.float64)
     result = np.empty_like(sides)
     for side, corner in enumerate(((0, height), (width, height))):
-        values = smooth_runs(sides[:, side], sigma, segments)
-        result[:, side] = fill_gaps(values) if good[side] else corner
+        result[:, side] = smooth(fill_gaps(sides[:, side]), sigma) if good[side] else corner
     return result.reshape(len(points), 2 * PER_SIDE, 2), good
 
 
@@ -138,58 +129,35 @@ _LK_REACH = 100  # margin around the points that is passed to the optical flow, 
 _COLUMNS = np.linspace(0.45, 1.1, PER_SIDE)  # distances from the chin in face widths, neck to arm
 
 
-@dataclass(frozen=True)
-class Shoulders:
-    """Shoulder lines of a clip.
-
-    Attributes:
-        points: (T,18,2) pixels: 0-8 at the picture's left from outside to the neck, 9-17 at its
-            right from the neck outwards. NaN where a side was not detected.
-        source: detector of each side in the first shot: ``segmentation``, ``pose`` or ``none``.
-    """
-
-    points: np.ndarray
-    source: tuple[str, str]
-
-
 def track_shoulders(
-    frames: Iterable[np.ndarray],
-    landmarks: np.ndarray,
-    *,
-    segments: np.ndarray | None = None,
-    sigma: float = 2.0,
-) -> Shoulders:
-    """Detect the shoulders of a clip once per shot and track them.
+    frames: Iterable[np.ndarray], landmarks: np.ndarray, *, sigma: float = 2.0
+) -> tuple[np.ndarray, tuple[str, str]]:
+    """Detect the shoulders at the start of a clip without cuts and track them.
 
     Args:
-        frames: (H,W,3) uint8 RGB, streamed; about 15 are held in memory.
+        frames: (H,W,3) uint8 RGB, streamed; about 15 are held in memory. At most T are read.
         landmarks: (T,478,3) pixels, NaN where no face was found.
-        segments: (T,) labels of the shots; -1: no person.
         sigma: standard deviation of the smoothing in frames.
+
+    Returns:
+        (T,18,2) pixels: 0-8 at the picture's left from outside to the neck, 9-17 at its right from
+        the neck outwards, NaN where a side was not detected; and the detector of each side:
+        ``segmentation``, ``pose`` or ``none``.
     """
-    labels = np.zeros(len(landmarks), int) if segments is None else segments
     points = np.full((len(landmarks), 2 * PER_SIDE, 2), np.nan)
-    source: tuple[str, str] | None = None
-    stream = iter(frames)
+    stream = islice(frames, len(landmarks))
+    first = list(islice(stream, _INIT_FRAMES))
+    if not first:
+        return points, ("none", "none")
     with PersonSegmenter() as segmenter:
-        for start, stop in runs(labels):
-            shot = islice(stream, stop - start)
-            if labels[start] < 0:
-                deque(shot, maxlen=0)  # no person
-                continue
-            first = list(islice(shot, _INIT_FRAMES))
-            if not first:
-                break  # fewer frames than landmarks
-            marks = landmarks[start : start + len(first)]
-            located, detectors = locate_shoulders(first, marks, segmenter)
-            source = source or detectors
-            tracker = _PointTracker(located, segmenter)
-            for index, frame in enumerate(chain(first, shot), start):
-                points[index] = tracker.step(frame, landmarks[index])
+        located, source = locate_shoulders(first, landmarks[: len(first)], segmenter)
+        tracker = _PointTracker(located, segmenter)
+        for index, frame in enumerate(chain(first, stream)):
+            points[index] = tracker.step(frame, landmarks[index])
     usable = np.isfinite(points).all(axis=2)
     for column in np.flatnonzero(usable.any(axis=0)):
-        points[:, column] = smooth_runs(points[:, column], sigma, labels)
-    return Shoulders(points, source or ("none", "none"))
+        points[:, column] = smooth(fill_gaps(points[:, column]), sigma)
+    return points, source
 
 
 def locate_shoulders(

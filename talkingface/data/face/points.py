@@ -37,6 +37,11 @@ class Points:
     def __len__(self) -> int:
         return len(self.landmarks)
 
+    def spread(self, count: int) -> np.ndarray:
+        """Landmarks of at most ``count`` valid frames, spread evenly over the clip."""
+        valid = self.landmarks[self.valid]
+        return valid[np.linspace(0, len(valid) - 1, min(len(valid), count)).astype(int)]
+
     def save(self, path: Path) -> None:
         content = {field.name: getattr(self, field.name) for field in fields(self)}
         content["landmarks"] = content["landmarks"].astype(np.float32)

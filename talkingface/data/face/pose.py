@@ -95,9 +95,6 @@ def head_pose(
         and the scale factor from pixels to the canonical size. NaN where there is no face.
         Yaw > 0: the nose points to the picture's left; pitch > 0: it points down; roll > 0: the eye
         at the picture's right is higher.
-
-    Raises:
-        ValueError: ``canonical`` is unknown.
     """
     from scipy.spatial.transform import Rotation
 
@@ -115,11 +112,9 @@ def head_pose(
         # The released code pairs MediaPipe's two eye lists, both in ascending order.
         left, right = rotated[:, sorted(EYE_RIGHT), 0], rotated[:, sorted(EYE_LEFT), 0]
         factor = EYE_DISTANCE / np.abs(left - right).mean(axis=1)
-    elif canonical == "procrustes":
+    else:
         anchor = scale[:, None] * (rotation @ _TEMPLATE_ANCHOR) + shift
         factor = EYE_DISTANCE / (scale * _TEMPLATE_EYES)
-    else:
-        raise ValueError(f"canonical={canonical!r}: procrustes or official")
     inverse = Rotation.from_matrix(np.swapaxes(rotation, 1, 2))
     pitch, yaw, roll = inverse.as_euler("xyz", degrees=True).T
     angles = np.unwrap(np.stack([yaw, pitch, roll], axis=1), period=360, axis=0)

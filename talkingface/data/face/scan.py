@@ -14,11 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+from talkingface.config.schema import FaceSection
 from talkingface.data.face.mesh import TRACKER, FaceMesher
 from talkingface.data.face.topology import LIPS_OUTER, N_POINTS
 from talkingface.data.media.files import cannot_open
+from talkingface.data.media.images import is_image, read_image
 from talkingface.data.media.probe import probe
-from talkingface.data.media.reader import is_image, read_frames, read_image
+from talkingface.data.media.reader import read_frames
 from talkingface.errors import TalkingFaceError
 from talkingface.utils.env import import_cv2
 from talkingface.utils.logs import progress
@@ -47,7 +49,6 @@ class FaceScan:
         sharpness: (N,) variance of the Laplacian of the face, scaled to 128 px, 8-bit grey.
         mouth_texture: (N,) standard deviation of the grey values in the lips' box.
         face_change: (N,) mean absolute grey difference of the face to the previous frame (0-255).
-        change: (T,) mean absolute difference of thumbnails to the previous frame (0-255).
         cuts: indices of the first frames after scene cuts.
     """
 
@@ -58,38 +59,32 @@ class FaceScan:
     sharpness: np.ndarray
     mouth_texture: np.ndarray
     face_change: np.ndarray
-    change: np.ndarray
     cuts: np.ndarray
 
 
 def scan_frames(
-    frames: Iterable[np.ndarray],
-    *,
-    tracking: bool,
-    max_faces: int = 3,
-    max_side: int = 1280,
-    min_detection: float = 0.5,
+    frames: Iterable[np.ndarray], *, tracking: bool, options: FaceSection | None = None
 ) -> FaceScan:
     """Detect the faces of consecutive frames.
 
     Args:
         frames: (H,W,3) uint8 RGB.
-        tracking, max_faces, min_detection: see :class:`~talkingface.data.face.mesh.FaceMesher`.
-        max_side: larger frames are first reduced by an integer factor to at most this long side, in
-            pixels.
+        tracking: see :class:`~talkingface.data.face.mesh.FaceMesher`.
+        options: limits of the detection; None: the default values.
     """
     cv2 = import_cv2()
+    options = options or FaceSection()
+    limits = {"max_faces": options.max_faces, "min_detection": options.min_detection}
     numbers, points, measures, changes, cuts = [], [], [], [], []
     previous = thumbnail = None
     size = (0, 0)
     index = -1
-    options = {"max_faces": max_faces, "min_detection": min_detection}
-    with FaceMesher(tracking=tracking, **options) as mesher:
+    with FaceMesher(tracking=tracking, **limits) as mesher:
         for index, frame in enumerate(frames):
             height, width = frame.shape[:2]
             size = (width, height)
             # An integer factor averages blocks of whole pixels: fast and without aliasing.
-            factor = -(-max(height, width) // max_side)
+            factor = -(-max(height, width) // options.max_side)
             if factor > 1:
                 frame = frame[: height - height % factor, : width - width % factor]
                 small = (frame.shape[1] // factor, frame.shape[0] // factor)
@@ -114,7 +109,6 @@ def scan_frames(
         sharpness=columns[0],
         mouth_texture=columns[1],
         face_change=columns[2],
-        change=np.array(changes, np.float32),
         cuts=np.array(cuts, np.int32),
     )
 
@@ -181,9 +175,7 @@ def scan_video(
     *,
     fps: float,
     tracking: bool,
-    max_faces: int = 3,
-    max_side: int = 1280,
-    min_detection: float = 0.5,
+    options: FaceSection | None = None,
     cache: bool = True,
     show_progress: str | bool = False,
 ) -> FaceScan:
@@ -192,14 +184,16 @@ def scan_video(
     Args:
         path: video or still picture (one frame).
         fps: frame rate at which the video is read.
+        tracking, options: as for :func:`scan_frames`.
         cache: load and store the result in :func:`cache_folder`.
 
     Raises:
         DataError: the file cannot be decoded.
     """
+    options = options or FaceSection()
     settings = (
-        f"v{_CACHE_VERSION}-{TRACKER}-fps{fps:g}-track{int(tracking)}-faces{max_faces}-{max_side}"
-        f"-{min_detection:g}"
+        f"v{_CACHE_VERSION}-{TRACKER}-fps{fps:g}-track{int(tracking)}-faces{options.max_faces}"
+        f"-{options.max_side}-{options.min_detection:g}"
     )
     name = f"{content_hash(path)}-{settings}.npz"
     stored = cache_folder() / name[:2] / name
@@ -220,8 +214,7 @@ def scan_video(
         show=show_progress,
         leave=False,
     )
-    options = {"max_faces": max_faces, "max_side": max_side, "min_detection": min_detection}
-    scan = scan_frames(watched, tracking=tracking, **options)
+    scan = scan_frames(watched, tracking=tracking, options=options)
     if cache:
         try:
             with atomic(stored) as temporary, open(temporary, "wb") as file:

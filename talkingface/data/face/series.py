@@ -1,4 +1,4 @@
-"""Time series: interpolation of gaps, smoothing inside segments, and runs of equal values."""
+"""Time series: interpolation, smoothing inside segments, and runs of equal values."""
 
 from __future__ import annotations
 
@@ -30,12 +30,38 @@ def smooth(values: np.ndarray, sigma: float) -> np.ndarray:
     return gaussian_filter1d(values, sigma, axis=0, mode="nearest", truncate=3.0)
 
 
+def between(values: np.ndarray, time: np.ndarray, dtype: type = np.float64) -> np.ndarray:
+    """Values (N, ...), linearly interpolated at fractional rows ``time`` (n,).
+
+    Args:
+        dtype: of the weights.
+    """
+    low = np.minimum(time.astype(int), max(0, len(values) - 2))
+    high = np.minimum(low + 1, len(values) - 1)
+    part = (time - low).astype(dtype).reshape(-1, *[1] * (values.ndim - 1))
+    return values[low] * (1 - part) + values[high] * part
+
+
+def there_and_back(length: int, count: int) -> np.ndarray:
+    """(count,) rows of a sequence that runs forwards and backwards without a jump."""
+    if length < 2:
+        return np.zeros(count, int)
+    phase = np.arange(count) % (2 * (length - 1))
+    return np.minimum(phase, 2 * (length - 1) - phase)
+
+
 def runs(labels: np.ndarray) -> Iterator[tuple[int, int]]:
     """(start, stop) of every stretch of equal values in a (T,) array."""
     edges = np.flatnonzero(np.diff(labels)) + 1
     bounds = [0, *edges.tolist(), len(labels)]
     if len(labels):
         yield from zip(bounds[:-1], bounds[1:], strict=True)
+
+
+def starts_within_runs(labels: np.ndarray, length: int) -> np.ndarray:
+    """First frames of the windows of ``length`` frames with one label, which is not negative."""
+    found = [np.arange(a, b - length + 1) for a, b in runs(labels) if labels[a] >= 0]
+    return np.concatenate([np.zeros(0, int), *found])
 
 
 def smooth_runs(values: np.ndarray, sigma: float, segments: np.ndarray | None = None) -> np.ndarray:

@@ -9,19 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from talkingface.data.face.boxes import MARGINS, box_overlap, face_boxes, landmark_box
+from talkingface.config.schema import FaceSection
+from talkingface.data.face.boxes import box_overlap, face_boxes, landmark_box
 from talkingface.data.face.pose import flip_depth, procrustes, remove_pose
 from talkingface.data.face.scan import FaceScan, scan_video
 from talkingface.data.face.series import runs
 from talkingface.data.face.topology import STABLE, pose_template
 from talkingface.errors import DataError
-
-if TYPE_CHECKING:
-    from talkingface.config.schema import FaceSection
 
 MAX_GAP = 0.2  # maximum gap between detections of one track, in seconds
 _OVERLAP = 0.3  # minimum intersection over union of consecutive boxes of one track
@@ -41,7 +38,6 @@ class FaceTrack:
         landmarks: (T,478,3) pixels, NaN where not found.
         segments: (T,) int; frames with the same number belong to one shot without a long gap, so
             motion inside is continuous. -1: this person is not in view.
-        others: (T,) number of further faces in the frame.
         persons: number of persons, distinguished by face shape, that are in view for at least a
             fifth of the time of the main person.
         cuts: first frames after scene cuts.
@@ -54,7 +50,6 @@ class FaceTrack:
     found: np.ndarray
     landmarks: np.ndarray
     segments: np.ndarray
-    others: np.ndarray
     persons: int
     cuts: np.ndarray
     sharpness: np.ndarray
@@ -81,51 +76,31 @@ class FaceTrack:
 
 
 def track_face(
-    path: Path,
-    *,
-    fps: float,
-    options: FaceSection,
-    cache: bool = True,
-    show_progress: str | bool = False,
+    path: Path, *, fps: float, options: FaceSection, show_progress: str | bool = False
 ) -> FaceTrack:
     """Detect the faces of a video or still picture and track the chosen person.
 
     Raises:
         DataError: the file cannot be read, or shows no face.
     """
-    scan = scan_video(
-        path,
-        fps=fps,
-        tracking=True,
-        max_faces=options.max_faces,
-        max_side=options.max_side,
-        min_detection=options.min_detection,
-        cache=cache,
-        show_progress=show_progress,
-    )
+    scan = scan_video(path, fps=fps, tracking=True, options=options, show_progress=show_progress)
     if not len(scan.frame):
         raise DataError(
             f"no face found: {path.name} ({scan.n_frames} frames). The face must be visible, "
-            "roughly upright and at least about 25 px high."
+            "roughly upright and at least a twelfth of the picture's shorter side high."
         )
-    return follow(
-        scan,
-        fps=fps,
-        choose=options.choose,
-        smoothing=options.box_smoothing,
-        margins=tuple(options.box_margins),
-    )
+    return follow(scan, fps=fps, options=options)
 
 
-def video_landmarks(path: Path, *, fps: float, tracking: bool, cache: bool = True) -> np.ndarray:
+def video_landmarks(path: Path, *, fps: float, tracking: bool) -> np.ndarray:
     """Meshes of the main person of a video: (T,478,3) float32 pixels, NaN where not found.
 
     Raises:
         DataError: the file cannot be decoded.
     """
-    scan = scan_video(path, fps=fps, tracking=tracking, cache=cache)
-    chosen = choose_person(scan, fps=fps) if len(scan.frame) else np.zeros(0, int)
-    return meshes(scan, chosen)
+    scan = scan_video(path, fps=fps, tracking=tracking)
+    main = find_persons(scan, fps=fps)[0] if len(scan.frame) else np.zeros(0, int)
+    return meshes(scan, main)
 
 
 def meshes(scan: FaceScan, chosen: np.ndarray) -> np.ndarray:
@@ -140,29 +115,26 @@ def _per_frame(scan: FaceScan, chosen: np.ndarray, values: np.ndarray) -> np.nda
     return result
 
 
-def follow(
-    scan: FaceScan,
-    *,
-    fps: float,
-    choose: str | int = "main",
-    smoothing: float = 0.2,
-    margins: tuple[float, float, float] = MARGINS,
-) -> FaceTrack:
-    """Track the chosen person of a scan that has at least one face; see :func:`choose_person`."""
+def follow(scan: FaceScan, *, fps: float, options: FaceSection | None = None) -> FaceTrack:
+    """Track the chosen person of a scan that has at least one face; None: the default options."""
+    options = options or FaceSection()
     persons = find_persons(scan, fps=fps)
-    chosen = _choose(scan, persons, choose)
+    chosen = choose_person(scan, persons, options.choose)
     landmarks = meshes(scan, chosen)
     found = np.zeros(scan.n_frames, bool)
     found[scan.frame[chosen]] = True
     segments = _segments(found, scan.cuts, MAX_GAP * fps)
     return FaceTrack(
         boxes=face_boxes(
-            landmarks, fps=fps, smoothing=smoothing, segments=segments, margins=margins
+            landmarks,
+            fps=fps,
+            smoothing=options.box_smoothing,
+            segments=segments,
+            margins=tuple(options.box_margins),
         ),
         found=found,
         landmarks=landmarks,
         segments=segments,
-        others=np.bincount(scan.frame, minlength=scan.n_frames) - found,
         persons=len(lasting(persons)),
         cuts=scan.cuts,
         sharpness=_per_frame(scan, chosen, scan.sharpness),
@@ -172,10 +144,11 @@ def follow(
     )
 
 
-def choose_person(scan: FaceScan, *, fps: float, choose: str | int = "main") -> np.ndarray:
+def choose_person(scan: FaceScan, persons: list[np.ndarray], choose: str | int) -> np.ndarray:
     """Detections of one person, ascending in time.
 
     Args:
+        persons: of :func:`find_persons`.
         choose: ``main``: the person with the largest sum of face heights over all frames. The
             others choose among the persons in view for at least a fifth of that person's time.
             ``largest``: the largest face; ``left``, ``right``, or an index from 0: by position,
@@ -187,10 +160,6 @@ def choose_person(scan: FaceScan, *, fps: float, choose: str | int = "main") -> 
     Raises:
         DataError: the index is not below the number of persons.
     """
-    return _choose(scan, find_persons(scan, fps=fps), choose)
-
-
-def _choose(scan: FaceScan, persons: list[np.ndarray], choose: str | int) -> np.ndarray:
     if choose == "main":
         return persons[0]
     if choose == "largest":
@@ -306,16 +275,9 @@ def _same(a: _Track, b: _Track, cuts: np.ndarray) -> bool:
 def _segments(found: np.ndarray, cuts: np.ndarray, max_gap: float) -> np.ndarray:
     """(T,) numbers of the stretches without a cut or a gap above ``max_gap`` frames; -1 outside."""
     labels = np.full(len(found), -1)
-    number, last = -1, None
-    borders = set(cuts.tolist())
-    for index in range(len(found)):
-        if index in borders:
-            last = None
-        if not found[index]:
-            continue
-        if last is None or index - last - 1 > max_gap:
-            number += 1
-            last = index
-        labels[last : index + 1] = number
-        last = index
+    seen = np.flatnonzero(found)
+    shots = np.searchsorted(cuts, seen, side="right")
+    new = (np.diff(seen) - 1 > max_gap) | (np.diff(shots) > 0)
+    for number, part in enumerate(np.split(seen, np.flatnonzero(new) + 1)):
+        labels[part[0] : part[-1] + 1] = number
     return labels

@@ -1,13 +1,20 @@
-"""Log-mel front end of Live Speech Portraits: 80 bands at 120 Hz, two rows per motion frame."""
+"""Log-mel front end of Live Speech Portraits: 80 bands at 120 Hz, two rows per motion frame; and
+the speech features that an APC network computes from it."""
 
 from __future__ import annotations
 
 import math
 from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from talkingface.errors import DataError
+from talkingface.utils.hashes import sha256_of
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # Values of the official code.
 SAMPLE_RATE = 16000
@@ -21,6 +28,8 @@ _PAD = (_N_FFT - _HOP) // 2
 _WINDOW_OFFSET = (_N_FFT - SLICE) // 2  # torch.stft centres the shorter window
 _FLOOR = 1e-5
 _BLOCK = 4096  # rows per transform; limits the memory for long audio
+_VERSION = 1  # of the front end, in the identifiers of features
+_CHUNK = 60 * ROWS_PER_FRAME * MOTION_FPS  # rows per forward pass of the network, 60 s
 
 
 def frame_count(samples: int) -> int:
@@ -51,12 +60,18 @@ def apc_mel(wave: np.ndarray) -> np.ndarray:
     Raises:
         DataError: wrong shape, NaN or infinite values.
     """
-    wave = np.asarray(wave)
+    wave = checked_wave(wave)
+    return mel_rows(wave, 0, ROWS_PER_FRAME * frame_count(len(wave)))
+
+
+def checked_wave(wave: Any) -> np.ndarray:
+    """Samples (N,) as float32; DataError: wrong shape, NaN or infinite values."""
+    wave = np.asarray(wave, np.float32)
     if wave.ndim != 1:
         raise DataError(f"The APC front end needs audio of shape (N,); got {wave.shape}.")
     if not np.isfinite(wave).all():
         raise DataError("The audio for the APC front end contains NaN or infinite values.")
-    return mel_rows(wave, 0, ROWS_PER_FRAME * frame_count(len(wave)))
+    return wave
 
 
 def mel_rows(wave: np.ndarray, first: int, count: int, origin: int = 0) -> np.ndarray:
@@ -94,3 +109,23 @@ def _filter_bank() -> np.ndarray:
     bank = np.ascontiguousarray(bank.T.astype(np.float32))
     bank.setflags(write=False)
     return bank
+
+
+def apc_id(path: Path) -> str:
+    """Identifier of an APC checkpoint by content: features of another checkpoint are not reused."""
+    return f"{sha256_of(path)[:12]}v{_VERSION}"
+
+
+def encode(network: nn.Module, wave: np.ndarray) -> np.ndarray:
+    """16 kHz mono samples -> features (2T, hidden) float32."""
+    import torch
+
+    mel = torch.from_numpy(apc_mel(wave))
+    device = next(network.parameters()).device
+    state, parts = None, []
+    with torch.inference_mode():
+        for rows in mel.split(_CHUNK):
+            features, state = network.stream(rows[None].to(device), state)
+            parts.append(features[0].cpu())
+    width = network.rnns[0].hidden_size
+    return torch.cat(parts).numpy() if parts else np.zeros((0, width), np.float32)

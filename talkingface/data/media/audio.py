@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import wave
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from talkingface.data.media.files import audio_stream, decode, open_media
+from talkingface.data.media.limits import require_hours, require_rate
 from talkingface.data.media.probe import MediaInfo, probe
 from talkingface.errors import DataError
 from talkingface.utils.env import require
@@ -21,21 +23,24 @@ logger = logging.getLogger(__name__)
 # Seconds by which time stamps may deviate from the sample count before silence is inserted or
 # samples are cut: above the rounding of containers (1 ms), below the sync tolerance of 20 ms.
 _TOLERANCE = 0.01
+_MAX_HOLE = 60.0  # seconds of missing samples that are filled in files without a duration
+_INT16_AT_LEAST = 64.0  # a peak that no mix in floats reaches, but 16-bit numbers do
 
 
-def load_audio(path: str | Path, rate: int = 16000, *, timeline: bool = True) -> np.ndarray:
+def load_audio(path: str | Path, rate: int = 16000) -> np.ndarray:
     """Read the audio of a media file as mono samples.
 
-    Channels are averaged with equal weights. soxr resamples (quality HQ, the default of librosa,
-    deterministic). Gaps in the time stamps become silence, so that later samples stay in sync.
+    Channels are averaged with equal weights, unless they cancel each other; then the loudest one is
+    read, with a warning. Floats that hold 16-bit numbers are scaled, with a warning. soxr resamples
+    (quality HQ, the default of librosa, deterministic). In files with video, sample 0 is at the
+    time of the first frame: audio that starts later is preceded by silence, audio that starts
+    earlier is cut. Gaps in the time stamps become silence, so that later samples stay in sync.
     Decoding and resampling are streamed; peak memory is twice the result. Of several tracks the one
     marked as default is read, else the first; the log names it.
 
     Args:
         path: wav, flac, mp3, mp4, mov, mpg, mkv...
         rate: output samples per second.
-        timeline: in files with video, sample 0 is at the time of the first frame: audio that starts
-            later is preceded by silence, audio that starts earlier is cut.
 
     Returns:
         float32 (N,), [-1, 1] for integer and compressed sources; float files keep their values.
@@ -46,19 +51,39 @@ def load_audio(path: str | Path, rate: int = 16000, *, timeline: bool = True) ->
     info = probe(path)
     if not info.has_audio:
         raise DataError(f"There is no audio track in {path}. Give the speech as a separate file.")
-    if int(rate) != rate or rate <= 0:
-        raise DataError(f"The sample rate is {rate!r}; give a positive whole number such as 16000.")
-    origin = info.video_start if timeline and info.has_video else None
+    track = _Track(info)
+    samples = _load(track, int(rate))
+    if track.channels_cancel:
+        logger.warning(
+            "%s: the channels cancel each other; only channel %d is used", path, track.loudest + 1
+        )
+        track.only = track.loudest
+        samples = _load(track, int(rate))
+    if _INT16_AT_LEAST <= track.peak <= 32768:
+        logger.warning("%s holds 16-bit numbers as floats; they are divided by 32768", path)
+        samples /= 32768
+    elif track.peak > 32768:
+        raise DataError(f"The audio of {path} has values up to {track.peak:.3g}. Export it again.")
+    if not samples.any():
+        logger.warning("the audio of %s is digital silence", path)
+    return samples
+
+
+def _load(track: _Track, rate: int) -> np.ndarray:
+    info = track.info
+    path = info.path
     total, resample, blocks, source = 0, None, [], 0
-    for block, block_rate in _blocks(info, origin):
+    for block, block_rate in _blocks(track, info.video_start if info.has_video else None):
         if not np.isfinite(block).all():
             raise DataError(
                 f"The audio of {path} contains NaN or infinite values. Export it again."
             )
         if resample is None:
             source = block_rate
-            resample = _resampler(source, int(rate))
+            require_rate(source, path)
+            resample = _resampler(source, rate)
         total += len(block)
+        require_hours(total / source, path)
         blocks.append(resample(block, False))
     if resample is None or not total:
         raise DataError(
@@ -68,11 +93,8 @@ def load_audio(path: str | Path, rate: int = 16000, *, timeline: bool = True) ->
     blocks.append(resample(np.zeros(0, np.float32), True))
     samples = np.concatenate(blocks)
     # The resampler may return one sample more or less; the length follows the rule of librosa.
-    length = -(-total * int(rate) // source)
-    samples = np.pad(samples[:length], (0, max(0, length - len(samples))))
-    if not samples.any():
-        logger.warning("the audio of %s is digital silence", path)
-    return samples
+    length = -(-total * rate // source)
+    return np.pad(samples[:length], (0, max(0, length - len(samples))))
 
 
 def resampled(wave: np.ndarray, source: int, target: int) -> np.ndarray:
@@ -118,11 +140,54 @@ def _resampler(source: int, target: int) -> Any:
     return soxr.ResampleStream(source, target, 1, dtype="float32", quality="HQ").resample_chunk
 
 
-def _blocks(info: MediaInfo, origin: float | None) -> Iterator[tuple[np.ndarray, int]]:
+@dataclass
+class _Track:
+    """What is known of the chosen audio track, as it is decoded.
+
+    Attributes:
+        only: the channel that is read; None: the mean of all.
+        peak: largest absolute value; above 1 only in files with float samples.
+        energy: sum of squares of each channel.
+        mean_energy: the same of their mean.
+    """
+
+    info: MediaInfo
+    only: int | None = None
+    peak: float = 0.0
+    energy: np.ndarray = field(default_factory=lambda: np.zeros(1))
+    mean_energy: float = 0.0
+
+    @property
+    def loudest(self) -> int:
+        return int(np.argmax(self.energy))
+
+    @property
+    def channels_cancel(self) -> bool:
+        """Whether the mean of the channels is more than 20 dB below the loudest one."""
+        loudest = float(self.energy.max())
+        return len(self.energy) > 1 and loudest > 0 and self.mean_energy < 0.01 * loudest
+
+    def mono(self, channels: np.ndarray) -> np.ndarray:
+        """(C,N) to (N,) float32."""
+        if not channels.size:
+            return np.zeros(0, np.float32)
+        self.peak = max(self.peak, float(np.abs(channels).max()))
+        mean = channels.mean(axis=0, dtype=np.float64)
+        if self.only is not None:
+            return channels[min(self.only, len(channels) - 1)].astype(np.float32)
+        energy = np.square(channels, dtype=np.float64).sum(axis=1)
+        size = max(len(energy), len(self.energy))
+        self.energy = sum(np.pad(e, (0, size - len(e))) for e in (self.energy, energy))
+        self.mean_energy += float(np.square(mean).sum())
+        return mean.astype(np.float32)
+
+
+def _blocks(track: _Track, origin: float | None) -> Iterator[tuple[np.ndarray, int]]:
     """Yield mono float32 blocks without gaps from ``origin`` on (None: the first sample)."""
+    info = track.info
     position = repaired = 0
     rate = 0
-    for time, frame_rate, block in _decode(info):
+    for time, frame_rate, block in _decode(track):
         if rate == 0:
             rate = frame_rate
         if frame_rate != rate:
@@ -134,7 +199,7 @@ def _blocks(info: MediaInfo, origin: float | None) -> Iterator[tuple[np.ndarray,
             origin = time - position / rate if origin is None else origin
             offset = round((time - origin) * rate) - position
             # A time stamp beyond the end of the file is damaged.
-            limit = max(1.0, info.duration + 1.0) * rate - position
+            limit = (info.duration + 1.0) * rate - position if info.duration else _MAX_HOLE * rate
             if offset > limit:
                 offset = 0
             if position == 0 or abs(offset) > _TOLERANCE * rate:
@@ -151,9 +216,10 @@ def _blocks(info: MediaInfo, origin: float | None) -> Iterator[tuple[np.ndarray,
         logger.warning("%s: %d gaps or overlaps in the audio repaired", info.path, repaired)
 
 
-def _decode(info: MediaInfo) -> Iterator[tuple[float | None, int, np.ndarray]]:
+def _decode(track: _Track) -> Iterator[tuple[float | None, int, np.ndarray]]:
     """Yield (time in s or None, rate, mono samples) for each decoded block of the chosen track."""
     failed = 0
+    info = track.info
     with open_media(info.path) as container:
         stream = audio_stream(container)
         tracks = len(container.streams.audio)
@@ -170,7 +236,7 @@ def _decode(info: MediaInfo) -> Iterator[tuple[float | None, int, np.ndarray]]:
             if frame is None:
                 failed += 1
                 continue
-            block = _mono(frame)
+            block = track.mono(_channels(frame))
             if end is not None and frame.time is not None:
                 excess = round((frame.time - end) * frame.sample_rate) + len(block)
                 block = block[: max(0, len(block) - max(0, excess))]
@@ -186,8 +252,8 @@ def _end(container: Any, stream: Any) -> float | None:
     return float((stream.duration + (stream.start_time or 0)) * stream.time_base)
 
 
-def _mono(frame: Any) -> np.ndarray:
-    """Mean of the channels of a decoded block; integers are scaled to [-1, 1)."""
+def _channels(frame: Any) -> np.ndarray:
+    """(C,N) samples of a decoded block; integers are scaled to [-1, 1)."""
     data = frame.to_ndarray()
     if not frame.format.is_planar:
         data = data.reshape(-1, frame.layout.nb_channels).T
@@ -195,36 +261,29 @@ def _mono(frame: Any) -> np.ndarray:
         data = (data.astype(np.float32) - 128) / 128
     elif data.dtype.kind == "i":
         data = data / float(2 ** (8 * data.dtype.itemsize - 1))
-    return data.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return data
 
 
 def save_wav(path: str | Path, samples: np.ndarray, rate: int) -> None:
-    """Write float (N,), clipped to [-1, 1], as a mono 16-bit PCM wav file.
+    """Write float (N,) or (N,1..2), clipped to [-1, 1], as a 16-bit PCM wav file.
 
     Raises:
         DataError: wrong shape, NaN or infinite values.
         EnvironmentProblem: disk full, read-only folder.
     """
-    _write_wav(path, np.asarray(samples), rate, 1)
-
-
-def save_stereo(path: str | Path, samples: np.ndarray, rate: int) -> None:
-    """As :func:`save_wav`, for (N,channels)."""
-    _write_wav(path, np.asarray(samples), rate, 2)
-
-
-def _write_wav(path: str | Path, samples: np.ndarray, rate: int, ndim: int) -> None:
-    if samples.ndim != ndim or not np.issubdtype(samples.dtype, np.floating):
+    samples = np.asarray(samples)
+    channels = samples.shape[1] if samples.ndim == 2 else 1
+    if samples.ndim not in (1, 2) or channels > 2 or not np.issubdtype(samples.dtype, np.floating):
         raise DataError(
             f"Audio for {path} has type {samples.dtype} and shape {samples.shape}; "
-            f"float samples of shape {'(N,)' if ndim == 1 else '(N,channels)'} are needed."
+            "float samples of shape (N,) or (N,channels) are needed."
         )
     if not np.isfinite(samples).all():
         raise DataError(f"Audio for {path} contains NaN or infinite values.")
     # 32768 is the scale of reading; the largest positive value is one step below full scale.
     pcm = np.clip(np.round(samples * 32768.0), -32768, 32767).astype("<i2")
     with atomic(path) as temporary, wave.open(str(temporary), "wb") as file:
-        file.setnchannels(1 if ndim == 1 else samples.shape[1])
+        file.setnchannels(channels)
         file.setsampwidth(2)
         file.setframerate(int(rate))
         file.writeframes(pcm.tobytes())

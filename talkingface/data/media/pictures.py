@@ -6,13 +6,14 @@ The layout is that of Live Speech Portraits: a dataset of bytes, named like the 
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from talkingface.data.media.jpeg import require_intact, with_checksum
 from talkingface.errors import DataError
 from talkingface.utils.env import import_cv2, require
 from talkingface.utils.paths import atomic
@@ -34,7 +35,7 @@ def _encode(pixels: np.ndarray, suffix: str, options: list[int]) -> bytes:
     done, data = import_cv2().imencode(suffix, pixels, options)
     if not done:
         raise DataError(f"a picture could not be encoded as {suffix}")
-    return data.tobytes()
+    return with_checksum(data.tobytes()) if suffix == ".jpg" else data.tobytes()
 
 
 def signed(pictures: np.ndarray) -> np.ndarray:
@@ -63,35 +64,15 @@ def write_pictures(path: Path, pictures: Iterable[bytes], rows: np.ndarray | Non
     return count
 
 
-def picture_rows(path: Path) -> np.ndarray:
-    """(N,) picture index of each motion frame."""
-    store = PictureReader(path)
-    rows = store.attributes.get("frame_at_60hz")
-    return np.arange(len(store)) if rows is None else np.asarray(rows)
-
-
-def encoded_pictures(path: Path) -> list[bytes]:
-    """The encoded pictures of a file."""
-    return PictureReader(path).encoded()
-
-
-_open_files: OrderedDict[tuple[int, Path], Any] = OrderedDict()
-_MAX_OPEN = 64  # open files per process; operating systems allow about 1000
-
-
-def _opened(path: Path) -> Any:
-    """The HDF5 file, opened once per process; the least recently used ones are closed."""
-    key = (os.getpid(), path)  # a forked data loader must not share the trainer's file handle
-    if key not in _open_files:
-        h5py = require("h5py", why="The picture store")
-        try:
-            _open_files[key] = h5py.File(path, "r")
-        except OSError as error:
-            raise DataError(f"{path} cannot be opened as HDF5: {error}") from error
-        while len(_open_files) > _MAX_OPEN:
-            _open_files.popitem(last=False)[1].close()
-    _open_files.move_to_end(key)
-    return _open_files[key]
+@lru_cache(maxsize=64)  # open files; operating systems allow about 1000 per process
+def _opened(process: int, path: Path) -> Any:
+    """The HDF5 file, opened once per process: a forked data loader must not share the trainer's
+    file handle. h5py closes a file with the last reference to it."""
+    h5py = require("h5py", why="The picture store")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise DataError(f"{path} cannot be opened as HDF5: {error}") from error
 
 
 class PictureReader:
@@ -102,7 +83,7 @@ class PictureReader:
 
     @property
     def _store(self) -> Any:
-        file = _opened(self.path)
+        file = _opened(os.getpid(), self.path)
         if self.path.stem not in file:
             names = ", ".join(file)
             raise DataError(f"{self.path} has no dataset '{self.path.stem}', only: {names}")
@@ -111,9 +92,10 @@ class PictureReader:
     def __len__(self) -> int:
         return len(self._store)
 
-    @property
-    def attributes(self) -> Any:
-        return self._store.attrs
+    def rows(self) -> np.ndarray:
+        """(N,) picture index of each motion frame."""
+        rows = self._store.attrs.get("frame_at_60hz")
+        return np.arange(len(self)) if rows is None else np.asarray(rows)
 
     def encoded(self) -> list[bytes]:
         """All pictures, still encoded."""
@@ -122,8 +104,9 @@ class PictureReader:
     def __getitem__(self, number: int) -> np.ndarray:
         """(H,W,3) uint8 RGB."""
         cv2 = import_cv2()
-        data = np.frombuffer(np.asarray(self._store[number]).tobytes(), np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        data = np.asarray(self._store[number]).tobytes()
+        require_intact(data, f"{self.path}, picture {number}")
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         if image is None:
             raise DataError(f"{self.path}: picture {number} cannot be decoded")
         return image[..., ::-1]

@@ -1,4 +1,4 @@
-"""Streaming reader of video frames at the stored or at a constant frame rate, and of pictures."""
+"""Streaming reader of video frames at the stored or at a constant frame rate."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from talkingface.data.media.display import ToRGB, deinterlaced, pixel_aspect
 from talkingface.data.media.files import decode, exact_fps, open_media, video_stream
-from talkingface.data.media.probe import MediaInfo, probe, turn_of
+from talkingface.data.media.limits import require_hours
+from talkingface.data.media.probe import MediaInfo, probe
 from talkingface.errors import DataError
-from talkingface.utils.env import import_av, import_cv2
+from talkingface.utils.env import import_av
 
 logger = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 _MAX_THREADS = 8  # every decoder thread holds some frames; more threads are hardly faster
 _SEEK_FROM = 3.0  # seconds; for earlier starts decoding from the beginning is as fast
 _SEEK_MARGIN = 1.0  # seconds before the start, for frames that need an earlier key frame
@@ -63,7 +64,7 @@ def read_frames(
     rate = float(exact_fps(fps))
     first = round(start * rate)
     stop = None if end is None else max(first + 1, round(end * rate))
-    picture = _Converter(info)
+    picture = _converter(info)
     return (picture(frame) for frame in _select(_timed(info, start), rate, first, stop))
 
 
@@ -75,6 +76,11 @@ def count_frames(path: str | Path, fps: float | None = None) -> int:
     return sum(1 for _ in frames)
 
 
+def _converter(info: MediaInfo) -> ToRGB:
+    with open_media(info.path) as container:
+        return ToRGB(info.path, pixel_aspect(video_stream(container)))
+
+
 def _probe_video(path: str | Path) -> MediaInfo:
     info = probe(path)
     if not info.has_video:
@@ -84,7 +90,7 @@ def _probe_video(path: str | Path) -> MediaInfo:
 
 def _native(info: MediaInfo, start: float, end: float | None) -> Iterator[np.ndarray]:
     slack = _EPSILON / (info.fps or 25)
-    picture = _Converter(info)
+    picture = _converter(info)
     for time, _, frame in _timed(info, start):
         if end is not None and time >= end - slack:
             break
@@ -144,7 +150,7 @@ def _decode(info: MediaInfo, target: float | None) -> Iterator[tuple[float, floa
     """As :func:`_timed`, from the beginning or from the key frame before ``target`` seconds."""
     av = import_av()
     nominal = 1 / info.fps if info.fps > 0 else 1 / 25
-    count = failed = damaged = 0
+    count = damaged = 0
     last, length = None, 0.0
     shift = -info.video_start
     with open_media(info.path) as container:
@@ -160,10 +166,8 @@ def _decode(info: MediaInfo, target: float | None) -> Iterator[tuple[float, floa
                 container.seek(offset, stream=stream, backward=True)
             except av.FFmpegError:
                 return  # no index: the caller decodes from the beginning
-        for frame in decode(container, stream):
-            if frame is None:
-                failed += 1
-                continue
+        packets = _Counted(decode(container, stream))
+        for frame in deinterlaced(packets, stream):
             damaged += bool(frame.is_corrupt)
             time, shift = _clock(frame.time, shift, last, nominal, info.duration)
             # A last frame that is longer than the file is an error of the writing program.
@@ -171,7 +175,9 @@ def _decode(info: MediaInfo, target: float | None) -> Iterator[tuple[float, floa
             length = min(length, max(nominal, info.duration + 1.0 - time))
             yield time, length, frame
             last = time
+            require_hours(time, info.path)
             count += 1
+        failed = packets.failed
     if target is None and not count:
         raise DataError(
             f"The video track of {info.path} cannot be decoded: it gave no frame. "
@@ -188,6 +194,21 @@ def _decode(info: MediaInfo, target: float | None) -> Iterator[tuple[float, floa
             failed,
             missing,
         )
+
+
+class _Counted:
+    """Decoded frames; packets that cannot be decoded (None) are counted and left out."""
+
+    def __init__(self, frames: Iterator[Any]) -> None:
+        self._frames, self.failed = frames, 0
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        while (frame := next(self._frames)) is None:
+            self.failed += 1
+        return frame
 
 
 def _clock(
@@ -207,48 +228,3 @@ def _clock(
     if time < last - 1.0 or jumped:  # the clock was reset, e.g. in concatenated recordings
         return last + nominal, last + nominal - stamp
     return max(time, last), shift
-
-
-class _Converter:
-    """Convert decoded frames to upright RGB arrays of one size; every call returns a new array."""
-
-    def __init__(self, info: MediaInfo) -> None:
-        self._path = info.path
-        self._size: tuple[int, int] | None = None
-        self._warned = False
-
-    def __call__(self, frame: Any) -> np.ndarray:
-        if self._size is None:
-            self._size = (frame.width, frame.height)
-        elif (frame.width, frame.height) != self._size and not self._warned:
-            logger.warning("%s changes its frame size; all frames get the first size", self._path)
-            self._warned = True
-        width, height = self._size
-        rgb = frame.to_ndarray(format="rgb24", width=width, height=height, threads=1)
-        turns = turn_of(frame) // 90
-        return np.ascontiguousarray(np.rot90(rgb, -turns)) if turns else rgb
-
-
-def is_image(path: str | Path) -> bool:
-    """Whether a path has the suffix of a picture."""
-    return Path(path).suffix.lower() in IMAGE_SUFFIXES
-
-
-def read_image(path: str | Path) -> np.ndarray:
-    """Read a picture as uint8 (H, W, 3), RGB, rotated upright by its EXIF tag.
-
-    Raises:
-        DataError: the file is missing, empty or not a picture.
-    """
-    path = Path(path)
-    cv2 = import_cv2()
-    try:
-        data = np.fromfile(path, dtype=np.uint8)  # cv2.imread fails on Unicode paths on Windows
-    except OSError as error:
-        raise DataError(
-            f"Cannot read the picture {path}: {error.strerror or error}. Check the path."
-        ) from error
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
-        raise DataError(f"Not a picture that can be read: {path} ({data.size} bytes).")
-    return np.ascontiguousarray(image[..., ::-1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from talkingface.data.media.audio import resampled
 from talkingface.data.media.files import exact_fps
+from talkingface.data.media.jpeg import with_checksum
 from talkingface.errors import DataError, EnvironmentProblem
 from talkingface.utils.env import import_av, import_cv2
 from talkingface.utils.paths import atomic, write_problem
@@ -38,11 +40,11 @@ class VideoWriter:
     Args:
         path: target, ``.mp4``, ``.m4v`` or ``.mov``. Missing folders are created.
         fps: constant frame rate; 23.976, 29.97 and 59.94 mean 24000/1001 and so on.
-        audio: float samples (N,), clipped to [-1, 1], and their rate in Hz.
+        audio: float samples (N,), clipped to [-1, 1], and their rate in Hz; they are cut where the
+            video ends. Shorter audio is not padded.
         crf: constant rate factor of x264, 0 (lossless) to 51; 18 is visually near-lossless.
         preset: speed preset of x264.
         threads: encoder threads; None lets x264 choose. The output depends on this number.
-        trim_audio: cut the audio where the video ends. Shorter audio is not padded.
 
     Raises:
         DataError: wrong suffix, rate, sample values, frame size, or no frame at all.
@@ -58,7 +60,6 @@ class VideoWriter:
         crf: int = 18,
         preset: str = "veryfast",
         threads: int | None = None,
-        trim_audio: bool = True,
     ) -> None:
         self.path = Path(path)
         self.frames_written = 0
@@ -69,7 +70,6 @@ class VideoWriter:
         self._samples, self._audio_rate = _prepare_audio(audio) if audio else (None, 0)
         self._options = {"crf": str(crf), "preset": preset}
         self._threads = threads
-        self._trim_audio = trim_audio
         self._audio_position = 0
         self._size: tuple[int, int] | None = None
         self._container: Any = None
@@ -169,7 +169,7 @@ class VideoWriter:
 
     def _finish(self) -> None:
         if self._audio is not None:
-            self._write_audio(self._audio_end() if self._trim_audio else len(self._samples))
+            self._write_audio(self._audio_end())
             self._container.mux(self._audio.encode(None))
         self._container.mux(self._video.encode(None))
         self._container.close()
@@ -213,6 +213,14 @@ class VideoWriter:
             self.close()
         else:
             self._discard(error)
+
+
+def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, **options: Any) -> int:
+    """Write all frames with a :class:`VideoWriter` and its ``options``; returns their number."""
+    with VideoWriter(path, fps, **options) as writer:
+        for frame in frames:
+            writer.write(frame)
+    return writer.frames_written
 
 
 def _prepare_audio(audio: tuple[np.ndarray, int]) -> tuple[np.ndarray, int]:
@@ -259,5 +267,8 @@ def write_image(path: str | Path, rgb: np.ndarray, *, sync: bool = True) -> None
         raise DataError(f"Unknown picture format '{path.suffix}': {path}. Use .png.") from error
     if not ok:
         raise DataError(f"The picture could not be encoded as '{path.suffix}': {path}. Use .png.")
+    content = data.tobytes()
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        content = with_checksum(content)
     with atomic(path, sync=sync) as temporary:
-        temporary.write_bytes(data.tobytes())
+        temporary.write_bytes(content)

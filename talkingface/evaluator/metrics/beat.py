@@ -10,12 +10,13 @@ import numpy as np
 from talkingface.data.face.pose import head_pose
 from talkingface.data.face.series import smooth_runs
 from talkingface.data.media.audio import load_audio
-from talkingface.errors import ConfigError, DataError
+from talkingface.errors import DataError
 from talkingface.evaluator.clip import COMMON_FPS
 from talkingface.evaluator.metrics.landmark_distance import Faces, LandmarkMetric
 from talkingface.utils.env import require
 
 RATE = 16000
+STILL_DEGREES = 0.2  # standard deviation of the angles of a still head, by tracking errors
 HOP = 640  # samples: one frame at 25 frames/s, the unit of all beats
 
 
@@ -78,10 +79,9 @@ class BeatAlign(LandmarkMetric):
 
     both = False
     empty = "no motion beat, or no onset in the sound"
+    choices = {"over": ("motion", "audio")}
 
     def values(self, faces: Faces) -> dict[str, float]:
-        if self.params["over"] not in ("motion", "audio"):
-            raise ConfigError("metric_params.BeatAlign.over: choose motion or audio")
         clip, count = faces.clip, len(faces.generated)
         try:
             wave = load_audio(clip.sound, RATE) if clip.sound else np.zeros(0, np.float32)
@@ -89,6 +89,8 @@ class BeatAlign(LandmarkMetric):
             return self.undefined(str(error))
         onsets = audio_beats(wave[: round(count / clip.fps * RATE)])
         angles = head_pose(faces.generated, sigma=0)[:, :3]
+        if len(angles) and np.nanstd(angles, axis=0).max() < STILL_DEGREES:
+            return self.undefined("no motion beat: the head moves less than the pose jitters")
         moved = motion_beats(angles, clip.cuts) * COMMON_FPS / clip.fps
         pair = (moved, onsets) if self.params["over"] == "motion" else (onsets, moved)
         return {"BeatAlign": beat_align(*pair, self.params["sigma"])}

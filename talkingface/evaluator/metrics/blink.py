@@ -7,12 +7,18 @@ import math
 import numpy as np
 
 from talkingface.data.face.series import runs
-from talkingface.evaluator.metrics.landmark_distance import Faces, LandmarkMetric
+from talkingface.evaluator.metrics.landmark_distance import (
+    Faces,
+    LandmarkMetric,
+    eye_distance,
+    split_shots,
+)
 
 # p1..p6 of Soukupova and Cech 2016: a corner, two points of the upper lid, the other corner, two
 # points of the lower lid.
 EYES = ((33, 160, 158, 133, 153, 144), (362, 385, 387, 263, 373, 380))
 SHORTEST = 0.08  # seconds; shorter runs are detector noise
+LEAST_EYE_DISTANCE = 20  # pixels; in smaller faces open and closed eyes look alike
 LONGEST = 1.0  # seconds; in longer runs the eyes are closed, not blinking
 
 
@@ -53,8 +59,11 @@ class Blink(LandmarkMetric):
         if faces.valid.sum() < 2:  # the length of the shortest blink
             return self.undefined("fewer than two frames with a face")
         ratio, fps = eye_aspect_ratio(faces.generated), faces.clip.fps
+        if eye_distance(faces.generated[faces.valid]) < LEAST_EYE_DISTANCE:
+            return self.undefined(f"the eyes are less than {LEAST_EYE_DISTANCE} px apart")
         # Narrow eyes stay below any fixed threshold while open.
         scale = float(np.median(ratio[faces.valid])) if self.params["adaptive"] else 1.0
+        ratio = split_shots(ratio, faces.clip)  # a blink does not span a cut
         durations = blinks(ratio, fps, scale * self.params["threshold"])
         return {
             "blink_rate": 60 * fps * len(durations) / faces.valid.sum(),

@@ -10,7 +10,7 @@ from talkingface.data.face.pose import procrustes
 from talkingface.data.face.topology import N_MESH, STABLE
 from talkingface.evaluator.metrics.landmark_distance import Faces, LandmarkMetric, eye_distance
 
-_STILL = 1e-4  # of the eye distance; a face that moves less counts as still
+_STILL = 1e-3  # of the eye distance: a still face in an encoded video moves less
 
 
 class ExpressionError(LandmarkMetric):

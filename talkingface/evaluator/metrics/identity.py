@@ -12,12 +12,14 @@ import numpy as np
 
 from talkingface.data.face.topology import MOUTH_CORNERS, NOSE_TIP, PUPILS
 from talkingface.data.face.tracking import video_landmarks
-from talkingface.data.media.reader import is_image, read_frames, read_image
-from talkingface.errors import ConfigError, WeightsError
+from talkingface.data.media.images import is_image, read_image
+from talkingface.data.media.reader import read_frames
+from talkingface.errors import WeightsError
 from talkingface.evaluator.base_metric import Metric
 from talkingface.evaluator.clip import ClipPair, missing_faces
 from talkingface.evaluator.metrics.landmark_distance import fit_similarity, found
 from talkingface.utils.env import import_cv2
+from talkingface.utils.weights import require_trust
 
 SIDE = 112
 # Positions (x, y) of the eyes, the nose tip and the mouth corners in ArcFace's input of 112x112 px.
@@ -43,13 +45,18 @@ def align_face(frame: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def load_embedder(path: Path, _stamp: float) -> Embedder:
+def load_embedder(path: Path, _stamp: float, trust: str | None = None) -> Embedder:
     """A function from an aligned face (112,112,3) uint8 to a unit vector.
 
+    Args:
+        trust: SHA-256 values of trusted TorchScript files, which can run code.
+
     Raises:
-        WeightsError: the file cannot be read in the format of its suffix.
+        WeightsError: the file cannot be read in the format of its suffix, or is not trusted.
     """
     cv2 = import_cv2()
+    if path.suffix != ".onnx":
+        require_trust(path, trust, "TorchScript")
     try:
         if path.suffix == ".onnx":
             network = cv2.dnn.readNetFromONNX(str(path))
@@ -101,11 +108,9 @@ class CSIM(Metric):
 
     def start(self, clip: ClipPair) -> None:
         super().start(clip)
-        if self.params["stride"] < 1:
-            raise ConfigError("metric_params.CSIM.stride: 1 or more")
-        if text := self.missing():
-            raise WeightsError(text)
-        self._embed = load_embedder(self.path, self.path.stat().st_mtime)
+        self._embed = load_embedder(
+            self.path, self.path.stat().st_mtime, self.cfg.trust_checkpoint if self.cfg else None
+        )
         self._faces: list[list[np.ndarray | None]] = []  # embeddings, generated and real
         self._first: np.ndarray | None = None  # embedding of the first real frame with a face
 

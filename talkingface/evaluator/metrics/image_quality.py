@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from talkingface.errors import ConfigError
 from talkingface.evaluator.base_metric import Metric
 from talkingface.evaluator.clip import ClipPair, missing_faces
 from talkingface.utils.env import import_cv2
@@ -169,7 +168,18 @@ class L1(RegionMetric):
 
 
 class PSNR(RegionMetric):
-    """Mean of the per-frame PSNR in dB."""
+    """Mean of the per-frame PSNR in dB; a note counts frames that equal the real ones."""
+
+    def finish(self, clip: ClipPair) -> dict[str, float]:
+        for region, values in self._values.items():
+            others = [value for value in values if value < PSNR_CAP]
+            if 0 < len(others) < len(values):
+                clip.notes.append(
+                    f"{self.name} ({region}): {len(values) - len(others)} of {len(values)} frames "
+                    f"equal the real ones and count as {PSNR_CAP:g} dB; the others have "
+                    f"{np.mean(others):.2f} dB"
+                )
+        return super().finish(clip)
 
     def update(self, clip: ClipPair, index: int, generated: np.ndarray, real: np.ndarray) -> None:
         for region, (x0, y0, x1, y1) in self.boxes(clip, index).items():
@@ -183,10 +193,10 @@ class SSIM(RegionMetric):
     other settings: 7x7 means on grey frames of 224x224 px.
     """
 
+    choices = {"kind": ("gaussian11", "uniform7")}
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        if self.params["kind"] not in ("gaussian11", "uniform7"):
-            raise ConfigError("metric_params.SSIM.kind: choose gaussian11 or uniform7")
         if self.params["tft"]:
             self.outputs["SSIM_tft"] = dict(self.outputs["SSIM"])
 

@@ -19,7 +19,6 @@ from talkingface.data.face.topology import (
     MOUTH_CORNERS,
     SKETCH_EDGES,
 )
-from talkingface.errors import ConfigError
 from talkingface.evaluator.base_metric import Metric
 from talkingface.evaluator.clip import ClipPair, missing_faces
 
@@ -27,6 +26,7 @@ from talkingface.evaluator.clip import ClipPair, missing_faces
 RIGID = (33, 133, 362, 263, 168, 6, 197, 195, 5)
 # Oval, brows, eyes, nose and lips; the rest of the mesh is interpolated skin.
 FACE = tuple(sorted({*FACE_OVAL, *(point for edge in SKETCH_EDGES for point in edge)}))
+ALIGNMENTS = ("none", "centroid", "procrustes")
 
 
 def found(points: np.ndarray) -> np.ndarray:
@@ -106,41 +106,28 @@ def fit_similarity(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, 
     return factor, target_mean[..., 0] - factor * source_mean[..., 0]
 
 
-def align_points(
-    generated: np.ndarray,
-    real: np.ndarray,
-    how: str,
-    rigid: tuple[np.ndarray, np.ndarray] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Align points before they are compared.
-
-    Args:
-        generated, real: (T,K,2).
-        how: ``none``; ``centroid`` (each set minus its mean: Chen et al.); ``procrustes``
-            (similarity fit of the generated face to the real one on ``rigid`` points).
-        rigid: (T,R,2) points of both, for ``procrustes``.
-    """
-    if how == "none":
-        return generated, real
-    if how == "centroid":
-        return tuple(p - p.mean(axis=1, keepdims=True) for p in (generated, real))
-    if how != "procrustes" or rigid is None:
-        raise ConfigError(f"align={how}: choose none, centroid or procrustes")
-    factor, shift = fit_similarity(*rigid)
-    points = generated[..., 0] + 1j * generated[..., 1]
-    moved = factor[:, None] * points + shift[:, None]
-    return np.stack([moved.real, moved.imag], axis=-1), real
-
-
 def aligned_parts(
     faces: Faces, indices: tuple[int, ...], how: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The points ``indices`` of the generated and the real face, aligned, each (T,K,2)."""
+    """The points ``indices`` of the generated and the real face, aligned, each (T,K,2).
+
+    Args:
+        how: one of :data:`ALIGNMENTS`; ``centroid``: each set minus its mean (Chen et al.);
+            ``procrustes``: similarity fit of the generated face to the real one on ``RIGID``.
+    """
 
     def part(ids: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         return faces.generated[:, list(ids), :2], faces.real[:, list(ids), :2]
 
-    return align_points(*part(indices), how, part(RIGID))
+    generated, real = part(indices)
+    if how == "centroid":
+        return tuple(p - p.mean(axis=1, keepdims=True) for p in (generated, real))
+    if how == "procrustes":
+        factor, shift = fit_similarity(*part(RIGID))
+        points = generated[..., 0] + 1j * generated[..., 1]
+        moved = factor[:, None] * points + shift[:, None]
+        generated = np.stack([moved.real, moved.imag], axis=-1)
+    return generated, real
 
 
 def landmark_distance(generated: np.ndarray, real: np.ndarray, reduce: str = "mean") -> np.ndarray:
@@ -161,14 +148,13 @@ class LMD(LandmarkMetric):
     """Mean distance of the 40 lip points, in pixels and in % of the eye distance (``norm``)."""
 
     indices = LIPS
+    choices = {"align": ALIGNMENTS, "reduce": ("mean", "sum"), "norm": ("iod", "mouth_width")}
 
     @property
     def detector(self) -> str:
         return f"facelandmarker{len(self.indices)}"
 
     def values(self, faces: Faces) -> dict[str, float]:
-        if self.params["reduce"] not in ("mean", "sum"):
-            raise ConfigError(f"metric_params.{self.name}.reduce: choose mean or sum")
         parts = aligned_parts(faces, self.indices, self.params["align"])
         distances = self.distances(*parts, faces)
         pixels = float(distances.mean()) if len(distances) else math.nan
@@ -183,8 +169,6 @@ class LMD(LandmarkMetric):
         real = faces.real[faces.valid]
         if self.params["norm"] == "iod":
             return eye_distance(real)
-        if self.params["norm"] != "mouth_width":
-            raise ConfigError(f"metric_params.{self.name}.norm: choose iod or mouth_width")
         left, right = (real[:, i, :2] for i in MOUTH_CORNERS)
         return float(np.linalg.norm(left - right, axis=-1).mean()) or math.nan
 

@@ -17,6 +17,7 @@ from talkingface.evaluator.metrics.landmark_distance import (
     split_shots,
 )
 
+STILL = 2e-4  # of the eye distance per frame: motion of a still face in an encoded video
 NOSE_BRIDGE = (168, 6, 197, 195, 5, 4, 1)  # moves with the head only
 
 
@@ -67,9 +68,10 @@ class Jitter(LandmarkMetric):
                 results[key] = generated[key]
             elif reason:
                 results[key], self.reasons[key] = math.nan, reason
-            elif real[name] == 0:  # the ratio is defined only if both faces are still
-                results[key] = math.nan if generated[name] else 1.0
-                self.reasons[key] = "the real face does not move"
+            elif real[name] < STILL * eye_distance(faces.real[found(faces.real)]):
+                # The ratio is defined only if both faces are still.
+                results[key] = 1.0 if generated[name] == real[name] else math.nan
+                self.reasons[key] = "the real face does not move more than landmarks jitter"
             else:
                 results[key] = generated[name] / real[name]
         return results

@@ -7,17 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from talkingface.evaluator.base_metric import Metric
 from talkingface.evaluator.frechet import frechet_distance
 from talkingface.evaluator.motion_sample import MotionSample
-from talkingface.registry import Entry
-
-if TYPE_CHECKING:
-    from talkingface.config.config import Config
 
 
 def pooled(motions: Sequence[np.ndarray], order: int = 0) -> np.ndarray:
@@ -89,8 +85,8 @@ class MotionDistribution(Metric):
     takes = "motion"
     uses_frames = False
 
-    def __init__(self, entry: Entry, params: dict[str, Any], cfg: Config | None = None) -> None:
-        super().__init__(entry, params, cfg)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         self.heads = {"": ""}  # part -> beginning of its outputs' names
         self._sets: dict[str, tuple[list[np.ndarray], list[np.ndarray]]] = {}
 

@@ -7,7 +7,12 @@ import math
 import numpy as np
 
 from talkingface.data.face.topology import LIPS, LIPS_OUTER
-from talkingface.evaluator.metrics.landmark_distance import Faces, LandmarkMetric, aligned_parts
+from talkingface.evaluator.metrics.landmark_distance import (
+    ALIGNMENTS,
+    Faces,
+    LandmarkMetric,
+    aligned_parts,
+)
 
 SLICES = 8  # lines between the heights of two corners; error of the intersections about 1e-4
 _LEAST_AREA = 1e-9  # px2; smaller areas are rounding errors
@@ -59,6 +64,7 @@ class MA(LandmarkMetric):
 
     detector = "facelandmarker40"
     empty = "the real mouth never opens"
+    choices = {"align": ALIGNMENTS}
 
     def values(self, faces: Faces) -> dict[str, float]:
         # One alignment for both contours keeps the inner one in place within the outer one.

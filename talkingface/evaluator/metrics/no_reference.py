@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections import Counter
-from typing import Any
 
 import numpy as np
 
-from talkingface.errors import ConfigError, DataError
+from talkingface.errors import DataError
 from talkingface.evaluator.base_metric import Metric
 from talkingface.evaluator.clip import MIN_VALID_RATIO, WARN_VALID_RATIO, ClipPair
 
@@ -17,12 +16,7 @@ from talkingface.evaluator.clip import MIN_VALID_RATIO, WARN_VALID_RATIO, ClipPa
 class NoReferenceMetric(Metric):
     """Mean over every ``stride``-th generated frame, in its original size, or a region of it."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        if self.params["stride"] < 1:
-            raise ConfigError(f"metric_params.{self.name}.stride: 1 or more")
-        if self.params["region"] not in ("full", "face", "mouth"):
-            raise ConfigError(f"metric_params.{self.name}.region: choose full, face or mouth")
+    choices = {"region": ("full", "face", "mouth")}
 
     def start(self, clip: ClipPair) -> None:
         super().start(clip)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from talkingface.errors import ConfigError, DataError, WeightsError
+from talkingface.errors import DataError, WeightsError
 from talkingface.evaluator.base_metric import Metric
 from talkingface.evaluator.clip import ClipPair
 from talkingface.evaluator.frechet import RunningGaussian, frechet_distance
@@ -99,13 +99,6 @@ def _signed(frame: np.ndarray, device: str) -> Tensor:
 class NetworkMetric(Metric):
     """Base of LPIPS and FID: every ``stride``-th frame, and weights files that may be missing."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        if self.params["stride"] < 1:
-            raise ConfigError(f"metric_params.{self.name}.stride: 1 or more")
-        if self.params.get("net", "alex") not in BACKBONES:
-            raise ConfigError(f"metric_params.LPIPS.net: choose {' or '.join(BACKBONES)}")
-
     @abstractmethod
     def files(self) -> list[Path]:
         """The weights files; raises WeightsError when one is missing."""
@@ -116,10 +109,6 @@ class NetworkMetric(Metric):
         except WeightsError as error:
             return str(error)
         return f"{', '.join(absent)} does not exist" if absent else None
-
-    def start(self, clip: ClipPair) -> None:
-        super().start(clip)
-        self._network  # noqa: B018  missing weights must fail before any frame is decoded
 
     def file(self, key: str, name: str, origin: str) -> Path:
         """A weights file: the one that parameter ``key`` names, else ``name`` in ``checkpoints/``.
@@ -145,6 +134,8 @@ class NetworkMetric(Metric):
 
 class LPIPS(NetworkMetric):
     """Perceptual distance, mean over frames."""
+
+    choices = {"net": tuple(BACKBONES)}
 
     @property
     def version(self) -> str:

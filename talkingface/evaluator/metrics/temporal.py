@@ -7,15 +7,14 @@ errors are reported too, so that other versions can be computed.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
-from talkingface.errors import ConfigError
 from talkingface.evaluator.base_metric import Metric
 from talkingface.evaluator.clip import ClipPair, missing_faces
 from talkingface.utils.env import import_cv2
 
+STILL = 0.01  # squared grey levels; warping error of a still video
 MIN_SIDE = 16  # px; the coarsest patches of the flow need about this size
 RATIOS = {"ref_over_gen": 1, "gen_over_ref": -1}
 
@@ -71,15 +70,10 @@ def flicker(luma: np.ndarray) -> float:
 class TCM(Metric):
     """Warping errors of the generated and the real video compared, and flicker of the face."""
 
+    choices = {"ratio": tuple(RATIOS), "flow_from": ("own", "ref")}
+
     def definition(self) -> str:
         return super().definition().replace("[", "[DIS-medium,", 1)
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        if self.params["ratio"] not in RATIOS:
-            raise ConfigError(f"metric_params.TCM.ratio: choose {' or '.join(RATIOS)}")
-        if self.params["flow_from"] not in ("own", "ref"):
-            raise ConfigError("metric_params.TCM.flow_from: choose own or ref")
 
     def start(self, clip: ClipPair) -> None:
         super().start(clip)
@@ -132,9 +126,9 @@ class TCM(Metric):
             terms = consistency(*errors.T, self.params["ratio"], self.params["eps"])
             real, generated = errors.mean(axis=0)
             results.update(TCM=float(terms.mean()), E_O=float(real), E_V=float(generated))
-            if real > 0:
+            if real > STILL:
                 results["E_ratio"] = float(generated / real)
-            elif generated == 0:  # both videos are still
+            elif generated == real:  # both videos are still
                 results["E_ratio"] = 1.0
             else:
                 self.reasons["E_ratio"] = "the real video does not move"

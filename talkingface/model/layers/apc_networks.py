@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -39,18 +38,11 @@ class APCEncoder(nn.Module):
             self.postnet = nn.Module()
             self.postnet.layer = nn.Conv1d(hidden_size, mel_dim, kernel_size=1)
 
-    def forward(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """(B,M,80) -> features of the last layer (B,M,hidden); rows beyond ``lengths`` are 0."""
-        if lengths is None:
-            return self.stream(mel)[0]
-        order = lengths.cpu()
-        hidden = mel
-        for number, rnn in enumerate(self.rnns):
-            packed = pack_padded_sequence(hidden, order, batch_first=True, enforce_sorted=False)
-            packed = rnn(packed)[0]
-            out, _ = pad_packed_sequence(packed, batch_first=True, total_length=mel.shape[1])
-            hidden = self._add_input(number, hidden, out)
-        return hidden
+    def forward(self, mel: Tensor, predict: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """(B,M,80) -> features of the last layer (B,M,hidden); with ``predict`` also the predicted
+        mel rows (B,M,80)."""
+        features = self.stream(mel)[0]
+        return (features, self.predict_mel(features)) if predict else features
 
     def stream(self, mel: Tensor, state: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
         """Features of the next rows of a sequence, and the state for the rows after them."""
@@ -58,12 +50,9 @@ class APCEncoder(nn.Module):
         for number, rnn in enumerate(self.rnns):
             out, last = rnn(hidden, state[number] if state else None)
             new_state.append(last)
-            hidden = self._add_input(number, hidden, out)
+            inner = number < len(self.rnns) - 1
+            hidden = out + hidden if self.residual and inner and hidden.shape == out.shape else out
         return hidden, new_state
-
-    def _add_input(self, number: int, before: Tensor, out: Tensor) -> Tensor:
-        inner = number < len(self.rnns) - 1
-        return out + before if self.residual and inner and before.shape == out.shape else out
 
     def predict_mel(self, features: Tensor) -> Tensor:
         """Features (B,M,hidden) -> predicted mel rows (B,M,80)."""

@@ -58,7 +58,8 @@ def full_precision(like: Tensor) -> torch.autocast:
 class DyadSound(nn.Module):
     """Base of networks whose input is the sound of both persons.
 
-    The front end has the official name ``audio_model``.
+    The front end has the official name ``audio_model``, a lip regressor ``lip_model``. Both are
+    frozen and stay in evaluation mode.
 
     Args:
         frontend: ``vqwav2vec`` (official) or ``logmel``.
@@ -85,6 +86,13 @@ class DyadSound(nn.Module):
             self.audio_model = LogMelTokens(rate, fps, bands)
             self.sound_width = 2 * self.audio_model.width
         self.audio_model.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> DyadSound:
+        super().train(mode)
+        for name in ("audio_model", "lip_model"):
+            if hasattr(self, name):
+                getattr(self, name).eval()
+        return self
 
     @torch.no_grad()
     def encode_sound(self, wave: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ MODA's renderer has the same networks with other inputs.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +14,7 @@ from talkingface.model.layers.initialise import SLOPE, initialise
 
 CANDIDATES = 4
 INPUTS = 1 + 3 * CANDIDATES  # feature map, then the candidate pictures
-_RESIDUALS = {"normal": 1, "large": 2}
+_RESIDUALS = {"small": None, "normal": 1, "large": 2}
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
@@ -91,35 +93,30 @@ class _PlainLevel(_Skip):
 
 
 class Unet(nn.Module):
-    """Plain pix2pix U-Net, size ``small``.
+    """U-Net with residual blocks, sizes ``normal`` and ``large``; pix2pix's for size ``small``.
 
-    The official code declares 23 input channels, with which it cannot run; this network has 13.
-    Official weights were never released and would not fit.
+    The official code declares 23 input channels for ``small``, with which it cannot run; this
+    network has 13. Official weights were never released and would not fit.
+
+    Args:
+        residuals: residual blocks on each side of a level; None: pix2pix's levels.
     """
 
-    level = _PlainLevel
-
-    def __init__(self, inputs: int, n_downsample: int, ngf: int, **options: int) -> None:
+    def __init__(
+        self, inputs: int, n_downsample: int, ngf: int, residuals: int | None = None
+    ) -> None:
         super().__init__()
-        widths = [ngf * min(2**level, 8) for level in range(n_downsample)]
+        level = _PlainLevel if residuals is None else partial(_Level, n=residuals)
+        widths = [ngf * min(2**depth, 8) for depth in range(n_downsample)]
         model: nn.Module | None = None
         for depth in reversed(range(n_downsample)):
             outer = widths[depth - 1] if depth else inputs
             outputs = outer if depth else 3
-            model = self.level(outer, widths[depth], outputs, model, not depth, **options)
+            model = level(outer, widths[depth], outputs, model, not depth)
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
         return self.model(x)
-
-
-class ResUnet(Unet):
-    """U-Net with residual blocks, sizes ``normal`` and ``large``."""
-
-    level = _Level
-
-    def __init__(self, inputs: int, n_downsample: int, ngf: int, residuals: int) -> None:
-        super().__init__(inputs, n_downsample, ngf, n=residuals)
 
 
 class Feature2FaceNet(nn.Module):
@@ -136,10 +133,7 @@ class Feature2FaceNet(nn.Module):
         self, size: str = "normal", n_downsample: int = 8, ngf: int = 64, inputs: int = INPUTS
     ) -> None:
         super().__init__()
-        if size == "small":
-            self.netG: nn.Module = Unet(inputs, n_downsample, ngf)
-        else:
-            self.netG = ResUnet(inputs, n_downsample, ngf, _RESIDUALS[size])
+        self.netG = Unet(inputs, n_downsample, ngf, _RESIDUALS[size])
         initialise(self)
 
     def forward(self, *conditions: Tensor) -> Tensor:

@@ -6,28 +6,6 @@ import torch
 from torch import nn
 
 
-def per_sample_conv2d(
-    x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Convolve sample n of ``x`` with kernel n; stride 1, zero padding to the same size.
-
-    Args:
-        x: (N, C_in, H, W).
-        kernel: (N, C_out, C_in, k, k), k odd.
-        bias: (N, C_out) or None.
-
-    Returns:
-        (N, C_out, H, W).
-    """
-    n, _, height, width = x.shape
-    if kernel.shape[0] != n:
-        raise ValueError(f"{kernel.shape[0]} kernels for {n} samples")
-    x, kernels = x.reshape(1, -1, height, width), kernel.flatten(0, 1)
-    biases = None if bias is None else bias.flatten()
-    out = nn.functional.conv2d(x, kernels, biases, padding=kernel.shape[-1] // 2, groups=n)
-    return out.view(n, -1, height, width)
-
-
 class HyperConv(nn.Module):
     """3x3 convolution C -> C whose kernel and bias two linear layers generate (official code).
 
@@ -47,8 +25,13 @@ class HyperConv(nn.Module):
         self.hyperbias = nn.Linear(hyper_dim, channels)
 
     def forward(self, x: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
-        kernel = self.hyperkernel(code).view(-1, self.channels, self.channels, 3, 3)
-        return per_sample_conv2d(x, kernel, self.hyperbias(code))
+        n, c, height, width = x.shape
+        kernels = self.hyperkernel(code).view(n * c, c, 3, 3)
+        biases = self.hyperbias(code).flatten()
+        # One grouped convolution: group n has the kernel of sample n.
+        x = x.reshape(1, n * c, height, width)
+        out = nn.functional.conv2d(x, kernels, biases, padding=1, groups=n)
+        return out.view(n, c, height, width)
 
 
 class HyperConvPair(nn.Sequential):

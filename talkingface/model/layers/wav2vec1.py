@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 RATE = 16_000
 _STRIDES = ((10, 5), (8, 4), (4, 2), (4, 2), (4, 2), (1, 1), (1, 1), (1, 1))
@@ -55,25 +54,21 @@ class FeatureExtractor(nn.Module):
         return samples
 
 
-class _AggregatorLayer(nn.Sequential):
-    """Causal convolution; the padding repeats the first value."""
-
-    def __init__(self, width: int, kernel: int) -> None:
-        super().__init__(
-            nn.ReplicationPad1d((kernel - 1, 0)),
-            nn.Conv1d(width, width, kernel),
-            nn.Dropout(0.0),
-            nn.GroupNorm(1, width),
-            nn.ReLU(),
-        )
-
-
 class FeatureAggregator(nn.Module):
     """(B,width,L) -> (B,width,L): twelve causal convolutions with kernels 2 to 13."""
 
     def __init__(self, width: int = 512) -> None:
         super().__init__()
-        self.conv_layers = nn.ModuleList(_AggregatorLayer(width, k) for k in range(2, 14))
+        self.conv_layers = nn.ModuleList(
+            nn.Sequential(
+                nn.ReplicationPad1d((kernel - 1, 0)),  # causal: repeats the first value
+                nn.Conv1d(width, width, kernel),
+                nn.Dropout(0.0),
+                nn.GroupNorm(1, width),
+                nn.ReLU(),
+            )
+            for kernel in range(2, 14)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.conv_layers:
@@ -105,8 +100,3 @@ class Wav2VecLarge(nn.Module):
     def forward(self, wave: Tensor) -> Tensor:
         """(B,N) at 16 kHz -> (B,L,512)."""
         return self.feature_aggregator(self.feature_extractor(wave)).transpose(1, 2)
-
-
-def padded_front(wave: Tensor, samples: int) -> Tensor:
-    """(B,N) with ``samples`` zeros in front."""
-    return F.pad(wave, (samples, 0))

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 
 from talkingface.data.dataprocess.a2p.a2p_process import A2PProcess
-from talkingface.data.dataprocess.a2p.files import SAMPLE_RATE as RATE
 from talkingface.data.dataprocess.a2p.files import Stats
 from talkingface.data.dataprocess.a2p.skeleton import Skeleton
 from talkingface.data.face.face_model import TOPOLOGY, FaceModel
 from talkingface.data.face.topology import LIPS
 from talkingface.data.media.audio import load_dyad, resampled
+from talkingface.data.media.writer import write_video
+from talkingface.data.scenes import SAMPLE_RATE as RATE
 from talkingface.errors import ConfigError, DataError, TalkingFaceError, WeightsError
 from talkingface.evaluator.motion_files import MotionResults
 from talkingface.evaluator.motion_preview import (
@@ -27,7 +28,6 @@ from talkingface.evaluator.motion_preview import (
     lips,
     with_cursor,
     write_preview,
-    write_video,
 )
 from talkingface.pipeline.base import SAMPLE_RATE, Pipeline, Rendered
 from talkingface.pipeline.build import build_pipeline
@@ -82,6 +82,12 @@ class A2PPipeline(Pipeline):
         """The model of a component, None when there is none."""
         return self.model.components[name].network if name in self.model.components else None
 
+    @property
+    def faces(self) -> FaceModel | None:
+        """The landmark face model of the face codes; None for other codes."""
+        face = self._part("face")
+        return None if face is None else face.statistics.faces
+
     # -- sound -------------------------------------------------------------------------------------
 
     def _stats(self) -> Stats:
@@ -111,8 +117,7 @@ class A2PPipeline(Pipeline):
         if loud < 1e-6:
             raise DataError("the sound is silent: no motion can be generated")
         samples = (sound - sound.mean(axis=0)) / loud
-        face = self._part("face")
-        if not sound[:, 1].any() and (face is None or face.statistics.faces is None):
+        if not sound[:, 1].any() and self.faces is None:
             # Training recordings are never digital silence; the authors' demo adds noise, too.
             noise = np.random.default_rng(seed).normal(0, _FLOOR, len(sound))
             samples[:, 1] = noise / float(stats.audio_std_flat[0])
@@ -183,7 +188,11 @@ class A2PPipeline(Pipeline):
         if view == "head":
             if identity is None or self.renderer is None:
                 raise ConfigError("infer.view=head needs --source and --weights.renderer")
-            self._faces()
+            if self.faces is None:
+                raise ConfigError(
+                    "these face codes are those of the authors' avatars, which no open renderer "
+                    "supports; training on videos (--recipe=a2p_video) gives landmark codes"
+                )
             if self.renderer.face.topology != TOPOLOGY:
                 raise ConfigError(
                     f"a HeadGAN with the face model {self.renderer.face.topology} cannot render "
@@ -197,10 +206,8 @@ class A2PPipeline(Pipeline):
                 )
             Skeleton.read(resolve(self.cfg.infer.skeleton))
         face = self._part("face")
-        if view == "lips" and (
-            face is None
-            or (face.statistics.faces is None and not hasattr(face.network, "lip_model"))
-        ):
+        has_lips = face is not None and hasattr(face.network, "lip_model")
+        if view == "lips" and self.faces is None and not has_lips:
             raise ConfigError("infer.view=lips needs a face that was trained with lip_cond=a2plip")
         return view
 
@@ -219,35 +226,17 @@ class A2PPipeline(Pipeline):
             skeleton = Skeleton.read(resolve(self.cfg.infer.skeleton))
             yield from bones(skeleton.joints(motions["pose"]), skeleton.parents)
         else:
-            keys, step = motions.get("pose_keys"), self._key_step()
+            keys, step = motions.get("pose_keys"), self.cfg.data.guide_step
             picture, columns = curves(
                 motions[first], sound, self.cfg.fps, keys=keys, key_step=step, kind=first
             )
             yield from with_cursor(picture, columns, frames)
 
-    def _key_step(self) -> int:
-        pose = self._part("pose")
-        return pose.cfg.data.guide_step if pose is not None else self.cfg.data.guide_step
-
-    def _faces(self) -> FaceModel:
-        """The landmark face model of the face codes.
-
-        Raises:
-            ConfigError: the codes are not those of landmarks.
-        """
-        face = self._part("face")
-        if face is None or face.statistics.faces is None:
-            raise ConfigError(
-                "these face codes are those of the authors' avatars, which no open renderer "
-                "supports; training on videos (--recipe=a2p_video) gives landmark codes"
-            )
-        return FaceModel.of_content(face.statistics.faces)
-
     def _head(
         self, identity: Any, motions: dict[str, np.ndarray], sound: np.ndarray
     ) -> Iterator[np.ndarray]:
         """The face codes on the head of the source, converted to the renderer's face model."""
-        own, target = self._faces(), self.renderer.face
+        own, target = self.faces, self.renderer.face
         # A least-squares fit: the columns of both bases are orthonormal, pose and size the same.
         codes = motions["face"] @ (target.exp_basis.T @ own.exp_basis).T
         fps = self.renderer.cfg.fps
@@ -260,12 +249,10 @@ class A2PPipeline(Pipeline):
     def _lips(self, motions: dict[str, np.ndarray], sound: np.ndarray) -> np.ndarray:
         """(T,V,3) lip points: from the codes if they are those of landmarks, else from the
         sound."""
-        face = self._part("face")
-        if face is not None and face.statistics.faces is not None:
-            model = self._faces()
-            return model.mean[list(LIPS)] + model.lips(motions["face"])
+        if self.faces is not None:
+            return self.faces.mean[list(LIPS)] + self.faces.lips(motions["face"])
         samples = self.standardised(sound, self._stats())
-        return self.model.lips(samples, len(motions["face"]))
+        return self._part("face").predicted_lips(samples)[: len(motions["face"])]
 
     def render(
         self,
@@ -289,19 +276,13 @@ class A2PPipeline(Pipeline):
         identity = self.prepare(source)
         shown = "face" if self._view(identity) == "curves" else ""
         motions = self.motions(sound, seed=seed, show_progress=show_progress)
-        output.parent.mkdir(parents=True, exist_ok=True)
         self._write(output, motions, sound, seed or 0, shown)
         fps = self._shown_fps(identity)
-        count = [0]
-
-        def counted() -> Iterator[np.ndarray]:
-            for frame in self.pictures(identity, motions, sound):
-                count[0] += 1
-                yield frame
-
-        bar = progress(counted(), unit="frame", desc=output.name, show=show_progress, leave=False)
-        write_video(output, bar, sound, RATE, fps)
-        return Rendered(output, count[0], count[0] / fps, time.monotonic() - started)
+        pictures = self.pictures(identity, motions, sound)
+        bar = progress(pictures, unit="frame", desc=output.name, show=show_progress, leave=False)
+        voices = (sound.mean(axis=1), RATE)
+        count = write_video(output, bar, fps, audio=voices, crf=self.cfg.infer.crf)
+        return Rendered(output, count, count / fps, time.monotonic() - started)
 
     def _write(
         self,
@@ -335,6 +316,7 @@ class A2PPipeline(Pipeline):
             results.save_original(stem.with_name(f"{stem.name}_{part}_results.npy"))
             write_preview(
                 stem.with_name(f"{stem.name}_{part}"), motions[part], sound, RATE, self.cfg.fps,
-                keys=keys, key_step=self._key_step(), kind=part, video=part != shown,
+                keys=keys, key_step=self.cfg.data.guide_step, kind=part, video=part != shown,
+                crf=self.cfg.infer.crf,
             )  # fmt: skip
         log.info("motions and curves: %s_*", stem)

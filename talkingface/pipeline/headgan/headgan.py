@@ -6,13 +6,14 @@ import logging
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
-from talkingface.data.clips import Clip
+from talkingface.data.clips import SPLITS, Clip, split_clips
 from talkingface.data.dataprocess.headgan.camera import adapted, reference_frames, turned
 from talkingface.data.dataprocess.headgan.edits import expression_offset
 from talkingface.data.dataprocess.headgan.files import PICTURES, SOUND
@@ -25,11 +26,12 @@ from talkingface.data.dataprocess.headgan.headgan_process import (
 )
 from talkingface.data.face.face_model import Geometry
 from talkingface.data.face.points import POINTS, Points
-from talkingface.data.face.series import smooth
+from talkingface.data.face.series import smooth, there_and_back
 from talkingface.data.media.audio import load_audio
+from talkingface.data.media.images import is_image
 from talkingface.data.media.pictures import PictureReader, signed
 from talkingface.data.media.probe import probe
-from talkingface.data.media.reader import is_image, read_frames
+from talkingface.data.media.reader import read_frames
 from talkingface.errors import ConfigError, DataError
 from talkingface.model.fuse import optimize_for_inference
 from talkingface.pipeline.base import SAMPLE_RATE, Pipeline
@@ -219,7 +221,7 @@ class HeadGANPipeline(Pipeline):
             moving = own
         if options.smooth:
             moving = _smoothed(moving, options.smooth)
-        moving = moving.part(_pingpong(len(moving), count))
+        moving = moving.part(there_and_back(len(moving), count))
         if mode == "frontalize":
             moving = replace(moving, rotation=np.broadcast_to(np.eye(3), (count, 3, 3)))
         elif mode == "edit_expression":
@@ -259,8 +261,6 @@ class HeadGANPipeline(Pipeline):
 
     def _other(self, identity: HeadSource) -> Path:
         """Video of another clip: the one half a test list away, else of any list."""
-        from talkingface.data.clips import SPLITS, split_clips
-
         for splits in (("test",), SPLITS):
             clips = [clip for split in splits for clip in split_clips(self.cfg, split)]
             good, _ = self.process.prepared.select([clip.id for clip in clips])
@@ -278,7 +278,7 @@ class HeadGANPipeline(Pipeline):
         if len(own) > 1:
             expression = expression + own.expression.mean(axis=0)
         camera = own if len(own) > 1 else own.part([identity.reference])
-        frames = _pingpong(len(camera), len(expression))
+        frames = there_and_back(len(camera), len(expression))
         return replace(camera.part(frames), expression=expression)
 
     def express(
@@ -310,7 +310,7 @@ class HeadGANPipeline(Pipeline):
             yield from (one.warped for one in drawn)
         elif self.cfg.infer.side_by_side and baseline is None:
             moving = self._moving(identity)
-            for one, number in zip(drawn, _pingpong(len(moving), count), strict=True):
+            for one, number in zip(drawn, there_and_back(len(moving), count), strict=True):
                 driver = resized(moving.pictures[int(number)], self.size)
                 yield np.concatenate([still, driver, one.pncc, one.warped, one.image], axis=1)
         else:
@@ -352,52 +352,37 @@ class HeadGANPipeline(Pipeline):
             DataError: the face is outside the picture.
         """
         window = identity.points.size
-        still = self.cfg.infer.mode in _ONE_POSE
         own = next(self.pncc_pictures(identity.geometry.part([identity.reference]), window))
         require_coverage(own)
         picture = torch.from_numpy(np.stack([signed(self._picture(identity))])).to(self.device)
         reference = self._batch([own]), picture
         with torch.inference_mode(), self._precision():
             encoded = self.network.encode_reference(*reference)
+        # One picture at a time on a CPU, whose cache is filled by the feature maps of one.
+        size = 1 if self.device.type == "cpu" else self.cfg.infer.batch_size
+        stacks = self._stacks(geometry, window)
+        for first in range(0, len(geometry), size):
+            part = list(islice(stacks, size))
+            voices = None
+            if voice is not None:
+                voices = torch.from_numpy(voice[first : first + size]).to(self.device)
+            with torch.inference_mode(), self._precision():
+                out = self.network(self._batch(part), *reference, voices, encoded)
+            pictures = zip(_pixels(out.image), _pixels(out.warped), part, strict=True)
+            for image, warped, stack in pictures:
+                yield Drawn(image, warped, stack[..., -3:])
+
+    def _stacks(self, geometry: Geometry, window: int) -> Iterator[np.ndarray]:
+        """PNCC pictures of each frame and of those before it, (S,S,3K) uint8, oldest first."""
         length = self.cfg.model_params.n_frames
         history: deque[np.ndarray] = deque(maxlen=length)
-        stacks: list[np.ndarray] = []
-        current: list[np.ndarray] = []
-        first = 0
         for number, pncc in enumerate(self.pncc_pictures(geometry, window)):
             if number == 0:
                 require_coverage(pncc)
-            if number == 0 or still:
+            if number == 0 or self.cfg.infer.mode in _ONE_POSE:
                 history.extend([pncc] * (length - 1))
             history.append(pncc)
-            stacks.append(np.concatenate(list(history), axis=2))
-            current.append(pncc)
-            if len(stacks) == self.cfg.infer.batch_size or number + 1 == len(geometry):
-                voices = None if voice is None else voice[first : number + 1]
-                yield from self._run(stacks, current, voices, reference, encoded)
-                stacks, current, first = [], [], number + 1
-
-    @torch.inference_mode()
-    def _run(
-        self,
-        stacks: list[np.ndarray],
-        current: list[np.ndarray],
-        voice: np.ndarray | None,
-        reference: tuple[torch.Tensor, torch.Tensor],
-        encoded: list[torch.Tensor],
-    ) -> list[Drawn]:
-        poses = self._batch(stacks)
-        voices = None if voice is None else torch.from_numpy(voice).to(self.device)
-        # One picture at a time on a CPU, whose cache is filled by the feature maps of one.
-        step = 1 if self.device.type == "cpu" else len(poses)
-        pairs = []
-        for start in range(0, len(poses), step):
-            part = slice(start, start + step)
-            voice_part = None if voices is None else voices[part]
-            with self._precision():
-                out = self.network(poses[part], *reference, voice_part, encoded)
-            pairs += zip(_pixels(out.image), _pixels(out.warped), strict=True)
-        return [Drawn(*pair, pncc) for pair, pncc in zip(pairs, current, strict=True)]
+            yield np.concatenate(list(history), axis=2)
 
     def _batch(self, pictures: list[np.ndarray]) -> torch.Tensor:
         """(S,S,C) uint8 PNCC pictures -> (B,C,S,S) in 0..1."""
@@ -409,15 +394,6 @@ def _pixels(pictures: torch.Tensor) -> np.ndarray:
     """(B,3,S,S) in -1..1 -> (B,S,S,3) uint8."""
     values = ((pictures.float() + 1) * 127.5).round().clamp(0, 255).byte()
     return values.permute(0, 2, 3, 1).cpu().numpy()
-
-
-def _pingpong(length: int, count: int) -> np.ndarray:
-    """``count`` frame numbers that run forwards and backwards through ``length`` frames."""
-    if length == 1:
-        return np.zeros(count, int)
-    period = 2 * (length - 1)
-    place = np.arange(count) % period
-    return np.where(place < length, place, period - place)
 
 
 def _smoothed(geometry: Geometry, sigma: float) -> Geometry:

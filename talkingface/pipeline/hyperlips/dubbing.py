@@ -22,9 +22,10 @@ from talkingface.data.face.masks import lower_face_weights, lower_half_weights
 from talkingface.data.face.series import fill_gaps, runs, smooth_runs
 from talkingface.data.face.topology import FACE_OVAL
 from talkingface.data.face.tracking import FaceTrack, track_face
+from talkingface.data.media.images import is_image, read_image
 from talkingface.data.media.mel import mel_windows, wav2lip_mel
 from talkingface.data.media.probe import probe
-from talkingface.data.media.reader import is_image, read_frames, read_image
+from talkingface.data.media.reader import read_frames
 from talkingface.errors import ConfigError, DataError
 from talkingface.model.fuse import optimize_for_inference
 from talkingface.pipeline.base import Pipeline

@@ -16,14 +16,13 @@ from torch import Tensor
 from talkingface.data.dataprocess.lsp import motion as lsp
 from talkingface.data.dataprocess.lsp.files import DATABASE, EYES_FROM, Person
 from talkingface.data.dataprocess.lsp.motion import Motion
-from talkingface.data.dataprocess.lsp.speech import database_of
-from talkingface.data.media.apc_features import encode
 from talkingface.data.media.apc_mel import (
     MOTION_FPS,
     ROWS_PER_FRAME,
     SAMPLE_RATE,
     SLICE,
-    apc_mel,
+    checked_wave,
+    encode,
     frame_count,
     mel_rows,
     row_start,
@@ -86,7 +85,7 @@ class PersonMotion:
 def load_database(person: Person, network: APCEncoder, apc: str | None) -> Tensor:
     """Speech features of the person's clips; computed anew if the file is of another APC."""
     path = person.folder / DATABASE
-    if path.is_file() and (apc is None or database_of(person.folder) in (None, apc)):
+    if path.is_file() and (apc is None or person.database_apc in (None, apc)):
         return torch.from_numpy(np.load(path).astype(np.float32))
     rows = []
     for clip in map(person.clip, person.listed("train")):
@@ -130,30 +129,9 @@ class SpeechMotion:
             features = self.manifold(features)
         return features.reshape(-1, 2 * features.shape[1])
 
-    def poses(self, seed: int) -> PoseGenerator:
-        return PoseGenerator(self.audio2headpose, sigma=self.sigma, ahead=self.ahead[1], seed=seed)
-
-    @torch.no_grad()
     def generate(self, wave: np.ndarray, seed: int = 0) -> Motion:
         """Motion of a whole recording (N,), 16 kHz mono."""
-        mel = torch.from_numpy(apc_mel(wave)).to(self.device)
-        if not len(mel):
-            return self.compose(np.zeros((0, 73, 3)), np.zeros((0, POSE)), 0)
-        speech = self.paired(self.apc(mel[None])[0])
-        mouth_ahead, pose_ahead = self.ahead
-        points = self.audio2feature.stream(look_ahead(speech, mouth_ahead)[None])[0]
-        padded = look_ahead(speech, pose_ahead) if self.options.pad_headpose else speech
-        poses = list(self.poses(seed).generate(padded))
-        points = points[0, mouth_ahead:][: len(poses)]
-        post = self.options.motion
-        moves = lsp.smooth_motion(_spread(points), post.mouth_smooth, causal=post.causal)
-        pose = self._scaled(_stacked(poses))
-        pose = lsp.smooth_pose(pose, post.rot_smooth, post.trans_smooth, causal=post.causal)
-        return self.compose(moves, pose, 0)
-
-    def _scaled(self, pose: np.ndarray) -> np.ndarray:
-        post = self.options.motion
-        return pose * np.repeat([post.rot_amp, post.trans_amp], 3)
+        return self.stream(seed).finish(wave)
 
     def compose(
         self, moves: np.ndarray, pose: np.ndarray, start: int, before: np.ndarray | None = None
@@ -200,15 +178,15 @@ def _stacked(poses: list[Tensor]) -> np.ndarray:
 
 
 class _Smoother:
-    """Causal smoothing of values that arrive in chunks."""
+    """Smoothing of values that arrive in chunks, or, if it is not causal, all at once."""
 
-    def __init__(self, sigma: float) -> None:
-        self.sigma = sigma
+    def __init__(self, sigma: float, causal: bool) -> None:
+        self.sigma, self.causal = sigma, causal
         self._past: np.ndarray | None = None
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        if self.sigma <= 0 or not len(values):
-            return values
+        if not self.causal or self.sigma <= 0 or not len(values):
+            return lsp.smooth_motion(values, self.sigma)
         reach = len(lsp.causal_weights(self.sigma)) - 1
         if self._past is None:
             self._past = np.repeat(values[:1], reach, axis=0)
@@ -221,7 +199,7 @@ class MotionStream:
     """Takes sound in chunks of any size and returns each frame as soon as its look-ahead arrived.
 
     Frame k is complete when the sound reaches k / 60 s + 300 ms (the look-ahead) + 25 ms (the last
-    mel row of the frame). Smoothing uses past frames only.
+    mel row of the frame). Without ``infer.motion.causal`` all sound must come at once.
     """
 
     def __init__(self, speech: SpeechMotion, seed: int) -> None:
@@ -231,14 +209,17 @@ class MotionStream:
         self._rows = 0  # mel rows computed
         self._apc_state: Any = None
         self._a2f_state: Any = None
-        self._poses = speech.poses(seed)
+        self._poses = PoseGenerator(
+            speech.audio2headpose, sigma=speech.sigma, ahead=speech.ahead[1], seed=seed
+        )
         self._delay = speech.ahead[0]  # outputs of Audio2Feature that are still to be dropped
-        self._last: Tensor | None = None
+        self._last: Tensor | None = None  # (1,2H) features of the last frame
         post = speech.options.motion
         sigmas = (post.mouth_smooth, post.rot_smooth, post.trans_smooth)
-        self._smooth = [_Smoother(sigma) for sigma in sigmas]
-        self._mouth: list[np.ndarray] = []
-        self._pose: list[np.ndarray] = []
+        self._smooth = [_Smoother(sigma, post.causal) for sigma in sigmas]
+        self._amplify = np.repeat([post.rot_amp, post.trans_amp], 3)
+        self._mouth = np.zeros((0, lsp.N_POINTS, 3))
+        self._pose = np.zeros((0, POSE))
         self._before: np.ndarray | None = None
         self.frames = 0  # returned so far
 
@@ -247,42 +228,49 @@ class MotionStream:
         """Samples received."""
         return self._origin + len(self._wave)
 
-    @torch.no_grad()
     def push(self, samples: np.ndarray) -> Motion:
         """The next samples (n,), 16 kHz mono -> the frames of motion that they complete, if any."""
-        self._wave = np.concatenate([self._wave, np.asarray(samples, np.float32)])
+        self._wave = np.concatenate([self._wave, checked_wave(samples)])
         # A mel row needs 266 samples; a frame needs two rows.
         rows = max(0, (self.received - SLICE) * MOTION_FPS * ROWS_PER_FRAME // SAMPLE_RATE + 1)
         while rows and row_start(rows - 1) + SLICE > self.received:
             rows -= 1
-        self._push_rows(rows - rows % ROWS_PER_FRAME)
-        return self._emit()
+        return self._advance(rows - rows % ROWS_PER_FRAME)
+
+    def finish(self, samples: np.ndarray | tuple[()] = ()) -> Motion:
+        """The last samples, if any -> the rest of the motion, after the end of the sound."""
+        self._wave = np.concatenate([self._wave, checked_wave(samples)])
+        return self._advance(ROWS_PER_FRAME * frame_count(self.received), ended=True)
 
     @torch.no_grad()
-    def finish(self) -> Motion:
-        """The rest of the motion, after the end of the sound."""
-        self._push_rows(ROWS_PER_FRAME * frame_count(self.received))
-        if self._last is not None:
+    def _advance(self, rows: int, ended: bool = False) -> Motion:
+        """The frames that ``rows`` mel rows complete; ``ended``: no more sound follows."""
+        if rows > self._rows:
+            pairs = self._pairs(rows)
+            self._last = pairs[-1:]
+        elif self._last is not None:
+            pairs = self._last[:0]
+        else:
+            return self._emit()
+        for_mouth = for_pose = pairs
+        if ended:
             mouth_ahead, pose_ahead = self.speech.ahead
-            self._predict_mouth(look_ahead(self._last[None], mouth_ahead)[1:])
+            for_mouth = torch.cat([pairs, look_ahead(self._last, mouth_ahead)[1:]])
             if self.speech.options.pad_headpose:
-                self._sample_poses(look_ahead(self._last[None], pose_ahead)[1:])
+                for_pose = torch.cat([pairs, look_ahead(self._last, pose_ahead)[1:]])
+        self._predict_mouth(for_mouth)
+        self._sample_poses(for_pose)
         return self._emit()
 
-    def _push_rows(self, rows: int) -> None:
-        if rows <= self._rows:
-            return
+    def _pairs(self, rows: int) -> Tensor:
+        """Speech features (n,2H) of the frames up to mel row ``rows``."""
         mel = mel_rows(self._wave, self._rows, rows - self._rows, self._origin)
         self._rows = rows
-        drop = int(row_start(rows)) - self._origin
-        if drop > 0:
-            self._wave, self._origin = self._wave[drop:], self._origin + drop
+        drop = max(0, int(row_start(rows)) - self._origin)
+        self._wave, self._origin = self._wave[drop:], self._origin + drop
         x = torch.from_numpy(mel)[None].to(self.speech.device)
         features, self._apc_state = self.speech.apc.stream(x, self._apc_state)
-        pairs = self.speech.paired(features[0])
-        self._last = pairs[-1]
-        self._predict_mouth(pairs)
-        self._sample_poses(pairs)
+        return self.speech.paired(features[0])
 
     def _predict_mouth(self, pairs: Tensor) -> None:
         if not len(pairs):
@@ -291,18 +279,18 @@ class MotionStream:
         points, self._a2f_state = net.stream(pairs[None], self._a2f_state)
         fresh = points[0, self._delay :]
         self._delay = max(0, self._delay - points.shape[1])
-        self._mouth += list(self._smooth[0](_spread(fresh)))
+        self._mouth = np.concatenate([self._mouth, _spread(fresh)])
 
     def _sample_poses(self, pairs: Tensor) -> None:
-        pose = self.speech._scaled(_stacked(list(self._poses.generate(pairs))))
-        parts = [self._smooth[1](pose[:, :3]), self._smooth[2](pose[:, 3:])]
-        self._pose += list(np.concatenate(parts, axis=1))
+        poses = _stacked(list(self._poses.generate(pairs)))
+        self._pose = np.concatenate([self._pose, self._amplify * poses])
 
     def _emit(self) -> Motion:
         count = min(len(self._mouth), len(self._pose))
-        moves = np.array(self._mouth[:count]).reshape(count, lsp.N_POINTS, 3)
-        pose = np.array(self._pose[:count]).reshape(count, POSE)
-        del self._mouth[:count], self._pose[:count]
+        moves = self._smooth[0](self._mouth[:count])
+        parts = self._pose[:count, :3], self._pose[:count, 3:]
+        pose = np.concatenate([s(p) for s, p in zip(self._smooth[1:], parts, strict=True)], axis=1)
+        self._mouth, self._pose = self._mouth[count:], self._pose[count:]
         result = self.speech.compose(moves, pose, self.frames, self._before)
         if count:
             self._before = moves[-1]

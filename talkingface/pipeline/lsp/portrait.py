@@ -23,9 +23,9 @@ from talkingface.data.dataprocess.lsp.files import (
 from talkingface.data.dataprocess.lsp.lsp_process import LSPProcess
 from talkingface.data.dataprocess.lsp.motion import Motion
 from talkingface.data.dataprocess.lsp.window import Window
-from talkingface.data.dataset.lsp.lsp_face_dataset import at_rate, between, drawn_shoulders
-from talkingface.data.media.apc_features import apc_id
-from talkingface.data.media.apc_mel import MOTION_FPS, frame_count
+from talkingface.data.dataset.lsp.lsp_face_dataset import at_rate, drawn_shoulders
+from talkingface.data.face.series import between
+from talkingface.data.media.apc_mel import MOTION_FPS, apc_id, frame_count
 from talkingface.data.media.pictures import signed
 from talkingface.data.media.reader import read_frames
 from talkingface.errors import ConfigError, DataError

@@ -185,13 +185,6 @@ class MODAPortraitPipeline(MODAPipeline):
     def frame_count(self, identity: MODASource, wave: np.ndarray) -> int:
         return self.speaker.frame_count(wave)
 
-    def motion(
-        self, identity: MODASource, wave: np.ndarray, seed: int = 0
-    ) -> Iterator[PortraitMotion]:
-        """Motion of the person for a sound, in parts."""
-        count = self.frame_count(identity, wave)
-        yield from self.speaker.generate(identity.features, identity.template, wave, count, seed)
-
     def generate(
         self,
         identity: MODASource,
@@ -200,7 +193,8 @@ class MODAPortraitPipeline(MODAPipeline):
         baseline: str | None = None,
         seed: int | None = None,
     ) -> Iterator[np.ndarray]:
-        first = 0
-        for part in self.motion(identity, wave, seed or 0):
+        first, count = 0, self.frame_count(identity, wave)
+        own, template = identity.features, identity.template
+        for part in self.speaker.generate(own, template, wave, count, seed or 0):
             yield from self.frames_of(identity, part.landmarks, part.shoulders, baseline, first)
             first += len(part.landmarks)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,6 @@ from talkingface.components.store import ComponentStore
 from talkingface.data.dataprocess.moda.files import Features, Template, posed, posed_torso
 from talkingface.data.dataprocess.moda.moda_process import OTHER_POINTS, sound_features
 from talkingface.data.dataprocess.moda.sound import (
-    SoundEncoder,
     SoundFeatures,
     frames_of,
     normalised,
@@ -22,7 +22,7 @@ from talkingface.data.dataprocess.moda.sound import (
     with_context,
 )
 from talkingface.data.dataset.moda.moda_dataset import subject_code
-from talkingface.data.face.series import smooth
+from talkingface.data.face.series import smooth, there_and_back
 from talkingface.data.face.topology import MODA_EYES, MODA_MOUTH, N_POINTS
 from talkingface.errors import DataError
 from talkingface.model.audio_driven_talkingface.moda.moda_networks import WIDTH, wav2vec2_at
@@ -61,12 +61,6 @@ class PortraitMotion:
         landmarks = posed(source, vertices, headpose)[..., :2]
         return cls(vertices, headpose, torso, landmarks, posed_torso(source, torso, headpose))
 
-    @classmethod
-    def joined(cls, parts: Iterable[PortraitMotion]) -> PortraitMotion:
-        """Concatenate motions."""
-        motions = list(parts)
-        return cls(*(np.concatenate([getattr(m, f.name) for m in motions]) for f in fields(cls)))
-
 
 class Speaker:
     """Mapping network, composer and settings that turn sounds into motion.
@@ -91,9 +85,8 @@ class Speaker:
         self.own_encoder = sound.kind == "wav2vec2"
         self.features: SoundFeatures
         if self.own_encoder:
-            self.features = SoundFeatures(
-                "wav2vec2", lambda: SoundEncoder(moda.network.audio_encoder, wav2vec2_at)
-            )
+            encoder = moda.network.audio_encoder.eval()
+            self.features = SoundFeatures("wav2vec2", lambda: partial(wav2vec2_at, encoder))
         else:
             trained = ComponentStore(moda.cfg).as_trained(moda)
             self.features = sound_features(trained, ComponentStore(trained))
@@ -159,7 +152,7 @@ class Speaker:
         mapped["lips"] = smooth(mapped["lips"], by.lip * rate)
         mapped["eyes"] = smooth(mapped["eyes"], by.eye * rate)
         if options.head == "source":
-            rows = _there_and_back(len(source), count)
+            rows = there_and_back(len(source), count)
             return {**mapped, "head": source.headpose[rows], "torso": source.torso[rows]}
         head = mapped["head"] + template.headpose
         head[:, :3] = smooth(head[:, :3], by.rot * rate)
@@ -195,11 +188,3 @@ class Speaker:
             mesh[:, list(MODA_MOUTH)] = lips.reshape(len(lips), -1, 3)
             mesh[:, list(MODA_EYES)] = eyes.reshape(len(eyes), -1, 3)
         return mesh
-
-
-def _there_and_back(length: int, count: int) -> np.ndarray:
-    """(count,) rows of a sequence that runs forwards and backwards without a jump."""
-    if length < 2:
-        return np.zeros(count, int)
-    phase = np.arange(count) % (2 * (length - 1))
-    return np.minimum(phase, 2 * (length - 1) - phase)

@@ -10,7 +10,6 @@ the training clips. Layout: ``preprocessed_data/A2P/<clip>/scene.json`` or, for 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -21,9 +20,6 @@ import numpy as np
 from talkingface.config.config import Config, load_config
 from talkingface.data.clips import Clip
 from talkingface.data.dataprocess.a2p.files import (
-    FACE_SIZE,
-    POSE_SIZE,
-    SAMPLE_RATE,
     STATS,
     SceneFiles,
     Stats,
@@ -34,17 +30,16 @@ from talkingface.data.dataprocess.a2p.files import (
 )
 from talkingface.data.dataprocess.a2p.scene_corpus import SceneCorpus
 from talkingface.data.dataprocess.base import SkipClip
-from talkingface.data.dataprocess.result import ProcessReport
+from talkingface.data.dataprocess.report import ProcessReport
 from talkingface.data.dataprocess.video import DatasetStatisticsProcess, FaceClip
-from talkingface.data.face.face_model import FaceModel, learn_face_model
+from talkingface.data.face.face_model import FaceModel
 from talkingface.data.face.points import POINTS, Points
 from talkingface.data.face.series import fill_gaps
-from talkingface.data.media.audio import load_audio, save_stereo
+from talkingface.data.media.audio import load_audio, save_wav
+from talkingface.data.scenes import FACE_SIZE, POSE_SIZE, SAMPLE_RATE
 from talkingface.errors import DataError, StageError
 from talkingface.utils.logs import progress
 from talkingface.utils.paths import atomic, resolve, write_json
-
-log = logging.getLogger(__name__)
 
 SOUND = "audio.wav"
 _MAX_MISSING = 0.1  # largest share of frames without a face
@@ -109,7 +104,7 @@ class A2PProcess(DatasetStatisticsProcess):
         own = wave[round(start * step) : round(stop * step)]
         own = np.pad(own, (0, round(stop * step) - round(start * step) - len(own)))
         # The partner's channel is silence, not a copy of this person's voice.
-        save_stereo(out / SOUND, np.stack([own, np.zeros_like(own)], axis=1), SAMPLE_RATE)
+        save_wav(out / SOUND, np.stack([own, np.zeros_like(own)], axis=1), SAMPLE_RATE)
 
     def finalize(self, report: ProcessReport) -> None:
         super().finalize(report)
@@ -122,21 +117,15 @@ class A2PProcess(DatasetStatisticsProcess):
             return
         faces = self.load_face_model()
         missing = [name for name in names if not self.scene_files(name).face.is_file()]
-        if not missing:
-            return
-        log.info("face codes of %d clips", len(missing))
-        for name in progress(missing, unit="clip", desc="codes", show=self.cfg.show_progress):
+        for name in self._bar(missing, "face codes"):
             self._encode(name, faces)
 
     def _encode(self, name: str, faces: FaceModel) -> None:
-        points = Points.read(self.prepared.output_dirs(name)[0] / POINTS)
-        valid = points.landmarks[points.valid]
-        rows = np.linspace(0, len(valid) - 1, min(len(valid), 200)).astype(int)
-        codes = faces.fit(points.landmarks, faces.neutral_of(valid[rows])).expression
+        points = self.points(name)
+        codes = faces.fit(points.landmarks, faces.neutral_of(points.spread(200))).expression
         # The mean is subtracted: a person's neutral expression does not depend on the sound.
         codes = (codes - codes[points.valid].mean(axis=0)).astype(np.float32)
         files = self.scene_files(name)
-        files.face.parent.mkdir(parents=True, exist_ok=True)
         missing = np.flatnonzero(~points.valid)
         parts = [(files.lips, faces.lips(codes)), (files.missing, missing), (files.face, codes)]
         for path, values in parts:  # the codes last: their existence marks a complete clip
@@ -150,19 +139,12 @@ class A2PProcess(DatasetStatisticsProcess):
     @cached_property
     def _face_model(self) -> FaceModel:
         options = self.cfg.codes
-        people = {name: self.person_of(name) for name in self.training_clips}
-        path = self.folder / f"face_model_{self.learnt_key(options.model_dump(), people)}.npz"
-        if not path.is_file():
-            clips = {}
-            for name in self.training_clips:
-                points = Points.read(self.prepared.output_dirs(name)[0] / POINTS)
-                clips[name] = points.landmarks[points.valid]
-            model = learn_face_model(
-                clips, people, n_exp=options.n, frames_per_clip=options.frames_per_clip
-            )
-            model.save(path)
-            log.info("face model learnt from %s", model.sources)
-        return FaceModel.read(path)
+        return self.learnt_face_model(
+            options.model_dump(),
+            lambda points: points.landmarks[points.valid],
+            n_exp=options.n,
+            frames_per_clip=options.frames_per_clip,
+        )
 
     # -- what datasets read ------------------------------------------------------------------------
 

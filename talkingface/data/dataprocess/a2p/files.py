@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,11 @@ import numpy as np
 
 from talkingface.data.clips import Clip
 from talkingface.data.npz import read_npz, save_npz
+from talkingface.data.scenes import FACE, LIPS, MISSING, POSE, SAMPLE_RATE, SOUND
 from talkingface.errors import DataError
 from talkingface.utils.env import require
 
-SAMPLE_RATE = 48_000
-POSE, FACE = "_body_pose.npy", "_face_expression.npy"
-SOUND, MISSING = "_audio.wav", "_missing_face_frames.npy"
-LIPS = "_lip_vertices.npy"  # not in the released data
 STATS = "data_stats.pth"
-POSE_SIZE, FACE_SIZE = 104, 256
 LEAST_STD = 1e-4
 
 
@@ -165,11 +161,11 @@ class Stats:
         return {key: value for key, value in vars(self).items() if value is not None}
 
     @classmethod
-    def of_content(cls, content: Mapping[str, Any]) -> Stats:
+    def of_content(cls, content: Mapping[str, Any], source: object = "the statistics") -> Stats:
         """From values by official name; unknown keys, which released files have, are ignored.
 
         Raises:
-            KeyError: a required key is missing.
+            DataError: a required key is missing.
         """
         names = [field.name for field in fields(cls)]
         values = {n: np.asarray(content[n], np.float32) for n in names if n in content}
@@ -177,7 +173,7 @@ class Stats:
             values[name] = values[name].reshape(-1)
         lacking = {"code_mean", "code_std", "audio_mean", "audio_std_flat"} - values.keys()
         if lacking:
-            raise KeyError(f"it lacks {', '.join(sorted(lacking))}")
+            raise DataError(f"{source}: it lacks {', '.join(sorted(lacking))}")
         return cls(**values)
 
     def save(self, path: Path) -> None:
@@ -192,22 +188,16 @@ class Stats:
         """
         if path.suffix != ".npz":
             return cls._read_released(path)
-        try:
-            return cls.of_content(read_npz(path))
-        except KeyError as error:
-            raise DataError(f"{path}: {error.args[0]}") from error
+        return cls.of_content(read_npz(path), path)
 
     @classmethod
     def _read_released(cls, path: Path) -> Stats:
         import pickle
 
         import torch
+        from numpy._core.multiarray import _reconstruct, scalar
 
         # The file is a pickled dictionary of numpy arrays; only their types are allowed.
-        try:
-            from numpy._core.multiarray import _reconstruct, scalar
-        except ImportError:  # numpy 1
-            from numpy.core.multiarray import _reconstruct, scalar
         known = [_reconstruct, scalar, np.ndarray, np.dtype]
         known += [type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u1", "?")]
         # Files written with numpy 1 name these functions by their old module.
@@ -215,11 +205,9 @@ class Stats:
         try:
             with torch.serialization.safe_globals(known):
                 content = torch.load(path, map_location="cpu", weights_only=True)
-            return cls.of_content(content)
+            return cls.of_content(content, path)
         except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
             raise DataError(f"{path} cannot be read: {error}") from error
-        except KeyError as error:
-            raise DataError(f"{path}: {error.args[0]}") from error
 
     def sound(self, samples: np.ndarray) -> np.ndarray:
         """(S,2) samples -> standardised samples."""
@@ -292,12 +280,8 @@ def learn_stats(scenes: Iterable[SceneFiles], wrap: bool = False) -> Stats:
             sound.add(read_sound(scene.sound, start, 60 * SAMPLE_RATE))
     audio_mean, audio_std = sound.result()
     flat = np.sqrt(np.mean(audio_std**2, keepdims=True), dtype=np.float32)
-    stats = Stats(*face.result(), audio_mean, flat)
-    if pose.count:
-        mean, std = pose.result()
-        stats = replace(stats, pose_mean=mean, pose_std=std)
+    stats = [*face.result(), audio_mean, flat, *(pose.result() if pose.count else (None, None))]
     if lips.count:
         mean, std = lips.result()
-        flat = np.sqrt(np.mean(std**2)).reshape(1).astype(np.float32)
-        stats = replace(stats, lips_mean=mean, lips_std=flat)
-    return stats
+        stats += [mean, np.sqrt(np.mean(std**2)).reshape(1).astype(np.float32)]
+    return Stats(*stats)

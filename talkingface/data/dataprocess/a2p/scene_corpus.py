@@ -6,9 +6,9 @@ import logging
 from functools import cached_property
 from pathlib import Path
 
-from talkingface.data.clips import Clip, write_filelist
-from talkingface.data.corpus import Corpus
+from talkingface.data.clips import Clip, Corpus
 from talkingface.data.dataprocess.a2p.files import SceneFiles, find_scenes
+from talkingface.data.filelists import write_filelists
 from talkingface.errors import StageError
 from talkingface.utils.paths import shown
 
@@ -67,8 +67,7 @@ class SceneCorpus(Corpus):
                 f"the lists in {lists['train'].parent} yourself."
             )
         parts = {"train": names[:-held], "val": names[-held:-_TEST], "test": names[-_TEST:]}
-        for split, path in lists.items():
-            write_filelist(path, parts[split])
+        write_filelists({path: parts[split] for split, path in lists.items()})
         log.info(
             "official split of %d scenes: %s (lists in %s)", len(names),
             ", ".join(f"{len(v)} {k}" for k, v in parts.items()), shown(lists["train"].parent),

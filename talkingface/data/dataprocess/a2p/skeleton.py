@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from talkingface.data.dataprocess.a2p.files import POSE_SIZE
+from talkingface.data.scenes import POSE_SIZE
 from talkingface.errors import DataError
 
 

@@ -8,16 +8,11 @@ import numpy as np
 
 from talkingface.data.face.face_model import Geometry
 
-_WINDOW = 15  # frames of the box filter
+_WINDOW = 15  # frames of the box filter over scale and position, at most
 
 
 def adapted(
-    driver: Geometry,
-    reference: Geometry,
-    *,
-    translation: bool = True,
-    std: bool = False,
-    window: int = _WINDOW,
+    driver: Geometry, reference: Geometry, *, translation: bool = True, std: bool = False
 ) -> Geometry:
     """The driver's geometry with its camera adapted to position and size of the reference.
 
@@ -25,28 +20,27 @@ def adapted(
         translation: adapt the position too; False: only the size, the driver's position is scaled.
         std: also scale the movement to the reference's standard deviation. A single reference
             picture has no movement, so the head then stands still.
-        window: frames of the box filter over scale and position, shorter for short clips.
 
     Returns:
         The driver's expressions and rotations with the new camera; the neutral face stays the
         driver's.
     """
-    scale = _box(driver.scale * (reference.scale.mean() / driver.scale.mean()), window)
+    scale = _box(driver.scale * (reference.scale.mean() / driver.scale.mean()))
     place = driver.shift / driver.scale[:, None]
     if translation:
         own = reference.shift / reference.scale[:, None]
         moved = place - place.mean(axis=0)
         if std:
             moved = moved / np.maximum(place.std(axis=0), 1e-9) * own.std(axis=0)
-        place = _box(moved + own.mean(axis=0), window)
+        place = _box(moved + own.mean(axis=0))
     return replace(driver, scale=scale, shift=scale[:, None] * place)
 
 
-def _box(values: np.ndarray, window: int) -> np.ndarray:
+def _box(values: np.ndarray) -> np.ndarray:
     """Moving average over time; the ends are repeated."""
     from scipy.ndimage import uniform_filter1d
 
-    size = min(window, len(values))
+    size = min(_WINDOW, len(values))
     return values if size < 2 else uniform_filter1d(values, size, axis=0, mode="nearest")
 
 
@@ -69,23 +63,13 @@ def turned(degrees: np.ndarray) -> np.ndarray:
     """Rotations R_y(yaw) R_x(pitch) R_z(-roll) in the axes of the face model.
 
     Args:
-        degrees: (...,3) yaw, pitch, roll. As in :func:`~talkingface.data.face.pose.head_pose`
+        degrees: (T,3) yaw, pitch, roll. As in :func:`~talkingface.data.face.pose.head_pose`
             positive angles turn the face to the left of the picture and down, and raise the eye
             on the right of the picture.
 
     Returns:
-        (...,3,3).
+        (T,3,3).
     """
     from scipy.spatial.transform import Rotation
 
-    values = np.asarray(degrees, np.float64)
-    flat = values.reshape(-1, 3) * (1, 1, -1)
-    matrices = Rotation.from_euler("YXZ", flat, degrees=True).as_matrix()
-    return matrices.reshape(*values.shape[:-1], 3, 3)
-
-
-def angles(rotation: np.ndarray) -> np.ndarray:
-    """(T,3) yaw, pitch and roll in degrees of (T,3,3); the inverse of :func:`turned`."""
-    from scipy.spatial.transform import Rotation
-
-    return Rotation.from_matrix(rotation).as_euler("YXZ", degrees=True) * (1, 1, -1)
+    return Rotation.from_euler("YXZ", degrees * (1, 1, -1), degrees=True).as_matrix()

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from talkingface.data.npz import read_npz, save_npz
+from talkingface.data.face.series import between
 from talkingface.errors import DataError, WeightsError
 from talkingface.utils.env import require
 
@@ -113,13 +113,6 @@ class SoundClasses(CharEncoder):
         arrays = (values.astype(np.float32) for values in (mean, std, centres[order]))
         return cls(*arrays, max(width, 1e-6))
 
-    def save(self, path: Path) -> None:
-        save_npz(path, self.content())
-
-    @classmethod
-    def read(cls, path: Path) -> SoundClasses:
-        return cls(**read_npz(path))
-
 
 class CTCCharacters(CharEncoder):
     """Letters recognised by wav2vec2 (torchaudio's WAV2VEC2_ASR_BASE_960H, English).
@@ -181,11 +174,7 @@ class CTCCharacters(CharEncoder):
             return held(probabilities, rate, fps, frames)
         rows = to_27(probabilities)
         time = (np.arange(frames) + 0.5) / fps * rate - 0.5
-        at = np.clip(time, 0, len(rows) - 1)
-        low = at.astype(int)
-        part = (at - low)[:, None]
-        mixed = rows[low] * (1 - part) + rows[np.minimum(low + 1, len(rows) - 1)] * part
-        return mixed.astype(np.float32)
+        return between(rows, np.clip(time, 0, len(rows) - 1)).astype(np.float32)
 
 
 class StoredCharacters(CharEncoder):

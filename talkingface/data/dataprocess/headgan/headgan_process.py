@@ -17,27 +17,24 @@ from typing import Any
 
 import numpy as np
 
-from talkingface.data.clips import Clip
 from talkingface.data.dataprocess.base import SkipClip
 from talkingface.data.dataprocess.headgan.characters import SoundClasses
 from talkingface.data.dataprocess.headgan.files import MASKS, OFFICIAL, PICTURES, SAMPLE_RATE, SOUND
 from talkingface.data.dataprocess.headgan.licensed import FILES, read_licensed
-from talkingface.data.dataprocess.headgan.voice import Voice, encoder_kind, plain_encoder
+from talkingface.data.dataprocess.headgan.voice import Voice, encoder_kind, encoder_of
 from talkingface.data.dataprocess.prepared import IMPORTED
-from talkingface.data.dataprocess.result import ProcessReport
+from talkingface.data.dataprocess.report import ProcessReport
 from talkingface.data.dataprocess.video import DatasetStatisticsProcess, FaceClip
-from talkingface.data.face.face_model import FEW_PEOPLE, FaceModel, Geometry, learn_face_model
+from talkingface.data.face.face_model import FEW_PEOPLE, FaceModel, Geometry
+from talkingface.data.face.person import PersonSegmenter
 from talkingface.data.face.points import POINTS, Points
 from talkingface.data.face.series import fill_gaps
 from talkingface.data.face.topology import N_MESH
-from talkingface.data.face.tracking import track_face
 from talkingface.data.media.audio import load_audio, save_wav
 from talkingface.data.media.pictures import PictureReader, encode_jpeg, encode_png, write_pictures
-from talkingface.data.media.probe import probe
 from talkingface.data.npz import read_npz, save_npz
 from talkingface.errors import DataError
 from talkingface.utils.env import import_cv2
-from talkingface.utils.logs import progress
 from talkingface.utils.paths import resolve
 
 log = logging.getLogger(__name__)
@@ -62,7 +59,6 @@ class HeadGANProcess(DatasetStatisticsProcess):
     id = "HeadGAN"
     version = 1
     min_frames = 5
-    draws_pncc = True  # whether finalize writes PNCC pictures for training
     needs_sound = False  # silent clips can be drivers
 
     def settings(self) -> dict[str, Any]:
@@ -149,18 +145,8 @@ class HeadGANProcess(DatasetStatisticsProcess):
 
     def prepare_source(self, source: Path, out: Path) -> None:
         """Prepare a video or image outside the dataset, with or without sound, of any length."""
-        info = probe(source)
-        fps = self.clip_fps(info)
-        track = track_face(
-            source, fps=fps, options=self.cfg.face, show_progress=self.cfg.show_progress
-        )
-        seconds = (len(track) + 1) / fps
-        wave = np.zeros(round(seconds * SAMPLE_RATE), np.float32)
-        if info.has_audio and info.has_video:
-            samples = load_audio(source, SAMPLE_RATE)[: len(wave)]
-            wave[: len(samples)] = samples
-        clip = Clip(source.stem, source, source)
-        self._write_clip(FaceClip(clip, info, fps, wave, track), out, 1, segment=False)
+        clip = self.open_source(source, sound=True, show_progress=self.cfg.show_progress)
+        self._write_clip(clip, out, 1, segment=False)
 
     # -- all clips ---------------------------------------------------------------------------------
 
@@ -173,41 +159,36 @@ class HeadGANProcess(DatasetStatisticsProcess):
         names = [name for name in names if not self.is_official(name)]
         if not names:
             return
-        model = self.load_face_model()
+        model = self.face_model
         missing = [n for n in names if not self._geometry_path(n, model).is_file()]
         for name in self._bar(missing, "geometry"):
-            self._fit(name, model)
-        voice = self.load_voice()
+            geometry = fit(model, self.points(name), self.identity_mode(model))
+            save_npz(self._geometry_path(name, model), {**vars(geometry), "face_model": model.id})
+        voice = self.voice
         missing = [n for n in names if not voice.is_current(self.prepared.output_dirs(n)[0], n)]
         for name in self._bar(missing, "voice features"):
-            self._write_voice(name, voice)
-        if self.draws_pncc and self.cfg.data.cache_pncc:
+            wave, points = self.wave(name), self.points(name)
+            features = voice.features(wave, points.fps, len(points), voice.stored(name))
+            voice.save(self.prepared.output_dirs(name)[0], features)
+        if self.cfg.get("data.cache_pncc"):  # Audio2Exp needs no pictures
             missing = [n for n in names if not self._pncc_path(n, model).is_file()]
             for name in self._bar(missing, "PNCC pictures"):
-                self._draw(name, model)
-
-    def _bar(self, names: list[str], title: str) -> Iterable[str]:
-        """The names with a progress bar."""
-        if not names:
-            return ()
-        log.info("%s of %d clips", title, len(names))
-        return progress(names, unit="clip", desc=title, show=self.cfg.show_progress)
+                placed, window = model.placed(self.geometry(name)), self.points(name).size
+                drawn = (encode_png(self.pncc(model, vertices, window)) for vertices in placed)
+                write_pictures(self._pncc_path(name, model), drawn)
 
     @cached_property
     def training_clips(self) -> list[str]:
         """Training clips with a video; clips of the official tree have no geometry."""
         return [name for name in self.usable_training_clips() if not self.is_official(name)]
 
-    def load_face_model(self) -> FaceModel:
+    @cached_property
+    def face_model(self) -> FaceModel:
         """The face model of these settings; fitted and written if it does not exist.
 
         Raises:
             DataError: there are no training clips, or the file of a licensed model is missing.
         """
-        return self._face_model
-
-    @cached_property
-    def _face_model(self) -> FaceModel:
         options = self.cfg.geometry
         kind = options.model
         if kind == "auto":
@@ -221,38 +202,22 @@ class HeadGANProcess(DatasetStatisticsProcess):
         chosen = options.model_dump(
             include={"n_id", "n_exp", "frames_per_clip", "close_eyes", "close_mouth"}
         )
-        people = {name: self.person_of(name) for name in self.training_clips}
-        path = self.folder / f"face_model_{self.learnt_key(chosen, people)}.npz"
-        if path.is_file():
-            return FaceModel.read(path)
-        clips = {}
-        for name in self._bar(self.training_clips, "face model"):
-            clips[name] = _spread_landmarks(self.points(name), options.frames_per_clip)
-        model = learn_face_model(clips, people, **chosen)
-        model.save(path)
-        log.info("face model learnt from %s", model.sources)
-        return model
-
-    def load_voice(self) -> Voice:
-        """The voice of these settings; sound classes are fitted and written if they do not
-        exist."""
-        return self._voice
+        most = options.frames_per_clip
+        return self.learnt_face_model(chosen, lambda points: points.spread(most), **chosen)
 
     @cached_property
-    def _voice(self) -> Voice:
-        options = self.cfg.audio
+    def voice(self) -> Voice:
+        """The voice of these settings; sound classes are fitted and written if they do not
+        exist."""
+        options, classes = self.cfg.audio, {}
         kind = encoder_kind(options, self.cfg.weights_dir)
-        if kind != "kmeans27":
-            return Voice(options, plain_encoder(kind, options, self.cfg.weights_dir))
-        path = self.folder / f"sounds_{self.learnt_key(self.cfg.seed)}.npz"
-        if not path.is_file():
-            waves = (self.wave(name) for name in self._bar(self.training_clips, "sound classes"))
-            SoundClasses.learn(waves, self.cfg.seed).save(path)
-        return Voice(options, SoundClasses.read(path))
-
-    def _fit(self, name: str, model: FaceModel) -> None:
-        geometry = fit(model, self.points(name), self.identity_mode(model))
-        save_npz(self._geometry_path(name, model), {**vars(geometry), "face_model": model.id})
+        if kind == "kmeans27":
+            path = self.folder / f"sounds_{self.learnt_key(self.cfg.seed)}.npz"
+            if not path.is_file():
+                clips = self._bar(self.training_clips, "sound classes")
+                save_npz(path, SoundClasses.learn(map(self.wave, clips), self.cfg.seed).content())
+            classes = read_npz(path)
+        return Voice(options, encoder_of(kind, options, self.cfg.weights_dir, classes))
 
     def identity_mode(self, model: FaceModel) -> str:
         """``geometry.identity_mode``; for ``auto`` by the number of people of the face model."""
@@ -260,16 +225,6 @@ class HeadGANProcess(DatasetStatisticsProcess):
         if chosen != "auto":
             return chosen
         return "pca" if model.n_id + 1 >= FEW_PEOPLE else "residual"
-
-    def _write_voice(self, name: str, voice: Voice) -> None:
-        points = self.points(name)
-        features = voice.features(self.wave(name), points.fps, len(points), voice.stored(name))
-        voice.save(self.prepared.output_dirs(name)[0], features)
-
-    def _draw(self, name: str, model: FaceModel) -> None:
-        placed, window = model.placed(self.geometry(name)), self.points(name).size
-        drawn = (encode_png(self.pncc(model, vertices, window)) for vertices in placed)
-        write_pictures(self._pncc_path(name, model), drawn)
 
     def pncc(self, model: FaceModel, vertices: np.ndarray, window: int) -> np.ndarray:
         """PNCC picture (S,S,3) uint8 of vertices (V,3) in pixels of a crop of side ``window``.
@@ -291,9 +246,6 @@ class HeadGANProcess(DatasetStatisticsProcess):
         imported = marker.get("fingerprint", {}).get("processor") == IMPORTED
         return imported and (self.prepared.output_dirs(name)[0] / OFFICIAL).is_file()
 
-    def points(self, name: str) -> Points:
-        return Points.read(self.prepared.output_dirs(name)[0] / POINTS)
-
     def wave(self, name: str) -> np.ndarray:
         return load_audio(self.prepared.output_dirs(name)[0] / SOUND, SAMPLE_RATE)
 
@@ -306,12 +258,12 @@ class HeadGANProcess(DatasetStatisticsProcess):
 
     def pncc_store(self, name: str) -> PictureReader | None:
         """PNCC pictures written by the preparation; None without them."""
-        path = self._pncc_path(name, self.load_face_model())
+        path = self._pncc_path(name, self.face_model)
         return PictureReader(path) if path.is_file() else None
 
     def geometry(self, name: str) -> Geometry:
         """Fitted face and camera of a clip."""
-        content = read_npz(self._geometry_path(name, self.load_face_model()))
+        content = read_npz(self._geometry_path(name, self.face_model))
         return Geometry(**{key: content[key] for key in Geometry.__dataclass_fields__})
 
     def _geometry_path(self, name: str, model: FaceModel) -> Path:
@@ -325,21 +277,9 @@ class HeadGANProcess(DatasetStatisticsProcess):
         return self.prepared.output_dirs(name)[0] / f"pncc_{model.id}_{look}_{size}.h5"
 
 
-class HeadGANMotionProcess(HeadGANProcess):
-    """The same preparation for Audio2Exp, without PNCC pictures."""
-
-    draws_pncc = False
-
-
 def fit(model: FaceModel, points: Points, mode: str) -> Geometry:
     """Face and camera of a whole clip; the neutral face is fitted to up to 200 frames."""
-    return model.fit(points.landmarks, model.neutral_of(_spread_landmarks(points, 200), mode))
-
-
-def _spread_landmarks(points: Points, count: int) -> np.ndarray:
-    """Landmarks of at most ``count`` valid frames, spread evenly over the clip."""
-    valid = points.landmarks[points.valid]
-    return valid[np.linspace(0, len(valid) - 1, min(len(valid), count)).astype(int)]
+    return model.fit(points.landmarks, model.neutral_of(points.spread(200), mode))
 
 
 def square(frame: np.ndarray, crop: Iterable[int], size: int) -> np.ndarray:
@@ -374,22 +314,11 @@ def require_coverage(picture: np.ndarray) -> None:
         )
 
 
-class PersonMasks:
+class PersonMasks(PersonSegmenter):
     """Person segmentation: picture (S,S,3) uint8 -> soft mask (S,S) uint8."""
-
-    def __init__(self) -> None:
-        from talkingface.data.face.person import PersonSegmenter
-
-        self._segmenter = PersonSegmenter()
 
     def __call__(self, picture: np.ndarray) -> np.ndarray:
         cv2 = import_cv2()
         side = picture.shape[1::-1]
-        sized = cv2.resize(self._segmenter(picture), side, interpolation=cv2.INTER_LINEAR)
+        sized = cv2.resize(super().__call__(picture), side, interpolation=cv2.INTER_LINEAR)
         return np.rint(np.clip(sized, 0, 1) * 255).astype(np.uint8)
-
-    def __enter__(self) -> PersonMasks:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._segmenter.close()

@@ -20,13 +20,6 @@ _BLOCKS = 10  # blocks of the entropies
 _ROLLOFF = 0.90
 _CHUNK = 4096  # short windows per batch
 
-# Base features in order; the vector holds mean of base, mean of differences, standard deviation of
-# base, standard deviation of differences.
-BASE_NAMES = (
-    "zcr", "energy", "energy_entropy", "spectral_centroid", "spectral_spread", "spectral_entropy",
-    "spectral_flux", "spectral_rolloff", *(f"mfcc_{n + 1}" for n in range(_MFCC)),
-)  # fmt: skip
-
 
 def lowlevel_features(
     wave: np.ndarray, rate: int, fps: float, frames: int | None = None, *, legacy_hop: bool = False
@@ -60,18 +53,12 @@ def lowlevel_features(
         begin = np.round(np.arange(count) * rate / fps)
         starts = np.ceil(begin / step - 1e-9).astype(int)
     starts = starts[starts < len(short)]
-    rows = _pooled(short, starts, round(round(WINDOW_FRAMES * rate / fps) / step))
+    length = round(round(WINDOW_FRAMES * rate / fps) / step)
+    parts = [short[start : start + length] for start in starts]  # shorter ones at the end
+    rows = np.array([np.concatenate([part.mean(axis=0), part.std(axis=0)]) for part in parts])
     if frames is not None:
         rows = rows[np.minimum(np.arange(frames), len(rows) - 1)]
     return rows.astype(np.float32)
-
-
-def _pooled(short: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
-    """Mean and standard deviation over ``length`` rows from each start; fewer rows at the end."""
-    if not len(starts):
-        return np.zeros((1, N_LOW))
-    parts = [short[start : start + length] for start in starts]
-    return np.array([np.concatenate([part.mean(axis=0), part.std(axis=0)]) for part in parts])
 
 
 def _short_term(signal: np.ndarray, rate: int, window: int, step: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -47,15 +47,17 @@ def ctc_path(options: VoiceSection, weights_dir: str) -> Path:
     return resolve(weights_dir) / CTC_FILE if given == "auto" else resolve(given)
 
 
-def plain_encoder(kind: str, options: VoiceSection, weights_dir: str) -> CharEncoder:
-    """An encoder that is not fitted to the data."""
+def encoder_of(
+    kind: str, options: VoiceSection, weights_dir: str, classes: dict[str, Any]
+) -> CharEncoder:
+    """The encoder of a kind; ``classes``: fitted values, for ``kmeans27``."""
+    if kind == "kmeans27":
+        return SoundClasses(**classes)
     if kind == "zeros":
         return NoCharacters()
     if kind in ("wav2vec2_ctc", "wav2vec2_ctc_hold"):
         return CTCCharacters(ctc_path(options, weights_dir), hold=kind.endswith("hold"))
-    if kind == "deepspeech_file":
-        return StoredCharacters(resolve(options.char_folder))
-    raise ValueError(kind)
+    return StoredCharacters(resolve(options.char_folder))
 
 
 class Voice:
@@ -138,10 +140,3 @@ class Voice:
         window = char[np.clip(around, 0, len(char) - 1)].reshape(len(char), -1)
         parts = ([low] if options.lowlevel else []) + [window]
         return np.concatenate(parts, axis=1).astype(np.float32)
-
-
-def restored(options: VoiceSection, weights_dir: str, kind: str, content: dict) -> Voice:
-    """The voice of a trained model; ``content``: its sound classes, for ``kmeans27``."""
-    if kind == "kmeans27":
-        return Voice(options, SoundClasses(**content))
-    return Voice(options, plain_encoder(kind, options, weights_dir))

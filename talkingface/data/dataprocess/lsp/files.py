@@ -21,7 +21,7 @@ import numpy as np
 
 from talkingface.data.dataprocess.lsp.motion import euler_to_matrix, matrix_to_euler, project
 from talkingface.data.dataprocess.lsp.window import Window
-from talkingface.data.media.pictures import PictureReader, picture_rows
+from talkingface.data.media.pictures import PictureReader
 from talkingface.data.npz import save_npz
 from talkingface.errors import DataError
 from talkingface.utils.env import import_cv2
@@ -233,6 +233,15 @@ class Person(MotionFiles):
     def clip(self, clip_id: str) -> ClipFiles:
         return ClipFiles(clip_folder(self.folder, clip_id))
 
+    @property
+    def database_apc(self) -> str | None:
+        """Identifier of the APC of the database of speech features; None: unknown."""
+        try:
+            content = (self.folder / DATABASE).with_suffix(".json").read_text("utf-8")
+            return json.loads(content)["apc"]
+        except (OSError, ValueError, KeyError):
+            return None
+
     def listed(self, split: str) -> list[str]:
         """Names of the clips in ``train_list.txt`` or ``val_list.txt``."""
         path = self.folder / f"{split}_list.txt"
@@ -310,7 +319,8 @@ def verify_files(files: MotionFiles, *, official: bool = False) -> dict[str, flo
     result = {"angle_error": angle}
     pictures = files.folder / f"{files.name}.h5"
     if pictures.is_file():
-        rows, stored = picture_rows(pictures), len(PictureReader(pictures))
+        reader = PictureReader(pictures)
+        rows, stored = reader.rows(), len(reader)
         if len(rows) != count or rows.max(initial=-1) >= stored:
             raise DataError(
                 f"{pictures}: {len(rows)} motion frames and {stored} pictures do not fit the "

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from functools import cached_property
 
-from talkingface.data.dataprocess.lsp.files import ClipFiles, save_array
-from talkingface.data.dataprocess.lsp.lsp_process import LSPProcess
-from talkingface.data.dataprocess.lsp.speech import ensure_databases
-from talkingface.data.dataprocess.result import ProcessReport
-from talkingface.data.media.apc_features import apc_id, encode
-from talkingface.data.media.apc_mel import SAMPLE_RATE
-from talkingface.data.media.audio import load_audio
-from talkingface.utils.logs import progress
+import numpy as np
 
-log = logging.getLogger(__name__)
+from talkingface.data.dataprocess.lsp.files import DATABASE, ClipFiles, Person, save_array
+from talkingface.data.dataprocess.lsp.lsp_process import LSPProcess
+from talkingface.data.dataprocess.report import ProcessReport
+from talkingface.data.media.apc_mel import MOTION_FPS, ROWS_PER_FRAME, SAMPLE_RATE, apc_id, encode
+from talkingface.data.media.audio import load_audio
+from talkingface.utils.paths import write_json
 
 
 class LSPMotionProcess(LSPProcess):
@@ -37,9 +34,8 @@ class LSPMotionProcess(LSPProcess):
         missing = [c for c in map(self.clip, names) if not c.features_path(self.apc).is_file()]
         if not missing:
             return
-        log.info("speech features of %d clips", len(missing))
-        network, show = self.components.network("apc"), self.cfg.show_progress
-        for clip in progress(missing, unit="clip", desc="speech features", show=show):
+        network = self.components.network("apc")
+        for clip in self._bar(missing, "speech features"):
             values = encode(network, load_audio(clip.sound_path, SAMPLE_RATE))
             save_array(clip.features_path(self.apc), values)
 
@@ -51,4 +47,21 @@ class LSPMotionProcess(LSPProcess):
         names = sorted(set(report.of("ok")) - report.dropped)
         self.ensure_features(names)
         people = {self.folder / self.person_of(name) for name in names}
-        ensure_databases(self.apc, sorted(people), self.cfg.person.max_seconds)
+        self.ensure_databases(map(Person, sorted(people)))
+
+    def ensure_databases(self, people: Iterable[Person]) -> None:
+        """Write missing or outdated databases, for the manifold projection."""
+        limit = round(self.cfg.person.max_seconds * MOTION_FPS * ROWS_PER_FRAME)
+        for person in people:
+            if person.database_apc == self.apc:
+                continue
+            rows, total = [], 0
+            for clip_id in person.listed("train"):
+                if total >= limit:
+                    break
+                rows.append(np.load(person.clip(clip_id).features_path(self.apc)))
+                total += len(rows[-1])
+            if rows:
+                path = person.folder / DATABASE
+                save_array(path, np.concatenate(rows)[:limit])
+                write_json(path.with_suffix(".json"), {"apc": self.apc})

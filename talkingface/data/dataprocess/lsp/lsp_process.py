@@ -27,7 +27,7 @@ from talkingface.data.dataprocess.lsp.motion import matrix_to_euler
 from talkingface.data.dataprocess.lsp.person import apply_window, build_persons
 from talkingface.data.dataprocess.lsp.window import Window
 from talkingface.data.dataprocess.prepared import PreparedClips
-from talkingface.data.dataprocess.result import ProcessReport
+from talkingface.data.dataprocess.report import ProcessReport
 from talkingface.data.dataprocess.video import FaceClip, SpeakerProcess
 from talkingface.data.face.lifting import SCALE, LiftedFace, lift, resample_motion
 from talkingface.data.face.mesh import TRACKER
@@ -152,16 +152,16 @@ class LSPProcess(SpeakerProcess):
                 yield frame
 
         stream = stored()
-        shoulders = track_shoulders(stream, landmarks, sigma=2.0 * fps / 25)
+        tracked, source = track_shoulders(stream, landmarks, sigma=2.0 * fps / 25)
         for _ in stream:
             pass
         result = np.full((count, 18, 2), np.nan)
         for side in (slice(0, 9), slice(9, 18)):
-            points = shoulders.points[:, side]
+            points = tracked[:, side]
             if np.isfinite(points).all():
                 points = resample_motion(points, fps, MOTION_FPS)
                 result[:, side] = points[np.minimum(np.arange(count), len(points) - 1)]
-        return result, shoulders.source, store
+        return result, source, store
 
     def finalize(self, report: ProcessReport) -> None:
         build_persons(self, report)

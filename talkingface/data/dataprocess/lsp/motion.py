@@ -116,17 +116,6 @@ def causal_weights(sigma: float) -> np.ndarray:
     return weights / weights.sum()
 
 
-def smooth_pose(
-    pose: np.ndarray, rotation: float, translation: float, *, causal: bool = False
-) -> np.ndarray:
-    """Smooth (N,6) angles and translation; standard deviations in frames."""
-    parts = [
-        smooth_motion(pose[:, :3], rotation, causal=causal),
-        smooth_motion(pose[:, 3:6], translation, causal=causal),
-    ]
-    return np.concatenate(parts, axis=1)
-
-
 # -- mouth -----------------------------------------------------------------------------------------
 
 # Methods and their numbers of factors.

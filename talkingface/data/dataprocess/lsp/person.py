@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from talkingface.data.clips import Clip, read_filelist
+from talkingface.data.clips import Clip
 from talkingface.data.dataprocess.lsp import files
 from talkingface.data.dataprocess.lsp.drawing import WINDOW
 from talkingface.data.dataprocess.lsp.motion import euler_to_matrix, project
 from talkingface.data.dataprocess.lsp.window import Window
+from talkingface.data.filelists import read_filelist
 from talkingface.data.media.apc_mel import MOTION_FPS
 from talkingface.data.media.pictures import PictureReader
 from talkingface.data.media.writer import write_image
-from talkingface.utils.paths import write_json, write_text
+from talkingface.utils.paths import read_json, write_json, write_text
 
 if TYPE_CHECKING:
     from talkingface.data.dataprocess.lsp.lsp_process import LSPProcess
-    from talkingface.data.dataprocess.result import ProcessReport
+    from talkingface.data.dataprocess.report import ProcessReport
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +60,12 @@ def build_persons(process: LSPProcess, report: ProcessReport) -> None:
         prints = {clip.id: report.markers[clip.id]["fingerprint"] for clip in clips}
         text = json.dumps([1, split, prints, cfg.person.max_seconds], sort_keys=True)
         state = {"hash": hashlib.sha256(text.encode()).hexdigest()}
-        try:
-            if json.loads((folder / _STATE).read_text("utf-8")) == state:
-                continue
-        except (OSError, ValueError):
-            pass
+        if read_json(folder / _STATE) == state:
+            continue
         log.info("%s: files of the person, from %d training clips", name, len(split["train"]))
         _build(folder, [clip.id for clip in clips], split, cfg.person.max_seconds)
+        for clip in clips:
+            process.prepared.refresh(clip.id)
         write_json(folder / _STATE, state)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from talkingface.data.face.masks import dilated_mask
 from talkingface.data.face.topology import (
     BROW_LEFT,
     BROW_RIGHT,
@@ -85,10 +86,6 @@ def draw_condition(
 
 def mouth_mask(landmarks: np.ndarray, size: int, window: int = WINDOW) -> np.ndarray:
     """(size,size) float32: 1 inside the outer lips, dilated by 45 px at size 512."""
-    cv2 = import_cv2()
     factor = size / window
-    mask = np.zeros((size, size), np.uint8)
     lips = np.clip(landmarks[list(LIPS_OUTER), :2] * factor, -4 * size, 4 * size)
-    cv2.fillPoly(mask, [np.round(lips).astype(np.int32)], 1)
-    side = max(1, round(45 * factor)) | 1
-    return cv2.dilate(mask, np.ones((side, side), np.uint8)).astype(np.float32)
+    return dilated_mask(lips, size, 45 * factor)

@@ -132,20 +132,12 @@ class Template:
         mesh = np.average([other.mesh for other in others], axis=0, weights=frames)
         return Template(mesh.astype(np.float32), self.headpose, self.torso, self.std, self.frames)
 
-    @property
-    def lips(self) -> np.ndarray:
-        return self.mesh[list(MODA_MOUTH)].reshape(-1)
-
-    @property
-    def eyes(self) -> np.ndarray:
-        return self.mesh[list(MODA_EYES)].reshape(-1)
-
     def offsets(self, clip: Features) -> dict[str, np.ndarray]:
         """Targets of the mapping network: part -> (T,n) float32."""
         torso = (clip.torso - self.torso).reshape(len(clip), -1)
         parts = {
-            "lips": clip.lips - self.lips,
-            "eyes": clip.eyes - self.eyes,
+            "lips": clip.lips - self.mesh[list(MODA_MOUTH)].reshape(-1),
+            "eyes": clip.eyes - self.mesh[list(MODA_EYES)].reshape(-1),
             "head": clip.headpose - self.headpose,
             "torso": torso,
         }

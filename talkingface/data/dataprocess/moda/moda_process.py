@@ -6,10 +6,10 @@ network adds ``sound_<encoder>.npy``, the renderer ``pictures.h5``.
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,10 @@ from talkingface.data.dataprocess.moda.files import (
     Features,
     Template,
 )
-from talkingface.data.dataprocess.moda.sound import SoundEncoder, SoundFeatures, samples_of
-from talkingface.data.dataprocess.result import ProcessReport
+from talkingface.data.dataprocess.moda.sound import SoundFeatures, samples_of
+from talkingface.data.dataprocess.report import ProcessReport
 from talkingface.data.dataprocess.video import FaceClip, SpeakerProcess
+from talkingface.data.face.boxes import resize_image
 from talkingface.data.face.pose import (
     EYE_DISTANCE,
     canonicalize,
@@ -39,17 +40,13 @@ from talkingface.data.face.pose import (
 )
 from talkingface.data.face.series import fill_gaps, smooth
 from talkingface.data.face.topology import FACE_OVAL, MODA_EYES, MODA_MOUTH, N_POINTS
-from talkingface.data.face.tracking import track_face
+from talkingface.data.media.apc_mel import apc_id
 from talkingface.data.media.audio import load_audio, save_wav
 from talkingface.data.media.pictures import PictureReader, encode_jpeg, write_pictures
-from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import read_frames
 from talkingface.errors import DataError
 from talkingface.utils.env import import_cv2
-from talkingface.utils.logs import progress
 from talkingface.utils.paths import atomic
-
-log = logging.getLogger(__name__)
 
 _ABOVE = 0.4  # share of the crop above the centre of the face
 # Points that are smoothed: all but lips and eyes.
@@ -191,14 +188,6 @@ def face_crop(points: np.ndarray, size: tuple[int, int], scale: float) -> tuple[
     return x0, y0, x0 + side, y0 + side
 
 
-def cropped(frame: np.ndarray, crop: Iterable[int], size: int) -> np.ndarray:
-    """The crop of a source frame (H,W,3) as (size,size,3) uint8."""
-    cv2 = import_cv2()
-    x0, y0, x1, y1 = (int(value) for value in crop)
-    interpolation = cv2.INTER_AREA if x1 - x0 > size else cv2.INTER_LINEAR
-    return cv2.resize(frame[y0:y1, x0:x1], (size, size), interpolation=interpolation)
-
-
 class MODAMappingProcess(MODAProcess):
     """Also computes the sound features of the configured encoder."""
 
@@ -228,11 +217,7 @@ class MODAMappingProcess(MODAProcess):
             if not encoder.path(folder).is_file():
                 clip = self.features(name)
                 missing.append((folder, len(clip), clip.fps))
-        if not missing:
-            return
-        log.info("sound features (%s) of %d clips", encoder.kind, len(missing))
-        show = self.cfg.show_progress
-        for folder, count, fps in progress(missing, unit="clip", desc="sound features", show=show):
+        for folder, count, fps in self._bar(missing, f"sound features ({encoder.kind})"):
             values = encoder(load_audio(folder / SOUND, SAMPLE_RATE), count, fps)
             with atomic(encoder.path(folder)) as temporary, open(temporary, "wb") as file:
                 np.save(file, values)
@@ -244,21 +229,15 @@ def sound_features(cfg: Any, components: Components) -> SoundFeatures:
     if options.kind == "mel":
         return SoundFeatures("mel")
     if options.kind == "apc":
-        from talkingface.data.media.apc_features import apc_id
-
         name = apc_id(components.path("apc"))
         return SoundFeatures("apc", lambda: components.network("apc"), name)
-    return wav2vec2_features(options.weights, options.layers)
 
-
-def wav2vec2_features(weights: str, layers: int | None) -> SoundFeatures:
-    """wav2vec2 of a local folder, or an untrained one."""
     from talkingface.utils.hashes import sha256_of
     from talkingface.utils.paths import resolve
 
     folder, name = None, "random"
-    if weights != "random":
-        folder = resolve(weights)
+    if options.weights != "random":
+        folder = resolve(options.weights)
         files = [folder / n for n in ("model.safetensors", "pytorch_model.bin")]
         name = next((sha256_of(f)[:12] for f in files if f.is_file()), "missing")
 
@@ -269,9 +248,10 @@ def wav2vec2_features(weights: str, layers: int | None) -> SoundFeatures:
             wav2vec2_at,
         )
 
-        return SoundEncoder(wav2vec2(str(folder) if folder else None, layers), wav2vec2_at)
+        encoder = wav2vec2(str(folder) if folder else None, options.layers)
+        return partial(wav2vec2_at, encoder.eval())
 
-    return SoundFeatures("wav2vec2", network, f"{name}-{layers or 'all'}")
+    return SoundFeatures("wav2vec2", network, f"{name}-{options.layers or 'all'}")
 
 
 class MODAPicturesProcess(MODAProcess):
@@ -283,22 +263,15 @@ class MODAPicturesProcess(MODAProcess):
         super().finalize(report)
         good = sorted(set(report.of("ok")) - report.dropped)
         missing = [name for name in good if not self.pictures_path(name).is_file()]
-        if not missing:
-            return
-        log.info("pictures of %d clips", len(missing))
-        for name in progress(missing, unit="clip", desc="pictures", show=self.cfg.show_progress):
+        for name in self._bar(missing, "pictures"):
             self.write_pictures(report.clips[name], self.features(name))
 
     def prepare_source(self, source: Path, out: Path) -> None:
         """Prepare a video or picture outside the dataset, with or without sound, of any length."""
-        info = probe(source)
-        fps = self.clip_fps(info)
-        track = track_face(source, fps=fps, options=self.cfg.face)
-        silence = np.zeros(round((len(track) + 1) / fps * SAMPLE_RATE), np.float32)
-        clip = Clip(source.stem, source, source)
-        self.prepare_clip(FaceClip(clip, info, fps, silence, track), out, min_frames=1)
+        face_clip = self.open_source(source)
+        self.prepare_clip(face_clip, out, min_frames=1)
         features = Features.read(out / FEATURES)
-        self.write_pictures(clip, features, out / PICTURES)
+        self.write_pictures(face_clip.clip, features, out / PICTURES)
 
     def pictures_path(self, clip_id: str) -> Path:
         return self.prepared.output_dirs(clip_id)[0] / PICTURES
@@ -315,9 +288,7 @@ class MODAPicturesProcess(MODAProcess):
 
 def crop_frames(clip: Clip, features: Features, size: int = SIDE) -> Iterator[np.ndarray]:
     """The crop of each prepared frame of a clip, (size,size,3) uint8 RGB."""
-    stop = features.start + len(features)
-    for number, frame in enumerate(read_frames(clip.path, fps=features.fps)):
-        if number >= stop:
-            return
-        if number >= features.start:
-            yield cropped(frame, features.crop, size)
+    x0, y0, x1, y1 = map(int, features.crop)
+    frames = read_frames(clip.path, fps=features.fps)
+    for frame in islice(frames, features.start, features.start + len(features)):
+        yield resize_image(frame[y0:y1, x0:x1], size)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from talkingface.data.dataprocess.moda.files import SAMPLE_RATE
-from talkingface.data.media.apc_mel import apc_mel
-
-if TYPE_CHECKING:
-    from torch import nn
+from talkingface.data.face.series import between
+from talkingface.data.media.apc_mel import apc_mel, encode
 
 ROWS = 4  # rows of mel or APC per video frame
 _ROW_RATE = 120.0
@@ -45,11 +43,7 @@ def at_frames(rows: np.ndarray, count: int, fps: float) -> np.ndarray:
     if not len(rows):
         return np.zeros((count, ROWS * rows.shape[1]), np.float32)
     time = (np.arange(ROWS * count) + 0.5) / (ROWS * fps) * _ROW_RATE - 0.5
-    time = np.clip(time, 0, len(rows) - 1)
-    low = time.astype(int)
-    high = np.minimum(low + 1, len(rows) - 1)
-    part = (time - low).astype(np.float32)[:, None]
-    values = rows[low] * (1 - part) + rows[high] * part
+    values = between(rows, np.clip(time, 0, len(rows) - 1), np.float32)
     return values.reshape(count, -1).astype(np.float32)
 
 
@@ -62,29 +56,13 @@ def with_context(features: np.ndarray, start: int, stop: int, frames: int) -> np
     return np.asarray(rows, np.float32).reshape(stop - start, -1)
 
 
-class SoundEncoder:
-    """wav2vec2 with the number of output frames as an argument.
-
-    Args:
-        at: (encoder, wave (B,N), frames) -> (B,frames,D).
-    """
-
-    def __init__(self, encoder: nn.Module, at: Callable[..., Any]) -> None:
-        self.encoder, self._at = encoder.eval(), at
-
-    def parameters(self) -> Iterator[Any]:
-        return self.encoder.parameters()
-
-    def __call__(self, wave: Any, count: int) -> Any:
-        return self._at(self.encoder, wave, count)
-
-
 class SoundFeatures:
     """Computes the features of whole sounds.
 
     Args:
         kind: ``mel``, ``apc`` or ``wav2vec2``.
-        network: returns the APC, or wav2vec2 as :class:`SoundEncoder`; called on first use.
+        network: returns the APC, or for wav2vec2 a function of a sound (1,N) and a number of
+            frames; called on first use.
         id: identifies the weights of the network in the names of cached files.
     """
 
@@ -97,8 +75,6 @@ class SoundFeatures:
         if self.kind == "mel":
             return at_frames(apc_mel(wave), count, fps)
         if self.kind == "apc":
-            from talkingface.data.media.apc_features import encode
-
             return at_frames(encode(self._network(), wave), count, fps)
         return self._wav2vec2(normalised(wave), count, fps)
 
@@ -107,7 +83,6 @@ class SoundFeatures:
         import torch
 
         network: Any = self._network()
-        device = next(network.parameters()).device
         parts = []
         for start in range(0, count, _CHUNK):
             stop = min(count, start + _CHUNK)
@@ -115,7 +90,7 @@ class SoundFeatures:
             piece = wave[samples_of(first, last, fps)]
             piece = np.pad(piece, (0, max(0, 400 - len(piece))))  # 400: kernel of the convolutions
             with torch.inference_mode():
-                encoded = network(torch.from_numpy(piece)[None].to(device), last - first)
+                encoded = network(torch.from_numpy(piece)[None], last - first)
             parts.append(encoded[0, start - first : stop - first].float().cpu().numpy())
         return np.concatenate(parts)
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from talkingface.data.dataprocess.a2p.a2p_process import A2PProcess
 from talkingface.data.dataprocess.a2p.files import (
-    SAMPLE_RATE,
     SceneFiles,
     Stats,
     load_array,
@@ -19,6 +18,7 @@ from talkingface.data.dataprocess.a2p.files import (
     wrapped,
 )
 from talkingface.data.dataset.base import TalkingFaceDataset
+from talkingface.data.scenes import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -57,9 +57,7 @@ class A2PMotionDataset(TalkingFaceDataset):
     windows. Scenes shorter than a window are used whole.
 
     Class attributes:
-        kinds: kinds of motion that a scene must have: ``face``, ``pose``, ``lips``; the first one
-            is the item's ``motion``.
-        with_audio: whether items contain the sound.
+        kind: the item's ``motion``, which a scene must have: ``face``, ``pose`` or ``lips``.
     """
 
     needs_config = (
@@ -70,8 +68,7 @@ class A2PMotionDataset(TalkingFaceDataset):
         "fps",
     )
 
-    kinds: ClassVar[tuple[str, ...]] = ("face",)
-    with_audio: ClassVar[bool] = True
+    kind: ClassVar[str] = "face"
 
     def __init__(self, cfg: Config, split: str) -> None:
         self.process = A2PProcess(cfg)
@@ -91,9 +88,8 @@ class A2PMotionDataset(TalkingFaceDataset):
         self.scene_process = process
         for name in names:
             files = process.scene_files(name)
-            lacking = [k for k in self.kinds if getattr(files, k) is None]
-            if lacking:
-                self.unusable[name] = f"it has no {' and no '.join(lacking)}"
+            if getattr(files, self.kind) is None:
+                self.unusable[name] = f"it has no {self.kind}"
                 continue
             self.scenes.append(files)
             self.missing.append(missing_frames(files.missing, len(load_array(files.face))))
@@ -166,7 +162,7 @@ class A2PMotionDataset(TalkingFaceDataset):
     def load_item(self, entry: tuple[int, int], rng: np.random.Generator) -> dict[str, Any]:
         number, start = entry
         start, stop = self._window(number, start, rng)
-        count, kind = stop - start, self.kinds[0]
+        count, kind = stop - start, self.kind
         inside = np.ones(count, np.float32)
         valid = inside if kind == "pose" else (~self.missing[number][start:stop]).astype(np.float32)
         motion = self.motion(number, kind, start, stop)
@@ -178,7 +174,7 @@ class A2PMotionDataset(TalkingFaceDataset):
             "keyframes": _filled(motion[::step], -(-self.length // step)),
             "key_valid": _filled(inside[::step], -(-self.length // step)),
         }
-        if self.with_audio:
+        if "audio" in self.batch_spec:
             item["audio"] = _filled(self.sound(number, start, stop), self.length * self.frame)
         return {key: item[key] for key in self.batch_spec}
 
@@ -238,7 +234,7 @@ class A2PFaceDataset(A2PMotionDataset):
 class A2PLipDataset(A2PMotionDataset):
     """Lip points and sound."""
 
-    kinds = ("lips",)
+    kind = "lips"
     batch_spec = {**_MOTION, **_SOUND}
 
     def _explain_empty(self) -> str:
@@ -255,24 +251,19 @@ class A2PLipDataset(A2PMotionDataset):
 class A2PPoseDataset(A2PMotionDataset):
     """Poses, key poses and sound."""
 
-    kinds = ("pose",)
+    kind = "pose"
     batch_spec = {**_MOTION, **_KEYS, **_SOUND}
 
 
 class A2PGuideVQDataset(A2PMotionDataset):
     """Key poses without sound."""
 
-    kinds = ("pose",)
-    with_audio = False
+    kind = "pose"
     batch_spec = _KEYS
 
 
 class A2PGuideDataset(A2PMotionDataset):
     """Key poses and sound."""
 
-    kinds = ("pose",)
+    kind = "pose"
     batch_spec = {**_KEYS, **_SOUND}
-
-
-class A2PDyadDataset(A2PFaceDataset):
-    """Test windows of the joined model: face, and pose if the scenes have one."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from talkingface.data.dataprocess.headgan.headgan_process import HeadGANMotionProcess
-from talkingface.data.dataset.base import TalkingFaceDataset
+from talkingface.data.dataprocess.headgan.headgan_process import HeadGANProcess
+from talkingface.data.dataset.base import ClipDataset
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -36,7 +35,7 @@ class ExpressionClip:
         return len(self.voice)
 
 
-class Audio2ExpDataset(TalkingFaceDataset):
+class Audio2ExpDataset(ClipDataset):
     """Windows of ``data.window`` frames; shorter clips are padded with zeros."""
 
     needs_config = ("data.stride", "data.window")
@@ -48,7 +47,7 @@ class Audio2ExpDataset(TalkingFaceDataset):
     }
 
     def __init__(self, cfg: Config, split: str) -> None:
-        self.process = HeadGANMotionProcess(cfg)
+        self.process = HeadGANProcess(cfg)
         super().__init__(cfg, split)
 
     def build_index(self) -> list[tuple[int, int]]:
@@ -73,22 +72,17 @@ class Audio2ExpDataset(TalkingFaceDataset):
     def _load(self, name: str) -> ExpressionClip:
         geometry, points = self.process.geometry(name), self.process.points(name)
         mean = geometry.expression[points.valid].mean(axis=0)
-        model = self.process.load_face_model()
+        model = self.process.face_model
         return ExpressionClip(
             id=name,
-            voice=self.process.load_voice().read(self.process.prepared.output_dirs(name)[0]),
+            voice=self.process.voice.read(self.process.prepared.output_dirs(name)[0]),
             expression=(geometry.expression - mean).astype(np.float32),
             neutral=model.shape(geometry.neutral, mean[None])[0],
             valid=points.valid,
         )
 
     def summary(self) -> dict[str, Any]:
-        frames = sum(len(clip) for clip in self.clips)
-        return {"clips": len(self.clips), "unusable": len(self.unusable), "frames": frames}
-
-    def whole_clips(self) -> Iterator[ExpressionClip]:
-        """The clips of the split, for the evaluation."""
-        yield from self.clips
+        return self.counts(frames=sum(len(clip) for clip in self.clips))
 
     def load_item(self, entry: tuple[int, int], rng: np.random.Generator) -> dict[str, Any]:
         number, start = entry

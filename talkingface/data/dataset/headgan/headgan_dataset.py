@@ -16,7 +16,7 @@ from talkingface.data.dataprocess.headgan.files import (
 )
 from talkingface.data.dataprocess.headgan.headgan_process import HeadGANProcess, resized
 from talkingface.data.dataprocess.headgan.voice import voice_size
-from talkingface.data.dataset.base import TalkingFaceDataset
+from talkingface.data.dataset.base import ClipDataset
 from talkingface.data.face.face_model import Geometry
 from talkingface.data.face.topology import LIPS_INNER
 from talkingface.data.media.pictures import PictureReader, signed
@@ -75,7 +75,7 @@ def load_clip(process: HeadGANProcess, name: str, *, voice: bool = True) -> Head
     valid = np.flatnonzero(points.valid)
     chosen = reference_frames(geometry.part(valid), process.cfg.data.n_refs)
     if voice:
-        vectors = process.load_voice().read(process.prepared.output_dirs(name)[0])
+        vectors = process.voice.read(process.prepared.output_dirs(name)[0])
     else:
         vectors = np.zeros((len(points), voice_size(process.cfg.audio)), np.float32)
     return HeadClip(
@@ -129,7 +129,7 @@ def sequence_length(epoch: int, seq_len: int, grow_from: int, most: int) -> int:
     return min(seq_len * 2**doublings, most)
 
 
-class HeadGANDataset(TalkingFaceDataset):
+class HeadGANDataset(ClipDataset):
     """Chunks of clips; an epoch has :func:`sequence_length` frames of each chunk."""
 
     needs_config = (
@@ -185,9 +185,8 @@ class HeadGANDataset(TalkingFaceDataset):
         return source == "pncc_dilated" or all(clip.masks is not None for clip in self.clips)
 
     def summary(self) -> dict[str, Any]:
-        counts = {"clips": len(self.clips), "unusable": len(self.unusable)}
-        counts["frames"] = sum(clip.length for clip in self.clips)
-        return {**counts, "people": len({clip.person for clip in self.clips})}
+        frames = sum(clip.length for clip in self.clips)
+        return self.counts(frames=frames, people=len({clip.person for clip in self.clips}))
 
     # -- length of an epoch ------------------------------------------------------------------------
 
@@ -274,7 +273,7 @@ class HeadGANDataset(TalkingFaceDataset):
         """(3,S,S) float32 in 0..1, stored or drawn here with the same result."""
         if clip.drawn is not None:
             return self._picture(clip.drawn, frame).astype(np.float32) / 255
-        model = self.process.load_face_model()
+        model = self.process.face_model
         vertices = model.placed(clip.geometry.part([frame]))[0]
         drawn = self.process.pncc(model, vertices, clip.window)
         return drawn.transpose(2, 0, 1).astype(np.float32) / 255

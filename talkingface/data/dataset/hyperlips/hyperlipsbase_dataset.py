@@ -13,6 +13,8 @@ import numpy as np
 from talkingface.data.dataprocess.hyperlips.hyperlipsbase_process import HyperLipsBaseProcess
 from talkingface.data.dataset.base import TalkingFaceDataset
 from talkingface.data.face.boxes import resize_image
+from talkingface.data.face.series import starts_within_runs
+from talkingface.data.media.jpeg import require_intact
 from talkingface.data.media.mel import WINDOW, window_start
 from talkingface.errors import DataError
 from talkingface.utils.env import import_cv2
@@ -49,15 +51,9 @@ def valid_starts(
         length: frames per window.
         offset: the mel window of frame i is that of frame i + offset.
     """
-    starts = []
-    for start in np.flatnonzero(segments >= 0).tolist():
-        indices = [start, *(start + j + offset for j in range(length))]
-        window = segments[start : start + length]
-        if min(indices) < 0 or len(window) < length or (window != window[0]).any():
-            continue
-        if window_start(max(indices), fps) + WINDOW <= columns:
-            starts.append(start)
-    return np.array(starts, np.int64)
+    starts = starts_within_runs(segments, length)
+    last = [window_start(max(s, s + length - 1 + offset), fps) + WINDOW for s in starts.tolist()]
+    return starts[(starts + offset >= 0) & (np.array(last) <= columns)]
 
 
 class HyperLipsBaseDataset(TalkingFaceDataset):
@@ -175,7 +171,9 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
         cv2 = import_cv2()
         path = clip.folder / f"{number}.jpg"
         try:
-            image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+            data = np.fromfile(path, np.uint8)
+            require_intact(data.data, path)
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR)
         except (OSError, cv2.error):
             image = None
         if image is None:

@@ -10,9 +10,9 @@ import numpy as np
 from talkingface.data.dataprocess.hyperlips.hyperlipshr_process import HyperLipsHRProcess
 from talkingface.data.dataset.base import TalkingFaceDataset
 from talkingface.data.face.boxes import resize_image
-from talkingface.data.face.series import runs
+from talkingface.data.face.series import starts_within_runs
 from talkingface.data.face.sketches import INPUT_SIZE
-from talkingface.data.media.reader import read_image
+from talkingface.data.media.images import read_image
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -50,12 +50,7 @@ class HyperLipsHRDataset(TalkingFaceDataset):
         clips = []
         for name in names:
             segments = np.load(self.process.folder / "GT_IMG" / name / "segments.npy")
-            starts = [
-                np.arange(begin, end - self.length + 1)
-                for begin, end in runs(segments)
-                if segments[begin] >= 0
-            ]
-            starts = np.concatenate([np.zeros(0, int), *starts])
+            starts = starts_within_runs(segments, self.length)
             if len(starts):
                 clips.append(_Clip(name, starts))
             else:

@@ -11,10 +11,11 @@ from talkingface.data.dataprocess.lsp.drawing import draw_feature_map
 from talkingface.data.dataprocess.lsp.files import ClipFiles, Person
 from talkingface.data.dataprocess.lsp.lsp_process import LSPProcess
 from talkingface.data.dataprocess.lsp.window import Window
-from talkingface.data.dataset.base import TalkingFaceDataset
+from talkingface.data.dataset.base import ClipDataset
+from talkingface.data.face.masks import dilated_mask
+from talkingface.data.face.series import between
 from talkingface.data.media.apc_mel import MOTION_FPS
 from talkingface.data.media.pictures import PictureReader, signed
-from talkingface.utils.env import import_cv2
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -40,14 +41,6 @@ class DrawnClip:
 def at_rate(values: np.ndarray, fps: float, count: int) -> np.ndarray:
     """Motion (N, ...) at 60 Hz, linearly interpolated at ``count`` times k / fps."""
     return between(values, np.minimum(np.arange(count) * MOTION_FPS / fps, len(values) - 1))
-
-
-def between(values: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """Values (N, ...), linearly interpolated at fractional rows ``time`` (n,)."""
-    low = np.minimum(time.astype(int), max(0, len(values) - 2))
-    high = np.minimum(low + 1, len(values) - 1)
-    part = (time - low).reshape(-1, *[1] * (values.ndim - 1))
-    return values[low] * (1 - part) + values[high] * part
 
 
 def drawn_shoulders(clip: ClipFiles, person: Person) -> np.ndarray:
@@ -87,7 +80,7 @@ def load_face_clip(
     )
 
 
-class Feature2FaceDataset(TalkingFaceDataset):
+class Feature2FaceDataset(ClipDataset):
     """Every picture of every clip, or ``data.frames_per_clip`` random ones per epoch."""
 
     needs_config = ("data.frames_per_clip", "model_params.image_size")
@@ -125,8 +118,7 @@ class Feature2FaceDataset(TalkingFaceDataset):
         return index
 
     def summary(self) -> dict[str, Any]:
-        pictures = sum(len(clip.landmarks) for clip in self.clips)
-        return {"clips": len(self.clips), "unusable": len(self.unusable), "pictures": pictures}
+        return self.counts(pictures=sum(len(clip.landmarks) for clip in self.clips))
 
     def load_item(self, entry: tuple[int, int], rng: np.random.Generator) -> dict[str, Any]:
         clip, number = self.clips[entry[0]], entry[1]
@@ -134,18 +126,10 @@ class Feature2FaceDataset(TalkingFaceDataset):
             number = int(rng.integers(len(clip.landmarks)))
         picture = clip.window.cut(clip.pictures[number], self.size)
         lines = draw_feature_map(clip.landmarks[number], clip.shoulders[number], self.size)
+        lips, factor = clip.landmarks[number, 46:58], self.size / 512
         return {
             "feature_map": (lines / 255).astype(np.float32)[None],
             "cand_image": signed(clip.candidates),
             "tgt_image": signed(picture),
-            "weight_mask": self._mouth(clip.landmarks[number])[None],
+            "weight_mask": dilated_mask(lips * factor, self.size, 45 * factor)[None],
         }
-
-    def _mouth(self, landmarks: np.ndarray) -> np.ndarray:
-        """(S,S) float32: 1 inside the outer lips, dilated by 45 px at S = 512."""
-        cv2 = import_cv2()
-        factor = self.size / 512
-        mask = np.zeros((self.size, self.size), np.uint8)
-        cv2.fillPoly(mask, [np.round(landmarks[46:58] * factor).astype(np.int32)], 1)
-        side = max(1, round(45 * factor)) | 1
-        return cv2.dilate(mask, np.ones((side, side), np.uint8)).astype(np.float32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from talkingface.data.dataprocess.lsp.files import Person
 from talkingface.data.dataprocess.lsp.lsp_motion_process import LSPMotionProcess
 from talkingface.data.dataprocess.lsp.motion import MOUTH25, pose_vectors
-from talkingface.data.dataset.base import TalkingFaceDataset
+from talkingface.data.dataset.base import ClipDataset
 from talkingface.data.media.apc_mel import MOTION_FPS
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ class SpeechClip:
         return {"audio": self.speech[sound_rows], "history": history, "target": target}
 
 
-class MotionDataset(TalkingFaceDataset):
+class MotionDataset(ClipDataset):
     """Windows of ``data.seq_len`` frames, ``data.stride`` apart.
 
     It is an error if no clip is long enough for a window; the official code then has a dataset of
@@ -62,6 +61,7 @@ class MotionDataset(TalkingFaceDataset):
     needs_config = ("data.items_per_epoch", "data.seq_len", "data.stride")
 
     uses_components = True
+    first = 0  # first frame of the first item of a clip
 
     def __init__(self, cfg: Config, split: str, components: Components) -> None:
         self.process = LSPMotionProcess(cfg, components)
@@ -69,18 +69,19 @@ class MotionDataset(TalkingFaceDataset):
 
     def build_index(self) -> list[tuple[int, int]]:
         names, self.unusable = self.process.prepared.usable(self.split)
-        self.clips: list[SpeechClip] = []
+        self.clips = []
         index: list[tuple[int, int]] = []
+        stride = self.cfg.data.stride
         for name in names:
             clip = self._load(name)
-            starts = self.starts(len(clip))
-            if not len(starts):
+            starts = range(self.first, self.first + len(clip) - self.needed() + 1, stride)
+            if not starts:
                 self.unusable[name] = (
                     f"{len(clip)} motion frames ({len(clip) / MOTION_FPS:.1f} s), "
                     f"but an item needs {self.needed()}; use longer clips or lower data.seq_len"
                 )
                 continue
-            index += [(len(self.clips), int(start)) for start in starts]
+            index += [(len(self.clips), start) for start in starts]
             self.clips.append(clip)
         self._starts = index
         limit = self.cfg.data.items_per_epoch
@@ -89,10 +90,6 @@ class MotionDataset(TalkingFaceDataset):
     def needed(self) -> int:
         """Least number of motion frames of a usable clip."""
         return self.cfg.data.seq_len
-
-    def starts(self, count: int) -> np.ndarray:
-        """First frames of the items of a clip with ``count`` motion frames."""
-        return np.arange(0, count - self.cfg.data.seq_len + 1, self.cfg.data.stride)
 
     def _load(self, name: str) -> SpeechClip:
         clip = self.process.clip(name)
@@ -108,22 +105,13 @@ class MotionDataset(TalkingFaceDataset):
 
     def summary(self) -> dict[str, Any]:
         seconds = sum(len(clip) for clip in self.clips) / MOTION_FPS
-        return {
-            "clips": len(self.clips),
-            "unusable": len(self.unusable),
-            "seconds": round(seconds),
-            "items": len(self),
-        }
+        return self.counts(seconds=round(seconds), items=len(self))
 
     def drawn(self, entry: tuple[int, int], rng: np.random.Generator) -> tuple[SpeechClip, int]:
         """Clip and first frame of an item, random with ``items_per_epoch``."""
         if self.cfg.data.items_per_epoch and self.split == "train":
             entry = self._starts[int(rng.integers(len(self._starts)))]
         return self.clips[entry[0]], entry[1]
-
-    def whole_clips(self) -> Iterator[SpeechClip]:
-        """The clips of the split, for evaluation."""
-        yield from self.clips
 
 
 class Audio2FeatureDataset(MotionDataset):
@@ -171,19 +159,12 @@ class Audio2HeadposeDataset(MotionDataset):
     def __init__(self, cfg: Config, split: str, components: Components) -> None:
         size = cfg.model_params
         self.field = 1 + size.blocks * (2**size.layers - 1)
+        self.first = cfg.data.skip_start + (self.field if cfg.data.short_clips == "error" else 0)
         super().__init__(cfg, split, components)
 
     def needed(self) -> int:
         data = self.cfg.data
-        history = self.field if data.short_clips == "error" else 0
-        return data.skip_start + data.skip_end + history + data.seq_len + data.frame_future
-
-    def starts(self, count: int) -> np.ndarray:
-        """First target frames."""
-        data = self.cfg.data
-        first = data.skip_start + (self.field if data.short_clips == "error" else 0)
-        last = count - data.skip_end - data.seq_len - data.frame_future
-        return np.arange(first, last + 1, data.stride)
+        return self.first + data.skip_end + data.seq_len + data.frame_future
 
     def targets(self, clip: Any) -> np.ndarray:
         return pose_vectors(clip.angles, clip.trans, clip.trans.mean(axis=0))

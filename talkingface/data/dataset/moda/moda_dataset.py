@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +17,9 @@ from talkingface.data.dataprocess.moda.files import (
 )
 from talkingface.data.dataprocess.moda.moda_process import MODAMappingProcess, MODAProcess
 from talkingface.data.dataprocess.moda.sound import normalised, samples_of, with_context
-from talkingface.data.dataset.base import TalkingFaceDataset
+from talkingface.data.dataset.base import ClipDataset
 from talkingface.data.face.pose import face_center
+from talkingface.data.face.series import between
 from talkingface.data.media.audio import load_audio
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class MappingClip:
         return with_context(self.sound, start, stop, self.context)
 
 
-class MODADataset(TalkingFaceDataset):
+class MODADataset(ClipDataset):
     """Windows of ``data.window`` frames, ``data.stride`` apart, in training shifted at random by up
     to half a stride. Shorter clips are padded."""
 
@@ -141,8 +141,7 @@ class MODADataset(TalkingFaceDataset):
 
     def summary(self) -> dict[str, Any]:
         seconds = sum(len(clip) / clip.fps for clip in self.clips)
-        counts = {"clips": len(self.clips), "unusable": len(self.unusable)}
-        return {**counts, "seconds": round(seconds), "items": len(self)}
+        return self.counts(seconds=round(seconds), items=len(self))
 
     def statistics(self) -> dict[str, Any]:
         """Standard deviations of the targets: one of the lips, one of the eyes, one per value of
@@ -192,10 +191,6 @@ class MODADataset(TalkingFaceDataset):
             "inside": _padded(np.ones(len(valid), np.float32), data.window),
         }
 
-    def whole_clips(self) -> Iterator[MappingClip]:
-        """The clips of the split, for evaluation."""
-        yield from self.clips
-
 
 def _padded(values: np.ndarray, length: int) -> np.ndarray:
     """(n,...) padded with zeros or cut to ``length`` rows."""
@@ -212,14 +207,9 @@ def stretched(
     count = len(valid)
     time = np.clip(np.arange(max(2, round(count * factor))) / factor, 0, count - 1)
     low = time.astype(int)
-    high = np.minimum(low + 1, count - 1)
-
-    def at(values: np.ndarray) -> np.ndarray:
-        share = (time - low).reshape(-1, *[1] * (values.ndim - 1)).astype(np.float32)
-        return values[low] * (1 - share) + values[high] * share
-
-    valid = np.minimum(valid[low], valid[high])
-    return at(sound), {key: at(values) for key, values in parts.items()}, valid
+    valid = np.minimum(valid[low], valid[np.minimum(low + 1, count - 1)])
+    parts = {key: between(values, time, np.float32) for key, values in parts.items()}
+    return between(sound, time, np.float32), parts, valid
 
 
 def spec_augmented(
@@ -260,7 +250,7 @@ class MeshClip:
         return len(self.mesh)
 
 
-class MODAFaCoDataset(TalkingFaceDataset):
+class MODAFaCoDataset(ClipDataset):
     """Random frames of a clip: lips, eyes and mesh."""
 
     needs_config = ("data.frames", "data.items_per_clip", "data.template", "model_params.std_mode")
@@ -293,8 +283,7 @@ class MODAFaCoDataset(TalkingFaceDataset):
         return MeshClip(name, lips, eyes, mesh[valid].astype(np.float32), code.reshape(-1))
 
     def summary(self) -> dict[str, Any]:
-        frames = sum(len(clip) for clip in self.clips)
-        return {"clips": len(self.clips), "unusable": len(self.unusable), "frames": frames}
+        return self.counts(frames=sum(len(clip) for clip in self.clips))
 
     def statistics(self) -> dict[str, float]:
         """Standard deviations of lips, eyes and mesh, px."""
@@ -308,7 +297,3 @@ class MODAFaCoDataset(TalkingFaceDataset):
         rows = rng.integers(len(clip), size=self.cfg.data.frames)
         item = {key: getattr(clip, key)[rows] for key in ("lips", "eyes", "mesh")}
         return {**item, "subject": clip.subject}
-
-    def whole_clips(self) -> Iterator[MeshClip]:
-        """The clips of the split, for evaluation."""
-        yield from self.clips

@@ -10,10 +10,10 @@ import numpy as np
 from talkingface.data.dataprocess.moda.drawing import draw_condition, mouth_mask
 from talkingface.data.dataprocess.moda.files import Features, posed, posed_torso
 from talkingface.data.dataprocess.moda.moda_process import MODAPicturesProcess
-from talkingface.data.dataset.base import TalkingFaceDataset
+from talkingface.data.dataset.base import ClipDataset
+from talkingface.data.face.boxes import resize_image
 from talkingface.data.face.topology import INNER_LIP_BOTTOM, INNER_LIP_TOP
 from talkingface.data.media.pictures import PictureReader, signed
-from talkingface.utils.env import import_cv2
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -49,21 +49,13 @@ def reference_frames(features: Features, count: int) -> np.ndarray:
     return order[ranks.astype(int)]
 
 
-def resized(picture: np.ndarray, size: int) -> np.ndarray:
-    """Square picture to (size,size,3)."""
-    if picture.shape[0] == size:
-        return picture
-    cv2 = import_cv2()
-    return cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
-
-
 def references(pictures: PictureReader, features: Features, size: int, n_ref: int) -> np.ndarray:
     """Reference pictures (S,S,3n) uint8 of a clip."""
-    chosen = [resized(pictures[int(i)], size) for i in reference_frames(features, n_ref)]
+    chosen = [resize_image(pictures[int(i)], size) for i in reference_frames(features, n_ref)]
     return np.concatenate(chosen, axis=-1)
 
 
-class MODARendererDataset(TalkingFaceDataset):
+class MODARendererDataset(ClipDataset):
     """Every picture of every clip, or ``data.frames_per_clip`` random ones per epoch."""
 
     needs_config = ("data.frames_per_clip", "model_params.image_size", "model_params.n_ref")
@@ -110,8 +102,7 @@ class MODARendererDataset(TalkingFaceDataset):
         return max(len(clip) for clip in self.clips)
 
     def summary(self) -> dict[str, Any]:
-        pictures = sum(len(clip) for clip in self.clips)
-        return {"clips": len(self.clips), "unusable": len(self.unusable), "pictures": pictures}
+        return self.counts(pictures=sum(len(clip) for clip in self.clips))
 
     def load_item(self, entry: tuple[int, int], rng: np.random.Generator) -> dict[str, Any]:
         clip, number = self.clips[entry[0]], entry[1]
@@ -122,6 +113,6 @@ class MODARendererDataset(TalkingFaceDataset):
             "condition": signed(draw_condition(landmarks, clip.torso[number], self.size)),
             "reference": signed(clip.references),
             "time": np.float32(number),
-            "tgt_image": signed(resized(clip.pictures[number], self.size)),
+            "tgt_image": signed(resize_image(clip.pictures[number], self.size)),
             "weight_mask": mouth_mask(landmarks, self.size)[None],
         }

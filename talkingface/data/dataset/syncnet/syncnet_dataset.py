@@ -10,9 +10,9 @@ import numpy as np
 
 from talkingface.data.dataprocess.syncnet.syncnet_process import SyncNetProcess
 from talkingface.data.dataset.base import TalkingFaceDataset
-from talkingface.data.face.series import runs
+from talkingface.data.face.series import starts_within_runs
+from talkingface.data.media.images import read_image
 from talkingface.data.media.mfcc import AUDIO_STEPS, WINDOW
-from talkingface.data.media.reader import read_image
 from talkingface.utils.env import import_cv2
 
 if TYPE_CHECKING:
@@ -50,12 +50,7 @@ class SyncNetDataset(TalkingFaceDataset):
             folder = process.folder / name
             mfcc, segments = np.load(folder / "mfcc.npy"), np.load(folder / "segments.npy")
             last = min(len(segments), (mfcc.shape[1] - self.columns) // 4 + self.length)
-            starts = [
-                np.arange(begin, end - self.length + 1)
-                for begin, end in runs(segments[: max(last, 0)])
-                if segments[begin] >= 0
-            ]
-            starts = np.concatenate([np.zeros(0, int), *starts])
+            starts = starts_within_runs(segments[: max(last, 0)], self.length)
             if len(starts):
                 clips.append(_Clip(name, folder, mfcc, starts))
             else:

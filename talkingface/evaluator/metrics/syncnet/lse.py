@@ -100,8 +100,6 @@ class LSE(Metric):
         return f"{self.name}[network={self.network_name},{text}]"
 
     def finish(self, clip: ClipPair) -> dict[str, float]:
-        if text := self.missing():
-            return self.undefined(text)
         sound = clip.generated if self.params["sound"] == "own" else clip.sound
         if sound is None or not probe(sound).has_audio:
             return self.undefined("no sound in " + ("the video" if sound else "either video"))

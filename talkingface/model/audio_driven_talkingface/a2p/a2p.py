@@ -15,7 +15,6 @@ from talkingface.model.audio_driven_talkingface.a2p.a2p_common import (
     partner_note,
     real_motion,
 )
-from talkingface.model.component import Component
 
 if TYPE_CHECKING:
     from talkingface.data.dataprocess.a2p.files import Stats
@@ -40,10 +39,6 @@ class A2P(AbstractTalkingFace):
 
     # -- generation --------------------------------------------------------------------------------
 
-    @property
-    def has_body(self) -> bool:
-        return "pose" in self.components
-
     def key_poses(
         self, sound: np.ndarray, frames: int, samples: int, seed: int, stats: Stats | None = None
     ) -> np.ndarray:
@@ -60,7 +55,6 @@ class A2P(AbstractTalkingFace):
                 f"the A2PGuideVQ that it was trained with ({sizes[0]} and {sizes[1]} codes and "
                 "stages; official files go with official ones)"
             )
-        guide.components["vq"] = Component(vq.network)
         tokens = guide.tokens(
             sound, frames, samples=samples, seed=seed, top_p=self.cfg.sampling.top_p
         )
@@ -94,7 +88,7 @@ class A2P(AbstractTalkingFace):
             face = self.components["face"].network
             codes = face.sample(sound, frames, guidance=options.face_guidance, **more)
             motions["face"] = face.statistics.denormalize(codes, stats)
-        if self.has_body:
+        if "pose" in self.components:
             pose = self.components["pose"].network
             if real_keys is not None:
                 keys = np.repeat(real_keys[None], samples, axis=0)
@@ -107,18 +101,11 @@ class A2P(AbstractTalkingFace):
             motions["pose"], motions["pose_keys"] = pose.statistics.denormalize(poses, stats), keys
         return motions
 
-    def lips(self, sound: np.ndarray, frames: int) -> np.ndarray | None:
-        """(T,V,3) lip points that the face was conditioned on; None without a lip model."""
-        face = self.components["face"].network if "face" in self.components else None
-        if face is None or not hasattr(face.network, "lip_model"):
-            return None
-        return face.predicted_lips(sound)[:frames]
-
     # -- tests -------------------------------------------------------------------------------------
 
     def result_notes(self, results: Sequence[ClipResult]) -> dict[str, str]:
         notes = partner_note(self.cfg)
-        if self.has_body:
+        if "pose" in self.components:
             sources = {
                 "model": "model: key poses by A2PGuide",
                 "gt": "gt: the real key poses of the test",
@@ -140,11 +127,9 @@ class A2P(AbstractTalkingFace):
         return {**used, "guide_source": own.guide_source}
 
     def evaluate_clip(self, clip: SceneMotion, mismatched: SceneMotion) -> ClipResult:
-        keys, step = None, 1
-        if self.has_body:
-            step = self.components["pose"].network.cfg.data.guide_step
-            if self.cfg.sampling.guide_source == "gt":
-                keys = real_motion(clip, "pose")[0, ::step]
+        keys, step = None, self.cfg.data.guide_step
+        if "pose" in self.components and self.cfg.sampling.guide_source == "gt":
+            keys = real_motion(clip, "pose")[0, ::step]
         more = {
             "samples": self.cfg.sampling.samples, "seed": clip_seed(clip, self.cfg.seed),
             "stats": clip.stats, "real_keys": keys,

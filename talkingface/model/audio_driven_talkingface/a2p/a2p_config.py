@@ -8,11 +8,12 @@ from pydantic import Field, field_validator, model_validator
 
 from talkingface.config.component_spec import ComponentSpec
 from talkingface.config.schema import ModelConfig, PersonName, Section
-from talkingface.model.sampling_steps import checked_steps
+from talkingface.data.scenes import SAMPLE_RATE
+from talkingface.errors import ConfigError
+from talkingface.model.sampling_steps import StepCount
 from talkingface.utils.paths import resolve
 
 _PACKAGE = "talkingface.model.audio_driven_talkingface.a2p"
-SAMPLE_RATE = 48_000
 VQ_KEYS = ("fps", "data.guide_step")  # must be equal in all models of key poses
 
 
@@ -197,7 +198,7 @@ class DiffusionLoss(Section):
 class SamplerSection(Section):
     """Sampling of motion."""
 
-    steps: int = Field(100, ge=1, le=1000, description="DDIM steps; a divisor of 1000.")
+    steps: StepCount = Field(100, ge=1, le=1000, description="DDIM steps; a divisor of 1000.")
     guidance: float = Field(
         2.0, ge=0, description="Classifier-free guidance; 1: none (official: 10 face, 2 pose)."
     )
@@ -208,11 +209,6 @@ class SamplerSection(Section):
         description="Tests also write results.npy in the authors' layout: about 1.4 GB for a "
         "released test set, since it holds the sound once per sample.",
     )
-
-    @field_validator("steps")
-    @classmethod
-    def _divides(cls, value: int) -> int:
-        return checked_steps(value)
 
 
 class FaceWeights(Section):
@@ -352,3 +348,119 @@ class A2PGuideConfig(SoundStage):
                 same_settings=(*VQ_KEYS, "vq.codes", "vq.depth", "vq.width"),
             )
         }
+
+
+class A2PParts(Section):
+    """Components: trained models that are joined."""
+
+    face: str | None = Field("auto", description="A2PFace: auto, a path, or a run id; null: none.")
+    pose: str | None = Field("auto", description="A2PPose: as face.")
+    guide: str | None = Field("auto", description="A2PGuide: as face.")
+    vq: str | None = Field("auto", description="A2PGuideVQ: as face.")
+    renderer: str | None = Field(
+        None, description="HeadGAN for codes of videos: auto, a path, or a run id; null: none."
+    )
+
+
+class A2PSampling(Section):
+    """Sampling of the joined model; null: the setting of the trained part."""
+
+    steps: StepCount | None = Field(None, ge=1, le=1000, description="DDIM steps of face and pose.")
+    face_guidance: float | None = Field(None, ge=0, description="Guidance scale of the face.")
+    pose_guidance: float | None = Field(None, ge=0, description="Guidance scale of the pose.")
+    top_p: float | None = Field(None, ge=0, le=1, description="top_p of A2PGuide.")
+    guide_source: Literal["model", "gt"] = Field(
+        "model",
+        description="Source of the key poses. gt: the real ones of test scenes, to evaluate "
+        "A2PPose alone; the results contain a note of it.",
+    )
+    samples: int = Field(3, ge=1, le=20, description="Motions per sound in the evaluation.")
+    results_npy: bool = Field(True, description="As sampler.results_npy of A2PFace.")
+
+
+class A2PInfer(Section):
+    """Generation with ``--infer``."""
+
+    crf: int = Field(18, ge=0, le=51, description="H.264 quality of the videos; lower is better.")
+    view: Literal["auto", "curves", "lips", "skeleton", "head"] = Field(
+        "auto",
+        description="Content of the video: curves of the motion; lip points; skeleton (needs "
+        "infer.skeleton); head: the source's face by HeadGAN (needs --source and "
+        "weights.renderer). auto: head with --source, else curves.",
+    )
+    channels: Literal["auto", "mono", "dyad"] = Field(
+        "auto",
+        description="Meaning of two channels: this person and the partner (dyad), or one voice "
+        "(mono). auto: mono if they are nearly equal.",
+    )
+    skeleton: str | None = Field(
+        None, description="Path of the authors' static_assets.pt, which is not part of the toolkit."
+    )
+    demo_normalisation: bool = Field(
+        False,
+        description="Scale a sound by its maximum, as the authors' demo, instead of to the "
+        "loudness of the training data.",
+    )
+
+
+# Settings of the official weights, which contain the weights of their audio front ends.
+_OFFICIAL = {"preset": "paper", "audio.weights": "random"}
+# Part -> model and purpose.
+_PARTS = {
+    "face": ("A2PFace", "the face"),
+    "pose": ("A2PPose", "the body"),
+    "guide": ("A2PGuide", "the key poses"),
+    "vq": ("A2PGuideVQ", "the tokens of key poses"),
+}
+
+
+class A2PConfig(A2PBase):
+    """Keys of A2P, the joined model; each trained part keeps its own settings."""
+
+    weights: A2PParts = Field(default_factory=A2PParts, description="Components.")
+    sampling: A2PSampling = Field(default_factory=A2PSampling, description="Sampling.")
+    infer: A2PInfer = Field(default_factory=A2PInfer, description="Generation.")
+
+    @classmethod
+    def components(cls, cfg: Any) -> dict[str, ComponentSpec]:
+        weights = cfg.weights
+        of_motion = cfg.dataset_entry.meta.get("kind") == "motion"
+        possible = _PARTS if of_motion else ("face",)
+        wanted = [name for name in possible if getattr(weights, name) is not None]
+        if not {"face", "pose"} & set(wanted):
+            raise ConfigError(
+                "weights.face and weights.pose are null: nothing is left to generate"
+                + ("" if of_motion else f"; {cfg.dataset} has no body motion")
+            )
+        guided = "pose" in wanted and cfg.sampling.guide_source == "model"
+        if guided and not {"guide", "vq"} <= set(wanted):
+            raise ConfigError(
+                "the body needs key poses: weights.guide and weights.vq must name networks. "
+                "Or set weights.pose=null for no body, or sampling.guide_source=gt for the real "
+                "key poses of test scenes."
+            )
+        always: dict[str, Any] = {"required": True, "at_inference": True}
+        parts: dict[str, ComponentSpec] = {}
+        for name in wanted:
+            if name in ("guide", "vq") and not guided:
+                continue
+            model, purpose = _PARTS[name]
+            parts[name] = ComponentSpec(
+                getattr(weights, name),
+                purpose,
+                model=model,
+                files=(f"A2P/{cfg.dataset}_{name}.{'pth' if name == 'vq' else 'pt'}",),
+                same_settings=("fps", "codes.n") if name == "face" else VQ_KEYS,
+                same_as=("guide",) if name == "vq" else (),
+                official_settings={} if name == "vq" else _OFFICIAL,
+                **always,
+            )
+        if weights.renderer is not None:
+            parts["renderer"] = ComponentSpec(
+                weights.renderer,
+                "the pictures of the head",
+                model="HeadGAN",
+                official_settings={},
+                **always,
+            )
+        return parts

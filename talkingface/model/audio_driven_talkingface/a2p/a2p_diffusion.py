@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from talkingface.data.face.face_model import FaceModel
 from talkingface.data.face.topology import INNER_LIP_BOTTOM, INNER_LIP_TOP, LIPS, MOUTH_CORNERS
+from talkingface.data.scenes import FACE_SIZE, POSE_SIZE
 from talkingface.model.abilities import ClipResult, mismatched_sound
 from talkingface.model.abstract_talkingface import Batch, Tensors
 from talkingface.model.audio_driven_talkingface.a2p.a2p_common import (
     A2PModel,
-    channels_of,
     clip_seed,
     frontend_arguments,
     lip_network,
@@ -38,7 +37,11 @@ _LEFT, _RIGHT = (LIPS.index(corner) for corner in MOUTH_CORNERS)
 
 
 class MotionDiffusion(A2PModel):
-    """Base of A2PFace and A2PPose: losses, sampling of any length, evaluation."""
+    """Base of A2PFace and A2PPose: losses, sampling of any length, evaluation.
+
+    Args:
+        more: arguments of the denoiser that only one of the two models has.
+    """
 
     main_network: ClassVar[str] = "denoiser"
     clip_outputs: ClassVar[dict[str, dict[str, str]]] = {
@@ -47,20 +50,17 @@ class MotionDiffusion(A2PModel):
         "best_error": {"direction": "down", "unit": "error of the nearest of the samples"},
     }
 
-    def __init__(self, cfg: Config) -> None:
+    def __init__(self, cfg: Config, **more: Any) -> None:
         super().__init__(cfg)
         self.diffusion = Diffusion()
-        self.denoiser = self._build()
-
-    def _build(self) -> FiLMTransformer:
-        raise NotImplementedError
-
-    def _network(self, **more: Any) -> FiLMTransformer:
-        return FiLMTransformer(
-            channels_of(self.cfg, self.kind),
-            max_frames=self.cfg.data.max_seq_length,
-            **self.cfg.model_params.model_dump(exclude={"motion_dim"}),
-            **frontend_arguments(self.cfg),
+        of_motion = cfg.dataset_entry.meta.get("kind") == "motion"
+        # Values per frame of the dataset's motion.
+        sizes = {"pose": POSE_SIZE, "face": FACE_SIZE if of_motion else cfg.codes.n}
+        self.denoiser = FiLMTransformer(
+            cfg.model_params.motion_dim or sizes[self.kind],
+            max_frames=cfg.data.max_seq_length,
+            **cfg.model_params.model_dump(exclude={"motion_dim"}),
+            **frontend_arguments(cfg),
             **more,
         )
 
@@ -157,44 +157,28 @@ class MotionDiffusion(A2PModel):
                 given = torch.from_numpy(guide[:, first : first + keys.shape[1]]).float()
                 keys[:, : given.shape[1]] = given
                 keys = keys.to(device)
-            start_noise = noise[start:stop].transpose(0, 1).to(device)
-            motion = self._window(wave, start_noise, keys, scale, steps, progress)
+            # The sound is encoded once for all samples and steps.
+            features, lips = network.encode_sound(wave), network.lips(wave)
+            features = features.expand(samples, -1, -1)
+            lips = None if lips is None else lips[:, : stop - start].expand(samples, -1, -1, -1)
+            condition = network.condition(features, stop - start, lips, keys)
+            absent = network.absent(samples, features.shape[1], stop - start)
+            denoise = guided(network.denoise, condition, absent, scale)
+            drawn = noise[start:stop].transpose(0, 1).to(device)
+            motion = self.diffusion.sample(denoise, drawn, steps or options.steps, progress)
             return {"motion": motion.transpose(0, 1).flatten(1).cpu()}
 
         motion = map_windows(run, count, window, stride)["motion"]
         return motion.view(count, samples, -1).transpose(0, 1)[:, :frames].numpy()
 
-    def _window(
-        self,
-        wave: Tensor,
-        noise: Tensor,
-        guide: Tensor | None,
-        scale: float,
-        steps: int | None,
-        progress: Callable[[], None] | None,
-    ) -> Tensor:
-        """(N,T,C) motion of one window; the sound is encoded once for all samples and steps."""
-        network = self.denoiser
-        samples, frames = noise.shape[:2]
-        features, lips = network.encode_sound(wave), network.lips(wave)
-        features = features.expand(samples, -1, -1)
-        lips = None if lips is None else lips[:, :frames].expand(samples, -1, -1, -1)
-        condition = network.condition(features, frames, lips, guide)
-        absent = network.absent(samples, features.shape[1], frames)
-        denoise = guided(network.denoise, condition, absent, scale)
-        return self.diffusion.sample(denoise, noise, steps or self.cfg.sampler.steps, progress)
-
     # -- evaluation --------------------------------------------------------------------------------
-
-    def _guide_of(self, clip: SceneMotion) -> np.ndarray | None:
-        """(K,C) real key poses for a test, in the units of the data; None without key poses."""
-        return None
 
     def evaluate_clip(self, clip: SceneMotion, mismatched: SceneMotion) -> ClipResult:
         real, mean = real_motion(clip, self.kind), clip.stats.units(self.kind)[0].reshape(-1)
         # The same number of samples in each row: the Frechet distance depends on it.
         count, seed = self.cfg.sampler.samples, clip_seed(clip, self.cfg.seed)
-        keys = self._guide_of(clip)
+        step = self.denoiser.guide_step  # a test follows the real key poses, if there are any
+        keys = real[0, ::step] if step else None
 
         def generate(sound: np.ndarray) -> np.ndarray:
             guide = None
@@ -216,7 +200,7 @@ class MotionDiffusion(A2PModel):
         return ClipResult(
             {row: self.compare(values, real[0], clip) for row, values in rows.items()},
             motions,
-            {"key_step": self.denoiser.guide_step or 1},
+            {"key_step": step or 1},
         )
 
     def compare(self, motions: np.ndarray, real: np.ndarray, clip: SceneMotion) -> dict[str, float]:
@@ -245,9 +229,8 @@ class A2PFace(MotionDiffusion):
         "lip_error": {"direction": "down", "unit": "distance of a lip point, % of the face's size"},
     }
 
-    def _build(self) -> FiLMTransformer:
-        lips = lip_network(self.cfg) if self.cfg.lip_cond == "a2plip" else None
-        return self._network(lips=lips)
+    def __init__(self, cfg: Config) -> None:
+        super().__init__(cfg, lips=lip_network(cfg) if cfg.lip_cond == "a2plip" else None)
 
     def initialize(self, data: Any) -> None:
         super().initialize(data)
@@ -266,9 +249,9 @@ class A2PFace(MotionDiffusion):
 
     def compare(self, motions: np.ndarray, real: np.ndarray, clip: SceneMotion) -> dict[str, float]:
         result = super().compare(motions, real, clip)
-        if self.statistics.faces is None:
+        model = self.statistics.faces
+        if model is None:
             return result
-        model = FaceModel.of_content(self.statistics.faces)
         lips = [model.lips(values[clip.valid]) for values in (motions[0], real)]
         gaps = [points[:, _BELOW, 1] - points[:, _ABOVE, 1] for points in lips]
         moves = min(gap.std() for gap in gaps) > 1e-6
@@ -290,11 +273,8 @@ class A2PPose(MotionDiffusion):
 
     kind: ClassVar[str] = "pose"
 
-    def _build(self) -> FiLMTransformer:
-        return self._network(guide_step=self.cfg.data.guide_step)
-
-    def _guide_of(self, clip: SceneMotion) -> np.ndarray:
-        return real_motion(clip, "pose")[0, :: self.cfg.data.guide_step]
+    def __init__(self, cfg: Config) -> None:
+        super().__init__(cfg, guide_step=cfg.data.guide_step)
 
     def result_notes(self, results: Sequence[ClipResult]) -> dict[str, str]:
         note = {"guide_source": "gt: the real key poses of the test scenes were followed"}

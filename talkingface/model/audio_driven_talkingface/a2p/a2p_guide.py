@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from talkingface.data.dataprocess.a2p.files import POSE_SIZE
+from talkingface.data.scenes import POSE_SIZE
 from talkingface.model.abilities import ClipResult, mismatched_sound
 from talkingface.model.abstract_talkingface import Batch, Tensors
 from talkingface.model.audio_driven_talkingface.a2p.a2p_common import (
@@ -25,6 +25,7 @@ from talkingface.model.audio_driven_talkingface.a2p.a2p_guide_networks import (
     GuideTransformer,
     TemporalVertexCodec,
 )
+from talkingface.model.layers.windows import window_starts
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -252,10 +253,8 @@ class A2PGuide(A2PModel):
         padded = np.zeros((keys * step * frame, 2), np.float32)
         padded[: len(sound)] = sound[: len(padded)]
         result = torch.zeros(samples, 0, cfg.vq.depth, dtype=torch.int64, device=device)
-        start = 0
-        while True:
-            stop = start + window
-            part = padded[start * step * frame : stop * step * frame]
+        for start in window_starts(keys, window, max(1, window // 2)):
+            part = padded[start * step * frame : (start + window) * step * frame]
             features = network.encode_sound(sound_tensor(part, device)).expand(samples, -1, -1)
             given = result[:, start:]
             tokens = network.generate(
@@ -266,9 +265,7 @@ class A2PGuide(A2PModel):
                 given=given if given.shape[1] else None,
             )
             result = torch.cat([result[:, :start], tokens], dim=1)
-            if stop >= keys:
-                return result
-            start = min(start + max(1, window // 2), keys - window)
+        return result
 
     @torch.no_grad()
     def evaluate_clip(self, clip: SceneMotion, mismatched: SceneMotion) -> ClipResult:

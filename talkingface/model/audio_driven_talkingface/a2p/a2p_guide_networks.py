@@ -144,11 +144,6 @@ class GuideTransformer(DyadSound):
             xavier_normal_weights(part)
         self.lost = 0 if pad_audio else 24 * num_audio_layers
 
-    def train(self, mode: bool = True) -> GuideTransformer:
-        super().train(mode)
-        self.audio_model.eval()
-        return self
-
     def condition(
         self, features: Tensor, frames: int, keep: Tensor | None = None
     ) -> tuple[Tensor, list[Memory]]:

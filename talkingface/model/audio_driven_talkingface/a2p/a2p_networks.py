@@ -157,14 +157,6 @@ class FiLMTransformer(DyadSound):
         xavier_normal_weights(self.final_layer)
         self.post_dropout = nn.Dropout(0.2)
 
-    def train(self, mode: bool = True) -> FiLMTransformer:
-        """Keep the frozen networks in evaluation mode."""
-        super().train(mode)
-        for name in ("audio_model", "lip_model"):
-            if hasattr(self, name):
-                getattr(self, name).eval()
-        return self
-
     # -- condition ---------------------------------------------------------------------------------
 
     @torch.no_grad()

@@ -47,14 +47,9 @@ class A2PLip(A2PModel):
                 f"{count} points: set --lips.n_vertices={count}"
             )
         if options.frontend == "wav2vec":
-            required = {
-                "activation": "relu", "log_compression": options.log_compression,
-                "residual_scale": 0.5, "agg_zero_pad": False,
-            }  # fmt: skip
-            load_fairseq(
-                self.regressor.audio_encoder.wav2vec_model, options.weights, "lips", required,
-                self.cfg.trust_checkpoint,
-            )  # fmt: skip
+            required = {"activation": "relu", "residual_scale": 0.5, "agg_zero_pad": False}
+            network = self.regressor.audio_encoder.wav2vec_model
+            load_fairseq(network, self.cfg, "lips", **required)
 
     def forward_train(self, batch: Batch) -> Tensors:
         return {"lips": self.regressor(batch["audio"][..., 0])}

@@ -10,10 +10,11 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from talkingface.model.layers.attention import Attention
 from talkingface.model.layers.dyad_sound import LogMelTokens
-from talkingface.model.layers.wav2vec1 import RATE, Wav2VecLarge, padded_front
+from talkingface.model.layers.wav2vec1 import RATE, Wav2VecLarge
 from talkingface.utils.env import require
 
 _TABLE = 1024  # positions of the official table
@@ -113,7 +114,7 @@ class OfficialLipEncoder(nn.Module):
     def forward(self, wave: Tensor) -> Tensor:
         """(B,S) -> (B,L,512)."""
         with torch.no_grad():
-            return self.wav2vec_model(padded_front(self.resampler(wave), _LEAD))
+            return self.wav2vec_model(F.pad(self.resampler(wave), (_LEAD, 0)))
 
 
 class LogMelLipEncoder(nn.Module):

@@ -10,16 +10,17 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torchvision.ops.misc import Conv2dNormActivation
 
 from talkingface.model.layers.conv_block import (
+    LRASPP,
     ConvBlock,
     NonormConvBlock,
+    StatelessConvGRU,
     scale_channels,
     set_batch_norm_momentum,
 )
-from talkingface.model.layers.conv_gru import StatelessConvGRU
 from talkingface.model.layers.hyper_conv import HyperConvPair, HyperNet
-from talkingface.model.layers.lr_aspp import LRASPP
 from talkingface.model.layers.mobilenet import MobileNetV3Encoder
 
 _EXPERT_FACE_SIZE = (64, 128)  # height and width of the lower half of a 128 px crop (official code)
@@ -90,11 +91,7 @@ class _DecoderBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv = nn.Sequential(
-            nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(inplace=True),
-        )
+        self.conv = Conv2dNormActivation(in_channels, out_channels, 3)
         self.gru = StatelessConvGRU(out_channels // 2)
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
@@ -118,12 +115,8 @@ class _OutputBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = nn.Sequential(
-            nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(inplace=True),
+            *Conv2dNormActivation(in_channels, out_channels, 3),
+            *Conv2dNormActivation(out_channels, out_channels, 3),
         )
 
     def forward(self, x: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
@@ -221,11 +214,11 @@ class HyperLipsBaseNet(nn.Module):
         tail = decoder_channels[3]
         # "up_conv" is the official name; it does not upsample in stage 1.
         self.up_conv = nn.Sequential(
-            ConvBlock(tail, tail, 3, padding=1, residual=True),
-            ConvBlock(tail, tail, 3, padding=1, residual=True),
+            ConvBlock(tail, tail, 3, 1, 1, residual=True),
+            ConvBlock(tail, tail, 3, 1, 1, residual=True),
         )
         self.output_block = nn.Sequential(
-            ConvBlock(tail, tail // 2, 3, padding=1), nn.Conv2d(tail // 2, 3, 1), nn.Sigmoid()
+            ConvBlock(tail, tail // 2, 3, 1, 1), nn.Conv2d(tail // 2, 3, 1), nn.Sigmoid()
         )
         if bn_momentum is not None:
             set_batch_norm_momentum(self, bn_momentum)
@@ -309,7 +302,7 @@ class HyperCtrolDiscriminator(nn.Module):
         self.face_encoder_blocks = nn.ModuleList(
             nn.Sequential(*block)
             for block in (
-                (conv(3, c[0], 7, padding=3),),
+                (conv(3, c[0], 7, 1, 3),),
                 (conv(c[0], c[1], 5, (1, 2), 2), conv(c[1], c[1], 5, 1, 2)),
                 (conv(c[1], c[2], 5, 2, 2), conv(c[2], c[2], 5, 1, 2)),
                 (conv(c[2], c[3], 5, 2, 2), conv(c[3], c[3], 5, 1, 2)),

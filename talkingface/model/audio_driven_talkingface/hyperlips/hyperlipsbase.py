@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from talkingface.model.abstract_talkingface import AbstractTalkingFace, Batch, Tensors
 from talkingface.model.audio_driven_talkingface.hyperlips.hyperlips_networks import (
@@ -17,6 +16,7 @@ from talkingface.model.audio_driven_talkingface.hyperlips.hyperlips_networks imp
     lower_half,
     unfold_time,
 )
+from talkingface.model.losses.adversarial import bce_to
 from talkingface.model.losses.perceptual import feature_l1
 from talkingface.model.losses.sync import cosine_bce, frames_to_channels
 
@@ -36,14 +36,7 @@ class HyperLipsBase(AbstractTalkingFace):
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg)
         size = cfg.model_params
-        self.generator = HyperLipsBaseNet(
-            width=size.width,
-            aspp_channels=size.aspp_channels,
-            hyper_dim=size.hyper_dim,
-            decoder_channels=tuple(size.decoder_channels),
-            image_size=size.image_size,
-            bn_momentum=size.bn_momentum,
-        )
+        self.generator = HyperLipsBaseNet(**size.model_dump(exclude={"disc_channels"}))
         if cfg.loss.disc_wt > 0:
             self.discriminator = HyperCtrolDiscriminator(base_channels=size.disc_channels)
         else:
@@ -63,8 +56,7 @@ class HyperLipsBase(AbstractTalkingFace):
         """BCE of real and generated lower halves (official code), on logits for stability."""
         on_real = self.discriminator(real, logits=True)
         on_fake = self.discriminator(generated.detach(), logits=True)
-        real_loss = F.binary_cross_entropy_with_logits(on_real, torch.ones_like(on_real))
-        fake_loss = F.binary_cross_entropy_with_logits(on_fake, torch.zeros_like(on_fake))
+        real_loss, fake_loss = bce_to(on_real, 1.0), bce_to(on_fake, 0.0)
         return {"loss": real_loss + fake_loss, "disc_real": real_loss, "disc_fake": fake_loss}
 
     def _generator_loss(self, generated: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -73,9 +65,7 @@ class HyperLipsBase(AbstractTalkingFace):
         total = weights.mouth_wt * self._mouth_l1(generated, real) if weights.mouth_wt else 0.0
         used = 0.0
         if weights.disc_wt > 0:
-            logits = self.discriminator(generated, logits=True)
-            ones = torch.ones_like(logits)
-            losses["adversarial"] = F.binary_cross_entropy_with_logits(logits, ones)
+            losses["adversarial"] = bce_to(self.discriminator(generated, logits=True), 1.0)
             total = total + weights.disc_wt * losses["adversarial"]
             used += weights.disc_wt
         if "sync_expert" in self.components:

@@ -42,12 +42,12 @@ class HRDecoder(nn.Module):
         self.rescaling = rescaling
 
         def same() -> nn.Module:
-            return ConvBlock(channels, channels, 3, padding=1, residual=True)
+            return ConvBlock(channels, channels, 3, 1, 1, residual=True)
 
         def double() -> nn.Module:
             return TransposedConvBlock(channels, channels)
 
-        self.conv_base = nn.Sequential(ConvBlock(6, channels, 3, padding=1), same())
+        self.conv_base = nn.Sequential(ConvBlock(6, channels, 3, 1, 1), same())
         up = {
             1: lambda: [same(), same()],
             2: lambda: [double(), same(), same()],
@@ -55,7 +55,7 @@ class HRDecoder(nn.Module):
         }[rescaling]()
         self.up_conv = nn.Sequential(*up)
         self.output_block = nn.Sequential(
-            ConvBlock(channels, channels // 2, 3, padding=1),
+            ConvBlock(channels, channels // 2, 3, 1, 1),
             nn.Conv2d(channels // 2, 3, 1),
             nn.Sigmoid(),
         )
@@ -129,7 +129,7 @@ class HRDecoderDiscQual(nn.Module):
         self.face_encoder_blocks = nn.ModuleList(
             nn.Sequential(*block)
             for block in (
-                (conv(3, c[0], 7, padding=3),),
+                (conv(3, c[0], 7, 1, 3),),
                 (conv(c[0], c[1], 5, 2, 2), conv(c[1], c[1], 5, 1, 2)),
                 (conv(c[1], c[2], 5, 2, 2), conv(c[2], c[2], 5, 1, 2)),
                 (conv(c[2], c[2], 5, 2, 2), conv(c[2], c[2], 5, 1, 2)),

@@ -29,8 +29,8 @@ class APC(AbstractTalkingFace):
 
     def forward_train(self, batch: Batch) -> Tensors:
         ahead = self.cfg.data.steps_ahead
-        features = self.apc(batch["mel"][:, :-ahead])
-        return {"features": features, "predicted": self.apc.predict_mel(features)}
+        features, predicted = self.apc(batch["mel"][:, :-ahead], predict=True)
+        return {"features": features, "predicted": predicted}
 
     def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
         mel, ahead = batch["mel"], self.cfg.data.steps_ahead

@@ -66,16 +66,11 @@ class Audio2Headpose(AbstractTalkingFace):
     def _nll(self, params: Tensor, target: Tensor) -> Tensor:
         return gaussian_nll(params, target, self.cfg.gmm.ncenter, self.cfg.gmm.sigma_min)
 
-    def generator(self, seed: int = 0, sigma: float | None = None) -> PoseGenerator:
-        """Samples poses one after the other; ``sigma``: see :class:`PoseGenerator`."""
-        sigma = self.cfg.sigma_scale if sigma is None else sigma
-        ahead = self.cfg.data.frame_future
-        return PoseGenerator(self.audio2headpose, sigma=sigma, ahead=ahead, seed=seed)
-
     def poses(self, speech: Tensor, seed: int = 0) -> Tensor:
         """Speech features (N,2*hidden) of a clip -> poses with velocities (N,12)."""
-        padded = look_ahead(speech, self.cfg.data.frame_future)
-        return torch.stack(list(self.generator(seed).generate(padded)))
+        ahead, sigma = self.cfg.data.frame_future, self.cfg.sigma_scale
+        generator = PoseGenerator(self.audio2headpose, sigma=sigma, ahead=ahead, seed=seed)
+        return torch.stack(list(generator.generate(look_ahead(speech, ahead))))
 
     def evaluate_clip(self, clip: SpeechClip, mismatched: SpeechClip) -> ClipResult:
         device = next(self.parameters()).device

@@ -9,15 +9,8 @@ from pydantic import Field, model_validator
 from talkingface.config.component_spec import ComponentSpec
 from talkingface.config.schema import ModelConfig, PersonName, Section
 from talkingface.data.dataprocess.lsp.motion import check_amplifier
-from talkingface.model.apc_config import APCNetwork, apc_component
-from talkingface.model.conditional_gan_config import (
-    ImageGANData,
-    ImageGANInfer,
-    ImageGANLoss,
-    ImageGANNetwork,
-    ImageGANWeights,
-    image_gan_components,
-)
+from talkingface.model.apc_config import APCNetwork, APCWeights, apc_component
+from talkingface.model.conditional_gan_config import ImageGANConfig, ImageGANInfer, ImageGANNetwork
 
 _LSP = "audio_driven_talkingface.lsp.lsp_motion_networks"
 
@@ -42,16 +35,6 @@ class PersonSection(PersonName):
     jpeg_quality: int = Field(95, ge=50, le=100, description="JPEG quality of the stored frames.")
     max_seconds: float = Field(
         300.0, ge=1, description="Most seconds of motion and speech features kept for a person."
-    )
-
-
-class APCWeights(Section):
-    """Components: trained networks that the model needs."""
-
-    apc: str = Field(
-        "auto",
-        description="APC that computes the speech features: auto (newest run on the dataset, else "
-        "an official file in checkpoints/), a path, or a run id.",
     )
 
 
@@ -178,20 +161,11 @@ class Audio2HeadposeConfig(ModelConfig):
         return {"apc": apc_component(cfg)}
 
 
-class Feature2FaceConfig(ModelConfig):
+class Feature2FaceConfig(ImageGANConfig):
     """Keys of Feature2Face."""
 
     fps: float = Field(25.0, gt=0, le=60, description="Frame rate of the written videos.")
     person: PersonSection = Field(default_factory=PersonSection, description="Preparation.")
-    model_params: ImageGANNetwork = Field(default_factory=ImageGANNetwork, description="Networks.")
-    data: ImageGANData = Field(default_factory=ImageGANData, description="Training items.")
-    loss: ImageGANLoss = Field(default_factory=ImageGANLoss, description="Loss weights.")
-    weights: ImageGANWeights = Field(default_factory=ImageGANWeights, description="Components.")
-    infer: ImageGANInfer = Field(default_factory=ImageGANInfer, description="Generation.")
-
-    @classmethod
-    def components(cls, cfg: Any) -> dict[str, ComponentSpec]:
-        return image_gan_components(cfg)
 
 
 class LLESection(Section):

@@ -10,14 +10,12 @@ from pydantic import Field, model_validator
 
 from talkingface.config.component_spec import ComponentSpec
 from talkingface.config.schema import ModelConfig, PersonName, Section
-from talkingface.model.apc_config import APCNetwork, apc_component
+from talkingface.model.apc_config import APCNetwork, APCWeights, apc_component
 from talkingface.model.conditional_gan_config import (
-    ImageGANData,
+    ImageGANConfig,
     ImageGANInfer,
     ImageGANLoss,
     ImageGANNetwork,
-    ImageGANWeights,
-    image_gan_components,
 )
 from talkingface.utils.paths import resolve
 
@@ -147,12 +145,6 @@ class MappingLoss(Section):
     kl_warmup: float = Field(0.2, ge=0, le=1, description="Share of the run in which w_kl grows.")
 
 
-class MappingWeights(Section):
-    """Components: trained networks that the model needs."""
-
-    apc: str = Field("auto", description="audio_encoder.kind=apc: auto, a path, or a run id.")
-
-
 class MODAConfig(MODABase):
     """Keys of MODA, the mapping network."""
 
@@ -161,7 +153,7 @@ class MODAConfig(MODABase):
     model_params: MappingNetwork = Field(default_factory=MappingNetwork, description="Network.")
     data: MappingData = Field(default_factory=MappingData, description="Training items.")
     loss: MappingLoss = Field(default_factory=MappingLoss, description="Objective.")
-    weights: MappingWeights = Field(default_factory=MappingWeights, description="Components.")
+    weights: APCWeights = Field(default_factory=APCWeights, description="Components.")
 
     @classmethod
     def components(cls, cfg: Any) -> dict[str, ComponentSpec]:
@@ -273,18 +265,11 @@ class RendererLoss(ImageGANLoss):
     mouth_wt: float = Field(0.0, ge=0, description="Extra L1 of the mouth region; not official.")
 
 
-class MODARendererConfig(MODABase):
+class MODARendererConfig(ImageGANConfig, MODABase):
     """Keys of MODARenderer."""
 
     model_params: RendererNetwork = Field(default_factory=RendererNetwork, description="Networks.")
-    data: ImageGANData = Field(default_factory=ImageGANData, description="Training items.")
     loss: RendererLoss = Field(default_factory=RendererLoss, description="Loss weights.")
-    weights: ImageGANWeights = Field(default_factory=ImageGANWeights, description="Components.")
-    infer: ImageGANInfer = Field(default_factory=ImageGANInfer, description="Generation.")
-
-    @classmethod
-    def components(cls, cfg: Any) -> dict[str, ComponentSpec]:
-        return image_gan_components(cfg)
 
 
 class SmoothSection(Section):

@@ -241,58 +241,38 @@ class TemporalVAEBlock(nn.Module):
         return self.out(x), mu, logvar
 
 
-class DualAttention(nn.Module):
-    """Both branches, concatenated; or one of them, for ablations."""
+class TemporalBody(nn.Module):
+    """Both branches, concatenated; or, for ablations, one of them, an LSTM, or neither."""
 
     def __init__(
         self, body: str, length: int, period: int, legacy_pe: bool, legacy_mask: bool
     ) -> None:
         super().__init__()
+        self.body = body
+        self.width = WIDTH if body in ("short", "long") else 2 * WIDTH
         if body in ("dual", "short"):
             self.short_layer = TemporalAlignedBlock(length, period)
         if body in ("dual", "long"):
             self.long_layer = TemporalVAEBlock(length, legacy_pe, legacy_mask)
-        self.width = 2 * WIDTH if body == "dual" else WIDTH
+        if body == "lstm":
+            self.lstm = nn.LSTM(2 * WIDTH, self.width, 2, batch_first=True)
 
     def forward(
         self, subject: Tensor, sound: Tensor, noise: Tensor | None, valid: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """(B,T,128) each -> (B,T,width), and mean and log variance of the latents, 0 without."""
+        mu = logvar = torch.zeros_like(subject)
+        if self.body == "none":
+            return torch.cat([sound, subject], dim=-1), mu, logvar
+        if self.body == "lstm":
+            return self.lstm(torch.cat([subject, sound], dim=-1))[0], mu, logvar
         parts = []
-        mu = logvar = subject.new_zeros(subject.shape)
-        if hasattr(self, "short_layer"):
+        if self.body in ("dual", "short"):
             parts.append(self.short_layer(subject, sound))
-        if hasattr(self, "long_layer"):
+        if self.body in ("dual", "long"):
             long, mu, logvar = self.long_layer(subject, sound, noise, valid)
             parts.append(long)
         return torch.cat(parts, dim=-1), mu, logvar
-
-
-class RecurrentBody(nn.Module):
-    """LSTM instead of dual attention, an ablation of the paper; deterministic."""
-
-    width = 2 * WIDTH
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lstm = nn.LSTM(2 * WIDTH, self.width, 2, batch_first=True)
-
-    def forward(
-        self, subject: Tensor, sound: Tensor, noise: Tensor | None, valid: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        zeros = torch.zeros_like(subject)
-        return self.lstm(torch.cat([subject, sound], dim=-1))[0], zeros, zeros
-
-
-class PlainBody(nn.Module):
-    """Neither branch: sound and subject are the inputs of the tails; an ablation."""
-
-    width = 2 * WIDTH
-
-    def forward(
-        self, subject: Tensor, sound: Tensor, noise: Tensor | None, valid: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        zeros = torch.zeros_like(subject)
-        return torch.cat([sound, subject], dim=-1), zeros, zeros
 
 
 class MODANet(nn.Module):
@@ -327,13 +307,7 @@ class MODANet(nn.Module):
             self.audio_encoder = audio_encoder
         self.audio_encoder_head = MLP(features, WIDTH, WIDTH, head_layers)
         self.subject_encoder_head = MLP(MESH, WIDTH, WIDTH, 3, subject_norm)
-        self.temporal_body: nn.Module
-        if body == "lstm":
-            self.temporal_body = RecurrentBody()
-        elif body == "none":
-            self.temporal_body = PlainBody()
-        else:
-            self.temporal_body = DualAttention(body, length, period, legacy_pe, legacy_mask)
+        self.temporal_body = TemporalBody(body, length, period, legacy_pe, legacy_mask)
         width = self.temporal_body.width
         self.lipmotion_tail = MLP(width, LIPS, 512, 2)
         self.eyemovement_tail = MLP(width, EYES, 256, 3)
@@ -362,7 +336,7 @@ class MODANet(nn.Module):
             from the subject's means; ``mu`` and ``logvar`` (B,T,128).
         """
         if sound.ndim == 2:
-            sound = self.encode_sound(sound, valid.shape[1])
+            sound = wav2vec2_at(self.audio_encoder, sound, valid.shape[1])
         code = self.subject_encoder_head(subject.flatten(1))
         encoded = self.audio_encoder_head(sound, valid)
         repeated = code[:, None].expand(-1, sound.shape[1], -1)
@@ -375,10 +349,6 @@ class MODANet(nn.Module):
             "mu": mu,
             "logvar": logvar,
         }
-
-    def encode_sound(self, wave: Tensor, count: int) -> Tensor:
-        """Normalised 16 kHz sound (B,N) to features of ``count`` video frames (B,count,768)."""
-        return wav2vec2_at(self.audio_encoder, wave, count)
 
 
 def wav2vec2(weights: str | None, layers: int | None = None) -> nn.Module:
@@ -419,9 +389,12 @@ def wav2vec2(weights: str | None, layers: int | None = None) -> nn.Module:
 
 
 def wav2vec2_at(encoder: nn.Module, wave: Tensor, count: int) -> Tensor:
-    """(B,N) to (B,count,768): convolutions at 50 Hz, interpolation to ``count`` frames, then the
-    transformer at the frame rate of the video (order of FaceFormer)."""
-    features = encoder.feature_extractor(wave)
+    """Normalised 16 kHz sound (B,N) to features of ``count`` video frames (B,count,768).
+
+    Convolutions at 50 Hz, interpolation to ``count`` frames, then the transformer at the frame rate
+    of the video (order of FaceFormer).
+    """
+    features = encoder.feature_extractor(wave.to(next(encoder.parameters()).device))
     features = F.interpolate(features, size=count, mode="linear", align_corners=True)
     hidden, _ = encoder.feature_projection(features.transpose(1, 2))
     if count > encoder.config.mask_time_length:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from talkingface.model.audio_driven_talkingface.moda.modarenderer_networks import time_planes
 from talkingface.model.conditional_gan import ConditionalImageGAN
 from talkingface.model.layers.feature2face_networks import (
     Feature2FaceDiscriminator,
@@ -18,6 +18,26 @@ from talkingface.model.statistics import TrainingStatistics
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
+
+
+def tpe(frames: Tensor, period: float = 100.0, n_freq: int = 6) -> Tensor:
+    """Temporal positional embedding of frame numbers (N,) -> (N, 1 + 2 * n_freq), official code.
+
+    ``[tau, sin tau, cos tau, sin 2 tau, cos 2 tau, sin 4 tau, ...]`` with ``tau = t / period``.
+    """
+    tau = frames.float()[:, None] / period
+    angles = tau * 2.0 ** torch.arange(n_freq, device=frames.device)
+    waves = torch.stack([torch.sin(angles), torch.cos(angles)], dim=-1).flatten(1)
+    return torch.cat([tau, waves], dim=1)
+
+
+def fold(frames: Tensor, trained: int | None) -> Tensor:
+    """Fold frame numbers into 0 to ``trained`` - 1 by a triangle wave; None: unchanged."""
+    if not trained or trained < 2:
+        return frames
+    span = trained - 1
+    phase = frames % (2 * span)
+    return torch.minimum(phase, 2 * span - phase)
 
 
 class ClipLength(TrainingStatistics):
@@ -44,12 +64,15 @@ class MODARenderer(ConditionalImageGAN):
         self.statistics: ClipLength = ClipLength()
 
     def stacked(self, condition: Tensor, reference: Tensor, time: Tensor) -> tuple[Tensor, ...]:
-        """Inputs of the generator in the official order."""
+        """Inputs of the generator in the official order; time as planes (B,1+2*n_freq,S,S)."""
         options = self.cfg.model_params.tpe
         if options is None:
             return condition, reference
-        trained = self.statistics.values.get("clip_frames")
-        planes = time_planes(time, condition.shape[-1], options, trained)
+        trained = options.clip_frames
+        if trained == "auto":
+            trained = self.statistics.values.get("clip_frames")
+        code = tpe(fold(time, trained), options.period, options.n_freq)
+        planes = code[:, :, None, None].expand(-1, -1, *condition.shape[-2:])
         return condition, reference, planes.to(condition.dtype)
 
     def conditions(self, batch: Mapping[str, Any]) -> tuple[Tensor, ...]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from talkingface.data.media.mfcc import WINDOW
 from talkingface.model.abstract_talkingface import AbstractTalkingFace, Batch, Tensors
 from talkingface.model.audio_driven_talkingface.syncnet.syncnet_networks import (
     EPSILON,
@@ -41,11 +42,10 @@ class SyncNetModel(AbstractTalkingFace):
 
     def forward_train(self, batch: Batch) -> Tensors:
         frames = batch["frames"].float()
-        lips = self.syncnet.lip_track(frames)
-        count = lips.shape[1]
+        count = frames.shape[2] - WINDOW + 1
         windows = torch.cat([audio_windows(mfcc, count) for mfcc in batch["mfcc"]])
-        sounds = self.syncnet.forward_aud(windows).unflatten(0, (len(frames), count))
-        return {"lips": lips, "sounds": sounds}
+        sounds, lips = self.syncnet(windows, frames)
+        return {"lips": lips, "sounds": sounds.unflatten(0, (len(frames), count))}
 
     def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
         lips, sounds = shared["lips"].float(), shared["sounds"].float()

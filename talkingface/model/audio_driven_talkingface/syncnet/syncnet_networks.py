@@ -77,11 +77,7 @@ class SyncNet(nn.Module):
 
     def forward_lip(self, frames: Tensor) -> Tensor:
         """Frames (B,3,5,S,S), BGR in 0..255 -> embeddings (B,1024), not normalised."""
-        return self.netfclip(self.forward_lipfeat(frames))
-
-    def forward_lipfeat(self, frames: Tensor) -> Tensor:
-        """Frames (B,3,5,S,S) -> lip features (B,512)."""
-        return self.netcnnlip(frames).flatten(1)
+        return self.netfclip(self.netcnnlip(frames).flatten(1))
 
     def lip_track(self, frames: Tensor) -> Tensor:
         """Frames (B,3,T,S,S) -> embeddings of all windows (B,T-4,1024).
@@ -92,7 +88,12 @@ class SyncNet(nn.Module):
         return self.netfclip(features.flatten(0, 1)).unflatten(0, features.shape[:2])
 
     def forward(self, mfcc: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        return self.forward_aud(mfcc), self.forward_lip(frames)
+        """Windows (N,1,13,20) and frames (B,3,T,S,S) -> (N,1024) and :meth:`lip_track`.
+
+        Training calls the whole network at once: only this method is wrapped for several devices
+        and for half precision.
+        """
+        return self.forward_aud(mfcc), self.lip_track(frames)
 
 
 def lip_stream_2d(network: SyncNet) -> nn.Module:

@@ -15,8 +15,6 @@ from talkingface.model.image_driven_talkingface.headgan.headgan_networks import 
     HeadGANDiscriminator,
     HeadGANGenerator,
     HeadGANOutput,
-    levels_of,
-    variant_of,
 )
 from talkingface.model.image_driven_talkingface.headgan.headgan_statistics import HeadGANStatistics
 from talkingface.model.losses.adversarial import (
@@ -45,7 +43,7 @@ class HeadGAN(AbstractTalkingFace):
         voice = voice_size(cfg.audio) if size.use_audio else 0
         self.generator = HeadGANGenerator(
             ngf=size.ngf,
-            levels=levels_of(size.crop_size, size.down_size),
+            levels=(size.crop_size // size.down_size).bit_length() - 1,
             hidden=size.spade_hidden,
             n_frames=size.n_frames,
             audio=voice,
@@ -64,9 +62,14 @@ class HeadGAN(AbstractTalkingFace):
         self.statistics: HeadGANStatistics = HeadGANStatistics(cfg)
 
     def state_hint(self, state: Mapping[str, Tensor]) -> str:
+        stored = {
+            "use_audio": any(".cond_dec_audio." in key for key in state),
+            "use_flow": any(key.startswith("flow_network.") for key in state),
+            "pixelshuffle": not any(".norm_s." in key for key in state),
+        }
         wrong = [
             f"model_params.{key}={str(value).lower()}"
-            for key, value in variant_of(state).items()
+            for key, value in stored.items()
             if getattr(self.cfg.model_params, key) != value
         ]
         return f"The names of its weights fit {' and '.join(wrong)}." if wrong else ""

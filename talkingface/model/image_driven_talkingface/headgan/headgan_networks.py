@@ -5,8 +5,7 @@ Values: PNCC in [0,1] with background exactly 0, RGB in [-1,1], flow in pixels.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -66,11 +65,6 @@ def _head(inputs: int, outputs: int) -> nn.Sequential:
 
 def _upsampling(pixelshuffle: bool) -> nn.Module:
     return nn.PixelShuffle(2) if pixelshuffle else nn.Upsample(scale_factor=2, mode="nearest")
-
-
-def _widths(ngf: int, levels: int, pixelshuffle: bool) -> list[int]:
-    """Channels per level, finest first; PixelShuffle divides the channels by four."""
-    return [ngf * (4 if pixelshuffle else 2) ** level for level in range(levels + 1)]
 
 
 class FlowNetwork(nn.Module):
@@ -178,9 +172,9 @@ class HeadGANGenerator(nn.Module):
         adain_residual: bool = False,
     ) -> None:
         super().__init__()
-        widths = _widths(ngf, levels, pixelshuffle)
+        # Channels per level, finest first; PixelShuffle divides the channels by four.
+        widths = [ngf * (4 if pixelshuffle else 2) ** level for level in range(levels + 1)]
         condition = 3 * n_frames
-        self.levels, self.audio = levels, audio
         self.flow_network: FlowNetwork | None = None
         if use_flow:
             self.flow_network = FlowNetwork(condition, widths, hidden, pixelshuffle)
@@ -303,17 +297,3 @@ def _settle(module: nn.Module, steps: int = 15) -> None:
     for _ in range(steps):
         v.copy_(F.normalize(matrix.t() @ u, dim=0, eps=1e-12))
         u.copy_(F.normalize(matrix @ v, dim=0, eps=1e-12))
-
-
-def levels_of(crop_size: int, down_size: int) -> int:
-    """Halvings from the picture to the deepest maps."""
-    return round(math.log2(crop_size // down_size))
-
-
-def variant_of(state: Mapping[str, Tensor]) -> dict[str, bool]:
-    """Settings of an official generator, by the names in its state_dict."""
-    return {
-        "use_audio": any(".cond_dec_audio." in key for key in state),
-        "use_flow": any(key.startswith("flow_network.") for key in state),
-        "pixelshuffle": not any(".norm_s." in key for key in state),
-    }

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from talkingface.data.dataprocess.headgan.voice import Voice, restored
+from talkingface.data.dataprocess.headgan.voice import Voice, encoder_of
 from talkingface.data.face.face_model import FaceModel
 from talkingface.errors import StageError, WeightsError
-from talkingface.model.statistics import TrainingStatistics
+from talkingface.model.statistics import TrainingStatistics, tensors
 from talkingface.utils.paths import program
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ class HeadGANStatistics(TrainingStatistics):
         process = data.process
         self.official = not process.training_clips
         if not self.official:
-            self.model = process.load_face_model()
-            encoder = process.load_voice().encoder
+            self.model = process.face_model
+            encoder = process.voice.encoder
             self._characters, self._classes = encoder.id, encoder.content()
         voice = np.concatenate([clip.voice for clip in data.clips]).astype(np.float64)
         self.mean = voice.mean(axis=0).tolist()
@@ -61,7 +61,7 @@ class HeadGANStatistics(TrainingStatistics):
         if self.official or not process.training_clips:
             return
         own = self.model.id if self.model else "", self._characters
-        now = process.load_face_model().id, process.load_voice().encoder.id
+        now = process.face_model.id, process.voice.encoder.id
         if own != now:
             raise StageError(
                 f"This run was trained with the face model {own[0]} and the characters {own[1]}, "
@@ -70,13 +70,13 @@ class HeadGANStatistics(TrainingStatistics):
             )
 
     def state(self) -> dict[str, Any]:
-        model = {} if self.model is None else {"face_model": _tensors(self.model.content())}
+        model = {} if self.model is None else {"face_model": tensors(self.model.content())}
         return {
             "voice_mean": self.mean,
             "voice_std": self.std,
             "official_tree": self.official,
             "characters": self._characters,
-            "sound_classes": _tensors(self._classes),
+            "sound_classes": tensors(self._classes),
             **model,
         }
 
@@ -99,7 +99,8 @@ class HeadGANStatistics(TrainingStatistics):
         kind = self._characters.split("-")[0]
         if not kind:
             return None
-        voice = restored(self.cfg.audio, self.cfg.weights_dir, kind, self._classes)
+        options = self.cfg.audio
+        voice = Voice(options, encoder_of(kind, options, self.cfg.weights_dir, self._classes))
         if kind.startswith("wav2vec2") and voice.encoder.id != self._characters:
             raise WeightsError(
                 f"These weights were trained with the characters of {self._characters}, but the "
@@ -119,7 +120,7 @@ class HeadGANStatistics(TrainingStatistics):
                 "(DeepSpeech) the toolkit cannot compute for videos. Train on clips."
             )
         if self.model is not None:
-            return self.model, self.voice or process.load_voice()
+            return self.model, self.voice or process.voice
         cfg = process.cfg
         if not cfg.filelist("train").is_file():
             raise WeightsError(
@@ -127,7 +128,7 @@ class HeadGANStatistics(TrainingStatistics):
                 f"from {cfg.dataset}, which is not prepared: {program()} --model={cfg.model} "
                 f"--dataset={cfg.dataset} --stages=preprocess"
             )
-        model, voice = process.load_face_model(), process.load_voice()
+        model, voice = process.face_model, process.voice
         log.warning(
             "these weights hold no face model; those of %s and the voice %s are used, with which "
             "they were not trained: expect poor pictures", cfg.dataset, voice.encoder.id,
@@ -157,13 +158,6 @@ class HeadGANStatistics(TrainingStatistics):
         else:
             vectors = voice.vectors(*voice.features(wave, fps, count, stored))
         return self.scaled(torch.from_numpy(vectors)).numpy()
-
-
-def _tensors(content: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        k: torch.from_numpy(np.array(v)) if isinstance(v, np.ndarray) else v
-        for k, v in content.items()
-    }
 
 
 def _arrays(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,23 +1,13 @@
-"""Configuration keys of datasets of motion, which have no video."""
+"""Configuration keys of SyntheticDyad."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
-from talkingface.config.schema import DatasetConfig, Section
+from talkingface.config.schema import Section
+from talkingface.data.scenes import MotionDatasetConfig
 
 _LEAST = 7  # usable scenes: one for training, two for validation, four for the test
-
-
-class MotionDatasetConfig(DatasetConfig):
-    """Keys of datasets of motion."""
-
-    wrap_root_yaw: bool = Field(
-        False, description="Wrap the root's yaw (column 3 of the poses) to 0..2 pi."
-    )
-    partner: str | None = Field(
-        None, description="Dataset of the partner's recordings, for data.flip_person."
-    )
 
 
 class DyadSection(Section):

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from talkingface.data.dataprocess.a2p.config import DyadSection
-from talkingface.data.dataprocess.a2p.files import (
+from talkingface.data.scenes import (
     FACE,
     FACE_SIZE,
     LIPS,
@@ -27,6 +26,7 @@ from talkingface.data.dataprocess.a2p.files import (
     SAMPLE_RATE,
     SOUND,
 )
+from talkingface.data.synthetic.dyad_config import DyadSection
 from talkingface.utils.env import require
 from talkingface.utils.paths import atomic, write_json
 
