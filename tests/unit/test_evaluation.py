@@ -291,10 +291,13 @@ def test_a_video_that_cannot_be_made_is_undefined_with_its_reason(talking_clip, 
     assert set(row.reasons.values()) == {"not generated: no face"}
 
 
-def test_two_like_notes_of_a_clip_are_one_clip():
+def test_notes_that_differ_in_numbers_only_are_one_kind_and_a_clip_counts_once():
     row = RowResult("Model", {"a": {}, "b": {}})
-    row.notes = {"a": ["LSE: noisy", "LSE: no offset"], "b": ["LSE: noisy"]}
-    assert reasons_text([row]) == ["Model: 2 clip(s), e.g. LSE: noisy"]
+    row.notes = {"a": ["LSE: 12 noisy", "LSE: no offset", "LSE: 1.5 noisy"], "b": ["LSE: 5 noisy"]}
+    assert reasons_text([row]) == [
+        "Model: 2 clip(s), e.g. LSE: 12 noisy",
+        "Model: 1 clip(s), e.g. LSE: no offset",
+    ]
 
 
 OUTPUTS = {"PSNR": {"direction": "up"}, "LMD": {"direction": "down"}}
