@@ -13,7 +13,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 def csv_cell(value: Any) -> Any:
     """A cell that no spreadsheet takes for a formula: such texts begin with an apostrophe."""
-    if isinstance(value, str) and value.startswith(_FORMULA):
+    if isinstance(value, str) and len(value) > 1 and value.startswith(_FORMULA):
         try:
             float(value)
         except ValueError:

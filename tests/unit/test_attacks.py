@@ -131,7 +131,7 @@ def test_torchscript_is_opened_only_when_it_is_trusted(tmp_path):
 @pytest.mark.parametrize("text", ["=1+1", "+cmd", "-2+3", "@SUM(A1)", "\t=1"])
 def test_a_spreadsheet_runs_no_cell(text):
     assert csv_cell(text) == f"'{text}"
-    assert csv_text([[text, "-0.5", -0.5]]).rstrip("\n").endswith(",-0.5,-0.5")
+    assert csv_text([[text, "-0.5", -0.5, "-"]]).rstrip("\n").endswith(",-0.5,-0.5,-")
 
 
 def test_markdown_shows_names_as_they_are():
