@@ -187,10 +187,12 @@ def merger(groups: Iterable[Collection[str]]) -> Callable[[str], str]:
 def make_clip(path: Path, clip_id: str | None = None) -> Clip:
     """The clip of a video file; without sound it gets that of a ``.wav`` beside it, if any."""
     beside = path.with_suffix(".wav")
-    return Clip(clip_id or path.stem, path, beside if beside.is_file() and _silent(path) else path)
+    return Clip(
+        clip_id or path.stem, path, beside if beside.is_file() and _lacks_sound(path) else path
+    )
 
 
-def _silent(path: Path) -> bool:
+def _lacks_sound(path: Path) -> bool:
     try:
         return not probe(path).has_audio
     except DataError:  # reported when the clip is prepared

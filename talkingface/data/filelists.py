@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import hashlib
-import json
 import logging
 import os
 import re
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from talkingface.errors import DataError
-from talkingface.utils.paths import shown, write_json, write_text
+from talkingface.utils.paths import read_json, shown, write_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +81,7 @@ def write_filelists(lists: Mapping[Path, Iterable[str]]) -> None:
         if path.is_file() and (former := path.read_bytes()) != text.encode():
             if hashlib.sha256(former).hexdigest() != written.get(_key(path, folder)):
                 kept = _free_name(path)
-                os.link(path, kept) if hasattr(os, "link") else kept.write_bytes(former)
+                kept.write_bytes(former)
                 log.warning("%s is replaced; the former list is %s", shown(path), kept.name)
     named = {_key(path, folder): text for path, text in texts.items()}
     write_json(folder / RECORD, {"pending": named, "written": written})
@@ -121,8 +120,4 @@ def _free_name(path: Path) -> Path:
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    try:
-        record = json.loads((folder / RECORD).read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
+    return read_json(folder / RECORD)

@@ -7,7 +7,6 @@ The same command adds further videos later and writes the clip lists again.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Mapping
@@ -29,7 +28,7 @@ from talkingface.data.media.writer import VideoWriter
 from talkingface.errors import ConfigError, DataError, StageError
 from talkingface.registry import get_registry, refresh
 from talkingface.utils.logs import progress, setup_logging
-from talkingface.utils.paths import program, project_root, shown, write_json, write_text
+from talkingface.utils.paths import program, project_root, read_json, shown, write_json, write_text
 from talkingface.utils.suggest import did_you_mean
 
 log = logging.getLogger(__name__)
@@ -182,11 +181,8 @@ def _usable(folder: Path, video: Path, content: str) -> bool:
 
 def read_marker(folder: Path) -> dict[str, Any]:
     """The marker of a folder of clips; empty when there is none or it is damaged."""
-    try:
-        marker = json.loads((folder / _SOURCE).read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return marker if isinstance(marker, dict) and "content" in marker else {}
+    marker = read_json(folder / _SOURCE)
+    return marker if "content" in marker else {}
 
 
 def _remove_other_cut(folder: Path, source: dict[str, Any]) -> None:

@@ -188,6 +188,7 @@ def _refuse_foreign_folders(process: DataProcess, clip: Clip) -> None:
 def _mark_crashed(process: DataProcess, clip: Clip) -> dict[str, Any]:
     """Write the marker of a clip whose worker process died, e.g. for lack of memory."""
     prepared = process.prepared
+    _refuse_foreign_folders(process, clip)  # the process may have died before it did
     for folder in (*prepared.output_dirs(clip.id), *prepared.unfinished(clip.id)):
         discard(folder)
     marker = {

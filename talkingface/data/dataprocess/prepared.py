@@ -134,8 +134,8 @@ class PreparedClips:
     def damage(self, clip_id: str, marker: Mapping[str, Any]) -> str:
         """What is wrong with the files of a clip; empty when they are as its marker says.
 
-        The content of arrays is compared; pictures, sounds and videos only by their sizes, since
-        they carry checksums of their own or can be large.
+        The content of arrays and sounds is compared; pictures only by their sizes, since they carry
+        checksums of their own.
         """
         folders = self.output_dirs(clip_id)
         if not all(folder.is_dir() for folder in folders):
