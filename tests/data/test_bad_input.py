@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -131,13 +130,11 @@ def test_a_dataset_of_only_bad_clips_exits_3_with_the_reason(
 
 
 @pytest.mark.parametrize("stages", ["preprocess", "preprocess,train,evaluate"])
-def test_an_empty_data_folder_exits_3_in_seconds_and_says_where_clips_belong(root, run_cli, stages):
+def test_an_empty_data_folder_exits_3_and_says_where_clips_belong(root, run_cli, stages):
     folder = root / "dataset/MEAD/data"
     folder.mkdir(parents=True)
-    start = time.perf_counter()
     done = run_cli(["--model=HyperLipsBase", "--dataset=MEAD", f"--stages={stages}"], timeout=60)
     assert done.returncode == 3
-    assert time.perf_counter() - start < 20
     assert f"No video was found below {folder}" in done.stderr
     assert "--data_root" in done.stderr and "MEAD.html" in done.stderr
     assert "Traceback" not in done.stderr

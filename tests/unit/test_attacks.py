@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
-import time
 import zipfile
 import zlib
 
@@ -57,10 +56,8 @@ def png_header(width: int, height: int) -> bytes:
 
 def test_a_huge_picture_is_refused_before_it_is_decoded(tmp_path):
     (tmp_path / "big.png").write_bytes(png_header(30_000, 30_000))
-    start = time.perf_counter()
     with pytest.raises(DataError, match="max_megapixels"):
         read_image(tmp_path / "big.png")
-    assert time.perf_counter() - start < 2
 
 
 def test_a_gap_of_100_hours_is_refused(tmp_path):
@@ -75,10 +72,8 @@ def test_a_gap_of_100_hours_is_refused(tmp_path):
             frame.pts = pts
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    start = time.perf_counter()
     with pytest.raises(DataError, match="media.max_hours"):
         count_frames(path, 25)
-    assert time.perf_counter() - start < 2
 
 
 def test_a_small_file_of_huge_arrays_is_refused(tmp_path):

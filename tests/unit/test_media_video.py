@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 import tracemalloc
 from fractions import Fraction
 from pathlib import Path
@@ -342,11 +341,9 @@ def test_reader_streams(tmp_path):
 
 def test_reader_opens_late_and_closes_early(tmp_path):
     path = write_numbered(tmp_path / "a.mp4", 25, 200)
-    began = time.perf_counter()
     frames = read_frames(path, 25)
     assert number_of(next(frames)) == 0
     frames.close()
-    assert time.perf_counter() - began < 2
     if Path("/proc/self/fd").exists():
         opened = [
             os.readlink(f"/proc/self/fd/{n}")
