@@ -15,6 +15,7 @@ from typing import Any
 
 from talkingface.errors import ConfigError, Interrupted, TalkingFaceError
 from talkingface.registry import get_registry, import_target
+from talkingface.utils.limits import raise_file_limit, resource_problem
 from talkingface.utils.paths import PACKAGE_DIR, program
 from talkingface.utils.streams import tolerant_streams
 from talkingface.utils.yaml_files import parse_value
@@ -115,6 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
+    raise_file_limit()
     with tolerant_streams():
         return _main(argv, debug)
 
@@ -134,7 +136,10 @@ def _main(argv: list[str], debug: bool) -> int:
     except KeyboardInterrupt:
         print("stopped: interrupted by the user", file=sys.stderr)
         return 130
-    except Exception:
+    except Exception as error:
+        if (problem := resource_problem(error)) and not debug:
+            print(f"error: {problem}", file=sys.stderr)
+            return problem.exit_code
         traceback.print_exc()
         if place := _place_in_plugin(sys.exc_info()[2]):
             print(f"the error is in your plugin: {place}", file=sys.stderr)

@@ -99,13 +99,13 @@ def config_of_checkpoint(path: Path, trust: str | None = None) -> dict[str, Any]
     beside exported weights; None for an official file."""
     content = read_weights(path, trust=trust)
     if content.get("format") == CHECKPOINT_FORMAT:
-        text = content["config"]
+        text = content.get("config")
     else:
         file = path.with_name("config.yaml")
         if not (path.with_name("weights.json").is_file() and file.is_file()):
             return None
         text = file.read_text("utf-8")
-    settings = parse_yaml(text, str(path))
+    settings = parse_yaml(text, str(path)) if isinstance(text, str) else None
     if not isinstance(settings, dict):
         raise ConfigError(f"{path}: the stored configuration is damaged")
     return settings

@@ -360,6 +360,10 @@ class QualitySection(Section):
     min_speech_ratio: float | None = Field(
         0.15, ge=0, le=1, description="Share of the time with speech."
     )
+    min_loudness_db: float | None = Field(-50.0, description="Mean power of the sound, in dB.")
+    min_bandwidth_hz: float | None = Field(
+        5000.0, ge=0, description="Highest frequency of the sound (telephone: 3900 Hz)."
+    )
     max_clipped: float | None = Field(
         0.01, ge=0, le=1, description="Share of clipped audio samples."
     )

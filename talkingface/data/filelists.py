@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from talkingface.errors import DataError
+from talkingface.utils.limits import require_resources
 from talkingface.utils.paths import read_json, shown, write_json, write_text
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ def read_text(path: Path) -> str:
     except FileNotFoundError as error:
         raise DataError(f"The list {path} does not exist.") from error
     except OSError as error:
+        require_resources(error)
         raise DataError(f"The list {path} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise DataError(

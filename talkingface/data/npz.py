@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 
 from talkingface.data.media.limits import limit
 from talkingface.errors import DataError
+from talkingface.utils.limits import require_resources
 from talkingface.utils.paths import atomic
 
 
@@ -31,11 +34,37 @@ def _require_size(path: Path) -> None:
 
 
 def read_npz(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise DataError(f"{path} is missing; run the stage preprocess.")
-    try:
+    """The arrays of a file.
+
+    Raises:
+        DataError: missing or damaged.
+    """
+    with _explained(path):
         _require_size(path)
         with np.load(path) as content:
             return {name: content[name] for name in content.files}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+
+
+def read_npy(path: Path, *, mmap: bool = False) -> np.ndarray:
+    """The array of a ``.npy`` file; with ``mmap`` it stays on the disk.
+
+    Raises:
+        DataError: missing or damaged.
+    """
+    with _explained(path):
+        # Unlike reading, mapping compares the size of the file with that of its array.
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+        return values if mmap else np.array(values)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    if not path.is_file():
+        raise DataError(f"{path} is missing; run the stage preprocess.")
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # damaged files raise many kinds of errors
+        require_resources(error)
         raise DataError(f"{path} is damaged: {error}. Run the stage preprocess again.") from error

@@ -31,6 +31,8 @@ _HIDDEN = 0.45  # share of the clip's median mouth texture; a flat box over the 
 # Hz. Middle of the range of F1, where opening the mouth raises the energy most.
 _VOWEL_BAND = (500.0, 1200.0)
 _HOP = RATE // 100  # samples, 10 ms
+# Speech of 30 recordings: -34 dB and more; 7.5 kHz and more, telephone speech 3.9 kHz.
+LEAST_LOUDNESS, LEAST_BANDWIDTH = -50.0, 5000.0
 
 
 def mouth_opening(landmarks: np.ndarray) -> np.ndarray:
@@ -58,6 +60,36 @@ def speech_frames(wave: np.ndarray) -> np.ndarray:
     level = 10 * np.log10(smooth(energy, 2.0) + 1e-10)
     quiet, loud = np.percentile(level, [5, 97])
     return level > max(quiet + 9.0, loud - 35.0, -65.0)
+
+
+def loudness(wave: np.ndarray) -> float:
+    """Mean power of (N,) samples in dB of full scale, -100 for silence."""
+    return 10 * math.log10(float(np.mean(wave.astype(np.float64) ** 2)) + 1e-10)
+
+
+def bandwidth(wave: np.ndarray) -> float:
+    """Highest frequency in Hz with a power of -60 dB of the strongest; nan for silence.
+
+    Args:
+        wave: (N,) float, 16 kHz.
+    """
+    from scipy.signal import welch
+
+    if not np.any(wave):
+        return math.nan
+    frequency, power = welch(wave.astype(np.float64), RATE, nperseg=min(1024, len(wave)))
+    return float(frequency[np.flatnonzero(power > 1e-6 * power.max())[-1]])
+
+
+def sound_flaw(wave: np.ndarray) -> str | None:
+    """What makes measurements on a sound (N,) of 16 kHz doubtful; None: nothing."""
+    if not len(wave):
+        return None
+    if (level := loudness(wave)) < LEAST_LOUDNESS:
+        return f"the sound is almost silent ({level:.0f} dB)"
+    if (limit := bandwidth(wave)) < LEAST_BANDWIDTH:
+        return f"the sound ends at {limit / 1000:.1f} kHz, like a telephone's"
+    return None
 
 
 def av_offset(landmarks: np.ndarray, wave: np.ndarray, fps: float) -> tuple[float, float]:
@@ -170,7 +202,8 @@ def measure(track: FaceTrack, wave: np.ndarray, fps: float) -> dict[str, float |
         "repeated": still[1:].mean() if len(still) > 1 else 0.0,
         "longest_still_s": max((b - a for a, b in runs(still) if still[a]), default=0) / fps,
         "speech_ratio": speech.mean() if len(speech) else 0.0,
-        "loudness_db": 10 * math.log10(float(np.mean(wave.astype(np.float64) ** 2)) + 1e-10),
+        "loudness_db": loudness(wave),
+        "bandwidth_hz": bandwidth(wave),
         "clipped": (np.abs(wave) > 0.999).mean() if len(wave) else 0.0,
         "sound_minus_picture_s": len(wave) / RATE - len(track) / fps,
         "av_offset_ms": offset,
@@ -221,6 +254,8 @@ def violations(measures: Mapping[str, Any], limits: QualitySection) -> dict[str,
     check("max_cuts", [get("cuts")], "{} scene cut(s)")
     check("max_persons", [get("persons")], "{} persons in view")
     check("min_speech_ratio", [get("speech_ratio")], "only {:.0%} of the time is speech")
+    check("min_loudness_db", [get("loudness_db")], "almost silent ({:.0f} dB)")
+    check("min_bandwidth_hz", [get("bandwidth_hz")], "the sound ends at {:.0f} Hz")
     check("max_clipped", [get("clipped")], "sound overdriven in {:.1%} of the samples")
     check(
         "max_length_difference", [get("sound_minus_picture_s")],

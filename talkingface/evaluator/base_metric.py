@@ -20,6 +20,8 @@ from talkingface.utils.suggest import did_you_mean
 if TYPE_CHECKING:
     from talkingface.config.config import Config
 
+_GOLDEN = (math.sqrt(5) - 1) / 2
+
 
 class Metric(ABC):
     """Scores one clip at a time.
@@ -82,8 +84,23 @@ class Metric(ABC):
 
     def definition(self) -> str:
         """Name of the metric and the settings that its values depend on."""
-        text = ",".join(f"{k}={_short(v)}" for k, v in sorted(self.params.items()))
+        text = self.settings()
         return f"{self.name}[{text}]" if text else self.name
+
+    def settings(self, *hidden: str) -> str:
+        """The parameters as text, without those of the given names."""
+        shown = {key: value for key, value in self.params.items() if key not in hidden}
+        text = ",".join(f"{key}={_short(value)}" for key, value in sorted(shown.items()))
+        return f"{text},spread" if shown.get("stride", 1) > 1 else text
+
+    def sampled(self, index: int) -> bool:
+        """Whether a metric with a ``stride`` measures this frame: one of each ``stride`` frames.
+
+        Its place among them follows the golden ratio. At equal distances, key frames or doubled
+        frames of the same period would be measured either always or never.
+        """
+        group, place = divmod(index, self.params["stride"])
+        return place == int(group * _GOLDEN % 1 * self.params["stride"])
 
     def start(self, clip: Any) -> None:
         """Begin a clip.

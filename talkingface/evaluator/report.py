@@ -26,12 +26,12 @@ def console_table(
     outputs: Mapping[str, Mapping[str, Any]],
     decimals: int,
 ) -> str:
-    """Rows by outputs; values are means over clips."""
+    """Rows by outputs; values are means over clips, with ± the standard deviation if ``spread``."""
     keys = list(outputs)
     heads = [f"{key} {ARROWS.get(outputs[key].get('direction'), '')}" for key in keys]
     lines = [["", *heads, "clips"]]
     for row, values in table.items():
-        cells = [_cell(values[key]["mean"], decimals) for key in keys]
+        cells = [_cell(values[key], decimals, outputs[key].get("spread", False)) for key in keys]
         counts = {values[key]["n"] for key in keys} or {0}
         lines.append([row, *cells, "/".join(str(n) for n in sorted(counts))])
     columns = []
@@ -41,8 +41,9 @@ def console_table(
     return "\n".join("  ".join(line) for line in zip(*columns, strict=True))
 
 
-def _cell(value: float, decimals: int) -> str:
-    return f"{value:.{decimals}f}" if math.isfinite(value) else "nan"
+def _cell(item: Mapping[str, Any], decimals: int, spread: bool) -> str:
+    text = f"{item['mean']:.{decimals}f}" if math.isfinite(item["mean"]) else "nan"
+    return text + f" ± {item['std']:.{decimals}f}" * (spread and math.isfinite(item["std"]))
 
 
 def reasons_text(rows: Sequence[RowResult]) -> list[str]:

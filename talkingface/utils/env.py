@@ -8,6 +8,7 @@ from importlib import metadata
 from types import ModuleType
 
 from talkingface.errors import EnvironmentProblem
+from talkingface.utils.limits import require_resources
 from talkingface.utils.paths import REPOSITORY
 
 BUILT_FOR_TORCH = ("torchvision", "torchaudio")
@@ -41,6 +42,7 @@ def require(package: str, *, why: str, extra: str | None = None) -> ModuleType:
             f"Install it with: {how_to_install(missing, extra if missing == root else None)}"
         ) from error
     except (ImportError, OSError, RuntimeError) as error:
+        require_resources(error)
         if root in ("cv2", "mediapipe"):
             explain_missing_library(root, error)
         if root in BUILT_FOR_TORCH:

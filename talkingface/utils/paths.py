@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from talkingface.errors import ConfigError, EnvironmentProblem
+from talkingface.utils.limits import require_resources
 
 # <stem>.tmp-<machine><boot>-<process>-<random>.<suffix>; earlier versions wrote no machine.
 _TEMPORARY = re.compile(r"\.tmp-(?:([0-9a-f]{8})([0-9a-f]{8})-)?(\d+)-[0-9a-f]{8}\.\w+$")
@@ -254,7 +255,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """The content of a JSON file with an object; empty when the file is missing or damaged."""
     try:
         content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        require_resources(error)
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from talkingface.errors import WeightsError
 from talkingface.utils.hashes import sha256_of
+from talkingface.utils.limits import require_resources
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,14 @@ def read_weights(path: str | Path, *, trust: str | None = None) -> dict[str, Any
         return tensors
     if head.startswith(b"PK") and (reason := zip_damage(path)):
         raise WeightsError(f"{path} is damaged or no PyTorch file: {reason}")
+    content = _unpickled(path, head, trust)
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path} holds a {type(content).__name__}, no dictionary of tensors")
+    return content
+
+
+def _unpickled(path: Path, head: bytes, trust: str | None) -> Any:
+    """The content of a file of ``torch.save``; ``head`` is its beginning."""
     try:
         # fairseq stores its options in a Namespace, which contains only values.
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -95,7 +104,8 @@ def read_weights(path: str | Path, *, trust: str | None = None) -> dict[str, Any
             f"({', '.join(names) or 'of an unknown class'}). If you trust its origin, add "
             f"--trust_checkpoint={sha256_of(path)}"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # damaged files raise many kinds of errors
+        require_resources(error)
         raise WeightsError(f"{path} is damaged or no PyTorch file: {error}") from error
 
 

@@ -268,6 +268,6 @@ def test_little_shared_memory_loads_in_the_main_process(monkeypatch, caplog):
 
     data = [{"x": np.zeros((100, 100, 100), np.float32), "clip_id": "a"}]
     monkeypatch.setattr(base.shutil, "disk_usage", lambda _: SimpleNamespace(free=64 * 2**20))
-    assert not base._shared_memory_suffices(data, 16, 2)
+    assert not base._memory_suffices(data, 16, 2)
     assert "--shm-size" in caplog.text
-    assert base._shared_memory_suffices(data, 1, 2) and base._shared_memory_suffices(data, 16, 0)
+    assert base._memory_suffices(data, 1, 2)

@@ -242,7 +242,7 @@ def test_a_silent_track_is_measured_as_such(hard_cases, measured):
     measures = measured(hard_cases / "silent_audio_track.mp4")
     assert measures["speech_ratio"] == 0 and measures["loudness_db"] == -100
     assert measures["av_offset_ms"] is None and measures["av_confidence"] == 0
-    assert set(violations(measures, LIMITS)) == {"min_speech_ratio"}
+    assert set(violations(measures, LIMITS)) == {"min_speech_ratio", "min_loudness_db"}
 
 
 LENGTH = "max_length_difference", "sound_minus_picture_s"
@@ -336,6 +336,8 @@ BREACHES = [
     ("max_cuts", {"cuts": 2}, "2 scene cut(s)"),
     ("max_persons", {"persons": 3}, "3 persons in view"),
     ("min_speech_ratio", {"speech_ratio": 0.1}, "only 10% of the time is speech"),
+    ("min_loudness_db", {"loudness_db": -61.0}, "almost silent (-61 dB)"),
+    ("min_bandwidth_hz", {"bandwidth_hz": 3875.0}, "the sound ends at 3875 Hz"),
     ("max_clipped", {"clipped": 0.02}, "sound overdriven in 2.0% of the samples"),
     (
         *("max_length_difference", {"sound_minus_picture_s": -0.75}),

@@ -191,7 +191,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     codes, steps, output = {}, {}, {}
     quiet = _start(roots["undisturbed"])
     # Slow items, so that there is time to disturb; they do not change the data.
-    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGKILL, signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
         root = roots["disturbed"]
         before = _step_of(root)
         process = _start(root, delay=0.05)
@@ -200,8 +200,12 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
         output[number.name], _ = process.communicate(timeout=60)
         codes[number.name] = process.returncode
         steps[number.name] = _step_of(root)
-    last = _start(roots["disturbed"])
-    output["last"], _ = last.communicate(timeout=60)
+    last = _start(roots["disturbed"], delay=0.5)
+    _wait(last, lambda: _step_of(roots["disturbed"]) > steps["SIGINT"])
+    second = _start(roots["disturbed"])
+    output["second"], _ = second.communicate(timeout=60)
+    codes["second"] = second.returncode
+    output["last"], _ = last.communicate(timeout=120)
     output["undisturbed"], _ = quiet.communicate(timeout=60)
     codes.update(last=last.returncode, undisturbed=quiet.returncode)
     assert codes["last"] == codes["undisturbed"] == 0, output
@@ -210,17 +214,19 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     return Story(codes, steps, output, runs["disturbed"][0], runs["undisturbed"][0])
 
 
-def test_sigterm_and_ctrl_c_save_the_state_and_say_so(story):
+def test_other_signals_than_sigkill_save_the_state_and_say_so(story):
     assert story.codes["SIGTERM"] == 128 + signal.SIGTERM
+    assert story.codes["SIGHUP"] == 128 + signal.SIGHUP  # a closed terminal
     assert story.codes["SIGINT"] == 130
-    for name in ("SIGTERM", "SIGINT"):
+    for name in ("SIGHUP", "SIGTERM", "SIGINT"):
         assert "--resume=auto" in story.output[name]
         assert "Traceback" not in story.output[name]
         assert story.output[name].count("finishing this step") == 1
 
 
 def test_every_stop_left_a_checkpoint_that_was_further_on(story):
-    assert 3 <= story.steps["SIGKILL"] < story.steps["SIGTERM"] < story.steps["SIGINT"] < 30
+    steps = [story.steps[name] for name in ("SIGKILL", "SIGHUP", "SIGTERM", "SIGINT")]
+    assert steps == sorted(set(steps)) and 3 <= steps[0] and steps[-1] < 30
 
 
 def test_the_disturbed_run_ends_with_the_weights_of_the_undisturbed_one(story):
@@ -229,6 +235,11 @@ def test_the_disturbed_run_ends_with_the_weights_of_the_undisturbed_one(story):
             decisive(run / "checkpoints" / name) for run in (story.disturbed, story.undisturbed)
         ]
         assert differences(*states) == []
+
+
+def test_a_second_training_of_one_run_is_refused_while_the_first_goes_on(story):
+    assert story.codes["second"] == 2
+    assert "is being trained by another process" in story.output["second"]
 
 
 def test_no_unfinished_file_is_left_behind(story):

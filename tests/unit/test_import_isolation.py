@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import subprocess
@@ -40,39 +41,72 @@ def test_the_floors_of_pyproject_hold():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+PROBE = """
+import importlib, json, os, sys
+import torch, torchvision, lightning_fabric  # slow to load, and the same for all
+for name in sys.argv[1:]:
+    if os.fork():
+        if os.wait()[1]:
+            sys.exit(f"{name} cannot be imported")
+        continue
+    importlib.import_module(name)
+    own = {m: hasattr(v, "__path__") for m, v in sys.modules.items() if m.startswith("talkingface")}
+    print(json.dumps([name, own]), flush=True)
+    os._exit(0)
+"""
+
+
+@pytest.fixture(scope="module")
+def imported_by() -> dict[str, dict[str, bool]]:
+    """Class module of a model -> our modules that its import loads -> whether it is a package."""
+    if not hasattr(os, "fork"):
+        pytest.skip("needs a system with fork")
+    entries = [REGISTRY.entry("model", name) for name in MODELS]
+    roles = ("model", "dataset", "dataprocess", "config")
+    modules = {module_of(entry, role) for entry in entries for role in roles} - {""}
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, *sorted(modules)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(line) for line in done.stdout.splitlines())
+
+
 @pytest.mark.parametrize("model", MODELS)
-def test_a_model_imports_no_other_model_and_no_file_reader(model):
+def test_a_model_imports_no_other_model_and_no_file_reader(model, imported_by):
     own = module_of(REGISTRY.entry("model", model), "model")
     others = {module_of(REGISTRY.entry("model", name), "model") for name in MODELS} - {own}
-    floors_above = [
+    floors_above = {
         "talkingface.trainer",
         "talkingface.evaluator",
         "talkingface.pipeline",
         "talkingface.quick_start",
         "talkingface.data.dataprocess.base",
         "talkingface.cli",
-    ]
-    done = python(
-        f"import sys\nimport {own}\n"
-        f"print([m for m in {sorted(others) + floors_above!r} if m in sys.modules])"
-    )
-    assert done.stdout.strip() == "[]", done.stderr
+    }
+    assert own in imported_by[own]
+    assert not (others | floors_above) & set(imported_by[own])
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("role", ["dataset", "dataprocess", "config"])
-def test_the_data_classes_of_a_model_import_no_model(model, role):
+def test_the_data_classes_of_a_model_import_no_model(model, role, imported_by):
     module = module_of(REGISTRY.entry("model", model), role)
     if not module:
         pytest.skip(f"{model} has no {role} of its own")
-    families = "talkingface.model.audio_driven_talkingface."
-    done = python(
-        f"import sys\nimport {module}\n"
-        # Families share declarations of keys, which hold no network.
-        f"print([m for m in sys.modules if m.startswith({families!r}) and m != {module!r}"
-        " and not m.endswith('_config') and not hasattr(sys.modules[m], '__path__')])"
-    )
-    assert done.stdout.strip() == "[]", done.stderr
+    # Families share declarations of keys, which hold no network.
+    networks = [
+        name
+        for name, package in imported_by[module].items()
+        if name.startswith("talkingface.model.audio_driven_talkingface.")
+        and name != module
+        and not name.endswith("_config")
+        and not package
+    ]
+    assert not networks
 
 
 def test_every_model_can_be_built_without_media_packages(block_import):

@@ -37,6 +37,7 @@ VIDEO_METRICS = [
 FACE_ONLY = {
     "BeatAlign", "CSIM", "CSIM_real", "Div_H", "Div_E", "Div_M", "FLMD", "FLMD_norm", "FLMD_v",
     "FLMD_v_norm", "LMD", "LMD_norm", "LMD_v", "LMD_v_norm", "LSE_D", "LSE_C", "AV_offset", "MA",
+    "AV_offset_abs",
     "MA_inner", "PSNR_face", "PSNR_mouth", "SSIM_face", "SSIM_mouth", "flicker", "blink_rate",
     "blink_dur", "speed", "jitter", "jerk", "head_jitter", "lip_jitter", "speed_norm",
     "jitter_norm", "jerk_norm", "head_jitter_norm", "lip_jitter_norm", "jitter_ratio",
@@ -44,7 +45,7 @@ FACE_ONLY = {
     "pose_std_shift", "Div_pose", "ARD",
 }  # fmt: skip
 NEED_WEIGHTS = ("CSIM", "FID", "LPIPS", "LSE", "NIQE")
-NEED_SOUND = {"BeatAlign", "LSE_D", "LSE_C", "AV_offset"}
+NEED_SOUND = {"BeatAlign", "LSE_D", "LSE_C", "AV_offset", "AV_offset_abs"}
 FRAMES, SIDE = 25, 144
 Change = Callable[[list[np.ndarray]], list[np.ndarray]]
 

@@ -230,7 +230,8 @@ def test_without_a_network_the_metric_says_how_to_get_one(root, talking_clip):
 def test_the_metric_gives_numbers_and_names_its_network(root, talking_clip, official_file):
     metric = lse(root, weights=str(official_file))
     values = metric.finish(ClipPair("a", talking_clip, talking_clip))
-    assert set(values) == {"LSE_D", "LSE_C", "AV_offset"}
+    assert set(values) == {"LSE_D", "LSE_C", "AV_offset", "AV_offset_abs"}
+    assert values["AV_offset_abs"] == abs(values["AV_offset"])
     assert all(math.isfinite(v) for v in values.values())
     assert "network=syncnet_v2.model" in metric.definition()
     again = lse(root, weights=str(official_file), crop="none")

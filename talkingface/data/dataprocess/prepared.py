@@ -17,6 +17,7 @@ from talkingface.data.clips import Clip
 from talkingface.data.dataprocess.report import SHEETS, ProcessReport
 from talkingface.data.filelists import read_filelist
 from talkingface.data.quality import violations
+from talkingface.utils.limits import require_resources
 from talkingface.utils.paths import explain_os_errors, is_stale, read_json, write_json
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ CHECKED = (".npy", ".npz", ".mat", ".wav")  # files whose content is compared be
 def _size(path: Path) -> int | None:
     try:
         return path.stat().st_size
-    except OSError:
+    except OSError as error:
+        require_resources(error)
         return None
 
 

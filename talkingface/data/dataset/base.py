@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from talkingface.errors import DataError, StageError
 from talkingface.utils.env import import_cv2
+from talkingface.utils.limits import WANTED_FILES, file_limit
 from talkingface.utils.seeding import item_rng
 from talkingface.utils.system import SIGNAL_ECHO_SECONDS, cpu_count
 
@@ -201,7 +202,8 @@ def build_loader(
         length, seed=cfg.seed, shuffle=train and cfg.shuffle, rank=rank, world=world
     )
     workers = min(8, cpu_count() // 2) if cfg.num_workers == "auto" else int(cfg.num_workers)
-    workers = workers if _shared_memory_suffices(dataset, batch, workers) else 0
+    if workers and not (_files_suffice(workers) and _memory_suffices(dataset, batch, workers)):
+        workers = 0
     # The loader draws a base seed at each start. With a separate generator, a resume within an
     # epoch does not change the state of the global one.
     generator = torch.Generator().manual_seed(cfg.seed)
@@ -218,7 +220,22 @@ def build_loader(
     )
 
 
-def _shared_memory_suffices(dataset: TalkingFaceDataset, batch: int, workers: int) -> bool:
+def _files_suffice(workers: int) -> bool:
+    """Whether the loader processes may open enough files; each tensor in transit is one.
+
+    With too few, a loader waits for ever.
+    """
+    needed, limit = 128 + 64 * workers, file_limit()
+    if limit is None or limit >= needed:
+        return True
+    log.warning(
+        "This process may open %d files, and %d loader processes need %d: items are loaded in the "
+        "main process. Raise the limit with 'ulimit -n %d'.", limit, workers, needed, WANTED_FILES,
+    )  # fmt: skip
+    return False
+
+
+def _memory_suffices(dataset: TalkingFaceDataset, batch: int, workers: int) -> bool:
     """Whether the batches of the loader processes fit into /dev/shm, which Docker limits to 64 MB.
 
     Without enough of it a loader process is killed ("Bus error").
@@ -227,7 +244,7 @@ def _shared_memory_suffices(dataset: TalkingFaceDataset, batch: int, workers: in
         free = shutil.disk_usage("/dev/shm").free
     except OSError:  # other systems share memory in other ways
         return True
-    if not workers or free > 2**30:
+    if free > 2**30:
         return True
     item = sum(np.asarray(value).nbytes for value in dataset[0].values())
     needed = 2 * workers * batch * item  # each loader process holds two batches
@@ -247,15 +264,14 @@ def _start_worker(_: int) -> None:
     """Set up a loader process: one thread, and no exit at the first signal.
 
     Ctrl-C and many job systems signal the whole process group. The trainer then finishes its step
-    and saves, for which it needs its loader. As in the trainer, a second signal ends the process.
+    and saves, for which it needs its loader. As in the trainer, a second signal ends the process;
+    so does the end of the trainer, which PyTorch watches.
     """
     signal_times: list[float] = []
 
     def wait_for_the_trainer(number: int, _frame: object) -> None:
         if not signal_times:
             signal_times.append(time.monotonic())
-            if hasattr(signal, "alarm"):
-                signal.alarm(60)  # end after 60 s, if the trainer does not end it before
         elif time.monotonic() - signal_times[0] > SIGNAL_ECHO_SECONDS:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

@@ -12,6 +12,7 @@ from typing import Any
 
 from talkingface.errors import DataError
 from talkingface.utils.env import import_av
+from talkingface.utils.limits import require_resources
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".ts"),
@@ -96,6 +97,7 @@ def open_media(path: str | Path) -> Iterator[Any]:
         options = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
         container = av.open(f"file:{path}", metadata_errors="ignore", options=options)
     except (av.FFmpegError, OSError, ValueError) as error:
+        require_resources(error)
         raise DataError(_what_is_wrong(path, head)) from error
     with container:
         yield container
@@ -103,6 +105,7 @@ def open_media(path: str | Path) -> Iterator[Any]:
 
 def cannot_open(path: Path, error: OSError) -> Exception:
     """Error for a file that cannot be read, with its cause and a remedy."""
+    require_resources(error)
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return DataError(f"The file does not exist: {path}. Check the path.")
     if error.errno == errno.EISDIR or path.is_dir():

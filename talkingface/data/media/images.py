@@ -14,6 +14,7 @@ from talkingface.data.media.jpeg import require_intact
 from talkingface.data.media.limits import require_pixels
 from talkingface.errors import DataError
 from talkingface.utils.env import import_cv2, require
+from talkingface.utils.limits import require_resources
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ def read_image(path: str | Path) -> np.ndarray:
     try:
         data = np.fromfile(path, dtype=np.uint8)  # cv2.imread fails on Unicode paths on Windows
     except OSError as error:
+        require_resources(error)
         raise DataError(
             f"Cannot read the picture {path}: {error.strerror or error}. Check the path."
         ) from error

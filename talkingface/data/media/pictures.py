@@ -16,6 +16,7 @@ import numpy as np
 from talkingface.data.media.jpeg import require_intact, with_checksum
 from talkingface.errors import DataError
 from talkingface.utils.env import import_cv2, require
+from talkingface.utils.limits import require_resources
 from talkingface.utils.paths import atomic
 
 
@@ -72,6 +73,7 @@ def _opened(process: int, path: Path) -> Any:
     try:
         return h5py.File(path, "r")
     except OSError as error:
+        require_resources(error)
         raise DataError(f"{path} cannot be opened as HDF5: {error}") from error
 
 

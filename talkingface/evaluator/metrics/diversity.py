@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import combinations
 
@@ -11,9 +12,16 @@ from talkingface.data.face.pose import canonicalize, flip_depth, head_pose
 from talkingface.data.face.topology import EYE_LEFT, EYE_RIGHT, LIPS
 from talkingface.evaluator.base_metric import Metric
 from talkingface.evaluator.clip import ClipPair, missing_faces
-from talkingface.evaluator.metrics.landmark_distance import found
+from talkingface.evaluator.metrics.landmark_distance import (
+    STILL_REASON,
+    found,
+    shot_numbers,
+    without_shot_means,
+)
 
-LEAST_STD = 1e-3  # degrees or pixels; smallest divisor, for parts that never move
+# Degrees (or units of the position) and canonical pixels. Of a still head with camera noise each
+# value deviates by less; of speakers the angles by 0.13 and more, the eyes by 0.4, the lips by 2.4.
+LEAST_STD = {"Div_H": 0.1, "Div_E": 0.2, "Div_M": 0.2}
 
 
 def pairwise_distance(samples: np.ndarray) -> float:
@@ -39,19 +47,27 @@ def face_parts(points: np.ndarray) -> dict[str, np.ndarray]:
     return {"Div_H": pose[:, :6], "Div_E": eyes, "Div_M": lips}
 
 
-def diversity(samples: list[np.ndarray], real: np.ndarray) -> dict[str, float]:
+def diversity(
+    samples: list[np.ndarray], real: np.ndarray, shot: np.ndarray | None = None
+) -> dict[str, float]:
     """Div_H, Div_E and Div_M of faces (T,478,3) without missing frames.
 
     The unit is the real video's standard deviation over time: one for each pose value, one for all
-    points of the eyes and one for those of the lips.
+    points of the eyes and one for those of the lips. It is at least :data:`LEAST_STD`; nan if all
+    of a part are smaller.
+
+    Args:
+        shot: (T,) number of each frame's shot; the deviation is from the mean of the shot.
     """
     parts, goal = [face_parts(points) for points in samples], face_parts(real)
     results = {}
     for key, values in goal.items():
-        std = values.std(axis=0)
+        std = (values if shot is None else without_shot_means(values, shot)).std(axis=0)
         scale = std if key == "Div_H" else np.sqrt((std**2).mean())
         stack = np.stack([part[key] for part in parts])
-        results[key] = pairwise_distance(stack / np.maximum(scale, LEAST_STD))
+        still = np.max(scale) < LEAST_STD[key]
+        distance = pairwise_distance(stack / np.maximum(scale, LEAST_STD[key]))
+        results[key] = math.nan if still and distance else distance
     return results
 
 
@@ -84,4 +100,8 @@ class Diversity(Metric):
             reason = "needs two frames with a face: the unit is the real deviation over time"
         if reason:
             return self.undefined(reason)
-        return diversity([points[valid] for points in samples], real[valid])
+        shot = shot_numbers(clip, valid)
+        results = diversity([points[valid] for points in samples], real[valid], shot)
+        still = [key for key, value in results.items() if math.isnan(value)]
+        self.reasons = dict.fromkeys(still, STILL_REASON)
+        return results

@@ -104,7 +104,7 @@ class CSIM(Metric):
 
     def definition(self) -> str:
         network = f"{self.path.name}:{self.checksum(self.path)}" if self.path else "none"
-        return f"{self.name}[network={network},stride={self.params['stride']}]"
+        return f"{self.name}[network={network},{self.settings('weights')}]"
 
     def start(self, clip: ClipPair) -> None:
         super().start(clip)
@@ -117,7 +117,7 @@ class CSIM(Metric):
     def update(self, clip: ClipPair, index: int, generated: np.ndarray, real: np.ndarray) -> None:
         if self._first is None:
             self._first = self._embedded(real, clip.real_landmarks, index)
-        if index % self.params["stride"] == 0:
+        if self.sampled(index):
             face = self._embedded(generated, clip.generated_landmarks, index)
             self._faces.append([face, self._embedded(real, clip.real_landmarks, index)])
 

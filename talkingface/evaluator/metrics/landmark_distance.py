@@ -26,6 +26,7 @@ from talkingface.evaluator.clip import ClipPair, missing_faces
 RIGID = (33, 133, 362, 263, 168, 6, 197, 195, 5)
 # Oval, brows, eyes, nose and lips; the rest of the mesh is interpolated skin.
 FACE = tuple(sorted({*FACE_OVAL, *(point for edge in SKETCH_EDGES for point in edge)}))
+STILL_REASON = "the real face does not move more than landmarks jitter"
 ALIGNMENTS = ("none", "centroid", "procrustes")
 
 
@@ -38,6 +39,19 @@ def split_shots(values: np.ndarray, clip: ClipPair) -> np.ndarray:
     """(T,...) with a missing frame (NaN, False) before each scene cut; no difference spans it."""
     cuts = clip.cuts[clip.cuts < len(values)]
     return np.insert(values, cuts, False if values.dtype == bool else np.nan, axis=0)
+
+
+def shot_numbers(clip: ClipPair, valid: np.ndarray) -> np.ndarray:
+    """Number of the shot of each valid frame; ``valid`` is (T,) bool."""
+    return np.searchsorted(clip.cuts, np.flatnonzero(valid), side="right")
+
+
+def without_shot_means(values: np.ndarray, shot: np.ndarray) -> np.ndarray:
+    """(N,D) minus the mean of the rows of the same shot; unchanged with one shot."""
+    if len(np.unique(shot)) < 2:
+        return values
+    means = {number: values[shot == number].mean(axis=0) for number in np.unique(shot)}
+    return values - np.array([means[number] for number in shot])
 
 
 def eye_distance(points: np.ndarray) -> float:

@@ -258,8 +258,7 @@ class NIQE(NoReferenceMetric):
         return self._missing if self._pristine is None else None
 
     def definition(self) -> str:
-        shown = {key: value for key, value in self.params.items() if key != "params"}
-        text = ",".join(f"{key}={value}" for key, value in sorted(shown.items()))
+        text = self.settings("params")
         if self._pristine is None:
             return f"NIQE[params=none,{text}]"
         kind = "params=official," if self._pristine.name == "NIQE" else ""

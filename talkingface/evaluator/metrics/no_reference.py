@@ -12,6 +12,8 @@ from talkingface.errors import DataError
 from talkingface.evaluator.base_metric import Metric
 from talkingface.evaluator.clip import MIN_VALID_RATIO, WARN_VALID_RATIO, ClipPair
 
+BLACK = 20  # grey levels; black bars stay below it also after compression
+
 
 class NoReferenceMetric(Metric):
     """Mean over every ``stride``-th generated frame, in its original size, or a region of it."""
@@ -23,12 +25,16 @@ class NoReferenceMetric(Metric):
         self._values: list[float] = []
         self._problems: Counter[str] = Counter()
         self._size: tuple[int, int] | None = None
+        self._lit: list[np.ndarray] = []  # rows and columns that were ever brighter than black
 
     def update(self, clip: ClipPair, index: int, generated: np.ndarray, real: np.ndarray) -> None:
-        if index % self.params["stride"]:
+        if not self.sampled(index):
             return
         picture = generated if clip.native is None else clip.native
         self._size = (picture.shape[1], picture.shape[0])
+        bright = picture.max(axis=2) > BLACK
+        lit = [bright.any(axis=1), bright.any(axis=0)]  # rows, columns
+        self._lit = [a | b for a, b in zip(self._lit, lit, strict=True)] if self._lit else lit
         try:
             self._values.append(self.measure(clip, self._cut(clip, index, picture, real)))
         except DataError as error:  # undefined for this frame
@@ -67,4 +73,19 @@ class NoReferenceMetric(Metric):
                 f"{self.name}: measured at {native}, the real video is {real}; values of other "
                 "sizes are not comparable"
             )
+        if (bars := self._bars()) and self.params["region"] == "full":
+            clip.notes.append(
+                f"{self.name}: black bars ({bars}) are measured as part of the picture; crop the "
+                f"video or set metric_params.{self.name}.region=face"
+            )
         return {key: float(np.mean(finite)) for key in self.outputs}
+
+    def _bars(self) -> str:
+        """Sizes of the borders that are black in all measured frames, if 2 % or more of a side."""
+        found = []
+        for lit, names in zip(self._lit, (("top", "bottom"), ("left", "right")), strict=True):
+            if lit.any():
+                widths = int(lit.argmax()), int(lit[::-1].argmax())
+                pairs = zip(names, widths, strict=True)
+                found += [f"{name} {w} px" for name, w in pairs if w >= max(0.02 * len(lit), 3)]
+        return ", ".join(found)

@@ -14,7 +14,9 @@ from talkingface.evaluator.base_metric import Metric
 from talkingface.evaluator.clip import ClipPair, missing_faces
 from talkingface.utils.env import import_cv2
 
-STILL = 0.01  # squared grey levels; warping error of a still video
+# Grey levels; mean change of the face between a frame and its copy in a video. In speech 99.7 % of
+# the changes are larger; of copies in videos of 360 px, 79 % are smaller, in larger ones all.
+COPY = 0.25
 MIN_SIDE = 16  # px; the coarsest patches of the flow need about this size
 RATIOS = {"ref_over_gen": 1, "gen_over_ref": -1}
 
@@ -78,6 +80,8 @@ class TCM(Metric):
     def start(self, clip: ClipPair) -> None:
         super().start(clip)
         self._errors: list[list[float]] = []  # of real and generated frames
+        self._changes: list[list[float]] = []  # of the face in them
+        self._last: tuple[np.ndarray, np.ndarray] | None = None
         self._luma: list[float] = []
         self._before: list[tuple[np.ndarray, np.ndarray]] | None = None
 
@@ -92,7 +96,14 @@ class TCM(Metric):
         if min(now[0][1].shape) >= MIN_SIDE:
             if self._before is not None and index not in clip.cuts:
                 self._errors.append(self._pair_errors(self._before, now))
-            self._before = now
+                x0, y0, x1, y1 = box or clip.region("full", index)
+                self._changes.append(
+                    [
+                        float(cv2.absdiff(a[y0:y1, x0:x1], b[y0:y1, x0:x1]).mean())
+                        for a, b in zip(self._last, (real, generated), strict=True)
+                    ]
+                )
+            self._before, self._last = now, (real, generated)
 
     def _prepared(self, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A frame in colour and in grey, shrunk to ``max_side``."""
@@ -120,18 +131,22 @@ class TCM(Metric):
 
     def finish(self, clip: ClipPair) -> dict[str, float]:
         errors = np.array(self._errors, np.float64).reshape(-1, 2)
-        errors = errors[np.isfinite(errors).all(axis=1)]
+        copies = np.array(self._changes, np.float64).reshape(-1, 2) < COPY
+        usable = np.isfinite(errors).all(axis=1)
+        errors, copies = errors[usable], copies[usable]
         results = dict.fromkeys(self.outputs, math.nan)
         if len(errors):
-            terms = consistency(*errors.T, self.params["ratio"], self.params["eps"])
-            real, generated = errors.mean(axis=0)
-            results.update(TCM=float(terms.mean()), E_O=float(real), E_V=float(generated))
-            if real > STILL:
-                results["E_ratio"] = float(generated / real)
-            elif generated == real:  # both videos are still
-                results["E_ratio"] = 1.0
+            self._note_copies(clip, *copies.T)
+            # A copied frame in the real video says nothing about the motion of the generated one.
+            used = errors[~copies[:, 0]] if not copies[:, 0].all() else errors
+            terms = consistency(*used.T, self.params["ratio"], self.params["eps"])
+            real, generated = used.mean(axis=0)
+            results.update(E_O=float(real), E_V=float(generated))
+            if real == generated or not copies[:, 0].all():
+                results["TCM"] = float(terms.mean())
+                results["E_ratio"] = float(generated / real) if real else 1.0
             else:
-                self.reasons["E_ratio"] = "the real video does not move"
+                self.reasons = dict.fromkeys(("TCM", "E_ratio"), "the real video does not move")
         else:
             small = self._before is None and clip.n_frames > 1
             reason = f"a side is shorter than {MIN_SIDE} px" if small else "needs two frames"
@@ -143,3 +158,16 @@ class TCM(Metric):
         if not math.isfinite(results["flicker"]):
             self.reasons["flicker"] = reason or "needs two frames"
         return results
+
+    @staticmethod
+    def _note_copies(clip: ClipPair, real: np.ndarray, generated: np.ndarray) -> None:
+        """Note how often each video repeats its previous frame, (n,) bool each."""
+        if real.any():
+            clip.notes.append(
+                f"TCM: the real video repeats {real.sum()} of {len(real)} frames; they are left out"
+            )
+        if (alone := int((generated & ~real).sum())) > 0.05 * len(real):
+            clip.notes.append(
+                f"TCM: the generated video repeats {alone} of {len(real)} frames where the real "
+                "one moves"
+            )

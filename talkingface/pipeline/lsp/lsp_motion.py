@@ -28,6 +28,7 @@ from talkingface.data.media.apc_mel import (
     row_start,
 )
 from talkingface.data.media.audio import load_audio
+from talkingface.data.npz import read_npy
 from talkingface.errors import DataError
 from talkingface.model.audio_driven_talkingface.lsp.lsp_motion_networks import (
     POSE,
@@ -86,12 +87,12 @@ def load_database(person: Person, network: APCEncoder, apc: str | None) -> Tenso
     """Speech features of the person's clips; computed anew if the file is of another APC."""
     path = person.folder / DATABASE
     if path.is_file() and (apc is None or person.database_apc in (None, apc)):
-        return torch.from_numpy(np.load(path).astype(np.float32))
+        return torch.from_numpy(read_npy(path).astype(np.float32))
     rows = []
     for clip in map(person.clip, person.listed("train")):
         cached = clip.features_path(apc or "")
         if cached.is_file():
-            rows.append(np.load(cached))
+            rows.append(read_npy(cached))
         else:
             rows.append(encode(network, load_audio(clip.sound_path, SAMPLE_RATE)))
     if not rows:

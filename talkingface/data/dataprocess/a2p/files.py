@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from talkingface.data.clips import Clip
-from talkingface.data.npz import read_npz, save_npz
+from talkingface.data.npz import read_npy, read_npz, save_npz
 from talkingface.data.scenes import FACE, LIPS, MISSING, POSE, SAMPLE_RATE, SOUND
 from talkingface.errors import DataError
 from talkingface.utils.env import require
+from talkingface.utils.limits import require_resources
 
 STATS = "data_stats.pth"
 LEAST_STD = 1e-4
@@ -65,12 +66,7 @@ def load_array(path: Path, width: tuple[int, ...] | None = None) -> np.ndarray:
     Raises:
         DataError: the file is missing or damaged, has another shape, or holds no numbers.
     """
-    if not path.is_file():
-        raise DataError(f"{path.name} is missing in {path.parent}")
-    try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+    values = read_npy(path, mmap=True)
     if width is not None and values.shape[1:] != width:
         needed = ", ".join(map(str, width))
         raise DataError(f"{path.name} has the shape {values.shape}; (T, {needed}) is needed")
@@ -207,6 +203,7 @@ class Stats:
                 content = torch.load(path, map_location="cpu", weights_only=True)
             return cls.of_content(content, path)
         except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+            require_resources(error)
             raise DataError(f"{path} cannot be read: {error}") from error
 
     def sound(self, samples: np.ndarray) -> np.ndarray:

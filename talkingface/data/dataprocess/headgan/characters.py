@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from talkingface.data.face.series import between
+from talkingface.data.npz import read_npy
 from talkingface.errors import DataError, WeightsError
 from talkingface.utils.env import require
 
@@ -192,8 +193,8 @@ class StoredCharacters(CharEncoder):
         if not np.any(wave):
             return np.eye(N_CLASSES, dtype=np.float32)[np.full(frames, OTHER)]
         try:
-            values = np.load(self.path)
-        except (OSError, ValueError) as error:
+            values = read_npy(self.path)
+        except DataError as error:
             raise DataError(
                 f"The characters of this clip cannot be read: {self.path} ({error}). With "
                 "audio.char_encoder=deepspeech_file each clip needs an array (frames, 27)."

@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import logging
-import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,9 +21,10 @@ import numpy as np
 from talkingface.data.dataprocess.lsp.motion import euler_to_matrix, matrix_to_euler, project
 from talkingface.data.dataprocess.lsp.window import Window
 from talkingface.data.media.pictures import PictureReader
-from talkingface.data.npz import save_npz
+from talkingface.data.npz import read_npy, read_npz, save_npz
 from talkingface.errors import DataError
 from talkingface.utils.env import import_cv2
+from talkingface.utils.limits import require_resources
 from talkingface.utils.paths import atomic, write_json
 
 log = logging.getLogger(__name__)
@@ -51,14 +51,7 @@ EYES_FROM = 10  # first frame of the training sequence whose eyes are used
 def _load(path: Path) -> Any:
     if not path.is_file():
         raise DataError(f"{path} is missing, a required file of Live Speech Portraits.")
-    try:
-        content = np.load(path)
-        if isinstance(content, np.ndarray):
-            return content
-        with content:
-            return {name: content[name] for name in content.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is damaged or not a numpy file: {error}") from error
+    return read_npz(path) if path.suffix == ".npz" else read_npy(path)
 
 
 def _entry(path: Path, name: str) -> np.ndarray:
@@ -152,6 +145,7 @@ class MotionFiles:
         try:
             return float(loadmat(path)["scale"][0, 0])
         except (KeyError, ValueError, NotImplementedError, OSError, IndexError) as error:
+            require_resources(error)
             raise DataError(f"{path} is damaged or has no entry 'scale': {error}") from error
 
     @cached_property
@@ -239,7 +233,8 @@ class Person(MotionFiles):
         try:
             content = (self.folder / DATABASE).with_suffix(".json").read_text("utf-8")
             return json.loads(content)["apc"]
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError) as error:
+            require_resources(error)
             return None
 
     def listed(self, split: str) -> list[str]:

@@ -12,6 +12,7 @@ from talkingface.data.dataprocess.lsp.lsp_process import LSPProcess
 from talkingface.data.dataprocess.report import ProcessReport
 from talkingface.data.media.apc_mel import MOTION_FPS, ROWS_PER_FRAME, SAMPLE_RATE, apc_id, encode
 from talkingface.data.media.audio import load_audio
+from talkingface.data.npz import read_npy
 from talkingface.utils.paths import write_json
 
 
@@ -59,7 +60,7 @@ class LSPMotionProcess(LSPProcess):
             for clip_id in person.listed("train"):
                 if total >= limit:
                     break
-                rows.append(np.load(person.clip(clip_id).features_path(self.apc)))
+                rows.append(read_npy(person.clip(clip_id).features_path(self.apc)))
                 total += len(rows[-1])
             if rows:
                 path = person.folder / DATABASE

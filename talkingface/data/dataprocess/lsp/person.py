@@ -20,6 +20,7 @@ from talkingface.data.filelists import read_filelist
 from talkingface.data.media.apc_mel import MOTION_FPS
 from talkingface.data.media.pictures import PictureReader
 from talkingface.data.media.writer import write_image
+from talkingface.data.npz import read_npy
 from talkingface.utils.paths import read_json, write_json, write_text
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def apply_window(folder: Path, window: Window) -> None:
     camera = camera.astype(np.float32).astype(np.float64)  # as it is stored
     landmarks = project(clip.points, clip.angles, clip.trans, manifest["scale"], camera)
     files.save_array(folder / files.POINTS_2D, landmarks)
-    flat = window.points(np.load(folder / files.SOURCE_SHOULDERS))
+    flat = window.points(read_npy(folder / files.SOURCE_SHOULDERS))
     files.save_array(folder / files.SHOULDERS, flat)
     # The billboard of the shoulders has the mean depth of the face in each frame.
     turned = clip.points @ euler_to_matrix(clip.angles).transpose(0, 2, 1)

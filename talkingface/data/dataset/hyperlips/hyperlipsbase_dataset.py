@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +15,10 @@ from talkingface.data.face.boxes import resize_image
 from talkingface.data.face.series import starts_within_runs
 from talkingface.data.media.jpeg import require_intact
 from talkingface.data.media.mel import WINDOW, window_start
+from talkingface.data.npz import read_npy, read_npz
 from talkingface.errors import DataError
 from talkingface.utils.env import import_cv2
+from talkingface.utils.limits import require_resources
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -104,10 +105,9 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
 
     def _add_clip(self, name: str, folder: Path) -> None:
         try:
-            mel = np.load(folder / "mel.npy")
-            with np.load(folder / "face.npz") as data:
-                segments = np.where(data["found"], data["segments"], -1)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            mel, data = read_npy(folder / "mel.npy"), read_npz(folder / "face.npz")
+            segments = np.where(data["found"], data["segments"], -1)
+        except (DataError, KeyError) as error:
             self.unusable[name] = f"damaged ({error}); delete its folder and prepare again"
             return
         starts = valid_starts(
@@ -174,7 +174,8 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
             data = np.fromfile(path, np.uint8)
             require_intact(data.data, path)
             image = cv2.imdecode(data, cv2.IMREAD_COLOR)
-        except (OSError, cv2.error):
+        except (OSError, cv2.error) as error:
+            require_resources(error)
             image = None
         if image is None:
             raise DataError(

@@ -13,6 +13,7 @@ from talkingface.data.face.boxes import resize_image
 from talkingface.data.face.series import starts_within_runs
 from talkingface.data.face.sketches import INPUT_SIZE
 from talkingface.data.media.images import read_image
+from talkingface.data.npz import read_npy
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -49,7 +50,7 @@ class HyperLipsHRDataset(TalkingFaceDataset):
         names, self.unusable = self.process.prepared.usable(self.split)
         clips = []
         for name in names:
-            segments = np.load(self.process.folder / "GT_IMG" / name / "segments.npy")
+            segments = read_npy(self.process.folder / "GT_IMG" / name / "segments.npy")
             starts = starts_within_runs(segments, self.length)
             if len(starts):
                 clips.append(_Clip(name, starts))

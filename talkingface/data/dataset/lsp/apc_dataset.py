@@ -10,6 +10,7 @@ import numpy as np
 from talkingface.data.dataprocess.lsp.apc_process import APCProcess
 from talkingface.data.dataset.base import TalkingFaceDataset
 from talkingface.data.media.apc_mel import MOTION_FPS, ROWS_PER_FRAME
+from talkingface.data.npz import read_npy
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -36,7 +37,7 @@ class APCDataset(TalkingFaceDataset):
         return [path for path in paths for _ in range(self.cfg.data.windows_per_clip)]
 
     def load_item(self, entry: Path, rng: np.random.Generator) -> dict[str, Any]:
-        mel = np.load(entry, mmap_mode="r")
+        mel = read_npy(entry, mmap=True)
         length = min(self.rows, len(mel))
         start = int(rng.integers(0, len(mel) - length + 1))
         item = np.zeros((self.rows, mel.shape[1]), np.float32)

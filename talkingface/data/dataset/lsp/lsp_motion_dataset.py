@@ -12,6 +12,7 @@ from talkingface.data.dataprocess.lsp.lsp_motion_process import LSPMotionProcess
 from talkingface.data.dataprocess.lsp.motion import MOUTH25, pose_vectors
 from talkingface.data.dataset.base import ClipDataset
 from talkingface.data.media.apc_mel import MOTION_FPS
+from talkingface.data.npz import read_npy
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -93,7 +94,7 @@ class MotionDataset(ClipDataset):
 
     def _load(self, name: str) -> SpeechClip:
         clip = self.process.clip(name)
-        speech = np.load(clip.features_path(self.process.apc))
+        speech = read_npy(clip.features_path(self.process.apc))
         motion = self.targets(clip)
         count = min(len(speech) // 2, len(motion))
         speech = speech[: 2 * count].reshape(count, -1)

@@ -21,6 +21,7 @@ from talkingface.data.dataset.base import ClipDataset
 from talkingface.data.face.pose import face_center
 from talkingface.data.face.series import between
 from talkingface.data.media.audio import load_audio
+from talkingface.data.npz import read_npy
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -125,7 +126,7 @@ class MODADataset(ClipDataset):
         if self.process.sound is None:
             sound = normalised(load_audio(folder / SOUND, SAMPLE_RATE))
         else:
-            sound = np.load(self.process.sound.path(folder))
+            sound = read_npy(self.process.sound.path(folder))
         official = self.cfg.model_params.std_mode == "none"
         return MappingClip(
             id=name,

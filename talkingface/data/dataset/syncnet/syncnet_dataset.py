@@ -13,6 +13,7 @@ from talkingface.data.dataset.base import TalkingFaceDataset
 from talkingface.data.face.series import starts_within_runs
 from talkingface.data.media.images import read_image
 from talkingface.data.media.mfcc import AUDIO_STEPS, WINDOW
+from talkingface.data.npz import read_npy
 from talkingface.utils.env import import_cv2
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class SyncNetDataset(TalkingFaceDataset):
         clips = []
         for name in names:
             folder = process.folder / name
-            mfcc, segments = np.load(folder / "mfcc.npy"), np.load(folder / "segments.npy")
+            mfcc, segments = read_npy(folder / "mfcc.npy"), read_npy(folder / "segments.npy")
             last = min(len(segments), (mfcc.shape[1] - self.columns) // 4 + self.length)
             starts = starts_within_runs(segments[: max(last, 0)], self.length)
             if len(starts):

@@ -12,8 +12,9 @@ from talkingface.data.face.boxes import face_boxes
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import read_frames
+from talkingface.data.quality import RATE, sound_flaw
 from talkingface.evaluator.base_metric import Metric
-from talkingface.evaluator.clip import ClipPair, missing_faces
+from talkingface.evaluator.clip import MAX_LENGTH_GAP, ClipPair, missing_faces
 from talkingface.evaluator.metrics.landmark_distance import found
 from talkingface.evaluator.metrics.syncnet.sync_score import (
     FPS,
@@ -39,19 +40,20 @@ def _network(path: Path, stamp: float) -> SyncNet:
 
 
 @lru_cache(maxsize=256)
-def _sound(weights: Path, sound: Path, _stamp: float) -> tuple[np.ndarray, int]:
-    """Embeddings of a sound, and its number of samples, 0 if silent; cached for all rows."""
-    wave = load_audio(sound, 16000)
+def _sound(weights: Path, sound: Path, _stamp: float) -> tuple[np.ndarray, int, str | None]:
+    """Embeddings of a sound, its number of samples and its flaw; cached for all rows."""
+    wave = load_audio(sound, RATE)
     if not np.any(wave):
-        return np.zeros((0, 1), np.float32), 0
-    return sound_features(_network(weights, weights.stat().st_mtime), wave), len(wave)
+        return np.zeros((0, 1), np.float32), len(wave), "the sound is silent"
+    network = _network(weights, weights.stat().st_mtime)
+    return sound_features(network, wave), len(wave), sound_flaw(wave)
 
 
 def same_sound(first: Path, second: Path) -> bool:
     """Whether the loudness of two files correlates (same speech); True if one has no sound."""
     if not (probe(first).has_audio and probe(second).has_audio):
         return True
-    waves = [load_audio(path, 16000) for path in (first, second)]
+    waves = [load_audio(path, RATE) for path in (first, second)]
     count = min(map(len, waves)) // 320
     loudness = [np.sqrt((w[: count * 320].reshape(count, 320) ** 2).mean(1)) for w in waves]
     if count < 2 or min(part.std() for part in loudness) == 0:
@@ -95,9 +97,7 @@ class LSE(Metric):
         return None
 
     def definition(self) -> str:
-        shown = {key: value for key, value in self.params.items() if key != "weights"}
-        text = ",".join(f"{key}={value}" for key, value in sorted(shown.items()))
-        return f"{self.name}[network={self.network_name},{text}]"
+        return f"{self.name}[network={self.network_name},{self.settings('weights')}]"
 
     def finish(self, clip: ClipPair) -> dict[str, float]:
         sound = clip.generated if self.params["sound"] == "own" else clip.sound
@@ -114,9 +114,17 @@ class LSE(Metric):
             boxes = face_boxes(marks, fps=FPS)
         frames = islice(read_frames(clip.generated, fps=FPS), length)
         lips = lip_features(network, crops(frames, boxes, network.image_size))
-        sounds, samples = _sound(self.path, sound, sound.stat().st_mtime)
-        if not samples:
-            return self.undefined("the sound is silent")
+        sounds, samples, flaw = _sound(self.path, sound, sound.stat().st_mtime)
+        if not len(sounds) and flaw:
+            return self.undefined(flaw)
+        seconds = samples / RATE, length / FPS
+        if seconds[0] < (1 - MAX_LENGTH_GAP) * seconds[1]:
+            return self.undefined(
+                f"the sound has {seconds[0]:.1f} s and the video {seconds[1]:.1f} s; LSE of the "
+                "common part would be that of a shorter clip"
+            )
+        if flaw:
+            clip.notes.append(f"LSE: {flaw}")
         if sound != clip.generated and not same_sound(sound, clip.generated):
             clip.notes.append(
                 "LSE: the generated video's sound differs from the clip's, which is used "
@@ -127,13 +135,21 @@ class LSE(Metric):
         if count < 1:
             return self.undefined("shorter than six frames")
         if count < 46:
-            clip.notes.append("LSE: fewer than 50 frames, the values are noisy")
+            clip.notes.append(
+                "LSE: fewer than 50 frames; the values are noisy and LSE_C is too high, since it "
+                "takes the best of all shifts"
+            )
         vshift = self.params["vshift"]
         result = score(lips[:count], sounds[:count], vshift, self.params["pad"])
         offset = result.offset
         if abs(offset) == vshift:
             clip.notes.append(f"LSE: no offset found within {vshift} frames")
-        return {"LSE_D": result.distance, "LSE_C": result.confidence, "AV_offset": float(offset)}
+        return {
+            "LSE_D": result.distance,
+            "LSE_C": result.confidence,
+            "AV_offset": float(offset),
+            "AV_offset_abs": float(abs(offset)),
+        }
 
     def _tracked(self, video: Path) -> bool:
         """Whether the face is tracked and cropped; ``auto``: not in square videos up to 256 px."""
