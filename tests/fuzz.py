@@ -66,6 +66,11 @@ def make_seeds(folder: Path) -> dict[str, list[Path]]:
         copy = folder / f"{path.parent.name}_{path.name}"
         shutil.copy(path, copy)
         seeds["yaml"].append(copy)
+    (folder / "user.yaml").write_text(
+        "batch_size: 4\noptim:\n  learning_rate: {generator: 1.0e-3}\nmetrics: [LMD, PSNR]\n"
+        "data: {windows_per_clip: 2}\nquality:\n  drop: [max_cuts]\n"
+    )
+    seeds["yaml"] += 5 * [folder / "user.yaml"]
     tensors = {"a.weight": torch.randn(8, 8), "a.bias": torch.zeros(8)}
     settings = "model: HyperLipsBase\ndataset: Synthetic\n"
     state = {"format": "talkingface.ckpt/1", "state_dict": tensors, "config": settings, "step": 3}
@@ -283,12 +288,15 @@ def main() -> None:
         os.environ["TALKINGFACE_ROOT"] = str(own)
         seeds = make_seeds(own)
         from talkingface.data.media.images import is_image
+        from talkingface.errors import TalkingFaceError
 
         for path in sorted(args.more.iterdir()) if args.more else ():
             if path.suffix not in (".md", ".txt") and path.stat().st_size < 5e5:
                 seeds["picture" if is_image(path) else "media"].append(path)
-        for kind, paths in seeds.items():  # the good files, which also loads what reading needs
-            for path in paths:
+        for kind, paths in seeds.items():
+            with contextlib.suppress(TalkingFaceError):
+                READERS[kind](paths[0])  # loads here what reading needs, for all processes
+            for path in paths:  # the good files
                 if failure := check(kind, path, own):
                     failures.append({"kind": kind, "file": path.name, "failure": failure})
         kinds = [kind for kind in seeds for _ in range({"media": 4, "weights": 2}.get(kind, 1))]

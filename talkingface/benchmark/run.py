@@ -39,7 +39,7 @@ from talkingface.quick_start.rows import COPY, Generator, VideoRow, clip_state, 
 from talkingface.quick_start.score_videos import STANDARD
 from talkingface.registry import get_registry
 from talkingface.utils.logs import progress, setup_logging
-from talkingface.utils.paths import read_json, resolve, shown, write_json
+from talkingface.utils.paths import read_json, remove_stale, resolve, shown, write_json
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +78,7 @@ def benchmark(
                 f"--datasets: two are called '{material.name}'; write Title={part} for one of them"
             )
         comparisons.append(_planned(material, entries, options.get("baseline"), chosen, folder))
+    remove_stale(folder, "**/*")
     log.info("benchmark in %s", shown(folder))
     for comparison in comparisons:
         _compare(comparison, folder / "videos" / _slug(comparison.material.name))

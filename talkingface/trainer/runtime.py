@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +43,13 @@ def choose_device(name: str) -> torch.device:
 def launched_rank() -> int:
     """Rank of this process if a launcher (torchrun or Fabric) started it, else 0."""
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))
+
+
+def _own_methods(network: nn.Module) -> set[str]:
+    """Public methods of the network's class that ``nn.Module`` has not."""
+    classes = type(network).__mro__[: type(network).__mro__.index(nn.Module)]
+    methods = {k for c in classes for k, v in vars(c).items() if inspect.isfunction(v)}
+    return {name for name in methods if not name.startswith("_") and not hasattr(nn.Module, name)}
 
 
 class Runtime:
@@ -98,8 +107,26 @@ class Runtime:
         self.is_zero = self.rank == 0
 
     def setup(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
-        """Wrap one network and its optimizer."""
-        return self.fabric.setup(network, optimizer)
+        """Wrap one network and its optimizer.
+
+        On one device also other methods than ``forward`` then run with ``precision``. With several
+        processes Fabric refuses methods that call layers, since gradients would not be exchanged.
+        """
+        wrapped, optimizer = self.fabric.setup(network, optimizer)
+        if self.world_size == 1:
+            for name in _own_methods(network):
+                method = getattr(network, name)
+                # Not setattr, which Fabric passes on to the bare network.
+                wrapped.__dict__[name] = self._with_precision(method)
+        return wrapped, optimizer
+
+    def _with_precision(self, method: Callable) -> Callable:
+        @functools.wraps(method)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with self.fabric.autocast():
+                return method(*args, **kwargs)
+
+        return run
 
     @staticmethod
     def unwrap(network: nn.Module) -> nn.Module:

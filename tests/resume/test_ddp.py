@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import SMALL, dataset_for, run_command
 from trainkit import TOY_PLUGIN, differences
 
 from talkingface.data.dataset.base import ResumableSampler
@@ -154,3 +155,27 @@ def test_every_process_takes_the_same_number_of_items_when_they_do_not_divide():
         len(list(ResumableSampler(7, seed=5, shuffle=True, rank=r, world=3))) for r in (0, 1, 2)
     }
     assert counts == {3}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "model",
+    [
+        "SyncNet", "SyncExpert", "HyperLipsBase", "APC", "Audio2Headpose", "Feature2Face",
+        "MODAFaCo", "MODARenderer", "HeadGAN", "Audio2Exp", "A2PGuideVQ", "A2PLip",
+    ],
+)  # fmt: skip
+def test_two_processes_train_each_kind_of_model(model, tmp_path):
+    """Also those whose phases use some of the parameters, or several networks."""
+    data = dataset_for(model)
+    args = [f"--model={model}", f"--dataset={data}", *(SMALL if data == "Synthetic" else SMALL[:1])]
+    args += ["--device=cpu", "--stages=preprocess,train", "--max_steps=4", "--num_workers=0"]
+    done = run_command([*args, "--devices=2"], tmp_path, timeout=600)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    assert done.stdout.count("training ended: reached 4 steps") == 1, done.stdout[-2000:]
+    saved = next(tmp_path.glob(f"saved/{model}/*/*/checkpoints/last.ckpt"))
+    assert all(
+        bool(torch.isfinite(value).all())
+        for value in load_checkpoint(saved)["state_dict"].values()
+        if value.is_floating_point()
+    )

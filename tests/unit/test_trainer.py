@@ -380,3 +380,23 @@ def test_the_networks_of_a_phase_share_one_gradient_scale():
     for weight in weights:
         assert torch.allclose(weight, torch.full((3,), 0.5))
     assert scaler._get_growth_tracker() == 1
+
+
+@pytest.mark.parametrize(
+    ("precision", "kind"), [("bf16-mixed", "bfloat16"), ("32-true", "float32")]
+)
+def test_methods_beside_forward_have_the_precision_too(precision, kind):
+    from types import SimpleNamespace
+
+    from talkingface.trainer.runtime import Runtime
+
+    class Network(torch.nn.Linear):
+        def encode(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.linear(x, self.weight)
+
+    cfg = SimpleNamespace(device="cpu", devices=1, precision=precision)
+    runtime, network = Runtime(cfg), Network(4, 4)
+    wrapped, _ = runtime.setup(network, torch.optim.SGD(network.parameters(), 0.1))
+    assert wrapped.encode(torch.ones(1, 4)).dtype == getattr(torch, kind)
+    assert wrapped.weight is network.weight and runtime.unwrap(wrapped) is network
+    assert network.encode(torch.ones(1, 4)).dtype == torch.float32  # the bare network is as it was
