@@ -43,7 +43,9 @@ def console_table(
 
 def _cell(item: Mapping[str, Any], decimals: int, spread: bool) -> str:
     text = f"{item['mean']:.{decimals}f}" if math.isfinite(item["mean"]) else "nan"
-    return text + f" ± {item['std']:.{decimals}f}" * (spread and math.isfinite(item["std"]))
+    if spread and math.isfinite(item["std"]):
+        text += f" ± {item['std']:.{decimals}f}"
+    return text
 
 
 def reasons_text(rows: Sequence[RowResult]) -> list[str]:

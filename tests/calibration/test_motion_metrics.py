@@ -192,7 +192,8 @@ def test_more_noise_is_always_worse(name):
 
 
 def test_more_noise_means_more_jitter_and_a_larger_angle_error():
-    real = head(nodding())
+    real = talking(60, size=8.0)
+    real[::2, list(LIPS[:20]), 0] += 2.0  # the centred lips move, too
     noise = np.random.default_rng(1).normal(0, 1, real.shape)
     for name, keys in (
         ("jitter", ["jitter", "jerk", "head_jitter", "lip_jitter", "jitter_ratio"]),
@@ -560,11 +561,11 @@ def test_the_angle_error_needs_faces_in_both_videos():
 
 
 def talking(frames: int = 40, size: float = 4.0) -> np.ndarray:
-    """A nodding head whose lower lip goes down and up."""
+    """A nodding head whose lips go down and up."""
     opened = size * (1 + np.sin(np.arange(frames)))
     angles = nodding(frames)
     rigid = head(np.zeros((frames, 3)))
-    rigid[:, LIPS_INNER[5], 1] += opened
+    rigid[:, list(LIPS), 1] += opened[:, None]
     turns = Rotation.from_euler("xyz", angles[:, [1, 0, 2]], degrees=True).as_matrix()
     return (rigid - 300) @ turns + 300
 
@@ -580,11 +581,11 @@ def test_a_face_that_stays_at_the_mean_is_one_deviation_away():
     turns = Rotation.from_euler("xyz", nodding(40)[:, [1, 0, 2]], degrees=True).as_matrix()
     mean = 4.0 * (1 + np.sin(np.arange(40))).mean()
     flat = head(np.zeros((40, 3)))
-    flat[:, LIPS_INNER[5], 1] += mean
+    flat[:, list(LIPS), 1] += mean
     still = (flat - 300) @ turns + 300
     assert score("expression", still, real)[0]["expression_error"] == pytest.approx(1, abs=0.01)
     # An opening that is wrong all the time counts, unless only changes are compared.
-    flat[:, LIPS_INNER[5], 1] += 5.0
+    flat[:, list(LIPS), 1] += 5.0
     wrong = (flat - 300) @ turns + 300
     assert score("expression", wrong, real)[0]["expression_error"] > 1.5
     centred = score("expression", wrong, real, centre=True)[0]
@@ -881,8 +882,10 @@ def test_a_file_that_is_no_network_is_named(talking_clip, tmp_path, name):
 
 def test_the_definition_names_the_network_not_its_folder(networks):
     metric = talkingface.create_metric("CSIM", weights=str(networks["pt"]))
-    assert re.fullmatch(r"CSIM\[network=tiny\.pt:[0-9a-f]{8},stride=5\]", metric.definition())
-    assert talkingface.create_metric("CSIM").definition() == "CSIM[network=none,stride=5]"
+    assert re.fullmatch(
+        r"CSIM\[network=tiny\.pt:[0-9a-f]{8},stride=5,spread\]", metric.definition()
+    )
+    assert talkingface.create_metric("CSIM").definition() == "CSIM[network=none,stride=5,spread]"
 
 
 def test_videos_without_a_face_have_no_identity(talking_clip, networks, tmp_path):
