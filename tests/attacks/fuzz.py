@@ -1,6 +1,6 @@
 """Reads damaged files of all kinds; each must end with a result or with an error of the toolkit.
 
-    python tests/fuzz.py 2000 [--seed=0] [--more=FOLDER]
+    python tests/attacks/fuzz.py 2000 [--seed=0] [--more=FOLDER]
 
 Each file is read in a process of its own with a limit of time and memory. A traceback of another
 kind, a crash, a hang and a file written anywhere else than below the temporary folder are failures;
@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-TOP = Path(__file__).resolve().parents[1]
+TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP))
 SECONDS = 10
 GIGABYTES = 1.0  # resident memory of a process
