@@ -56,15 +56,15 @@ class Scenario:
 
 
 SCENARIOS = {
-    "HyperLipsBase": Scenario("HyperLipsBase", 8, UNFINISHED),
+    "HyperLipsBase": Scenario("HyperLipsBase", 12, UNFINISHED),
     "HyperLipsHR": Scenario(
-        "HyperLipsHR", 6, UNFINISHED[2:4], ("--weights.base={root}/base.ckpt",)
+        "HyperLipsHR", 9, UNFINISHED[2:4], ("--weights.base={root}/base.ckpt",)
     ),
-    "Live Speech Portraits": Scenario("Feature2Face", 6, UNFINISHED[2:5]),
-    "MODA": Scenario("MODARenderer", 6, UNFINISHED[2:3]),
-    "HeadGAN": Scenario("HeadGAN", 6, UNFINISHED[2:4]),
-    "audio2photoreal": Scenario("A2PGuideVQ", 6, UNFINISHED[2:3]),
-    "two processes": Scenario("SyncNet", 4, UNFINISHED[2:4], ("--devices=2",)),
+    "Live Speech Portraits": Scenario("Feature2Face", 8, UNFINISHED[2:5]),
+    "MODA": Scenario("MODARenderer", 8, UNFINISHED[2:3]),
+    "HeadGAN": Scenario("HeadGAN", 8, UNFINISHED[2:4]),
+    "audio2photoreal": Scenario("A2PGuideVQ", 8, UNFINISHED[2:3]),
+    "two processes": Scenario("SyncNet", 5, UNFINISHED[2:4], ("--devices=2",)),
 }
 
 
@@ -91,11 +91,15 @@ def on_file(root: Path, pattern: str) -> Callable[[], bool]:
 
 
 def triggers(scenario: Scenario, root: Path, seconds: float) -> Iterator[Callable[[], bool]]:
-    for pattern in scenario.files:
-        yield on_file(root, pattern)
-    for number in range(scenario.moments):
-        # Each attempt goes on from the last state: early moments, so that all find work to kill.
-        yield after(seconds * (0.08 + 0.5 * (number * 0.618 % 1)))
+    # Each attempt goes on from the last state: early moments, so that all find work to kill.
+    moments = [max(1.0, seconds * (0.03 + 0.2 * (n * 0.618 % 1))) for n in range(scenario.moments)]
+    files = list(scenario.files)
+    while moments or files:
+        for _ in range(2):
+            if moments:
+                yield after(moments.pop(0))
+        if files:
+            yield on_file(root, files.pop(0))
 
 
 def disturb(
@@ -152,8 +156,8 @@ def test_a_killed_and_repeated_command_ends_like_an_undisturbed_one(name, base, 
         scenario.arguments(killed), killed, triggers(scenario, killed, seconds),
         lambda: bool(list(killed.glob("results/*/*/*/metrics.json"))),
     )  # fmt: skip
-    print(f"{name}: {count} kills in runs of {seconds:.0f} s")
-    assert count >= 0.7 * (scenario.moments + len(scenario.files))
+    print(f"{name}: {count} kills in runs of {seconds:.0f} s", flush=True)
+    assert count >= 0.6 * (scenario.moments + len(scenario.files))
     assert behaviour.differences(state_of(quiet), state_of(killed)) == []
 
 
