@@ -15,7 +15,7 @@ from typing import Any
 
 from talkingface.errors import ConfigError, Interrupted, TalkingFaceError
 from talkingface.registry import get_registry, import_target
-from talkingface.utils.limits import raise_file_limit, resource_problem
+from talkingface.utils.limits import message_of, raise_file_limit, resource_problem
 from talkingface.utils.paths import PACKAGE_DIR, program
 from talkingface.utils.streams import tolerant_streams
 from talkingface.utils.yaml_files import parse_value
@@ -131,14 +131,14 @@ def _main(argv: list[str], debug: bool) -> int:
         label = "stopped" if isinstance(error, Interrupted) else "error"
         if rank == 0 or label == "error":
             place = f"[process {rank}] " if rank else ""
-            print(f"{place}{label}: {error}", file=sys.stderr)
+            print(f"{place}{label}: {message_of(error)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("stopped: interrupted by the user", file=sys.stderr)
         return 130
     except Exception as error:
         if (problem := resource_problem(error)) and not debug:
-            print(f"error: {problem}", file=sys.stderr)
+            print(f"error: {message_of(problem)}", file=sys.stderr)
             return problem.exit_code
         traceback.print_exc()
         if place := _place_in_plugin(sys.exc_info()[2]):

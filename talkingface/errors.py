@@ -28,6 +28,10 @@ class EnvironmentProblem(TalkingFaceError):
     """A missing package, system library, device, permission or disk space."""
 
 
+class ResourceProblem(EnvironmentProblem):
+    """Too few open files, too little memory or a drive that fails, whatever is being read."""
+
+
 class StageError(TalkingFaceError):
     """A stage ran but its result is not usable, e.g. no clip is left after preprocessing."""
 

@@ -52,7 +52,7 @@ class ForkedCommands:
         """
         if self._process is None or self._process.poll() is not None:
             self._process = subprocess.Popen(
-                [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+                [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
             )
             atexit.register(self._process.kill)
         with tempfile.TemporaryDirectory() as folder:
@@ -65,7 +65,8 @@ class ForkedCommands:
             while not (done or late):
                 late = time.monotonic() > end
                 if late or (kill and kill()):
-                    os.killpg(pid, 9)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(pid, 9)
                     break
                 wait = 0.002 if kill else timeout
                 done = bool(select.select([self._process.stdout], [], [], wait)[0])
@@ -84,11 +85,16 @@ def serve() -> None:
     answers = os.dup(1)  # nothing that is printed comes between the answers
     os.dup2(2, 1)
     for line in sys.stdin.buffer:
+        job = json.loads(line)
+        for name in job["texts"]:
+            Path(name).touch()
         pid = os.fork()
         if not pid:
-            os.setsid()
+            os.setpgid(0, 0)
             os.close(answers)
-            _run(json.loads(line))
+            _run(job)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.setpgid(pid, pid)  # so that it can be killed with its children from now on
         os.write(answers, f"{pid}\n".encode())
         _, status = os.waitpid(pid, 0)
         os.write(answers, f"{os.waitstatus_to_exitcode(status)}\n".encode())

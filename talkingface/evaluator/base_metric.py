@@ -35,6 +35,7 @@ class Metric(ABC):
             :class:`~talkingface.evaluator.motion_sample.MotionSample`).
         uses_frames: whether :meth:`update` is called.
         choices: parameter -> values that it may have.
+        revision: increased when the values change; 2 and more are part of the definition.
 
     Args:
         entry: the metric's YAML; ``outputs`` lists its values with direction and unit.
@@ -48,6 +49,7 @@ class Metric(ABC):
     takes: ClassVar[str] = "video"
     uses_frames: bool = True
     choices: ClassVar[Mapping[str, Sequence[str]]] = {}
+    revision: ClassVar[int] = 1
 
     def __init__(self, entry: Entry, params: dict[str, Any], cfg: Config | None = None) -> None:
         self.entry: Entry | None = entry
@@ -88,10 +90,10 @@ class Metric(ABC):
         return f"{self.name}[{text}]" if text else self.name
 
     def settings(self, *hidden: str) -> str:
-        """The parameters as text, without those of the given names."""
+        """The parameters as text, without those of the given names, and the revision."""
         shown = {key: value for key, value in self.params.items() if key not in hidden}
         text = ",".join(f"{key}={_short(value)}" for key, value in sorted(shown.items()))
-        return f"{text},spread" if shown.get("stride", 1) > 1 else text
+        return f"{text},r{self.revision}".lstrip(",") if self.revision > 1 else text
 
     def sampled(self, index: int) -> bool:
         """Whether a metric with a ``stride`` measures this frame: one of each ``stride`` frames.

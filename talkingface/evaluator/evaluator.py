@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from talkingface.errors import EnvironmentProblem, TalkingFaceError
+from talkingface.errors import EnvironmentProblem, ResourceProblem, TalkingFaceError
 from talkingface.evaluator.base_metric import Metric, build_metric
 from talkingface.evaluator.scores import RowResult, ScoreRecord
+from talkingface.utils.limits import require_resources
 from talkingface.utils.logs import progress
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Evaluator:
         """Score all rows, one after the other.
 
         Raises:
-            EnvironmentProblem: a full disk or a missing package, which affects all clips.
+            EnvironmentProblem: a full disk, too little memory or too many open files.
         """
         results = []
         total = sum(len(row.samples) for row in rows)
@@ -133,6 +134,8 @@ class Evaluator:
                         if not self._guarded(metric, clip, row, metric.update, clip, *frames):
                             frame_metrics.remove(metric)
                             running.remove(metric)
+            except ResourceProblem:
+                raise
             except Exception as error:  # of decoding or pairing the frames
                 log.debug("frames of %s", clip.name, exc_info=True)
                 for metric in frame_metrics:
@@ -180,7 +183,10 @@ class Evaluator:
         try:
             step(*args)
             return True
+        except ResourceProblem:
+            raise
         except Exception as error:  # also of plugins; the evaluation goes on
+            require_resources(error)
             log.debug("metric %s on %s", metric.name, clip.name, exc_info=True)
             _fail(metric, clip.name, row, error)
         return False

@@ -124,7 +124,7 @@ class Runtime:
         @functools.wraps(method)
         def run(*args: Any, **kwargs: Any) -> Any:
             with self.fabric.autocast():
-                return method(*args, **kwargs)
+                return self.fabric._precision.convert_output(method(*args, **kwargs))
 
         return run
 

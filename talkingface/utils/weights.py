@@ -118,6 +118,7 @@ def zip_damage(path: Path) -> str:
                     while stream.read(1 << 24):
                         pass
     except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
+        require_resources(error)
         return str(error) or type(error).__name__
     return ""
 

@@ -2,9 +2,9 @@
 
     python tests/attacks/fuzz.py 2000 [--seed=0] [--more=FOLDER]
 
-Each file is read in a process of its own with a limit of time and memory. A traceback of another
-kind, a crash, a hang and a file written anywhere else than below the temporary folder are failures;
-they are printed as JSON, with the damaged file beside.
+Each file is read in a process of its own. Failures are other exceptions than those of the toolkit,
+a crash, more than 10 s or 1 GB, and a file that Python code writes outside of the temporary folder;
+they are printed as JSON, with the name of the damaged file.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def read_media(path: Path) -> None:
     from talkingface.data.media.audio import load_audio
     from talkingface.data.media.probe import probe
     from talkingface.data.media.reader import count_frames, read_frames
-    from talkingface.errors import TalkingFaceError
+    from talkingface.errors import DataError
 
     info = probe(path)
     steps = (
@@ -127,7 +127,7 @@ def read_media(path: Path) -> None:
         lambda: load_audio(path, 16000),
     )
     for step in steps:
-        with contextlib.suppress(TalkingFaceError):
+        with contextlib.suppress(DataError):
             step()
 
 
@@ -222,14 +222,16 @@ def damaged(data: bytes, rng: np.random.Generator, text: bool) -> bytes:
 
 def attempt(kind: str, path: Path, own: Path) -> None:
     """Read a file in this process, and end it: 0 good, 1 with the failure on standard error."""
-    from talkingface.errors import TalkingFaceError
+    from talkingface.errors import EnvironmentProblem, TalkingFaceError
 
     def watch(event: str, args: tuple) -> None:
-        writes = event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+")
+        flags = args[2] if event == "open" else 0
+        writes = bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC))
         if writes or event in ("os.remove", "os.rename", "os.mkdir", "shutil.rmtree"):
-            target = os.path.abspath(os.fsdecode(args[0])) if not isinstance(args[0], int) else ""
-            if target and not target.startswith((str(own), "/dev/", "/proc/")):
-                outside.append(f"{event} {target}")
+            for name in args[: 2 if event == "os.rename" else 1]:
+                target = "" if isinstance(name, int) else os.path.abspath(os.fsdecode(name))
+                if target and not target.startswith((str(own), "/dev/", "/proc/")):
+                    outside.append(f"{event} {target}")
         if event in ("os.system", "subprocess.Popen", "os.exec"):
             outside.append(f"{event} {args[0]}")
 
@@ -241,9 +243,9 @@ def attempt(kind: str, path: Path, own: Path) -> None:
     try:
         READERS[kind](path)
     except TalkingFaceError as error:
-        if not str(error).strip():
+        if isinstance(error, EnvironmentProblem) or not str(error).strip():
             status = 1
-            print("an error without a message", file=sys.stderr)
+            print(f"{type(error).__name__} for a damaged file: {error}", file=sys.stderr)
     except BaseException:
         status = 1
         traceback.print_exc()

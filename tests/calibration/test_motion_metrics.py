@@ -882,10 +882,8 @@ def test_a_file_that_is_no_network_is_named(talking_clip, tmp_path, name):
 
 def test_the_definition_names_the_network_not_its_folder(networks):
     metric = talkingface.create_metric("CSIM", weights=str(networks["pt"]))
-    assert re.fullmatch(
-        r"CSIM\[network=tiny\.pt:[0-9a-f]{8},stride=5,spread\]", metric.definition()
-    )
-    assert talkingface.create_metric("CSIM").definition() == "CSIM[network=none,stride=5,spread]"
+    assert re.fullmatch(r"CSIM\[network=tiny\.pt:[0-9a-f]{8},stride=5,r2\]", metric.definition())
+    assert talkingface.create_metric("CSIM").definition() == "CSIM[network=none,stride=5,r2]"
 
 
 def test_videos_without_a_face_have_no_identity(talking_clip, networks, tmp_path):

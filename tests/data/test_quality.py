@@ -337,7 +337,7 @@ BREACHES = [
     ("max_persons", {"persons": 3}, "3 persons in view"),
     ("min_speech_ratio", {"speech_ratio": 0.1}, "only 10% of the time is speech"),
     ("min_loudness_db", {"loudness_db": -61.0}, "almost silent (-61 dB)"),
-    ("min_bandwidth_hz", {"bandwidth_hz": 3875.0}, "the sound ends at 3875 Hz"),
+    ("min_bandwidth_hz", {"bandwidth_hz": 3875.0}, "no frequencies above 3875 Hz"),
     ("max_clipped", {"clipped": 0.02}, "sound overdriven in 2.0% of the samples"),
     (
         *("max_length_difference", {"sound_minus_picture_s": -0.75}),

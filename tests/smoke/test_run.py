@@ -25,7 +25,7 @@ WITH_VIDEO = [name for name in GENERATORS if name != "A2P"]
 
 
 def chosen(names: list[str]) -> list:
-    """One model of each family in the default tests, since a run of each takes half an hour."""
+    """A model of most families in the default tests; all together take half an hour."""
     return [n if n in ONE_OF_EACH else pytest.param(n, marks=pytest.mark.slow) for n in names]
 
 

@@ -1,4 +1,4 @@
-"""Limits of the machine: files, memory and drives; files that are read get no blame for them."""
+"""Limits of the machine: files are not called damaged when it lacks memory or open files."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import torch
 from talkingface.data.dataset import base
 from talkingface.data.filelists import read_text
 from talkingface.data.media.images import read_image
-from talkingface.data.npz import read_npz, save_npz
-from talkingface.errors import EnvironmentProblem
-from talkingface.utils.limits import file_limit, resource_problem
+from talkingface.data.npz import read_npy, read_npz, save_npz
+from talkingface.errors import DataError, EnvironmentProblem, ResourceProblem
+from talkingface.utils.limits import message_of, resource_problem
 from talkingface.utils.paths import read_json, write_json
 
 resource = pytest.importorskip("resource")
@@ -29,6 +29,7 @@ resource = pytest.importorskip("resource")
         (OSError(errno.EMFILE, "Too many open files", "a.jpg"), "ulimit -n"),
         (OSError("Unable to open file (errno = 24, error message = 'Too many open files')"), "-n"),
         (RuntimeError("received 0 items of ancdata"), "num_workers=0"),
+        (RuntimeError("can't start new thread"), "ulimit -u"),
         (MemoryError(), "Out of memory: MemoryError"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "batch_size"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"), "allocate 9 GiB"),
@@ -47,6 +48,8 @@ def test_each_limit_has_a_message_with_a_remedy(error, text):
         FileNotFoundError(errno.ENOENT, "No such file", "a"),
         ValueError("out of memory"),
         RuntimeError("size mismatch"),
+        ImportError("cannot allocate memory in static TLS block"),
+        ImportError("failed to map segment from shared object: Operation not permitted"),
         OSError(errno.EACCES, "Permission denied", "a"),
     ],
 )
@@ -115,7 +118,50 @@ def test_the_command_raises_its_limit_of_open_files_and_ends_with_a_line_without
         capture_output=True,
         text=True,
     )
-    assert int(done.stdout) == wanted and file_limit() == limits[0]
+    assert int(done.stdout) == wanted and resource.getrlimit(resource.RLIMIT_NOFILE) == limits
     assert done.returncode == 2
     assert done.stderr.startswith("error: Out of memory: MemoryError. Use a smaller --batch_size")
     assert "Traceback" not in done.stderr
+
+
+def test_an_error_in_a_loader_process_is_one_line():
+    from torch._utils import ExceptionWrapper
+
+    try:
+        raise EnvironmentProblem("Too many open files (limit 24): more")
+    except EnvironmentProblem:
+        wrapped = ExceptionWrapper(where="in DataLoader worker process 0")
+    with pytest.raises(EnvironmentProblem) as caught:
+        wrapped.reraise()
+    assert "Traceback" in str(caught.value)
+    assert message_of(caught.value) == "Too many open files (limit 24): more"
+
+
+def test_a_lack_of_open_files_ends_an_evaluation_and_is_no_value():
+    from talkingface.evaluator.base_metric import Metric
+    from talkingface.evaluator.evaluator import Evaluator, RowResult
+
+    class Failing(Metric):
+        uses_frames = False
+
+        def finish(self, clip):
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    metric = Failing.__new__(Failing)
+    metric.name, metric.outputs, metric.reasons = "x", {"x": {}}, {}
+    with pytest.raises(ResourceProblem):
+        Evaluator._guarded(
+            metric, type("Clip", (), {"name": "a"}), RowResult("r"), metric.finish, 0
+        )
+
+
+def test_a_huge_shape_in_a_header_is_a_damaged_file(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((3, 3)))
+    np.savez(tmp_path / "b.npz", x=np.zeros((3, 3)))
+    huge = b"(3000000, 3000000), }"  # in place of the blanks behind the header, too
+    for name, read in (("a.npy", read_npy), ("b.npz", read_npz)):
+        data = (tmp_path / name).read_bytes()
+        place = data.index(b"(3, 3), }")
+        (tmp_path / name).write_bytes(data[:place] + huge + data[place + len(huge) :])
+        with pytest.raises(DataError, match="is damaged"):
+            read(tmp_path / name)

@@ -392,11 +392,14 @@ def test_methods_beside_forward_have_the_precision_too(precision, kind):
 
     class Network(torch.nn.Linear):
         def encode(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.nn.functional.linear(x, self.weight)
+            result = torch.nn.functional.linear(x, self.weight)
+            self.kind = result.dtype
+            return result
 
     cfg = SimpleNamespace(device="cpu", devices=1, precision=precision)
     runtime, network = Runtime(cfg), Network(4, 4)
     wrapped, _ = runtime.setup(network, torch.optim.SGD(network.parameters(), 0.1))
-    assert wrapped.encode(torch.ones(1, 4)).dtype == getattr(torch, kind)
+    assert wrapped.encode(torch.ones(1, 4)).dtype == torch.float32  # as that of forward
+    assert network.kind == getattr(torch, kind)
     assert wrapped.weight is network.weight and runtime.unwrap(wrapped) is network
     assert network.encode(torch.ones(1, 4)).dtype == torch.float32  # the bare network is as it was

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from talkingface.errors import DataError, StageError
 from talkingface.utils.env import import_cv2
-from talkingface.utils.limits import WANTED_FILES, file_limit
+from talkingface.utils.limits import file_limit, require_resources
 from talkingface.utils.seeding import item_rng
 from talkingface.utils.system import SIGNAL_ECHO_SECONDS, cpu_count
 
@@ -110,6 +110,9 @@ class TalkingFaceDataset(Dataset, ABC):
                 reason = f"NaN or infinite values in {', '.join(bad)}"
             except DataError as error:
                 item, bad, reason = {}, ["file"], str(error)
+            except OSError as error:
+                require_resources(error)
+                raise
             if not bad:
                 return item
             self._leave_out(str(item.get("clip_id", f"item {place}")), reason)
@@ -230,7 +233,7 @@ def _files_suffice(workers: int) -> bool:
         return True
     log.warning(
         "This process may open %d files, and %d loader processes need %d: items are loaded in the "
-        "main process. Raise the limit with 'ulimit -n %d'.", limit, workers, needed, WANTED_FILES,
+        "main process. Raise the limit with 'ulimit -n %d'.", limit, workers, needed, needed,
     )  # fmt: skip
     return False
 

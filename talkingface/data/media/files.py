@@ -12,7 +12,7 @@ from typing import Any
 
 from talkingface.errors import DataError
 from talkingface.utils.env import import_av
-from talkingface.utils.limits import require_resources
+from talkingface.utils.limits import FILE_CODES, require_resources
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".ts"),
@@ -97,7 +97,8 @@ def open_media(path: str | Path) -> Iterator[Any]:
         options = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
         container = av.open(f"file:{path}", metadata_errors="ignore", options=options)
     except (av.FFmpegError, OSError, ValueError) as error:
-        require_resources(error)
+        if getattr(error, "errno", None) in FILE_CODES:
+            require_resources(error)  # FFmpeg gives EIO and ENOMEM for damaged files, too
         raise DataError(_what_is_wrong(path, head)) from error
     with container:
         yield container

@@ -13,7 +13,12 @@ from talkingface.data.media.audio import load_audio
 from talkingface.data.quality import RATE, sound_flaw
 from talkingface.errors import DataError
 from talkingface.evaluator.clip import COMMON_FPS
-from talkingface.evaluator.metrics.landmark_distance import Faces, LandmarkMetric
+from talkingface.evaluator.metrics.landmark_distance import (
+    Faces,
+    LandmarkMetric,
+    shot_numbers,
+    without_shot_means,
+)
 from talkingface.utils.env import require
 
 # Standard deviation of the angles; a still head has up to 0.12 by camera noise, heads of speakers
@@ -93,8 +98,9 @@ class BeatAlign(LandmarkMetric):
             clip.notes.append(f"BeatAlign: {flaw}")
         onsets = audio_beats(wave[: round(count / clip.fps * RATE)])
         angles = head_pose(faces.generated, sigma=0)[:, :3]
-        if len(angles) and np.nanstd(angles, axis=0).max() < STILL_DEGREES:
+        moved = without_shot_means(angles[faces.valid], shot_numbers(clip, faces.valid))
+        if moved.std(axis=0).max() < STILL_DEGREES:
             return self.undefined("no motion beat: the head moves less than the pose jitters")
-        moved = motion_beats(angles, clip.cuts) * COMMON_FPS / clip.fps
-        pair = (moved, onsets) if self.params["over"] == "motion" else (onsets, moved)
+        beats = motion_beats(angles, clip.cuts) * COMMON_FPS / clip.fps
+        pair = (beats, onsets) if self.params["over"] == "motion" else (onsets, beats)
         return {"BeatAlign": beat_align(*pair, self.params["sigma"])}

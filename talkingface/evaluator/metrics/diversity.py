@@ -83,6 +83,7 @@ class Diversity(Metric):
     """Differences between samples of one sound: of the head, the eyes and (undesired) the lips."""
 
     uses_frames = False
+    revision = 2  # the unit is never below tracking noise
 
     def finish(self, clip: ClipPair) -> dict[str, float]:
         if not clip.samples:

@@ -21,6 +21,7 @@ class ExpressionError(LandmarkMetric):
     0 by tracking noise. ``centre`` subtracts each video's mean first, for videos of two people.
     """
 
+    revision = 2  # undefined for a still face
     empty = "the real face does not move, or fewer than two frames show both faces"
 
     def values(self, faces: Faces) -> dict[str, float]:

@@ -93,6 +93,8 @@ class CSIM(Metric):
     of the definition.
     """
 
+    revision = 2  # other places of the frames
+
     @cached_property
     def path(self) -> Path | None:
         return self.weights_file(*FILES, key="weights")

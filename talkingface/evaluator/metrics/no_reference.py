@@ -16,8 +16,9 @@ BLACK = 20  # grey levels; black bars stay below it also after compression
 
 
 class NoReferenceMetric(Metric):
-    """Mean over every ``stride``-th generated frame, in its original size, or a region of it."""
+    """Mean over one of ``stride`` generated frames, in its original size, or a region of it."""
 
+    revision = 2  # other places of the frames
     choices = {"region": ("full", "face", "mouth")}
 
     def start(self, clip: ClipPair) -> None:

@@ -160,7 +160,7 @@ class LPIPS(NetworkMetric):
         side = BACKBONES[self.params["net"]][1]
         if min(real.shape[:2]) < side:
             raise DataError(f"LPIPS: a side of the picture is shorter than {side} px")
-        if index % self.params["stride"] == 0:
+        if self.sampled(index):
             pair = (_signed(frame, self.params["device"]) for frame in (generated, real))
             with torch.no_grad():
                 self._values.append(self._network(*pair).item())
@@ -195,7 +195,7 @@ class FID(NetworkMetric):
 
     @torch.no_grad()
     def update(self, clip: ClipPair, index: int, generated: np.ndarray, real: np.ndarray) -> None:
-        if index % self.params["stride"]:
+        if not self.sampled(index):
             return
         # The original size, so that no frame is resized twice.
         pair = (generated if clip.native is None else clip.native, real)

@@ -26,10 +26,11 @@ class Pose(LandmarkMetric):
     """Standard deviation over time of head angles and position; mean angle error (HeadGAN's ARD).
 
     ``Div_pose`` is the mean deviation of the three angles (SadTalker's diversity of head motion,
-    here with another pose estimator). All deviations of a still head are 0. After a scene cut they
-    are from the mean of the new shot.
+    here with another pose estimator). All deviations of a still head are 0. They are from the mean
+    of each shot of the real video.
     """
 
+    revision = 2  # per shot
     both = False
     empty = "fewer than two frames with a face"
 

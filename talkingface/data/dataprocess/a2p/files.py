@@ -66,7 +66,7 @@ def load_array(path: Path, width: tuple[int, ...] | None = None) -> np.ndarray:
     Raises:
         DataError: the file is missing or damaged, has another shape, or holds no numbers.
     """
-    values = read_npy(path, mmap=True)
+    values = read_npy(path, mmap=True, remedy="Copy it again.")
     if width is not None and values.shape[1:] != width:
         needed = ", ".join(map(str, width))
         raise DataError(f"{path.name} has the shape {values.shape}; (T, {needed}) is needed")

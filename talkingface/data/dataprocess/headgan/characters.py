@@ -193,7 +193,7 @@ class StoredCharacters(CharEncoder):
         if not np.any(wave):
             return np.eye(N_CLASSES, dtype=np.float32)[np.full(frames, OTHER)]
         try:
-            values = read_npy(self.path)
+            values = read_npy(self.path, remedy="Make it again.")
         except DataError as error:
             raise DataError(
                 f"The characters of this clip cannot be read: {self.path} ({error}). With "

@@ -51,7 +51,8 @@ EYES_FROM = 10  # first frame of the training sequence whose eyes are used
 def _load(path: Path) -> Any:
     if not path.is_file():
         raise DataError(f"{path} is missing, a required file of Live Speech Portraits.")
-    return read_npz(path) if path.suffix == ".npz" else read_npy(path)
+    read = read_npz if path.suffix == ".npz" else read_npy
+    return read(path, remedy="Copy the file, or prepare the person, again.")
 
 
 def _entry(path: Path, name: str) -> np.ndarray:
@@ -81,7 +82,8 @@ def save_camera(folder: Path, scale: float, camera: np.ndarray) -> None:
     buffer = io.BytesIO()
     savemat(buffer, {"scale": np.array([[scale]], np.float64)})
     with atomic(folder / SCALE) as temporary:
-        temporary.write_bytes(buffer.getvalue())
+        # Without the time of writing in the header, equal values have equal bytes.
+        temporary.write_bytes(b"MATLAB 5.0 MAT-file".ljust(116) + buffer.getvalue()[116:])
     save_array(folder / CAMERA, camera)
 
 

@@ -107,8 +107,8 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
         try:
             mel, data = read_npy(folder / "mel.npy"), read_npz(folder / "face.npz")
             segments = np.where(data["found"], data["segments"], -1)
-        except (DataError, KeyError) as error:
-            self.unusable[name] = f"damaged ({error}); delete its folder and prepare again"
+        except (DataError, KeyError, ValueError) as error:
+            self.unusable[name] = f"damaged: {error}"
             return
         starts = valid_starts(
             segments, mel.shape[1], fps=self.cfg.fps, length=self.length, offset=self.offset

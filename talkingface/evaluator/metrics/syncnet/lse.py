@@ -70,6 +70,7 @@ class LSE(Metric):
     """
 
     uses_frames = False
+    revision = 2  # undefined for sounds that are too short
 
     @cached_property
     def path(self) -> Path | None:
@@ -134,7 +135,7 @@ class LSE(Metric):
         count = min(len(lips) - 1, len(sounds), samples // 640 - 5)
         if count < 1:
             return self.undefined("shorter than six frames")
-        if count < 46:
+        if count < 45:
             clip.notes.append(
                 "LSE: fewer than 50 frames; the values are noisy and LSE_C is too high, since it "
                 "takes the best of all shifts"
