@@ -107,8 +107,7 @@ def files(folder: Path) -> dict[str, str]:
         content = path.read_bytes()
         if path.parent.match(".status/*") or path.parent.name == ".status":
             status = json.loads(content)
-            for item in status.get("fingerprint", {}).get("inputs", []):
-                item[2:] = []  # the time of the last change
+            status.pop("times", None)  # of the last change of the inputs
             content = json.dumps(lasting(status, folder), sort_keys=True).encode()
         elif path.name.startswith("report."):
             continue

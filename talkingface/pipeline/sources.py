@@ -45,9 +45,10 @@ class SourceStore:
         clip = self._clips.get(source.resolve())
         if clip is None or not self.process.prepared.select([clip.id])[0]:
             return None
-        stored = self.process.prepared.read_marker(clip.id)["fingerprint"]
-        imported = stored["processor"] == IMPORTED
-        current = imported or stored["inputs"] == self.process.prepared.fingerprint(clip)["inputs"]
+        marker = self.process.prepared.read_marker(clip.id)
+        stored = marker["fingerprint"]
+        current = self.process.prepared.fingerprint(clip, marker)["inputs"]
+        current = stored["processor"] == IMPORTED or stored["inputs"] == current
         return clip if current else None
 
     def prepared(self, source: Path) -> Path:

@@ -306,6 +306,25 @@ def test_markers_say_what_was_read(tmp_path):
     assert (name, size, marker["status"], marker["frames"]) == ("a.mp4", 1, "ok", 3)
 
 
+def test_copied_clips_are_not_prepared_again_and_changed_ones_are(tmp_path):
+    clips = names_as_clips(tmp_path, "a", "b")
+    process = Counting(config(tmp_path, clips))
+    prepare_clips(process, workers=1, show_progress=False)
+    for path in clips.glob("*.mp4"):  # as after a copy
+        os.utime(path, (1e9, 1e9))
+    assert prepare_clips(process, workers=1, show_progress=False).fresh == 0
+    marker = json.loads((process.folder / ".status" / "a.json").read_text())
+    assert marker["times"] == [1_000_000_000]  # so that it need not be read next time
+    (clips / "a.mp4").write_bytes(b"Z")  # the same size
+    os.utime(clips / "a.mp4", (2e9, 2e9))
+    assert prepare_clips(process, workers=1, show_progress=False).fresh == 1
+    # A marker of version 0.1.0 has the time in the place of the hash.
+    marker["fingerprint"]["inputs"][0][2] = 2_000_000_000
+    del marker["times"]
+    (process.folder / ".status" / "a.json").write_text(json.dumps(marker))
+    assert prepare_clips(process, workers=1, show_progress=False).fresh == 0
+
+
 def test_a_root_that_already_names_the_processor_is_accepted(tmp_path):
     cfg = config(tmp_path, tmp_path, preprocessed_root=str(tmp_path / "processed" / "imgs"))
     assert HyperLipsBaseProcess(cfg).folder == tmp_path / "processed" / "imgs"

@@ -239,7 +239,7 @@ def test_a_source_is_prepared_again_when_settings_or_the_video_changed(
     clip = next(c for c in discover_clips(cfg.data_dir, cfg.clips) if c.id == names[0])
     assert pipeline.prepare(clip.path).folder == process.prepared.output_dirs(names[0])[0]
     changed = {**pipeline.process.prepared.fingerprint(clip), "inputs": [["other.mp4", 1, 1]]}
-    monkeypatch.setattr(pipeline.process.prepared, "fingerprint", lambda _: changed)
+    monkeypatch.setattr(pipeline.process.prepared, "fingerprint", lambda *_: changed)
     assert ".sources" in str(pipeline.prepare(clip.path).folder)
     other = config(project, "MODARenderer", **{"prep.torso_space": "image"})
     pipeline = MODARendererPipeline(other, build_model(other).eval(), torch.device("cpu"))

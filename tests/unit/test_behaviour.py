@@ -51,8 +51,8 @@ def test_files_are_compared_by_content_and_markers_by_what_they_say(behaviour, t
     marker.parent.mkdir(parents=True)
 
     def write(changed: float, frames: int) -> dict[str, str]:
-        inputs = [["clip.mp4", 10, changed]]
-        status = {"fingerprint": {"inputs": inputs}, "frames": frames, "seconds": changed}
+        content = {"inputs": [["clip.mp4", 10, "hash"]]}
+        status = {"fingerprint": content, "times": [changed], "frames": frames, "seconds": changed}
         marker.write_text(json.dumps(status))
         return behaviour.files(tmp_path)
 

@@ -123,7 +123,11 @@ def process_one(process: DataProcess, clip: Clip) -> dict[str, Any]:
     prepared = process.prepared
     final = prepared.work_dir(clip.id)
     temporary = final.with_name(f".{final.name}.{temporary_tag()}.work")
-    marker: dict[str, Any] = {"clip": clip.id, "fingerprint": prepared.fingerprint(clip)}
+    marker: dict[str, Any] = {
+        "clip": clip.id,
+        "fingerprint": prepared.fingerprint(clip),
+        "times": prepared.times(clip),
+    }
     with explain_os_errors(process.folder):
         _refuse_foreign_folders(process, clip)
         # Folders of killed runs: a running one would hold the lock.
@@ -194,6 +198,7 @@ def _mark_crashed(process: DataProcess, clip: Clip) -> dict[str, Any]:
     marker = {
         "clip": clip.id,
         "fingerprint": prepared.fingerprint(clip),
+        "times": prepared.times(clip),
         "status": "failed",
         "reason": "process died: out of memory, or a crash in a decoder",
         "frames": 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import json
@@ -17,6 +18,8 @@ from talkingface.data.clips import Clip
 from talkingface.data.dataprocess.report import SHEETS, ProcessReport
 from talkingface.data.filelists import read_filelist
 from talkingface.data.quality import violations
+from talkingface.errors import EnvironmentProblem
+from talkingface.utils.hashes import sha256_of
 from talkingface.utils.limits import require_resources
 from talkingface.utils.paths import explain_os_errors, is_stale, read_json, write_json
 
@@ -102,20 +105,45 @@ class PreparedClips:
         state = [self.process.version, self.process.settings()]
         return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
 
-    def fingerprint(self, clip: Clip) -> dict[str, Any]:
-        """Settings and input files; a marker with another fingerprint is outdated."""
+    def times(self, clip: Clip) -> list[int]:
+        """When the input files were changed last; not part of the fingerprint."""
         with explain_os_errors(clip.path, "read"):
-            files = {p: p.stat() for p in self.process.corpus.files_of(clip)}
-        return {
-            "processor": self.settings_hash(),
-            "inputs": [[p.name, s.st_size, int(s.st_mtime)] for p, s in files.items()],
-        }
+            return [int(path.stat().st_mtime) for path in self.process.corpus.files_of(clip)]
+
+    def fingerprint(self, clip: Clip, marker: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Settings and content of the input files; a marker with another one is outdated.
+
+        Args:
+            marker: the clip's; files with the size and time that it names are not read again.
+        """
+        known = (marker or {}).get("fingerprint", {}).get("inputs", ())
+        # In markers of version 0.1.0 the time is in the place of the hash.
+        seen = (marker or {}).get("times") or [entry[2] for entry in known]
+        before = dict(
+            enumerate([*entry[:2], time] for entry, time in zip(known, seen, strict=False))
+        )
+        inputs, paths = [], self.process.corpus.files_of(clip)
+        for number, time in enumerate(self.times(clip)):
+            path = paths[number]
+            size = _size(path)
+            if before.get(number) == [path.name, size, time]:
+                inputs.append(known[number])
+                continue
+            try:
+                inputs.append([path.name, size, sha256_of(path)[:24]])
+            except OSError as error:  # the reason is given when the clip is opened
+                require_resources(error)
+                inputs.append([path.name, size, "unreadable"])
+        return {"processor": self.settings_hash(), "inputs": inputs}
 
     def is_current(self, clip: Clip) -> bool:
         """Whether a clip needs no processing. Failures of unknown cause are tried again."""
         marker = self.read_marker(clip.id)
-        if marker is None or marker["fingerprint"] != self.fingerprint(clip):
+        if marker is None or marker["fingerprint"] != self.fingerprint(clip, marker):
             return False
+        if marker.get("times") not in (None, times := self.times(clip)):  # e.g. copied files
+            with contextlib.suppress(EnvironmentProblem):  # a folder that is only read
+                write_json(self.marker_path(clip.id), {**marker, "times": times})
         if marker["status"] == "ok":
             damage = self.damage(clip.id, marker)
             if damage and "is missing" not in damage:
@@ -156,7 +184,7 @@ class PreparedClips:
     def was_tried(self, clip: Clip) -> bool:
         """Whether the present version of a clip was processed, with any result."""
         marker = self.read_marker(clip.id)
-        return marker is not None and marker["fingerprint"] == self.fingerprint(clip)
+        return marker is not None and marker["fingerprint"] == self.fingerprint(clip, marker)
 
     def report_on(self, clips: list[Clip]) -> ProcessReport:
         """Report on clips, from their markers."""
