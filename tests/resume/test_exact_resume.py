@@ -158,7 +158,7 @@ def _start(root: Path, delay: float = 0.0) -> subprocess.Popen:
             sys.executable,
             str(REPOSITORY / "run_talkingface.py"),
             *("--model=ToyGan", "--dataset=Synthetic", f"--plugin_path={TOY_PLUGIN}"),
-            *("--stages=train", "--num_workers=2", "--epochs=6", "--optim.scheduler=cosine"),
+            *("--stages=train", "--num_workers=2", "--epochs=16", "--optim.scheduler=cosine"),
             *("--optim.ema_decay=0.9", "--save_minutes=0.0001", "--resume=auto"),
         ],
         env={**os.environ, "TALKINGFACE_ROOT": str(root), "TOY_DELAY": str(delay)},
@@ -200,7 +200,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
         output[number.name], _ = process.communicate(timeout=60)
         codes[number.name] = process.returncode
         steps[number.name] = _step_of(root)
-    last = _start(roots["disturbed"], delay=0.5)
+    last = _start(roots["disturbed"], delay=0.25)
     _wait(last, lambda: _step_of(roots["disturbed"]) > steps["SIGINT"])
     second = _start(roots["disturbed"])
     output["second"], _ = second.communicate(timeout=60)
@@ -226,7 +226,7 @@ def test_other_signals_than_sigkill_save_the_state_and_say_so(story):
 
 def test_every_stop_left_a_checkpoint_that_was_further_on(story):
     steps = [story.steps[name] for name in ("SIGKILL", "SIGHUP", "SIGTERM", "SIGINT")]
-    assert steps == sorted(set(steps)) and 3 <= steps[0] and steps[-1] < 30
+    assert steps == sorted(set(steps)) and 3 <= steps[0] and steps[-1] < 80
 
 
 def test_the_disturbed_run_ends_with_the_weights_of_the_undisturbed_one(story):
