@@ -167,6 +167,8 @@ def _start(root: Path, delay: float = 0.0) -> subprocess.Popen:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        # nohup ignores SIGHUP, and a training that is started with it does, too.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
 
 
