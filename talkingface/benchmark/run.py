@@ -39,7 +39,14 @@ from talkingface.quick_start.rows import COPY, Generator, VideoRow, clip_state, 
 from talkingface.quick_start.score_videos import STANDARD
 from talkingface.registry import get_registry
 from talkingface.utils.logs import progress, setup_logging
-from talkingface.utils.paths import read_json, remove_stale, resolve, shown, write_json
+from talkingface.utils.paths import (
+    read_json,
+    refuse_to_replace,
+    remove_stale,
+    resolve,
+    shown,
+    write_json,
+)
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +74,8 @@ def benchmark(
     config.setdefault("metrics", [name for name in STANDARD if name in known])
     setup_logging(str(config.get("log_level", "info")))
     folder = _folder(options, config)
+    given = (*split_list(options["models"]), *split_list(options["datasets"]))
+    refuse_to_replace(folder, [Path(titled(part)[1]).expanduser() for part in given])
     # Check all datasets and models before any slow work.
     comparisons: list[Comparison] = []
     for part in split_list(options["datasets"]):

@@ -32,6 +32,7 @@ _HIDDEN = 0.45  # share of the clip's median mouth texture; a flat box over the 
 _VOWEL_BAND = (500.0, 1200.0)
 _HOP = RATE // 100  # samples, 10 ms
 # 35 recordings of speech have at least -34 dB and 7.5 kHz, telephone speech has 3.9 kHz.
+# Also the defaults of ``quality`` in config/schema.py.
 LEAST_LOUDNESS, LEAST_BANDWIDTH = -50.0, 5000.0
 
 

@@ -46,10 +46,10 @@ class SourceStore:
         if clip is None or not self.process.prepared.select([clip.id])[0]:
             return None
         marker = self.process.prepared.read_marker(clip.id)
-        stored = marker["fingerprint"]
-        current = self.process.prepared.fingerprint(clip, marker)["inputs"]
-        current = stored["processor"] == IMPORTED or stored["inputs"] == current
-        return clip if current else None
+        if marker["fingerprint"]["processor"] == IMPORTED:
+            return clip
+        inputs = self.process.prepared.fingerprint(clip, marker)["inputs"]
+        return clip if inputs == marker["fingerprint"]["inputs"] else None
 
     def prepared(self, source: Path) -> Path:
         """Folder of a source outside the dataset, prepared on first use.

@@ -19,7 +19,7 @@ from talkingface.evaluator.pairing import find_videos, pair_videos, split_list
 from talkingface.evaluator.report import console_table, reasons_text, write_metrics
 from talkingface.registry import get_registry
 from talkingface.utils.logs import setup_logging
-from talkingface.utils.paths import remove_stale, resolve, shown
+from talkingface.utils.paths import refuse_to_replace, remove_stale, resolve, shown
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +85,8 @@ def score_videos(
     folder = resolve(
         options.get("output") or Path(cfg.results_dir) / "videos" / time.strftime("%Y%m%d-%H%M%S")
     )
+    given = (*split_list(options["evaluate_videos"]), options["reference"])
+    refuse_to_replace(folder, [Path(part).expanduser() for part in given])
     remove_stale(folder)
     evaluator = Evaluator(cfg)
     if chosen:

@@ -325,6 +325,22 @@ def test_copied_clips_are_not_prepared_again_and_changed_ones_are(tmp_path):
     assert prepare_clips(process, workers=1, show_progress=False).fresh == 0
 
 
+def test_a_file_that_could_not_be_read_is_tried_again(tmp_path, monkeypatch):
+    """A new permission changes neither its size nor its time."""
+    from talkingface.data.dataprocess import prepared
+
+    process = Counting(config(tmp_path, names_as_clips(tmp_path, "a", "b", "c")))
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepared, "sha256_of", refuse)
+        assert prepare_clips(process, workers=1, show_progress=False).fresh == 3
+        assert prepare_clips(process, workers=1, show_progress=False).fresh == 0
+    assert prepare_clips(process, workers=1, show_progress=False).fresh == 3
+
+
 def test_a_root_that_already_names_the_processor_is_accepted(tmp_path):
     cfg = config(tmp_path, tmp_path, preprocessed_root=str(tmp_path / "processed" / "imgs"))
     assert HyperLipsBaseProcess(cfg).folder == tmp_path / "processed" / "imgs"

@@ -104,3 +104,19 @@ def test_what_cannot_be_scored_is_explained(root, folders, tmp_path, capsys, cas
         shutil.move(made / "clip 1.mp4", made / "y.mp4")
         assert score(root, made, real) == 3
         assert "No video has a partner" in capsys.readouterr().err
+
+
+def test_the_tables_are_not_written_into_a_folder_of_videos(talking_clip, tmp_path):
+    """Also a link to it; a metrics.json of the user may lie there."""
+    from talkingface.errors import ConfigError
+    from talkingface.quick_start.score_videos import score_videos
+
+    theirs, real, link = tmp_path / "theirs", tmp_path / "real", tmp_path / "link"
+    for folder in (theirs, real):
+        folder.mkdir()
+        (folder / "a.mp4").write_bytes(talking_clip.read_bytes())
+    link.symlink_to(theirs)
+    for output in (theirs, real, link):
+        options = {"evaluate_videos": str(theirs), "reference": str(real), "output": str(output)}
+        with pytest.raises(ConfigError, match="would replace"):
+            score_videos(options, {"metrics": ["L1"]})

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+UNREADABLE = "unreadable"  # in place of the hash of an input
 IMPORTED = "imported"  # in place of settings, for clips that were prepared elsewhere without video
 
 
@@ -126,14 +127,15 @@ class PreparedClips:
         for number, time in enumerate(self.times(clip)):
             path = paths[number]
             size = _size(path)
-            if before.get(number) == [path.name, size, time]:
+            seen_before = before.get(number) == [path.name, size, time]
+            if seen_before and known[number][2] != UNREADABLE:  # its permission may have changed
                 inputs.append(known[number])
                 continue
             try:
                 inputs.append([path.name, size, sha256_of(path)[:24]])
             except OSError as error:  # the reason is given when the clip is opened
                 require_resources(error)
-                inputs.append([path.name, size, "unreadable"])
+                inputs.append([path.name, size, UNREADABLE])
         return {"processor": self.settings_hash(), "inputs": inputs}
 
     def is_current(self, clip: Clip) -> bool:

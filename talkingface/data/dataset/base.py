@@ -228,6 +228,7 @@ def _files_suffice(workers: int) -> bool:
 
     With too few, a loader waits for ever.
     """
+    # Per loader two batches of up to 20 tensors, and pipes; the rest for libraries, logs and data.
     needed, limit = 128 + 64 * workers, file_limit()
     if limit is None or limit >= needed:
         return True

@@ -84,6 +84,7 @@ def beat_align(beats: np.ndarray, others: np.ndarray, sigma: float = 3.0) -> flo
 class BeatAlign(LandmarkMetric):
     """Alignment of motion beats and onsets. Speech has no metre: compare with the real row."""
 
+    revision = 2  # a cut is no motion
     both = False
     empty = "no motion beat, or no onset in the sound"
     choices = {"over": ("motion", "audio")}

@@ -97,7 +97,9 @@ def _signed(frame: np.ndarray, device: str) -> Tensor:
 
 
 class NetworkMetric(Metric):
-    """Base of LPIPS and FID: every ``stride``-th frame, and weights files that may be missing."""
+    """Base of LPIPS and FID: one of ``stride`` frames, and weights files that may be missing."""
+
+    revision = 2  # other places of the frames
 
     @abstractmethod
     def files(self) -> list[Path]:
@@ -129,7 +131,8 @@ class NetworkMetric(Metric):
             weights = self.checksum(*self.files())
         except WeightsError:
             weights = "none"
-        return f"{self.name}[{self.version},weights={weights},stride={self.params['stride']}]"
+        text = f"{self.version},weights={weights},stride={self.params['stride']}"
+        return f"{self.name}[{text},r{self.revision}]"
 
 
 class LPIPS(NetworkMetric):

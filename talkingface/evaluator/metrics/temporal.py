@@ -150,9 +150,12 @@ class TCM(Metric):
             results.update(E_O=float(real), E_V=float(generated))
             if real == generated or not copies[:, 0].all():
                 results["TCM"] = float(terms.mean())
-                results["E_ratio"] = float(generated / real) if real else 1.0
-            else:
-                self.reasons = dict.fromkeys(("TCM", "E_ratio"), "the real video does not move")
+            if real == generated:  # or both videos are still
+                results["E_ratio"] = 1.0
+            elif real and not copies[:, 0].all():
+                results["E_ratio"] = float(generated / real)
+            undefined = (key for key in ("TCM", "E_ratio") if math.isnan(results[key]))
+            self.reasons = dict.fromkeys(undefined, "the real video does not move")
         else:
             small = self._before is None and clip.n_frames > 1
             reason = f"a side is shorter than {MIN_SIDE} px" if small else "needs two frames"
