@@ -227,6 +227,14 @@ def test_wrong_names_are_explained_before_any_work(place, options, message):
     assert not list((place.folder / "wrong").rglob("*.mp4"))
 
 
+@pytest.mark.parametrize("option", ["models", "datasets"])
+def test_the_tables_do_not_go_into_a_folder_of_videos_that_is_compared(place, finished, option):
+    output = made_by(finished, "copy_reference").relative_to(place.folder)
+    with pytest.raises(ConfigError, match="would replace"):
+        place.benchmark(str(output), **{option: str(place.folder / output)})
+    assert not list((place.folder / output).rglob("benchmark*"))
+
+
 def test_lists_may_be_bracketed_and_paths_may_hold_commas(tmp_path):
     odd = tmp_path / "a,b"
     odd.mkdir()

@@ -7,7 +7,10 @@ import signal
 import time
 
 import pytest
+import torch
+from torch.utils.data import DataLoader
 
+from talkingface.data.dataset import base
 from talkingface.trainer.signals import StopRequest
 from talkingface.utils.system import SIGNAL_ECHO_SECONDS
 
@@ -45,3 +48,29 @@ def test_a_loader_process_forked_a_moment_ago_says_nothing(caplog):
             os.kill(os.getpid(), signal.SIGTERM)
             os._exit(len(caplog.records))
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals are not held back here")
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_signal_during_the_start_of_a_loader_process_does_not_end_it(ours, monkeypatch):
+    """Between PyTorch's own handlers and ours; without ours the training ends with an error."""
+    from torch.utils.data._utils import signal_handling
+
+    original = signal_handling._set_worker_signal_handlers
+
+    def and_a_signal() -> None:
+        original()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(signal_handling, "_set_worker_signal_handlers", and_a_signal)
+    numbers = torch.arange(8)
+    kind, options = (
+        (base._Loader, {"worker_init_fn": base._start_worker}) if ours else (DataLoader, {})
+    )
+    loader = kind(numbers, num_workers=2, batch_size=4, **options)
+    if ours:
+        assert torch.cat(list(loader)).tolist() == numbers.tolist()
+        assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    else:
+        with pytest.raises(RuntimeError, match="exited unexpectedly|killed by signal"):
+            list(loader)

@@ -210,7 +210,7 @@ def build_loader(
     # The loader draws a base seed at each start. With a separate generator, a resume within an
     # epoch does not change the state of the global one.
     generator = torch.Generator().manual_seed(cfg.seed)
-    return DataLoader(
+    return _Loader(
         dataset,
         batch_size=batch,
         sampler=sampler,
@@ -221,6 +221,27 @@ def build_loader(
         persistent_workers=workers > 0,
         worker_init_fn=_start_worker if workers else None,
     )
+
+
+class _Loader(DataLoader):
+    """Starts its processes with the signals of :func:`_stop_signals` held back.
+
+    Until a process has set its own handlers, PyTorch's handler would end it at the first signal.
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        if not hasattr(signal, "pthread_sigmask"):  # Windows
+            return super().__iter__()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _stop_signals())
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _stop_signals() -> list[int]:
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
 
 
 def _files_suffice(workers: int) -> bool:
@@ -280,7 +301,10 @@ def _start_worker(_: int) -> None:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, wait_for_the_trainer)
+    for number in _stop_signals():
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has set it
+            signal.signal(number, wait_for_the_trainer)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _stop_signals())
     torch.set_num_threads(1)
     import_cv2().setNumThreads(0)
