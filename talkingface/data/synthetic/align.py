@@ -34,7 +34,7 @@ def align(audio: np.ndarray, text: str) -> list[Phone]:
         EnvironmentProblem: pocketsphinx is not installed.
         DataError: words that the dictionary does not have, or sound that does not fit the text.
     """
-    sphinx = require("pocketsphinx", why="Aligning recordings with their text")
+    sphinx = require("pocketsphinx", why="Aligning recordings with their text", extra="voices")
     words = re.findall(r"[a-z']+", text.lower())
     config = {"loglevel": "FATAL", "lm": None}
     decoder = sphinx.Decoder(**config)

@@ -152,6 +152,11 @@ class Renderer:
         )
         return picture
 
+    def camera_facts(self) -> dict[str, object]:
+        """Place in cm, focal length and centre in pixels; the camera looks along -z, y is up."""
+        x, y, z, focal = (round(float(v), 4) for v in self.camera)
+        return {"position": [x, y, z], "focal": focal, "centre": [self.size / 2] * 2}
+
     def _expression(self, pose: Pose, turn: np.ndarray, shift: np.ndarray):
         """Points before the head turns, and the eyes for the shading (2, 14)."""
         body, head, face = self.body, self.body.face.head, self.body.face

@@ -1,0 +1,272 @@
+"""What rendered people say: text-to-speech or recordings, with the times of the phones."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from talkingface.data.media.audio import load_audio, resampled
+from talkingface.data.synthetic.align import RATE, Phone, align
+from talkingface.data.synthetic.person import Person
+from talkingface.data.synthetic.sentences import sentence
+from talkingface.data.synthetic.speech import _Espeak
+from talkingface.errors import DataError
+from talkingface.utils.env import require
+
+log = logging.getLogger(__name__)
+
+ESPEAK, HIBARI = "espeak", "hibari"
+AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".m4a")
+# How much pitch and formants of a recording are shifted at most, and to make a man of a woman.
+SHIFT, TO_MAN, TO_WOMAN = (0.94, 1.06), (0.78, 0.85), (1.17, 1.26)
+WOMAN_HERTZ = 160.0  # median pitch above which a voice counts as a woman's
+# espeak-ng's mnemonics; the longest matching prefix counts.
+ARPABET = {
+    "a": "AE", "aI": "AY", "aU": "AW", "A": "AA", "0": "AA", "V": "AH", "O": "AO", "OI": "OY",
+    "o": "AO", "oU": "OW", "U": "UH", "u": "UW", "E": "EH", "e": "EH", "eI": "EY", "3": "ER",
+    "@": "AH", "@L": "L", "@U": "OW", "I": "IH", "i": "IY", "p": "P", "b": "B", "m": "M", "f": "F",
+    "v": "V", "w": "W", "t": "T", "d": "D", "n": "N", "l": "L", "s": "S", "z": "Z", "S": "SH",
+    "Z": "ZH", "tS": "CH", "dZ": "JH", "T": "TH", "D": "DH", "k": "K", "g": "G", "N": "NG",
+    "h": "HH", "r": "R", "j": "Y",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Speech:
+    """A spoken clip.
+
+    Attributes:
+        audio: float32, mono, at ``RATE``. phones: in order, within the clip.
+        text: what is said. voice: engine or recordings, and how they were changed.
+    """
+
+    audio: np.ndarray
+    phones: list[Phone]
+    text: str
+    voice: dict[str, object]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A file of a folder of voices. ``sex`` is None where the folder does not say it."""
+
+    path: Path
+    text: str
+    speaker: str
+    sex: str | None
+
+
+def speak(
+    voices: str, person: Person, seconds: float, rng: np.random.Generator, part: str = "train"
+) -> Speech:
+    """Fill a clip with speech and pauses.
+
+    Args:
+        voices: ``espeak``, ``hibari``, or a folder of recordings with their texts.
+        part: ``train``, or ``test`` for sentences (and recordings) that no training clip has.
+
+    Raises:
+        DataError: the folder has no usable recording.
+        EnvironmentProblem: a package is missing.
+    """
+    if voices == ESPEAK:
+        return _filled(_espeak(person), seconds, rng, {"engine": "espeak-ng"}, part)
+    if voices == HIBARI:
+        factor = _factor(person, "woman", rng)
+        say = _shifted(_hibari(1 / factor if factor < 0.9 else 1.0), factor)
+        return _filled(say, seconds, rng, {"engine": "hibari-tts 0.2", "shift": factor}, part)
+    return _from_folder(Path(voices), person, seconds, rng, part)
+
+
+Say = Callable[[str], tuple[np.ndarray, list[Phone]]]
+
+
+def _filled(
+    say: Say, seconds: float, rng: np.random.Generator, voice: dict[str, object], part: str
+) -> Speech:
+    """Sentences until the clip is full; the last ones are short."""
+    audio, phones, texts = np.zeros(round(seconds * RATE), np.float32), [], []
+    now, misses = float(rng.uniform(0.08, 0.25)), 0
+    while misses < 12 and seconds - now > 0.4:
+        text = sentence(rng, short=misses > 2)
+        wave, spoken = say(text)
+        end = spoken[-1].end if spoken else len(wave) / RATE
+        if now + end > seconds - 0.05 and (texts or misses < 11):
+            misses += 1  # longer than the rest of the clip: try another sentence
+            continue
+        phones += _place(audio, wave, spoken, now)
+        texts.append(text)
+        now += end + float(rng.uniform(0.12, 0.35))
+    return Speech(_finished(audio), phones, " ".join(texts), voice)
+
+
+def _place(audio: np.ndarray, wave: np.ndarray, phones: list[Phone], at: float) -> list[Phone]:
+    """Add a wave to the clip; returns its phones there."""
+    first, length = round(at * RATE), len(audio) / RATE
+    audio[first : first + len(wave)] += wave[: len(audio) - first]
+    moved = [(p.name, p.start + first / RATE, min(p.end + first / RATE, length)) for p in phones]
+    return [Phone(*p) for p in moved if p[1] < p[2]]
+
+
+def _finished(audio: np.ndarray) -> np.ndarray:
+    fade = min(len(audio), round(0.03 * RATE))
+    audio[-fade:] *= np.linspace(1, 0, fade, dtype=np.float32)
+    return audio * np.float32(0.7 / max(float(np.abs(audio).max()), 1e-3))
+
+
+def _espeak(person: Person) -> Say:
+    name = "en-us+f3" if person.sex == "woman" else "en-us+m3"
+    pitch, rate = round(25 + 50 * person.voice[0]), person.voice[1]
+
+    def say(text: str) -> tuple[np.ndarray, list[Phone]]:
+        with contextlib.closing(_Espeak()) as library:
+            wave, spoken = library.say(text, name, pitch, rate)
+            wave = resampled(wave, library.rate, RATE)
+        return wave, [Phone(_arpabet(p.symbol), p.start, p.end) for p in spoken]
+
+    return say
+
+
+def _arpabet(symbol: str) -> str:
+    plain = symbol.lstrip("',%=|")
+    return next(
+        (ARPABET[plain[:n]] for n in range(len(plain), 0, -1) if plain[:n] in ARPABET), "AH"
+    )
+
+
+@lru_cache(1)
+def _hibari_engine():
+    return require("hibari", why="--synthetic.voices=hibari", extra="voices").Hibari()
+
+
+def _hibari(speed: float) -> Say:
+    def say(text: str) -> tuple[np.ndarray, list[Phone]]:
+        wave = resampled(_hibari_engine()(text, speed=speed, seed=0), 24000, RATE)
+        return wave, align(wave, text)
+
+    return say
+
+
+def _factor(person: Person, sex: str, rng: np.random.Generator) -> float:
+    """By what pitch and formants of a voice are multiplied for this person."""
+    limits = SHIFT if sex == person.sex else TO_MAN if person.sex == "man" else TO_WOMAN
+    return round(float(rng.uniform(*limits)), 3)
+
+
+def _shifted(say: Say, factor: float) -> Say:
+    """Like a tape that plays at another speed."""
+
+    def slower(text: str) -> tuple[np.ndarray, list[Phone]]:
+        wave, phones = say(text)
+        return _at_speed(wave, phones, factor)
+
+    return slower
+
+
+def _at_speed(wave, phones: list[Phone], factor: float) -> tuple[np.ndarray, list[Phone]]:
+    wave = resampled(wave, round(RATE * factor), RATE)
+    return wave, [Phone(p.name, p.start / factor, p.end / factor) for p in phones]
+
+
+# -- recordings ------------------------------------------------------------------------------------
+
+
+@lru_cache(4)
+def recordings(folder: Path) -> tuple[Recording, ...]:
+    """Recordings with texts: LJ Speech, LibriSpeech, or files ``name.wav`` and ``name.txt``.
+
+    Raises:
+        DataError: there are none.
+    """
+    found = [*_lj_speech(folder), *_librispeech(folder)]
+    if not found:
+        for path in sorted(folder.rglob("*.txt")):
+            sound = next((s for e in AUDIO if (s := path.with_suffix(e)).is_file()), None)
+            if sound:
+                text = path.read_text("utf-8", errors="replace")
+                found.append(Recording(sound, text, path.parent.name, None))
+    if not found:
+        raise DataError(
+            f"{folder} holds no recordings with texts. It may be a copy of LJ Speech or "
+            "LibriSpeech, or hold files such as a.wav and a.txt."
+        )
+    return tuple(found)
+
+
+def _lj_speech(folder: Path) -> Iterator[Recording]:
+    for table in sorted(folder.rglob("metadata.csv")):
+        with open(table, encoding="utf-8", newline="") as file:
+            for row in csv.reader(file, delimiter="|", quoting=csv.QUOTE_NONE):
+                path = table.parent / "wavs" / f"{row[0]}.wav" if row else table
+                if len(row) >= 2 and path.is_file():
+                    yield Recording(path, row[-1], table.parent.name, None)
+
+
+def _librispeech(folder: Path) -> Iterator[Recording]:
+    sexes = {}
+    for table in sorted(folder.rglob("SPEAKERS.TXT")):
+        for line in table.read_text("utf-8", errors="replace").splitlines():
+            parts = [part.strip() for part in line.split("|")]
+            if len(parts) > 1 and not line.startswith(";"):
+                sexes[parts[0]] = {"F": "woman", "M": "man"}.get(parts[1])
+    for table in sorted(folder.rglob("*.trans.txt")):
+        for line in table.read_text("utf-8", errors="replace").splitlines():
+            name, _, text = line.partition(" ")
+            path = table.parent / f"{name}.flac"
+            if path.is_file():
+                speaker = name.split("-")[0]
+                yield Recording(path, text, speaker, sexes.get(speaker))
+
+
+@lru_cache(64)
+def _sex_of(path: Path) -> str:
+    """By the median pitch of a recording."""
+    import librosa
+
+    audio = load_audio(path, RATE)[: 12 * RATE]
+    pitch = librosa.yin(audio, fmin=65, fmax=350, sr=RATE)
+    energy = librosa.feature.rms(y=audio, frame_length=2048, hop_length=512)[0]
+    loud = energy[: len(pitch)] > 0.3 * energy.max()
+    return "woman" if np.median(pitch[: len(loud)][loud]) > WOMAN_HERTZ else "man"
+
+
+def _from_folder(
+    folder: Path, person: Person, seconds: float, rng: np.random.Generator, part: str
+) -> Speech:
+    """A speaker of the person's sex, chosen by the person; every tenth recording is for tests."""
+    by_speaker: dict[str, list[Recording]] = {}
+    for number, one in enumerate(recordings(folder)):
+        if (number % 10 == 9) == (part == "test"):
+            by_speaker.setdefault(one.speaker, []).append(one)
+    sexes = {s: files[0].sex or _sex_of(files[0].path) for s, files in by_speaker.items()}
+    speakers = sorted(s for s in by_speaker if sexes[s] == person.sex) or sorted(by_speaker)
+    if not speakers:
+        raise DataError(f"{folder} has too few recordings for the {part} clips")
+    speaker = speakers[person.seed % len(speakers)]
+    files, factor = by_speaker[speaker], _factor(person, sexes[speaker], rng)
+    audio, phones, texts, names = np.zeros(round(seconds * RATE), np.float32), [], [], []
+    now = float(rng.uniform(0.08, 0.25))
+    for k in rng.permutation(len(files)):
+        if seconds - now < 1.0:
+            break
+        try:
+            wave = load_audio(files[k].path, RATE)
+            wave, spoken = _at_speed(wave, align(wave, files[k].text), factor)
+        except DataError as error:
+            log.warning("%s is left out: %s", files[k].path, error)
+            continue
+        phones += _place(audio, wave, spoken, now)
+        texts.append(files[k].text.strip())
+        names.append(files[k].path.name)
+        now += len(wave) / RATE + float(rng.uniform(0.12, 0.35))
+    if not phones:
+        raise DataError(f"no recording of {speaker} in {folder} could be aligned with its text")
+    said = {"engine": "recordings", "speaker": speaker, "files": names, "shift": factor}
+    return Speech(_finished(audio), phones, " ".join(texts), said)
