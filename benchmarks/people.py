@@ -87,8 +87,8 @@ def visemes(renderer: Renderer) -> np.ndarray:
         name, opening = PHONES[phone][:2]
         shape = np.array([[VISEMES[name].get(s, 0.0) for s in SHAPES]])
         track = MouthTrack(np.array([opening]), shape, np.array([float(phone == "P")]))
-        weights, tongue = rig.frame(track, 0)
-        picture = renderer.frame(Pose(weights + expression(**MOODS["neutral"]), tongue=tongue))
+        weights, tongue = rig.frame(track, 0, expression(**MOODS["neutral"]))
+        picture = renderer.frame(Pose(weights, tongue=tongue))
         size = len(picture)
         part = picture[int(0.46 * size) : int(0.8 * size), int(0.3 * size) : int(0.7 * size)].copy()
         cv2.putText(part, phone, (3, len(part) - 4), 0, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
@@ -108,7 +108,7 @@ def main() -> None:
     rows: dict[tuple[int, str], list[dict[str, float]]] = defaultdict(list)
     baked = []
     for seed in progress(range(given.persons), unit="person", desc="rendering"):
-        person, rng = Person.draw(seed), np.random.default_rng([seed, 1])
+        person, rng = Person.draw(seed), np.random.default_rng([7, seed])
         began = time.perf_counter()
         body = build_body(person, Scene.draw(rng))
         baked.append(time.perf_counter() - began)

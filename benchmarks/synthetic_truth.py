@@ -61,7 +61,8 @@ def rendered(root: Path, persons: int, seconds: float) -> list[PersonClip]:
     }  # fmt: skip
     clips = [PersonClip(f"p{k:02d}", k, 0, "train", settings, "truth") for k in range(persons)]
     for clip in progress(clips, desc="rendering", unit="clip"):
-        if not clip.path(root, ".truth.json").is_file():
+        truth = clip.path(root, ".truth.json")
+        if not truth.is_file() or json.loads(truth.read_text("utf-8"))["settings"] != settings:
             render_clip(root, clip)
     return clips
 
@@ -107,7 +108,7 @@ def mouth(clips: list[Clip]) -> None:
             height = np.linalg.norm(points[:, 168, :2] - points[:, 152, :2], axis=1)
             seen = np.linalg.norm(points[:, a] - points[:, b], axis=1) / height
             r.append(np.corrcoef(seen, real)[0, 1])
-            slope.append(seen.std() / (real / 11).std())
+            slope.append(seen.std() / clip.truth[f"mouth_{name}"][clip.found].std())
         row(
             f"{name} of the lips, r per clip",
             len(r),
@@ -139,7 +140,7 @@ def pose(clips: list[Clip]) -> None:
 
 
 def blinking(clips: list[Clip]) -> None:
-    hit, real, wrong = 0, 0, 0
+    hit, real, wrong, frames = 0, 0, 0, sum(len(clip.found) for clip in clips)
     for clip in clips:
         ratio = eye_aspect_ratio(clip.points)
         threshold = BLINK_THRESHOLD * float(np.nanmedian(ratio))
@@ -150,7 +151,7 @@ def blinking(clips: list[Clip]) -> None:
         seen = sum(bool(low[max(s - 1, 0) : s + 5].any()) for s in starts)
         hit += seen
         wrong += max(len(blinks(ratio, FPS, threshold)) - seen, 0)
-    row("blinks", real, found=hit / max(real, 1), false_per_minute=wrong / len(clips) * 10)
+    row("blinks", real, found=hit / max(real, 1), false_per_minute=60 * FPS * wrong / frames)
 
 
 def offsets(clips: list[Clip]) -> None:

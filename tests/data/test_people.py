@@ -90,7 +90,7 @@ def test_a_seed_is_a_person():
     assert Person.draw(5).shapes() == Person.draw(5).shapes()
     # These values stay as they are: data that was made from a seed is made again from it.
     drawn = Person.draw(3)
-    assert (drawn.age, drawn.sex, drawn.hair[0]) == (24, "man", "short")
+    assert (drawn.age, drawn.sex, drawn.hair[0]) == (20, "woman", "long")
 
 
 def test_24_persons_differ():
@@ -153,14 +153,29 @@ def test_lids_close_and_the_mouth_opens(bob):
 
 
 def test_the_eyes_look_at_the_camera_when_the_head_turns(bob):
-    head = bob.body.face.head
-    for yaw in (-20, 0, 20):
-        bob.frame(Pose(REST, turn=(0, yaw, 0)))
-        ball = bob.points[head.points(4)]
-        forward = ball[ball[:, 2].argmax()] - ball.mean(0)  # the cornea is nearest to the camera
-        to_camera = bob.camera[:3] - ball.mean(0)
-        cosine = forward @ to_camera / np.linalg.norm(forward) / np.linalg.norm(to_camera)
-        assert cosine > 0.97
+    for turn in ((0, -25, 0), (0, 0, 0), (0, 25, 0), (15, 10, 10), (-15, -10, -10)):
+        bob.frame(Pose(REST, turn=turn))
+        for eye in bob.eyes:
+            to_camera = bob.camera[:3] - eye[:3]
+            cosine = eye[9:12] @ to_camera / np.linalg.norm(to_camera)
+            assert np.degrees(np.arccos(cosine)) < 1
+    bob.frame(Pose(REST, gaze=(30, 0)))
+    assert bob.eyes[0, 9] > 0.4  # the person's left is the picture's right
+    bob.frame(Pose(REST, gaze=(0, 20)))
+    assert bob.eyes[0, 10] > 0.25
+
+
+@pytest.mark.parametrize(
+    ("turn", "axis", "sign"), [((10, 0, 0), 1, -1), ((0, 10, 0), 0, 1), ((0, 0, 10), 0, -1)]
+)
+def test_signs_of_the_turns(bob, turn, axis, sign):
+    """In the picture: up moves the nose up, left to the right, roll the crown to the left."""
+    landmark = 27 if turn[2] else 30
+    places = []
+    for pose in (Pose(REST), Pose(REST, turn=turn)):
+        bob.frame(pose)
+        places.append(bob.screen[bob.body.face.head.landmarks[landmark], axis])
+    assert sign * (places[1] - places[0]) > 3
 
 
 # -- movement --------------------------------------------------------------------------------------
@@ -183,6 +198,8 @@ def test_lips_close_for(name):
     weights, _ = rig.frame(track, at)
     assert weights @ rig.gap == pytest.approx(0, abs=0.03)
     assert weights[EXPRESSIONS.index("jawOpen")] > 0.03  # the jaw stays down behind the lips
+    smiling, _ = rig.frame(track, at, expression(**MOODS["smile"]))
+    assert smiling @ rig.gap == pytest.approx(0, abs=0.03)
 
 
 def test_the_opening_of_the_lips_is_the_track_in_centimetres():
@@ -250,8 +267,13 @@ def test_a_recording_is_aligned_with_its_text(shared):
     assert all(a.end <= b.start + 1e-6 for a, b in zip(found, found[1:], strict=False))
     with pytest.raises(DataError, match="xyzzy"):
         align(audio, "author of the xyzzy")
-    with pytest.raises(DataError, match="no English words"):
-        align(audio, "123")
+    for text, named in (
+        ("", "no English words"),
+        ("in 1984", "write out"),
+        ("\u043f", "write out"),
+    ):
+        with pytest.raises(DataError, match=named):
+            align(audio, text)
 
 
 def test_the_script_makes_the_file_that_ships(tmp_path, monkeypatch):

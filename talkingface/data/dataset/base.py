@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import shutil
 import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -232,6 +234,8 @@ class _Loader(DataLoader):
     def __iter__(self) -> Iterator[Any]:
         if not hasattr(signal, "pthread_sigmask"):  # Windows
             return super().__iter__()
+        if multiprocessing.get_start_method() != "fork":
+            resource_tracker.ensure_running()  # its start would admit signals again
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _stop_signals())
         try:
             return super().__iter__()

@@ -35,7 +35,11 @@ def align(audio: np.ndarray, text: str) -> list[Phone]:
         DataError: words that the dictionary does not have, or sound that does not fit the text.
     """
     sphinx = require("pocketsphinx", why="Aligning recordings with their text", extra="voices")
-    words = re.findall(r"[a-z']+", text.lower())
+    plain = text.lower().replace("\u2019", "'")
+    words = re.findall(r"[a-z]+(?:'[a-z]+)*", plain)
+    left = {c for c in re.sub(r"[a-z]", "", plain) if c.isalnum()}
+    if left:
+        raise DataError(f"write out in English words what has {', '.join(sorted(left))}: {text!r}")
     config = {"loglevel": "FATAL", "lm": None}
     decoder = sphinx.Decoder(**config)
     unknown = sorted({w for w in words if decoder.lookup_word(w) is None})
@@ -50,7 +54,7 @@ def align(audio: np.ndarray, text: str) -> list[Phone]:
             phones = _attempt(decoder, audio * gain, words, pad, noise)
             if phones:
                 return _cut_pauses(phones, audio, loud)
-            decoder = sphinx.Decoder(**config)  # a decoder does not recover from a failure
+            decoder = sphinx.Decoder(**config)  # after an error a decoder gives wrong times
     raise DataError(f"the recording does not fit its text {' '.join(words)!r}")
 
 

@@ -1,4 +1,4 @@
-"""A person made ready for the renderer: mesh with clothes, colours, hair, light, background."""
+"""All that the renderer needs of a person: mesh, clothes, colours, hair, light, background."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from talkingface.data.synthetic.head import (
     SKIN,
     expression,
     load_head,
+    point_normals,
 )
-from talkingface.data.synthetic.lines import Lines, beard, brows, lashes, together
+from talkingface.data.synthetic.lines import Lines, beard, brows, lashes, together, unit
 from talkingface.data.synthetic.person import CLOTHES, Colour, Person
 from talkingface.data.synthetic.renderer import SHADOW_SIZE, light_matrix
 from talkingface.data.synthetic.skin import attributes, linear, skin_colour, skin_texture
@@ -51,6 +52,7 @@ class Scene:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Scene:
+        """A random scene."""
         azimuth = float(rng.choice((-1, 1)) * rng.uniform(26, 46))
         key, warm = float(rng.uniform(0.9, 1.12)), float(rng.uniform(-0.6, 0.8))
         wall = WALLS[int(rng.integers(len(WALLS)))]
@@ -102,7 +104,7 @@ class Look:
 
 def build_body(person: Person, scene: Scene) -> Body:
     """The person in this light; takes about two seconds."""
-    rng = np.random.default_rng([person.seed, 2])
+    rng = np.random.default_rng([3, person.seed])
     head, look = load_head(), Look(person, rng)
     face, (style, colour) = make_face(person.shapes()), person.hair
     colour, covered = linear(colour), style == "scarf"
@@ -110,14 +112,13 @@ def build_body(person: Person, scene: Scene) -> Body:
     n, count = len(face.neutral), len(points)
     cloth = material == CLOTH
     bias = np.where((material == EYE_LEFT) | (material == EYE_RIGHT), -1e-4, 0).astype(np.float32)
-    bias[hidden] = np.nan
-    shadow_bias = np.where((material == SKIN) | cloth, bias, np.float32(np.nan))
+    bias[hidden] = raster.HIDDEN
+    shadow_bias = np.where((material == SKIN) | cloth, bias, np.float32(raster.HIDDEN))
     parts = [brows(colour * 0.9, rng, *look.brows)]
     thick = 1 + 0.4 * look.make_up if person.sex == "woman" else 0.8
     parts += lashes(np.array((0.014, 0.011, 0.010)), rng, thick)
     if style in STYLES:
-        normals = np.zeros_like(points)
-        raster.vertex_normals(normals, points, triangles)
+        normals = point_normals(points, triangles)
         outside = np.append(head.points(SKIN), np.arange(n, count))
         surface = Surface(points[outside], normals[outside])
         parts.append(hair(face, style, colour, rng, surface, look.receding))
@@ -133,7 +134,7 @@ def build_body(person: Person, scene: Scene) -> Body:
     rest[:n] = head.rest
     mottling = 0.35 * (1 - 0.6 * person.skin)
     paint = np.array([colour * 0.6, (0.70, 0.42, 0.25), (mottling, mottling, 0.25)], np.float32)
-    key = scene.key * (1 + 0.35 * person.skin)  # as a photographer would
+    key = scene.key * (1 + 0.35 * person.skin)  # dark skin needs more light
     lights, ambient, matrix = make_lights(scene.azimuth, key, scene.warm)
     outer, inner = (linear(c) for c in person.eyes)
     iris = np.array([linear((218, 210, 204)), outer * 0.85, inner, (0.36, *lights[0, :2])])
@@ -159,7 +160,7 @@ def paint_person(person: Person, look: Look, hair_colour, sky: np.ndarray) -> np
         lips=lips + (linear((168, 52, 58)) - lips) * lipstick,
         lip_share=0.8 if person.sex == "man" else 0.86, lip_gloss=0.27 if lipstick else 0.36,
         hair=hair_colour, scalp={"scarf": 0.0, "bald": 0.2}.get(person.hair[0], 0.9),
-        receding=look.receding, brow=0.8, freckles=look.freckles, shadow=look.make_up,
+        receding=look.receding, freckles=look.freckles, shadow=look.make_up,
         stubble={"clean": 0.12, "stubble": 0.55, "beard": 0.8}.get(look.shaven, 0.0), occlusion=sky,
     )  # fmt: skip
 
@@ -168,8 +169,7 @@ def dressed(face: Face, collar: str, with_scarf: bool):
     """Points, triangles and material of head and clothes, hidden triangles, and the first points
     of the shirt, of the scarf, and behind both."""
     head = load_head()
-    normals = np.zeros_like(face.neutral)
-    raster.vertex_normals(normals, face.neutral, head.triangles)
+    normals = point_normals(face.neutral, head.triangles)
     points, triangles, starts = [face.neutral], [head.triangles], [len(face.neutral)]
     hidden = np.zeros(len(head.triangles), bool)
     parts = [garment(face.neutral, normals, collar)]
@@ -191,8 +191,7 @@ def open_sky(face: Face, points, triangles, two_sided, bias, lines: Lines) -> np
     head = load_head()
     points = points.copy()
     points[: len(face.neutral)] += head.offsets(expression(jawOpen=0.12))
-    normals = np.zeros_like(points)
-    raster.vertex_normals(normals, points, triangles)
+    normals = point_normals(points, triangles)
     k = np.arange(64) + 0.5
     polar, around = np.arccos(1 - k / 32), np.pi * (1 + 5**0.5) * k
     directions = np.stack(
@@ -215,18 +214,14 @@ def open_sky(face: Face, points, triangles, two_sided, bias, lines: Lines) -> np
     return np.clip(1.08 * seen / np.maximum(total, 1e-6), 0.12, 1)
 
 
-def unit(*v: float) -> np.ndarray:
-    return np.array(v) / np.linalg.norm(v)
-
-
 def make_lights(azimuth: float, key: float, warm: float):
     """Lights (4, 6), ambient (4, 3) and the matrix of the shadow map."""
     a, e = np.radians((azimuth, 34))
     side = np.sin(a)
-    directions = np.array([
-        (side * np.cos(e), np.sin(e), np.cos(a) * np.cos(e)), unit(-side * 1.2, 0.12, 0.75),
-        unit(-side, 0.55, -0.95), unit(side * 1.3, 0.35, -0.8),
-    ])  # fmt: skip
+    directions = unit(np.array([
+        (side * np.cos(e), np.sin(e), np.cos(a) * np.cos(e)), (-side * 1.2, 0.12, 0.75),
+        (-side, 0.55, -0.95), (side * 1.3, 0.35, -0.8),
+    ]))  # fmt: skip
     colours = np.array([
         np.array((1 + 0.04 * warm, 0.965, 0.90 - 0.06 * warm)) * 1.2 * key,
         (0.17, 0.186, 0.20), (0.55, 0.53, 0.51), (0.27, 0.285, 0.30),

@@ -91,7 +91,7 @@ def scarf(points: np.ndarray, normals: np.ndarray):
 
 
 def _shell(points, normals, level, allowed, away, rounds: int, least: float, loose=None):
-    """Skin with ``level`` below 0, ``away`` cm outside and smoothed; its edge dives inside."""
+    """Skin with ``level`` below 0, ``away`` cm outside, smoothed; its edge is below the skin."""
     head = load_head()
     chosen = (head.material == SKIN) & allowed & (level[head.triangles] < 0).any(1)
     triangles = head.triangles[chosen]

@@ -184,14 +184,18 @@ class MouthRig:
             [expression(**{s: 1.0}) if s not in TONGUE else expression() for s in SHAPES]
         )
 
-    def frame(self, track: MouthTrack, i: int) -> tuple[np.ndarray, tuple[float, float, float]]:
-        """Weights (52,) and the tongue's tip, forward and back in cm."""
+    def frame(
+        self, track: MouthTrack, i: int, other: np.ndarray | float = 0.0
+    ) -> tuple[np.ndarray, tuple[float, float, float]]:
+        """Weights (52,) and the tongue's tip, forward and back in cm.
+
+        Args:
+            other: weights (52,) of mood, lids and brows; the opening of the lips counts them in.
+        """
         shape, wanted = track.shape[i], self.amplitude * track.opening[i]
         vertical = np.isin(SHAPES, VERTICAL)
-        steady, moving = (
-            shape[~vertical] @ self.maps[~vertical],
-            shape[vertical] @ self.maps[vertical],
-        )
+        steady = shape[~vertical] @ self.maps[~vertical] + other
+        moving = shape[vertical] @ self.maps[vertical]
         scale = np.clip((wanted - steady @ self.gap) / max(moving @ self.gap, 1e-3), 0, 3)
         weights = steady + scale * moving
         jaw = EXPRESSIONS.index("jawOpen")

@@ -41,7 +41,12 @@ class Movement:
 def movement(
     rng: np.random.Generator, audio: np.ndarray, rate: int, frames: int, fps: float, reach: float
 ) -> Movement:
-    """Random movement; ``reach`` (0 to 1) scales the turns, 1 gives about 10 degrees of yaw."""
+    """Random movement.
+
+    Args:
+        audio: (n,) mono, at ``rate`` Hz; accents of its loudness move head and brows.
+        reach: scales turns and shifts; 1 gives up to about 10 degrees of yaw, 0 none.
+    """
     t = (np.arange(frames) + 0.5) / fps
 
     def wave(slowest: float, fastest: float) -> np.ndarray:

@@ -32,7 +32,8 @@ class PersonClip:
         name: ``<person>/<clip>``, the path below ``data`` without extension.
         person: seed of the person. number: of the clip among the person's.
         part: ``train``, or ``test`` for sentences that no training clip has.
-        settings: seed, seconds, size, fps, voices, pose, light and expression.
+        settings: seed, seconds, size (pixels), fps, voices (see ``speak``), pose (``reach`` of
+            ``movement``), light (``varied`` or ``fixed``), expression (``varied`` or a mood).
         settings_hash: hash of all of these.
     """
 
@@ -63,8 +64,8 @@ def render_clip(root: Path, clip: PersonClip) -> None:
     seed, fps, size = options["seed"], options["fps"], options["size"]
     frames = round(options["seconds"] * fps)
     person = Person.draw(clip.person)
-    draw = [np.random.default_rng([seed, clip.person, clip.number, k]) for k in range(3)]
-    light = draw[0] if options["light"] == "varied" else np.random.default_rng([clip.person, 9])
+    draw = [np.random.default_rng([4, seed, clip.person, clip.number, k]) for k in range(3)]
+    light = draw[0] if options["light"] == "varied" else np.random.default_rng([5, clip.person])
     scene = Scene.draw(light)
     speech = speak(options["voices"], person, frames / fps, draw[1], clip.part)
     mood = options["expression"]
@@ -72,18 +73,15 @@ def render_clip(root: Path, clip: PersonClip) -> None:
     track = mouth_track(speech.phones, frames, fps)
     moves = movement(draw[2], speech.audio, RATE, frames, fps, options["pose"])
     renderer = Renderer(_body(person, scene), size)
-    habits = np.random.default_rng([clip.person, 3])
+    habits = np.random.default_rng([6, clip.person])
     rig = MouthRig(renderer.body.face, float(habits.uniform(*AMPLITUDE)))
     truth = Truth(renderer)
     # One encoder thread, because x264's output depends on their number.
     video = VideoWriter(clip.path(root, ".mp4"), fps, audio=(speech.audio, RATE), threads=1)
     with video as writer:
         for i in range(frames):
-            weights, tongue = rig.frame(track, i)
-            weights = weights + moves.weights(i, mood)
-            pose = Pose(
-                weights, tuple(moves.turn[i]), tuple(moves.shift[i]), tuple(moves.gaze[i]), tongue
-            )
+            weights, tongue = rig.frame(track, i, moves.weights(i, mood))
+            pose = Pose(weights, moves.turn[i], moves.shift[i], moves.gaze[i], tongue)
             writer.write(renderer.frame(pose))
             truth.add(pose)
     with atomic(clip.path(root, ".truth.npz")) as temporary, open(temporary, "wb") as file:
@@ -92,7 +90,7 @@ def render_clip(root: Path, clip: PersonClip) -> None:
         clip.path(root, ".truth.json"),
         {
             "synthetic": True,
-            "note": "A rendered person; nobody looks like this. Head: MakeHuman (CC0).",
+            "note": "A rendered, invented person. Head: MakeHuman (CC0).",
             "text": speech.text,
             "voice": speech.voice,
             "phones": [[p.name, round(p.start, 3), round(p.end, 3)] for p in speech.phones],
@@ -113,12 +111,15 @@ def render_clip(root: Path, clip: PersonClip) -> None:
 class Truth:
     """Collects what is known exactly about the frames of a renderer.
 
-    Arrays: ``landmarks`` (T, 68, 2) pixels, x right and y down, of which 48 to 59 and 60 to 67 are
-    the contours of the lips; ``landmarks_3d`` (T, 68, 3) cm; ``opening`` and ``width`` (T,) of the
-    inner lips in cm; ``mouth_opening`` and ``mouth_width``, the same over the height of the face
-    (landmarks 27 to 8); ``pose`` (T, 3) degrees, pitch up, yaw to the person's left, roll to the
-    person's right shoulder; ``shift`` (T, 3) cm; ``gaze`` (T, 2); ``weights`` (T, 52); ``labels``
-    (T, size, size) uint8, indices of ``LABELS``.
+    Arrays: ``landmarks`` (T, 68, 2) pixels, x right and y down, the middle of the first pixel at
+    0.5; 48 to 59 and 60 to 67 are the contours of the lips. ``landmarks_3d`` (T, 68, 3) cm, x to
+    the picture's right, y up, z to the camera, see ``camera`` in the JSON file. ``opening`` (T,)
+    cm between the inner lips along the head's height, 0 if they touch; ``width`` (T,) cm of the
+    inner lips; ``mouth_opening`` and ``mouth_width``, the same over the height of the face
+    (landmarks 27 to 8). ``pose`` (T, 3) degrees, see ``renderer.rotation``; ``shift`` (T, 3) cm;
+    ``gaze`` (T, 2) degrees away from the camera, to the person's left and up; ``weights`` (T, 52)
+    of the expression; ``tongue`` (T, 3) cm. ``labels`` (T, size, size) uint8, indices of
+    ``LABELS``; hair is also that of brows, lashes and beards.
     """
 
     def __init__(self, renderer: Renderer) -> None:
@@ -137,20 +138,26 @@ class Truth:
         """After ``renderer.frame(pose)``."""
         renderer = self.renderer
         marks = renderer.body.face.head.landmarks
-        labels = self.label[renderer.ids[::2, ::2]]
+        four = self.label[renderer.ids].reshape(renderer.size, 2, renderer.size, 2)
+        four = np.sort(four.transpose(0, 2, 1, 3).reshape(renderer.size, renderer.size, 4), -1)
+        a, b, c, _ = np.moveaxis(four, -1, 0)
+        labels = np.where((a == b) | (b == c), b, c)  # the most frequent one
         labels[renderer.flat[3] < 0.5] = LABELS.index("hair")
         points = renderer.points[marks]
         face = np.linalg.norm(points[27] - points[8])
-        opening = np.linalg.norm(points[62] - points[66])
-        width = np.linalg.norm(points[60] - points[64])
+        gaps = (points[[61, 62, 63]] - points[[67, 66, 65]]) @ renderer.up
+        opening, width = max(float(gaps.mean()), 0.0), np.linalg.norm(points[60] - points[64])
         self.rows.append({
             "landmarks": renderer.screen[marks, :2] / 2, "landmarks_3d": points,
             "opening": opening, "width": width, "mouth_opening": opening / face,
             "mouth_width": width / face, "pose": pose.turn, "shift": pose.shift,
-            "gaze": pose.gaze, "weights": pose.weights, "labels": labels,
+            "gaze": pose.gaze, "weights": renderer.weights, "tongue": pose.tongue,
+            "labels": labels,
         })  # fmt: skip
 
     def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays of all frames."""
+
         def column(name: str) -> np.ndarray:
             values = np.stack([row[name] for row in self.rows])
             return values if name == "labels" else values.astype(np.float32)

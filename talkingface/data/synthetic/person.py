@@ -10,7 +10,7 @@ import numpy as np
 from talkingface.data.synthetic.head import macro_weights, shape_names
 
 Colour = tuple[int, int, int]  # sRGB, 0 to 255
-STYLES = {
+KINDS = {
     "woman": ("long", "bob", "bun", "curly", "pixie", "afro", "scarf", "long"),
     "man": ("short", "side", "buzz", "back", "afro", "curly", "bald", "short"),
 }
@@ -57,14 +57,14 @@ class Person:
     @classmethod
     def draw(cls, seed: int) -> Person:
         """A random adult."""
-        rng = np.random.default_rng([seed, 0])
+        rng = np.random.default_rng([1, seed])
         sex = ("woman", "man")[int(rng.integers(2))]
         age = int(18 + 62 * rng.random() ** 1.6)
         shares = rng.dirichlet((0.45, 0.45, 0.45))
         african, asian, european = (float(round(s, 3)) for s in shares)
         skin = african * 0.8 + asian * 0.3 + european * 0.15 + rng.normal(0, 0.08)
         dark = african + asian > 0.6
-        style = str(rng.choice(STYLES[sex]))
+        style = str(rng.choice(KINDS[sex]))
         if style == "afro" and african < 0.4:
             style = "short" if sex == "man" else "curly"
         colour = HAIR_COLOURS[int(rng.integers(2 if dark else len(HAIR_COLOURS)))]
@@ -88,7 +88,7 @@ class Person:
 
     def shapes(self) -> dict[str, float]:
         """Weights of the head's shapes."""
-        rng = np.random.default_rng([self.seed, 1])
+        rng = np.random.default_rng([2, self.seed])
         weights = macro_weights(
             sex=float(np.clip((self.sex == "man") + rng.normal(0, 0.12), 0, 1)),
             age=float(np.clip(0.5 + (self.age - 25) / 130, 0.5, 1)),

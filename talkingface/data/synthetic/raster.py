@@ -7,16 +7,27 @@ larger value is nearer. Meshes are float32 points and int32 triangles.
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 from numba import njit
 
-OPTIONS = {"cache": True, "fastmath": True, "nogil": True, "boundscheck": False}
+HIDDEN = -9.0  # fastmath allows no test for nan
+
+
+def _can_cache() -> bool:
+    """Whether numba finds a folder for compiled functions; without one it refuses to start."""
+    places = [Path(__file__).parent, Path.home()]
+    return "NUMBA_CACHE_DIR" in os.environ or any(os.access(p, os.W_OK) for p in places)
+
+
+OPTIONS = {"cache": _can_cache(), "fastmath": True, "nogil": True, "boundscheck": False}
 
 
 @njit(**OPTIONS)
 def vertex_normals(out, points, triangles):
-    """Unit normals, weighted by area."""
+    """Unit normals ``out`` (n, 3), weighted by area."""
     out[:] = 0
     for t in range(triangles.shape[0]):
         a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
@@ -43,7 +54,10 @@ def vertex_normals(out, points, triangles):
 
 @njit(**OPTIONS)
 def turn(out, points, low, high, rotation, shift, pivot):
-    """Turn the head; below the height ``low`` nothing moves, above ``high`` all of it does."""
+    """Turn the points (n, 3) of the head about ``pivot`` and move them by ``shift`` cm.
+
+    Below the height ``low`` nothing moves, above ``high`` all of it does; between, a part.
+    """
     for i in range(points.shape[0]):
         y, z = points[i, 1], points[i, 2]
         s = (y - low) / (high - low) + max(0.0, z - 4) * 0.12  # the chin belongs to the head
@@ -78,13 +92,13 @@ def draw_mesh(depth, ids, screen, triangles, two_sided, bias):
     Args:
         ids: int32 (h, w), or (0, 0) to keep depths only.
         screen: (n, 3) pixel x, y and depth, larger is nearer.
-        bias: (t,) added to a triangle's depth; nan leaves it out.
+        bias: (t,) added to a triangle's depth; ``HIDDEN`` leaves it out.
     """
     height, width = depth.shape
     keep_ids = ids.shape[0] > 0
     for t in range(triangles.shape[0]):
         shift = bias[t]
-        if shift != shift:
+        if shift < -1:
             continue
         a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
         x0, y0, x1, y1, x2, y2 = (

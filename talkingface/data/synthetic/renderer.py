@@ -18,6 +18,8 @@ from talkingface.data.synthetic.head import (
 FIELD = 31.0  # cm that the picture shows at the face
 DISTANCE = 68.0  # cm from the camera to the face
 PIVOT = np.array([0, -5.5, -1.0], np.float32)
+# Heights in cm between which head and shirt bend.
+NECK, SHIRT = (-14.5, -7.0), (-16.0, -5.0)
 SHADOW_SIZE, SHADOW_REACH = 256, 19.0
 # Roughness, reflection, gloss and reach of light around the edge (R, G, B) of each material.
 SURFACE = np.array([
@@ -57,7 +59,7 @@ class Pose:
 
 
 def rotation(pitch: float, yaw: float, roll: float) -> np.ndarray:
-    """Matrix (3, 3) of degrees: up, to the person's left, and to the person's right shoulder."""
+    """Matrix (3, 3) of degrees: up, then to the person's left, then to the right shoulder."""
     a, b, c = np.radians((-pitch, yaw, roll))
     x = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
     y = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
@@ -78,7 +80,17 @@ def light_matrix(direction: np.ndarray, size: int) -> np.ndarray:
 
 
 class Renderer:
-    """Renders frames of ``size`` pixels of one body, see ``body.py``."""
+    """Renders frames of one person.
+
+    Args:
+        body: see ``body.py``. size: side of the picture in pixels.
+
+    Attributes after :meth:`frame`: ``points`` and ``normals`` (n, 3) of the mesh in cm; ``screen``
+    (n, 3) twice their pixels (the middle of the first pixel is at 0.5) and inverse distances;
+    ``ids`` (2 size, 2 size), triangles that are seen, -1 for the background; ``weights`` (52,), the
+    expression with what the lids add for the gaze; ``up`` (3,), the direction to the top of the
+    head; ``eyes`` (2, 14), see :func:`talkingface.data.synthetic.shading.paint_eye`.
+    """
 
     def __init__(self, body, size: int = 256) -> None:
         self.body, self.size = body, size
@@ -107,12 +119,13 @@ class Renderer:
         body, size = self.body, self.size
         turn = rotation(*pose.turn)
         shift = np.asarray(pose.shift, np.float32)
-        points, eyes = self._expression(pose, turn, shift)
+        points, self.eyes = self._expression(pose, turn, shift)
+        self.up = turn[:, 1]
         n = len(body.face.neutral)
-        raster.turn(self.points, points, -14.5, -7.0, turn, shift, PIVOT)
+        raster.turn(self.points, points, *NECK, turn, shift, PIVOT)
         shirt = slice(n, body.scarf)  # follows the neck a little
         part = (np.eye(3) * 0.6 + 0.4 * turn).astype(np.float32)
-        raster.turn(self.points[shirt], points[shirt], -16.0, -5.0, part, shift * 0.4, PIVOT)
+        raster.turn(self.points[shirt], points[shirt], *SHIRT, part, shift * 0.4, PIVOT)
         raster.vertex_normals(self.normals, self.points, body.triangles)
         fine = self.camera * np.array([1, 1, 1, 2], np.float32)
         raster.project(self.screen, self.points, fine, 2 * size, 2 * size)
@@ -136,8 +149,8 @@ class Renderer:
         shading.shade(
             colour, light, skin, other, back, self.ids, self.screen, self.points, self.normals,
             body.rest, body.triangles, body.material, body.attributes, SURFACE, body.texture,
-            body.paint, self.camera, body.lights, body.ambient, self.shadow, matrix, turn[:, 1],
-            eyes, body.iris, eye_shade, self._mouth(),
+            body.paint, self.camera, body.lights, body.ambient, self.shadow, matrix, self.up,
+            self.eyes, body.iris, eye_shade, self._mouth(),
         )  # fmt: skip
         for channel, radius in enumerate((0.20, 0.10, 0.06)):  # light spreads below the skin
             sigma = max(radius * self.pixels_per_cm, 0.3)
@@ -161,8 +174,9 @@ class Renderer:
         """Points before the head turns, and the eyes for the shading (2, 14)."""
         body, head, face = self.body, self.body.face.head, self.body.face
         middle = face.eyes.mean(0)
-        to_camera = turn.T @ (self.camera[:3] - middle - shift)
-        gaze = np.add(pose.gaze, np.degrees(np.arctan2(to_camera[:2], to_camera[2])))  # left, up
+        x, y, z = turn.T @ (self.camera[:3] - turn @ (middle - PIVOT) - PIVOT - shift)
+        ahead = np.degrees([np.arctan2(x, z), np.arctan2(y, np.hypot(x, z))])
+        gaze = np.add(pose.gaze, ahead)  # left, up
         weights = pose.weights.astype(np.float32).copy()
         for side, sign in (("Left", 1), ("Right", -1)):
             for name, degrees, full in (
@@ -171,16 +185,16 @@ class Renderer:
             ):  # fmt: skip
                 k = EXPRESSIONS.index(f"eyeLook{name}{side}")
                 weights[k] += np.clip(degrees / full, 0, 1) * 0.8
+        self.weights = weights
         points = body.points.copy()
         n = len(face.neutral)
         points[:n] += head.offsets(weights)
         rise, forward, back = pose.tongue
-        if rise or forward or back:
-            tongue = head.points(TONGUE)
-            t = np.clip((head.rest[tongue, 2] - 4.6) / 5.2, 0, 1)
-            points[tongue, 0] *= 1 - 0.16 * t * min(1, rise + forward)
-            points[tongue, 1] += rise * t**2 + back * np.exp(-(((t - 0.25) / 0.28) ** 2))
-            points[tongue, 2] += forward * t**1.6
+        tongue = head.points(TONGUE)
+        t = np.clip((head.rest[tongue, 2] - 4.6) / 5.2, 0, 1)
+        points[tongue, 0] *= 1 - 0.16 * t * min(1, rise + forward)
+        points[tongue, 1] += rise * t**2 + back * np.exp(-(((t - 0.25) / 0.28) ** 2))
+        points[tongue, 2] += forward * t**1.6
         eyes = np.zeros((2, 14), np.float32)
         for k, material in enumerate((EYE_LEFT, EYE_RIGHT)):
             look = rotation(gaze[1], gaze[0] + (-2.0 if k == 0 else 2.0), 0)
@@ -212,14 +226,12 @@ class Renderer:
     def _place_lines(self, turn: np.ndarray, shift: np.ndarray) -> None:
         lines = self.body.lines
         free = len(lines.hair)
-        raster.turn(self.line_points[:free], lines.hair, -14.5, -7.0, turn, shift, PIVOT)
+        raster.turn(self.line_points[:free], lines.hair, *NECK, turn, shift, PIVOT)
         on_skin = lines.bind @ self.points + (lines.bind @ self.normals) * lines.lift[:, None]
         self.line_points[free:] = on_skin + lines.lean @ turn.T
 
     def _draw_lines(self, hair, through, near, far, matrix) -> None:
         body, lines = self.body, self.body.lines
-        if not len(lines):
-            return
         shading.shade_lines(
             self.line_colour, self.line_points, lines.joined, lines.tint, lines.opened, lines.shine,
             self.camera, body.lights, body.ambient, self.shadow, matrix,

@@ -21,6 +21,7 @@ from talkingface.data.synthetic.shading import (
     MELANIN,
     OCCLUSION,
     PORES,
+    RED,
     ROUGH,
     SPECKLE,
     SPOTS,
@@ -64,6 +65,7 @@ def skin_colour(tone: float) -> np.ndarray:
 
 
 def smooth(low, high, x):
+    """0 below ``low``, 1 above ``high``, smooth between."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
@@ -85,7 +87,7 @@ def texture_place(points) -> np.ndarray:
 
 @lru_cache(1)
 def skin_texture() -> np.ndarray:
-    """Layers of the skin as int8 (1024, 1536, 6), the same for all persons."""
+    """Layers of the skin as int8 (1024, 1536, 8), the same for all persons."""
     rng = np.random.default_rng(20)
 
     def noise(*scales: tuple[float, float]) -> np.ndarray:
@@ -205,7 +207,6 @@ def attributes(
     hair: np.ndarray,
     scalp: float,
     receding: float,
-    brow: float,
     stubble: float,
     freckles: float,
     shadow: float,
@@ -216,7 +217,7 @@ def attributes(
     Args:
         tone: 0 light to 1 dark skin. age: 0 young to 1 old.
         blush: redness of cheeks, nose and ears. lips: linear RGB. hair: linear RGB.
-        scalp: darkness under the hair. brow: darkness under the brows.
+        scalp: darkness under the hair.
         stubble, freckles, shadow: 0 to 1; ``shadow`` is make-up on the lids.
         occlusion: share of light from around, (n,).
     """
@@ -238,13 +239,13 @@ def attributes(
     colour *= 1 - 0.07 * spot(rest, (0, 8, 10), (4, 2, 4))[:, None] * (0, 0.3, 1.0)
     lid = spot(rest, (3.1, 4.35, 9.2), (1.5, 0.42, 2))[:, None] * 0.45 * shadow
     colour *= 1 - lid * (0.38, 0.58, 0.52)
-    inner = np.concatenate([BROW * (1, 1), BROW * (-1, 1)])
+    inner = np.concatenate([BROW, BROW * (-1, 1)])
     distance = np.full(len(rest), 9.0)
     for line in (inner[:5], inner[5:]):
         s = np.linspace(0, 4, 40)
         xy = np.stack([np.interp(s, range(5), line[:, k]) for k in (0, 1)], 1)
         distance = np.minimum(distance, cKDTree(xy).query(rest[:, :2])[0])
-    under = brow * 0.45 * np.exp(-((distance / 0.33) ** 2)) * (rest[:, 2] > 6)
+    under = 0.36 * np.exp(-((distance / 0.33) ** 2)) * (rest[:, 2] > 6)
     above = scalp * smooth(-0.9, 0.3, hairline(rest, receding))
     for share in (under, above):
         colour += (hair * 0.8 - colour) * share[:, None]
@@ -274,9 +275,6 @@ def attributes(
     table[:, WRINKLES] = 0.6 * max(age - 0.25, 0) * (1 - lip)
     _paint_inside(table, tone, lips)
     return table.astype(np.float32)
-
-
-RED = OCCLUSION + 1
 
 
 def _paint_inside(table: np.ndarray, tone: float, lips: np.ndarray) -> None:

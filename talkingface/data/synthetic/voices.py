@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import csv
 import logging
+import re
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -34,7 +36,7 @@ ARPABET = {
     "@": "AH", "@L": "L", "@U": "OW", "I": "IH", "i": "IY", "p": "P", "b": "B", "m": "M", "f": "F",
     "v": "V", "w": "W", "t": "T", "d": "D", "n": "N", "l": "L", "s": "S", "z": "Z", "S": "SH",
     "Z": "ZH", "tS": "CH", "dZ": "JH", "T": "TH", "D": "DH", "k": "K", "g": "G", "N": "NG",
-    "h": "HH", "r": "R", "j": "Y",
+    "h": "HH", "r": "R", "j": "Y", ";": "Y",
 }  # fmt: skip
 
 
@@ -43,8 +45,9 @@ class Speech:
     """A spoken clip.
 
     Attributes:
-        audio: float32, mono, at ``RATE``. phones: in order, within the clip.
-        text: what is said. voice: engine or recordings, and how they were changed.
+        audio: float32, mono, 16 kHz, at most 0.7. phones: in order, seconds within the clip.
+        text: what is said. voice: engine or recordings, by what pitch and formants are multiplied,
+            and whether the last words are cut off by the end of the clip.
     """
 
     audio: np.ndarray
@@ -70,10 +73,11 @@ def speak(
 
     Args:
         voices: ``espeak``, ``hibari``, or a folder of recordings with their texts.
-        part: ``train``, or ``test`` for sentences (and recordings) that no training clip has.
+        seconds: length of the clip, at least 1.
+        part: ``train``, or ``test`` for sentences that no training clip has.
 
     Raises:
-        DataError: the folder has no usable recording.
+        DataError: neither an engine nor a folder, or one without usable recordings.
         EnvironmentProblem: a package is missing.
     """
     if voices == ESPEAK:
@@ -81,8 +85,15 @@ def speak(
     if voices == HIBARI:
         factor = _factor(person, "woman", rng)
         say = _shifted(_hibari(1 / factor if factor < 0.9 else 1.0), factor)
-        return _filled(say, seconds, rng, {"engine": "hibari-tts 0.2", "shift": factor}, part)
+        return _filled(say, seconds, rng, {"engine": "hibari-tts", "shift": factor}, part)
+    if not Path(voices).is_dir():
+        raise DataError(f"voices is {voices!r}: neither {ESPEAK}, nor {HIBARI}, nor a folder")
     return _from_folder(Path(voices), person, seconds, rng, part)
+
+
+def for_test(text: str) -> bool:
+    """Whether a sentence is kept for tests: one in ten, by its words."""
+    return zlib.crc32(" ".join(re.findall(r"\w+", text.lower())).encode()) % 10 == 9
 
 
 Say = Callable[[str], tuple[np.ndarray, list[Phone]]]
@@ -93,18 +104,27 @@ def _filled(
 ) -> Speech:
     """Sentences until the clip is full; the last ones are short."""
     audio, phones, texts = np.zeros(round(seconds * RATE), np.float32), [], []
-    now, misses = float(rng.uniform(0.08, 0.25)), 0
+    now, misses, cut = float(rng.uniform(0.08, 0.25)), 0, False
     while misses < 12 and seconds - now > 0.4:
         text = sentence(rng, short=misses > 2)
-        wave, spoken = say(text)
-        end = spoken[-1].end if spoken else len(wave) / RATE
-        if now + end > seconds - 0.05 and (texts or misses < 11):
-            misses += 1  # longer than the rest of the clip: try another sentence
+        if for_test(text) != (part == "test"):
             continue
+        try:
+            wave, spoken = say(text)
+        except DataError as error:
+            log.warning("a sentence is left out: %s", error)
+            misses += 1
+            continue
+        end = spoken[-1].end if spoken else len(wave) / RATE
+        if now + end > seconds - 0.05:
+            misses += 1  # longer than the rest of the clip: try another sentence
+            if texts or misses < 12:
+                continue
+            cut = True
         phones += _place(audio, wave, spoken, now)
         texts.append(text)
         now += end + float(rng.uniform(0.12, 0.35))
-    return Speech(_finished(audio), phones, " ".join(texts), voice)
+    return Speech(_finished(audio), phones, " ".join(texts), {**voice, "cut": cut})
 
 
 def _place(audio: np.ndarray, wave: np.ndarray, phones: list[Phone], at: float) -> list[Phone]:
@@ -122,6 +142,7 @@ def _finished(audio: np.ndarray) -> np.ndarray:
 
 
 def _espeak(person: Person) -> Say:
+    require("espeakng_loader", why="--synthetic.voices=espeak")
     name = "en-us+f3" if person.sex == "woman" else "en-us+m3"
     pitch, rate = round(25 + 50 * person.voice[0]), person.voice[1]
 
@@ -161,7 +182,7 @@ def _factor(person: Person, sex: str, rng: np.random.Generator) -> float:
 
 
 def _shifted(say: Say, factor: float) -> Say:
-    """Like a tape that plays at another speed."""
+    """Speech at another speed, which multiplies pitch and formants by ``factor``."""
 
     def slower(text: str) -> tuple[np.ndarray, list[Phone]]:
         wave, phones = say(text)
@@ -182,16 +203,18 @@ def _at_speed(wave, phones: list[Phone], factor: float) -> tuple[np.ndarray, lis
 def recordings(folder: Path) -> tuple[Recording, ...]:
     """Recordings with texts: LJ Speech, LibriSpeech, or files ``name.wav`` and ``name.txt``.
 
+    The speaker of a plain file is the folder at the top that it lies in.
+
     Raises:
         DataError: there are none.
     """
     found = [*_lj_speech(folder), *_librispeech(folder)]
-    if not found:
-        for path in sorted(folder.rglob("*.txt")):
-            sound = next((s for e in AUDIO if (s := path.with_suffix(e)).is_file()), None)
-            if sound:
-                text = path.read_text("utf-8", errors="replace")
-                found.append(Recording(sound, text, path.parent.name, None))
+    for path in sorted(folder.rglob("*.txt")):
+        sound = next((s for e in AUDIO if (s := path.with_suffix(e)).is_file()), None)
+        if sound:
+            place = path.relative_to(folder).parts
+            text = path.read_text("utf-8", errors="replace")
+            found.append(Recording(sound, text, place[0] if len(place) > 1 else folder.name, None))
     if not found:
         raise DataError(
             f"{folder} holds no recordings with texts. It may be a copy of LJ Speech or "
@@ -202,7 +225,7 @@ def recordings(folder: Path) -> tuple[Recording, ...]:
 
 def _lj_speech(folder: Path) -> Iterator[Recording]:
     for table in sorted(folder.rglob("metadata.csv")):
-        with open(table, encoding="utf-8", newline="") as file:
+        with open(table, encoding="utf-8-sig", errors="replace", newline="") as file:
             for row in csv.reader(file, delimiter="|", quoting=csv.QUOTE_NONE):
                 path = table.parent / "wavs" / f"{row[0]}.wav" if row else table
                 if len(row) >= 2 and path.is_file():
@@ -211,7 +234,8 @@ def _lj_speech(folder: Path) -> Iterator[Recording]:
 
 def _librispeech(folder: Path) -> Iterator[Recording]:
     sexes = {}
-    for table in sorted(folder.rglob("SPEAKERS.TXT")):
+    tables = [*sorted(folder.rglob("SPEAKERS.TXT")), *(p / "SPEAKERS.TXT" for p in folder.parents)]
+    for table in (t for t in tables if t.is_file()):
         for line in table.read_text("utf-8", errors="replace").splitlines():
             parts = [part.strip() for part in line.split("|")]
             if len(parts) > 1 and not line.startswith(";"):
@@ -225,48 +249,68 @@ def _librispeech(folder: Path) -> Iterator[Recording]:
                 yield Recording(path, text, speaker, sexes.get(speaker))
 
 
-@lru_cache(64)
-def _sex_of(path: Path) -> str:
-    """By the median pitch of a recording."""
+@lru_cache(None)
+def _sex_of(path: Path) -> str | None:
+    """By the median pitch of a recording; None for one that cannot be read."""
     import librosa
 
-    audio = load_audio(path, RATE)[: 12 * RATE]
+    try:
+        audio = load_audio(path, RATE)[: 12 * RATE]
+    except DataError:
+        return None
     pitch = librosa.yin(audio, fmin=65, fmax=350, sr=RATE)
     energy = librosa.feature.rms(y=audio, frame_length=2048, hop_length=512)[0]
     loud = energy[: len(pitch)] > 0.3 * energy.max()
     return "woman" if np.median(pitch[: len(loud)][loud]) > WOMAN_HERTZ else "man"
 
 
+@lru_cache(512)
+def _aligned(path: Path, text: str) -> tuple[np.ndarray, list[Phone]] | None:
+    """Sound and phones of a recording; None, with a line in the log, if it cannot be used."""
+    try:
+        wave = load_audio(path, RATE)
+        return wave, align(wave, text)
+    except DataError as error:
+        log.warning("%s is left out: %s", path, error)
+        return None
+
+
 def _from_folder(
     folder: Path, person: Person, seconds: float, rng: np.random.Generator, part: str
 ) -> Speech:
-    """A speaker of the person's sex, chosen by the person; every tenth recording is for tests."""
+    """One speaker for each person, of the person's sex if there is one."""
     by_speaker: dict[str, list[Recording]] = {}
-    for number, one in enumerate(recordings(folder)):
-        if (number % 10 == 9) == (part == "test"):
-            by_speaker.setdefault(one.speaker, []).append(one)
-    sexes = {s: files[0].sex or _sex_of(files[0].path) for s, files in by_speaker.items()}
-    speakers = sorted(s for s in by_speaker if sexes[s] == person.sex) or sorted(by_speaker)
-    if not speakers:
-        raise DataError(f"{folder} has too few recordings for the {part} clips")
-    speaker = speakers[person.seed % len(speakers)]
-    files, factor = by_speaker[speaker], _factor(person, sexes[speaker], rng)
-    audio, phones, texts, names = np.zeros(round(seconds * RATE), np.float32), [], [], []
-    now = float(rng.uniform(0.08, 0.25))
-    for k in rng.permutation(len(files)):
-        if seconds - now < 1.0:
+    for one in recordings(folder):
+        by_speaker.setdefault(one.speaker, []).append(one)
+    names = sorted(by_speaker)
+    turn = person.seed % len(names)
+    sex = None
+    for speaker in (*names[turn:], *names[:turn]):
+        first = by_speaker[speaker][0]
+        sex = first.sex or _sex_of(first.path)
+        if sex == person.sex:
             break
-        try:
-            wave = load_audio(files[k].path, RATE)
-            wave, spoken = _at_speed(wave, align(wave, files[k].text), factor)
-        except DataError as error:
-            log.warning("%s is left out: %s", files[k].path, error)
+    files = [one for one in by_speaker[speaker] if for_test(one.text) == (part == "test")]
+    factor = _factor(person, sex or person.sex, rng)
+    audio, phones, texts, used = np.zeros(round(seconds * RATE), np.float32), [], [], []
+    now, cut = float(rng.uniform(0.08, 0.25)), False
+    for k in rng.permutation(len(files)):
+        if texts and seconds - now < 1.0:
+            break
+        found = _aligned(files[k].path, files[k].text)
+        if found is None:
             continue
+        wave, spoken = _at_speed(*found, factor)
         phones += _place(audio, wave, spoken, now)
         texts.append(files[k].text.strip())
-        names.append(files[k].path.name)
-        now += len(wave) / RATE + float(rng.uniform(0.12, 0.35))
+        used.append(files[k].path.name)
+        now += len(wave) / RATE
+        cut = now > seconds
+        now += float(rng.uniform(0.12, 0.35))
     if not phones:
-        raise DataError(f"no recording of {speaker} in {folder} could be aligned with its text")
-    said = {"engine": "recordings", "speaker": speaker, "files": names, "shift": factor}
+        raise DataError(
+            f"{folder}: of the {len(files)} recordings of {speaker} for {part} clips (one text in "
+            "ten is for tests) none can be used; see the warnings above"
+        )
+    said = {"engine": "recordings", "speaker": speaker, "files": used, "shift": factor, "cut": cut}
     return Speech(_finished(audio), phones, " ".join(texts), said)
