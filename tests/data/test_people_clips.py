@@ -98,15 +98,21 @@ def test_a_wrong_name_of_voices_is_explained(voices, message, tmp_path, monkeypa
 
 
 def test_women_and_men_have_other_voices():
-    import librosa
-
     pitch = {}
     for seed in range(6):
         person = Person.draw(seed)
         audio = speak("espeak", person, 4.0, rng()).audio
-        hertz = librosa.yin(audio, fmin=60, fmax=400, sr=RATE)
-        pitch.setdefault(person.sex, []).append(np.median(hertz))
+        pitch.setdefault(person.sex, []).append(module.median_pitch(audio))
     assert min(pitch["woman"]) > max(pitch["man"])
+
+
+@pytest.mark.parametrize("hertz", [90, 130, 180, 250])
+def test_the_pitch_of_a_voice_is_measured(hertz):
+    t = np.arange(2 * RATE) / RATE
+    voice = sum(np.sin(2 * np.pi * hertz * k * t) / k for k in range(1, 9)).astype(np.float32)
+    found = module.median_pitch(voice * (np.sin(2 * np.pi * t) > 0))
+    assert found == pytest.approx(hertz, rel=0.03)
+    assert module.median_pitch(np.zeros(0, np.float32)) == 0
 
 
 def test_a_missing_engine_is_named():
