@@ -50,11 +50,12 @@ def garment(points: np.ndarray, normals: np.ndarray, collar: str):
     shell, triangles = _shell(
         points, normals, level, low, 0.35 + 0.5 * smooth(0, 4, -level), 20, 0.3
     )
-    around = lambda p: np.arctan2(p[:, 0], p[:, 2] - p[:, 2].mean())  # noqa: E731
-    open_front = None
-    if collar == "shirt":
-        open_front = lambda a: 1 - 0.8 * np.exp(-((a / 0.35) ** 2))  # noqa: E731
-    edge, edge_triangles = _edge(points, normals, level, low, around, profile, UPWARDS, open_front)
+
+    def around(p: np.ndarray) -> np.ndarray:
+        return np.arctan2(p[:, 0], p[:, 2] - p[:, 2].mean())
+
+    gap = 0.8 if collar == "shirt" else 0.0
+    edge, edge_triangles = _edge(points, normals, level, low, around, profile, UPWARDS, gap)
     hidden = low & (level < -1.6)[head.triangles].all(1)
     return (
         np.concatenate([shell, edge]),
@@ -78,8 +79,11 @@ def scarf(points: np.ndarray, normals: np.ndarray):
     away += 0.45 * smooth(6, 12, y) * smooth(3, -4, z) + 0.9 * smooth(2, -6, z) * smooth(-2, 4, y)
     every = np.ones(len(head.triangles), bool)
     shell, triangles = _shell(points, normals, -level, every, away, 30, 0.55, ear)
-    around = lambda p: np.arctan2(p[:, 0], p[:, 1] - 1)  # noqa: E731
-    edge, edge_triangles = _edge(points, normals, -level, every, around, SCARF_EDGE, None)
+
+    def around(p: np.ndarray) -> np.ndarray:
+        return np.arctan2(p[:, 0], p[:, 1] - 1)
+
+    edge, edge_triangles = _edge(points, normals, -level, every, around, SCARF_EDGE)
     skin = head.rest[head.triangles]
     hidden = (np.abs(skin[..., 0]) > 6.4).all(1) & (skin[..., 1] > -3).all(1)
     hidden &= (skin[..., 1] < 7).all(1) & (skin[..., 2] < 4).all(1)
@@ -119,10 +123,12 @@ def _shell(points, normals, level, allowed, away, rounds: int, least: float, loo
     return shell, triangles
 
 
-def _edge(
-    points, normals, level, allowed, around: Callable, profile, up, opening: Callable | None = None
-):
-    """A tube along the line where ``level`` is 0."""
+def _edge(points, normals, level, allowed, around: Callable, profile, up=None, gap: float = 0.0):
+    """A tube along the line where ``level`` is 0, which ``around`` orders by angle.
+
+    ``up`` is the direction in which the profile rises, without it away from the face; ``gap`` is
+    how much of the profile is missing in front.
+    """
     head, count = load_head(), 120
     triangles = head.triangles[(head.material == SKIN) & allowed]
     edges = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
@@ -147,8 +153,7 @@ def _edge(
     across = np.cross(tangent, normal)
     wanted = up if up is not None else place - (0, 1, 7)
     across *= np.sign((across * wanted).sum(1, keepdims=True))
-    scale = 1.0 if opening is None else opening(even)
-    scale = np.broadcast_to(scale, count)[:, None]
+    scale = (1 - gap * np.exp(-((even / 0.35) ** 2)))[:, None]
     rings = [
         place + normal * out * (0.75 + 0.25 * scale) + across * rise * scale
         for out, rise in profile

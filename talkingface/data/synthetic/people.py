@@ -142,7 +142,7 @@ class Truth:
         four = np.sort(four.transpose(0, 2, 1, 3).reshape(renderer.size, renderer.size, 4), -1)
         a, b, c, _ = np.moveaxis(four, -1, 0)
         labels = np.where((a == b) | (b == c), b, c)  # the most frequent one
-        labels[renderer.flat[3] < 0.5] = LABELS.index("hair")
+        labels[renderer.through < 0.5] = LABELS.index("hair")
         points = renderer.points[marks]
         face = np.linalg.norm(points[27] - points[8])
         gaps = (points[[61, 62, 63]] - points[[67, 66, 65]]) @ renderer.up

@@ -89,7 +89,8 @@ class Renderer:
     (n, 3) twice their pixels (the middle of the first pixel is at 0.5) and inverse distances;
     ``ids`` (2 size, 2 size), triangles that are seen, -1 for the background; ``weights`` (52,), the
     expression with what the lids add for the gaze; ``up`` (3,), the direction to the top of the
-    head; ``eyes`` (2, 14), see :func:`talkingface.data.synthetic.shading.paint_eye`.
+    head; ``through`` (size, size), the share of a pixel that hair leaves free; ``eyes`` (2, 14),
+    see :func:`talkingface.data.synthetic.shading.paint_eye`.
     """
 
     def __init__(self, body, size: int = 256) -> None:
@@ -157,6 +158,7 @@ class Renderer:
             shares[..., channel] = cv2.GaussianBlur(skin, (0, 0), sigma)
             light[..., channel] = cv2.GaussianBlur(light[..., channel], (0, 0), sigma)
         hair[:], through[:] = 0, 1
+        self.through = through
         raster.reduce_depth(near, far, self.depth)
         self._draw_lines(hair, through, near, far, matrix)
         picture = np.empty((size, size, 3), np.uint8)
