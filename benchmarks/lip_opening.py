@@ -1,6 +1,10 @@
 """Lip opening of an Audio2Feature or MODA run on held-out clips, beside ridge regression on them.
 
     python benchmarks/lip_opening.py saved/Audio2Feature/GRID/<run>/checkpoints/best.ckpt
+    python benchmarks/lip_opening.py saved/MODA/Synthetic/<run>/checkpoints/best.ckpt --dataset=GRID
+
+The second form tests on the test clips of another dataset, which must be prepared for the model;
+further settings of it (``--data_root=...``) may follow.
 
 The reference is linear: log-mel rows of 0.4 s around each frame to the points, trained on the
 training clips, its strength chosen on the validation clips. Errors are mean absolute differences of
@@ -91,17 +95,33 @@ def score(run, made: list[np.ndarray], real: list[np.ndarray]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint")
-    args = parser.parse_args()
+    parser.add_argument("--dataset", help="whose test clips are used; default: the run's")
+    args, settings = parser.parse_known_args()
+    wrong = [s for s in settings if not args.dataset or not s.startswith("--") or "=" not in s]
+    if wrong:
+        parser.error(
+            f"unknown: {' '.join(wrong)} (settings need --dataset and the form --key=value)"
+        )
     stored = config_of_checkpoint(Path(args.checkpoint))
     cfg = load_config(stored["model"], stored["dataset"], base={**stored, "resume": False})
     model = build_model(cfg)
     load_model_weights(model, Path(args.checkpoint))
     model.eval()
     make = cfg.registry.resolve(cfg.model_entry, "dataset")
-    train, val, test = (make(cfg, split) for split in ("train", "val", "test"))
+    other = cfg
+    if args.dataset:
+        own = set(cfg.dataset_entry.values) | {"dataset", "root", "data_root", "person"}
+        base = {k: v for k, v in stored.items() if k not in own and "filelist" not in k}
+        other = load_config(
+            cfg.model,
+            args.dataset,
+            base=base,
+            cli=dict(s.lstrip("-").split("=", 1) for s in settings),
+        )
+    train, val, test = make(cfg, "train"), make(cfg, "val"), make(other, "test")
     run = MODARun(cfg.fps) if cfg.model == "MODA" else Audio2FeatureRun()
     step = max(1, round(run.fps / 30))
-    print(f"{len(train.clips)} training clips, {len(test.clips)} test clips of {cfg.dataset}")
+    print(f"{len(train.clips)} training clips, {len(test.clips)} test clips of {other.dataset}")
 
     x = np.concatenate([windows(run, train, clip)[::step] for clip in train.clips])
     y = np.concatenate([run.real(clip)[::step] for clip in train.clips])

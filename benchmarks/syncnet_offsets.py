@@ -1,11 +1,13 @@
 """How often a trained SyncNet finds the offset of sound and picture, on held-out clips.
 
-    python benchmarks/syncnet_offsets.py RUN [--shifts 10] [--clips N] [--videos a.mp4 b.mp4]
+    python benchmarks/syncnet_offsets.py RUN [--shifts 10] [--clips N] [--window N]
+        [--videos a.mp4 b.mp4] [--test_filelist=LIST]
 
-RUN is a run id, run folder or checkpoint of SyncNet. For every clip of its test split the sound is
-moved by -10 to +10 frames; the offset found (as LSE does, all shifts up to 15) is compared with the
-true one. ``--videos``, e.g. of another corpus, are measured as they are and moved in the same way,
-which is judged against the offset found without moving.
+RUN is a run id, run folder or checkpoint of SyncNet. For every clip of its test split (or of
+another list), or every ``--window`` frames of it, the sound is moved by -10 to +10 frames; the
+offset found (as LSE does, all shifts up to 15) is compared with the true one. ``--videos``, e.g. of
+another corpus, are measured as they are and moved in the same way, which is compared with the
+offset found without moving.
 """
 
 from __future__ import annotations
@@ -65,8 +67,11 @@ def main() -> None:
     parser.add_argument("--shifts", type=int, default=10)
     parser.add_argument("--clips", type=int)
     parser.add_argument("--videos", nargs="*", type=Path, default=[])
+    parser.add_argument("--window", type=int, help="frames; default: whole clips")
+    parser.add_argument("--test_filelist")
     given = parser.parse_args()
-    cfg, checkpoint = configure({"checkpoint": given.run}, {}, [])
+    lists = {"test_filelist": given.test_filelist} if given.test_filelist else {}
+    cfg, checkpoint = configure({"checkpoint": given.run}, lists, [])
     network = load_syncnet(checkpoint)
     print(f"{checkpoint}")
     shifts = range(-given.shifts, given.shifts + 1)
@@ -90,13 +95,16 @@ def main() -> None:
         segments = np.load(folder / "segments.npy")
         parts = [(b, e) for b, e in runs(segments) if segments[b] >= 0]
         begin, end = max(parts, key=lambda part: part[1] - part[0])
-        lips = lip_features(network, (read_image(folder / f"{i}.jpg") for i in range(begin, end)))
-        wave = load_audio(clip.audio, 16000)[begin * FRAME : end * FRAME]
-        found = scores_of(network, lips, wave, shifts)
-        # Positive offsets: the sound is early. A sound moved later by s has the offset -s.
-        errors[clip.id] = [item.offset + shift for item, shift in zip(found, shifts, strict=True)]
-        scores[clip.id] = found[given.shifts]
-        waves[clip.id], all_lips[clip.id] = wave, lips
+        whole = load_audio(clip.audio, 16000)
+        size = given.window or end - begin
+        for first in range(begin, end - size + 1, size):
+            pictures = (read_image(folder / f"{i}.jpg") for i in range(first, first + size))
+            lips, wave = lip_features(network, pictures), whole[first * FRAME :][: size * FRAME]
+            found, name = scores_of(network, lips, wave, shifts), f"{clip.id} {first}"
+            # Positive offsets: the sound is early. A sound moved later by s has the offset -s.
+            errors[name] = [f.offset + s for f, s in zip(found, shifts, strict=True)]
+            scores[name] = found[given.shifts]
+            waves[name], all_lips[name] = wave, lips
     table = np.array(list(errors.values()))
     for reach in (0, 1, 2):
         hit = np.abs(table) <= reach

@@ -4,7 +4,8 @@
 
 Renders clips of people whose truth is known (into FOLDER, or a temporary one; existing clips are
 used again) with turns of up to about 30 degrees, and compares what the instruments find with it.
-Rows: what, number of frames or clips, and the figures.
+Rows: what, number of frames or clips, and the figures. The last row is about still pictures of
+each person with the mouth shape of every phone.
 """
 
 from __future__ import annotations
@@ -18,13 +19,21 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from talkingface.data.face.mesh import FaceMesher
 from talkingface.data.face.pose import head_pose
 from talkingface.data.face.scan import scan_video
 from talkingface.data.face.topology import IBUG68
 from talkingface.data.face.tracking import find_persons, meshes
 from talkingface.data.media.audio import load_audio
 from talkingface.data.quality import av_offset, speech_frames
-from talkingface.data.synthetic.people import PersonClip, render_clip
+from talkingface.data.synthetic.body import Scene, build_body
+from talkingface.data.synthetic.head import expression
+from talkingface.data.synthetic.mouth import PHONES, SHAPES, VISEMES, MouthRig, MouthTrack
+from talkingface.data.synthetic.movement import MOODS
+from talkingface.data.synthetic.people import AMPLITUDE, PersonClip, Truth, render_clip
+from talkingface.data.synthetic.person import Person
+from talkingface.data.synthetic.renderer import Pose, Renderer
+from talkingface.data.synthetic.source import VERSION, is_done
 from talkingface.evaluator.metrics.blink import blinks, eye_aspect_ratio
 from talkingface.utils.logs import progress
 
@@ -57,12 +66,12 @@ class Clip:
 def rendered(root: Path, persons: int, seconds: float) -> list[PersonClip]:
     settings = {
         "seed": 7, "seconds": seconds, "size": 256, "fps": FPS, "voices": "espeak", "pose": 3.0,
-        "light": "varied", "expression": "neutral",
+        "light": "varied", "expression": "neutral", "masks": False,
     }  # fmt: skip
-    clips = [PersonClip(f"p{k:02d}", k, 0, "train", settings, "truth") for k in range(persons)]
+    digest = json.dumps([VERSION, settings])
+    clips = [PersonClip(f"p{k:02d}", k, 0, "train", settings, digest) for k in range(persons)]
     for clip in progress(clips, desc="rendering", unit="clip"):
-        truth = clip.path(root, ".truth.json")
-        if not truth.is_file() or json.loads(truth.read_text("utf-8"))["settings"] != settings:
+        if not is_done(root, clip):
             render_clip(root, clip)
     return clips
 
@@ -181,6 +190,34 @@ def silence(clips: list[Clip]) -> None:
     row("speech or silence, 10 ms frames", total, right=right / total)
 
 
+def shapes(persons: int) -> None:
+    """Opening in still pictures of all phones, with turned heads, against the truth."""
+    r, found, total = [], 0, 0
+    with FaceMesher(tracking=False) as mesher:
+        for seed in progress(range(persons), desc="shapes", unit="person"):
+            rng = np.random.default_rng([8, seed])
+            renderer = Renderer(build_body(Person.draw(seed), Scene.draw(rng)), 256)
+            rig, pairs = MouthRig(renderer.body.face, sum(AMPLITUDE) / 2), []
+            for phone, (name, opening, *_) in PHONES.items():
+                shape = np.array([[VISEMES[name].get(s, 0.0) for s in SHAPES]])
+                track = MouthTrack(np.array([opening]), shape, np.array([float(phone == "P")]))
+                weights, tongue = rig.frame(track, 0, expression(**MOODS["neutral"]))
+                turn = (rng.uniform(-6, 6), rng.uniform(-12, 12), 0)
+                faces = mesher(renderer.frame(Pose(weights, turn=turn, tongue=tongue)))
+                total += 1
+                if len(faces):
+                    found += 1
+                    points = faces[0].astype(float)
+                    seen = np.linalg.norm(points[13] - points[14])
+                    seen /= np.linalg.norm(points[168] - points[152])
+                    truth = Truth(renderer, masks=False)
+                    truth.add(Pose(weights, turn=turn, tongue=tongue))
+                    pairs.append((seen, truth.rows[0]["mouth_opening"]))
+            r.append(np.corrcoef(np.transpose(pairs))[0, 1])
+    row("opening, stills of all phones, r per person", total, mean=np.mean(r), least=np.min(r),
+        found=found / total)  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--persons", type=int, default=8)
@@ -195,6 +232,7 @@ def main() -> None:
     row("faces found, frames", frames, share=sum(c.found.sum() for c in clips) / frames)
     for measure in (landmarks, mouth, pose, blinking, offsets, silence):
         measure(clips)
+    shapes(given.persons)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ SCRIPT = REPOSITORY / "run_talkingface.py"
 CONVERT = REPOSITORY / "tools" / "convert.py"
 if str(REPOSITORY) not in sys.path:  # plain "pytest" in a checkout that is not installed
     sys.path.insert(0, str(REPOSITORY))
-# The smallest Synthetic set that every stage accepts: one clip for val, one for test.
-SMALL = ["--preset=tiny", "--synthetic.clips=4", "--synthetic.seconds=2"]
+# Two of the six persons who come rendered: two clips for training, one for val, one for test.
+SMALL = ["--preset=tiny", "--synthetic.persons=2"]
 
 # Models whose one command is a default test; those of the others are slow tests.
 ONE_OF_EACH = ("HyperLipsBase", "HeadGAN", "Feature2Face", "MODARenderer", "A2P")
@@ -258,7 +258,7 @@ def one_command(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Fin
 
 @pytest.fixture(scope="session")
 def talking_clip(tiny_synthetic: Path) -> Path:
-    """A 2 s mp4 of a talking face with sound, 256 x 256 at 25 frames/s."""
+    """A 3 s mp4 of a talking face with sound, 256 x 256 at 25 frames/s."""
     return sorted((tiny_synthetic / "dataset/Synthetic-tiny/data").rglob("*.mp4"))[0]
 
 

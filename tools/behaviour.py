@@ -27,7 +27,7 @@ from typing import Any
 TOP = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TOP))
 
-SMALL = ("--preset=tiny", "--synthetic.clips=4", "--synthetic.seconds=2")
+SMALL = ("--preset=tiny", "--synthetic.persons=2")
 # Parts before what joins them: a joined model then uses them instead of training its own.
 ORDER = (
     *("SyncNet", "SyncExpert", "HyperLipsBase", "HyperLipsHR"),

@@ -17,9 +17,9 @@ TOP = Path(__file__).resolve().parents[1]
 PACKAGE = TOP / "talkingface"
 FAMILIES = ("hyperlips", "lsp", "moda", "a2p", "syncnet", "headgan")
 LIMITS = {"package": 36_000, "framework": 20_000, "family": 3_500, "file": 500}
+FOLDERS = {"data/synthetic": 2_600}
 # What is still above its limit, with the count that it must not exceed on the way there.
-# About 1,700 of these lines are the former Synthetic dataset, which the rendered people replace.
-ABOVE = {"package": 44_580, "framework": 28_940}
+ABOVE = {"package": 43_440, "framework": 27_800, "folder data/synthetic": 4_137}
 CONTRACTS = {  # class -> file, and the most documented members that it may have
     "AbstractTalkingFace": ("model/abstract_talkingface.py", 12),
     "TalkingFaceDataset": ("data/dataset/base.py", 10),
@@ -63,6 +63,8 @@ def rows() -> Iterator[tuple[str, int, int]]:
     yield "framework", counts.pop("framework"), LIMITS["framework"]
     for name, count in counts.most_common():
         yield f"family {name}", count, LIMITS["family"]
+    for name, limit in FOLDERS.items():
+        yield f"folder {name}", sum(map(lines, (PACKAGE / name).rglob("*.py"))), limit
     for name, (_, limit) in CONTRACTS.items():
         yield f"members of {name}", len(members(name)), limit
     for path in sorted(PACKAGE.rglob("*.py"), key=lines, reverse=True):
@@ -70,7 +72,7 @@ def rows() -> Iterator[tuple[str, int, int]]:
 
 
 def main() -> None:
-    for title, count, limit in islice(rows(), 17):
+    for title, count, limit in islice(rows(), 18):
         remark = f"  too many, at most {ABOVE[title]:,} for now" if title in ABOVE else ""
         print(f"{title:<60}{count:>7,}  of {limit:,}{remark}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from talkingface.config.merge import source_of
 from talkingface.config.schema import Section
@@ -13,8 +13,20 @@ from talkingface.registry import Registry
 from talkingface.utils.suggest import did_you_mean
 
 
+def retired_keys(schema: type[BaseModel]) -> dict[str, str]:
+    """Dotted names of the keys in ``retired`` of the sections, with what became of them."""
+    kinds = {name: info.annotation for name, info in schema.model_fields.items()}
+    sections = {n: k for n, k in kinds.items() if isinstance(k, type) and issubclass(k, Section)}
+    return {
+        f"{n}.{key}": text for n, kind in sections.items() for key, text in kind.retired.items()
+    }
+
+
 def validation_message(
-    error: ValidationError, provenance: Mapping[str, str], known: list[str]
+    error: ValidationError,
+    provenance: Mapping[str, str],
+    known: list[str],
+    retired: Mapping[str, str],
 ) -> str:
     """The text of pydantic's errors, one line for each wrong setting."""
     lines = []
@@ -28,6 +40,7 @@ def validation_message(
         if item["type"] == "extra_forbidden":
             scope = [k for k in known if k.startswith(key.rsplit(".", 1)[0] + ".")] or known
             hint = did_you_mean(key, scope) or did_you_mean(key, known)
+            hint = f" {retired[key]}" if key in retired else hint
             lines.append(
                 f"unknown key '{key}' ({origin}).{hint}"
                 " Explain a key with --explain=<key>, see all with --print_config."

@@ -13,7 +13,12 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, create_model
 
 from talkingface.config.aliases import apply_aliases, fold_keys, spelled_out
-from talkingface.config.checks import check_values, title_of, validation_message
+from talkingface.config.checks import (
+    check_values,
+    retired_keys,
+    title_of,
+    validation_message,
+)
 from talkingface.config.merge import Layer, merge_layers, nest
 from talkingface.config.schema import DatasetConfig, ModelConfig, OverallConfig, Section
 from talkingface.errors import ConfigError
@@ -278,34 +283,39 @@ def load_config(
     notes = apply_aliases(layers, schema.aliases, registry.names("metric"))
     fold_keys(layers, schema)
     if base:
-        dropped = list(_drop_unknown(user_layers[0].values, schema))
-        notes += [f"the checkpoint: the key '{key}' does not exist any more" for key in dropped]
+        dropped = _drop_unknown(user_layers[0].values, schema)
+        texts = {key: f"the key '{key}' does not exist any more" for key in dropped} | {
+            key: text for key, text in retired_keys(schema).items() if key in dropped
+        }
+        notes += dict.fromkeys(f"the checkpoint: {text}" for text in texts.values())
     values, provenance = merge_layers(layers)
     values.update(model=model_entry.name, dataset=dataset_entry.name, preset=preset)
     known = [name for name, _ in iter_fields(schema)]
     try:
         checked = schema.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(validation_message(error, provenance, known)) from None
+        raise ConfigError(
+            validation_message(error, provenance, known, retired_keys(schema))
+        ) from None
     problems = check_values(checked, registry, provenance)
     if problems:
         raise ConfigError("\n  ".join([title_of(len(problems)), *problems]))
     return Config(checked, provenance, registry, model_entry, dataset_entry, notes)
 
 
-def _drop_unknown(
-    values: dict[str, Any], schema: type[BaseModel], prefix: str = ""
-) -> Iterable[str]:
-    """Remove the keys of an older version of the toolkit or of a plugin; yields their names."""
+def _drop_unknown(values: dict[str, Any], schema: type[BaseModel], prefix: str = "") -> list[str]:
+    """Remove the keys of an older version of the toolkit or of a plugin; returns their names."""
+    dropped = []
     for key in list(values):
         info = schema.model_fields.get(key)
         if info is None:
             del values[key]
-            yield f"{prefix}{key}"
+            dropped.append(f"{prefix}{key}")
             continue
         kind = info.annotation
         if isinstance(values[key], dict) and isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from _drop_unknown(values[key], kind, f"{prefix}{key}.")
+            dropped += _drop_unknown(values[key], kind, f"{prefix}{key}.")
+    return dropped
 
 
 def _first_file(folders: Iterable[Path], name: str) -> list[Layer]:

@@ -17,8 +17,9 @@ from talkingface.config.component_spec import ComponentSpec
 
 
 class Section(BaseModel):
-    """A group of keys; an unknown key is an error."""
+    """A group of keys; an unknown key is an error. ``retired`` says what became of former keys."""
 
+    retired: ClassVar[dict[str, str]] = {}
     model_config = ConfigDict(extra="forbid", validate_default=True, protected_namespaces=())
 
 

@@ -419,10 +419,12 @@ class Corpus:
         folder = self.cfg.filelist("train").parent
         if not listed:
             raise StageError(f"None of the clips in {folder} exists.")
-        if len(clips) > len(listed):
+        others = {name for path in folder.glob("test_*.txt") for name in read_filelist(path)}
+        left = [clip.id for clip in clips if clip.id not in listed and clip.id not in others]
+        if left:
             log.info(
                 "%d clips of %s are in no list of %s and are not prepared",
-                len(clips) - len(listed),
+                len(left),
                 shown(self.cfg.data_dir),
                 shown(folder),
             )

@@ -11,6 +11,11 @@ from talkingface.errors import EnvironmentProblem
 from talkingface.utils.limits import require_resources
 from talkingface.utils.paths import REPOSITORY
 
+# Packages whose name on PyPI is not that of the module.
+_DISTRIBUTIONS = {
+    "cv2": "opencv-contrib-python", "espeakng_loader": "espeakng-loader", "hibari": "hibari-tts",
+    "lightning_fabric": "lightning-fabric", "yaml": "PyYAML", "PIL": "pillow",
+}  # fmt: skip
 BUILT_FOR_TORCH = ("torchvision", "torchaudio")
 
 _SYSTEM_LIBRARIES = (
@@ -57,7 +62,7 @@ def require(package: str, *, why: str, extra: str | None = None) -> ModuleType:
 def how_to_install(package: str, extra: str | None = None) -> str:
     """The command that installs a missing package."""
     if REPOSITORY is None:
-        return f"pip install {package}"
+        return f"pip install {_DISTRIBUTIONS.get(package, package)}"
     return f"pip install -e '.[{extra}]'" if extra else "pip install -r requirements.txt"
 
 

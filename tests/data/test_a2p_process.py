@@ -99,9 +99,19 @@ def test_the_synthetic_set_is_the_same_each_time_and_is_not_made_twice(scenes, p
     stamp = path.stat().st_mtime_ns
     source.ensure(show_progress=False)
     assert path.stat().st_mtime_ns == stamp
-    (person.folder / "synthetic.json").unlink()
+    path.unlink()  # as after a kill: this scene is not complete
     source.ensure(show_progress=False)
     assert path.read_bytes() == (scenes / path.name).read_bytes()
+
+
+def test_scenes_of_other_settings_and_files_of_the_user_are_kept(person, tmp_path):
+    mine = person.folder / "scene_of_mine.npy"
+    mine.write_bytes(b"mine")
+    cfg, _ = person(**{"dyad.seed": 5})
+    before = sorted(path.name for path in person.folder.iterdir())
+    with pytest.raises(DataError, match="scenes of other settings.*--root"):
+        cfg.registry.resolve(cfg.dataset_entry, "source").from_config(cfg).ensure(False)
+    assert sorted(path.name for path in person.folder.iterdir()) == before
 
 
 def test_the_split_is_the_official_one_and_scenes_without_faces_are_skipped(person):

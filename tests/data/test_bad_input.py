@@ -392,6 +392,6 @@ def test_a_device_that_is_not_there_exits_2_and_says_what_to_set(root, capsys):
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     words = ["--model=SyncExpert", "--dataset=Synthetic", "--preset=tiny", "--device=cuda"]
-    assert main([*words, "--synthetic.clips=3", "--synthetic.seconds=1"]) == 2
+    assert main([*words, "--synthetic.persons=2"]) == 2
     err = capsys.readouterr().err
     assert "cuda" in err and "--device" in err

@@ -49,7 +49,7 @@ def undisturbed(tmp_path_factory, clips) -> Path:
 
 
 def test_a_clip_becomes_crops_sound_and_mel(undisturbed, clips):
-    name = "id0/id0_000"
+    name = "p00/p00_000"
     folder = undisturbed / "preprocessed_data" / "imgs" / name
     with np.load(folder / "face.npz") as data:
         boxes, found = data["boxes"], data["found"]
@@ -88,7 +88,7 @@ def test_a_killed_preparation_goes_on_to_the_same_bytes(tmp_path, clips, undistu
     report = prepare(root, clips)
     assert 0 < report.fresh < 4
     made = tree(root)
-    assert {"imgs/report.html", "imgs/report.csv", "imgs/.report/id0/id0_000.jpg"} <= set(made)
+    assert {"imgs/report.html", "imgs/report.csv", "imgs/.report/p00/p00_000.jpg"} <= set(made)
     assert made == tree(undisturbed)
 
 
@@ -156,8 +156,8 @@ def test_clips_of_another_face_tracker_are_refused_and_made_again(prepared, clip
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda folder: shutil.rmtree(folder / "id0" / "id0_000"),
-        lambda folder: (folder / ".status" / "id0" / "id0_000.json").write_text('{"clip": '),
+        lambda folder: shutil.rmtree(folder / "p00" / "p00_000"),
+        lambda folder: (folder / ".status" / "p00" / "p00_000.json").write_text('{"clip": '),
     ],
     ids=["folder", "half a marker"],
 )
@@ -169,7 +169,7 @@ def test_what_is_missing_or_damaged_is_made_again(prepared, undisturbed, clips, 
 
 def test_a_folder_whose_marker_was_deleted_is_not_replaced(prepared, clips):
     """It may be the user's: only a marker shows that the toolkit has made it."""
-    (prepared / "preprocessed_data" / "imgs" / ".status" / "id0" / "id0_000.json").unlink()
+    (prepared / "preprocessed_data" / "imgs" / ".status" / "p00" / "p00_000.json").unlink()
     with pytest.raises(EnvironmentProblem, match="not made by this toolkit. Move it away"):
         prepare(prepared, clips)
 
@@ -177,8 +177,8 @@ def test_a_folder_whose_marker_was_deleted_is_not_replaced(prepared, clips):
 def test_a_replaced_clip_is_made_again_and_no_other(tmp_path, clips):
     own = Path(shutil.copytree(clips, tmp_path / "data"))
     prepare(tmp_path, own)
-    first = own / "id0" / "id0_000.mp4"
-    shutil.copy(own / "id1" / "id1_000.mp4", first)
+    first = own / "p00" / "p00_000.mp4"
+    shutil.copy(own / "p01" / "p01_000.mp4", first)
     os.utime(first, (1, 1))
     assert prepare(tmp_path, own).fresh == 1
 

@@ -191,8 +191,8 @@ def test_every_mode_gives_as_many_frames_as_asked_with_sound(mode, model, root, 
     target = tmp_path / "out.mp4"
     sound = pipeline.own_sound(clips[0].path, driver)
     done = pipeline.render(clips[0].path, sound, target, driver=driver)
-    assert done.frames == count_frames(target) == 50
-    assert len(load_audio(target, 16000)) == pytest.approx(2 * 16000, abs=1600)
+    assert done.frames == count_frames(target) == 75
+    assert len(load_audio(target, 16000)) == pytest.approx(3 * 16000, abs=1600)
     identity = pipeline.prepare(clips[0].path)
     if driver is not None:
         identity = pipeline.with_driver(identity, driver)

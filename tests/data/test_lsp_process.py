@@ -29,9 +29,12 @@ from talkingface.pipeline.build import build_dataset, build_process
 
 @pytest.fixture(scope="module")
 def project(tiny_synthetic, tmp_path_factory) -> Path:
-    """A copy of its own, in which people may be spoilt."""
+    """A copy of its own, in which people may be spoilt. All four clips show the first person."""
     target = tmp_path_factory.mktemp("lsp")
     shutil.copytree(tiny_synthetic, target, dirs_exist_ok=True)
+    data = target / "dataset" / "Synthetic-tiny" / "data"
+    for path in (data / "p00").iterdir():
+        shutil.copy(path, data / "p01" / path.name.replace("p00", "p01"))
     return target
 
 
@@ -67,7 +70,7 @@ def person(process) -> files.Person:
 def test_every_file_has_its_name_shape_and_type(clips):
     for clip in clips:
         count = len(clip)
-        assert count == 120  # 2 s at 60 Hz
+        assert count == 180  # 3 s at 60 Hz
         for name, shape in (
             (files.POINTS_3D, (count, 73, 3)),
             (files.POINTS_2D, (count, 73, 2)),
@@ -89,7 +92,7 @@ def test_every_file_has_its_name_shape_and_type(clips):
         assert set(window.files) == {"scale", "xc", "yc"} and window["xc"].dtype.kind == "i"
         assert clip.scale == 90
         assert cv2.imread(str(clip.folder / files.EXAMPLE)).shape == (256, 256, 3)
-        assert len(load_audio(clip.sound_path)) == 2 * 16000
+        assert len(load_audio(clip.sound_path)) == 3 * 16000
 
 
 def test_the_points_project_onto_the_detected_ones(clips, process, project):
@@ -108,11 +111,11 @@ def test_pictures_are_source_frames_and_each_motion_frame_has_one(clips):
     h5py = pytest.importorskip("h5py")
     for clip in clips:
         with h5py.File(clip.pictures_path) as file:
-            assert list(file) == [clip.name] and file[clip.name].shape == (50,)
+            assert list(file) == [clip.name] and file[clip.name].shape == (75,)
         reader = PictureReader(clip.pictures_path)
         rows = reader.rows()
-        assert rows.shape == (120,) and rows[0] == 0 and rows[-1] == 49
-        assert reader[49].shape == (256, 256, 3)
+        assert rows.shape == (180,) and rows[0] == 0 and rows[-1] == 74
+        assert reader[74].shape == (256, 256, 3)
 
 
 def test_the_person_is_made_of_training_clips_in_one_window(person, clips, process):
@@ -167,7 +170,7 @@ def test_another_window_moves_points_camera_and_shoulders_together(clips, tmp_pa
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda f: files.save_array(f / files.POINTS_2D, np.zeros((120, 73, 2))), "miss the 2-D"),
+        (lambda f: files.save_array(f / files.POINTS_2D, np.zeros((180, 73, 2))), "miss the 2-D"),
         (lambda f: files.save_array(f / files.CAMERA, np.full((3, 3), np.nan)), "NaN"),
         (lambda f: files.save_array(f / files.POINTS_3D, np.zeros((7, 73, 3))), "shape"),
         (lambda f: (f / files.FIT).write_bytes(b"no"), "damaged"),
@@ -206,9 +209,9 @@ def test_official_trees_there_and_back(person, clips, tmp_path):
         reader = PictureReader(again.pictures_path)
         assert len(reader) == len(clip)
         first = PictureReader(clip.pictures_path)
-        np.testing.assert_array_equal(reader[119], first[49])
+        np.testing.assert_array_equal(reader[179], first[74])
     loaded = load_face_clip(back.clip(clips[0].manifest["clip"]).folder, 64)
-    assert loaded.landmarks.shape == (120, 73, 2)
+    assert loaded.landmarks.shape == (180, 73, 2)
     inference = tmp_path / "official" / "inference" / "one"
     assert (
         tool("official.lsp").convert_person(inference, tmp_path / "two")
@@ -233,8 +236,8 @@ def motion(project, process, tiny_apc):
 def test_features_are_named_by_the_network_and_kept(motion, clips, person, tiny_apc, tmp_path):
     name = apc_id(tiny_apc)
     for clip in clips:
-        assert np.load(clip.features_path(name)).shape == (240, 32)
-    assert np.load(person.folder / files.DATABASE).shape == (240 * len(person.listed("train")), 32)
+        assert np.load(clip.features_path(name)).shape == (360, 32)
+    assert np.load(person.folder / files.DATABASE).shape == (360 * len(person.listed("train")), 32)
     other = tmp_path / "other.ckpt"
     other.write_bytes(tiny_apc.read_bytes() + b"\0")
     assert apc_id(other) != name
@@ -277,7 +280,7 @@ def pose_of(person, data):
 
 def test_clips_too_short_for_an_item_are_named_with_what_is_needed(motion):
     long = motion("Audio2Feature", **{"data.seq_len": 240})
-    with pytest.raises(StageError, match=r"120 motion frames \(2.0 s\), but an item needs 240"):
+    with pytest.raises(StageError, match=r"180 motion frames \(3.0 s\), but an item needs 240"):
         build_dataset(long, "train")
     strict = motion("Audio2Headpose", **{"data.short_clips": "error", "model_params.layers": 7})
     with pytest.raises(StageError, match="but an item needs 183"):

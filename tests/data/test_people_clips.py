@@ -22,7 +22,7 @@ from talkingface.errors import DataError, EnvironmentProblem
 
 SETTINGS = {
     "seed": 1, "seconds": 1.2, "size": 96, "fps": 25, "voices": "espeak", "pose": 1.0,
-    "light": "varied", "expression": "neutral",
+    "light": "varied", "expression": "neutral", "masks": True,
 }  # fmt: skip
 
 
@@ -53,13 +53,13 @@ def test_the_sound_is_where_the_phones_are():
 
 
 def test_every_symbol_of_espeak_is_known():
+    from talkingface.data.synthetic.espeak import Espeak
     from talkingface.data.synthetic.sentences import sentence
-    from talkingface.data.synthetic.speech import _Espeak
 
-    library, draw, unknown = _Espeak(), rng(3), set()
+    library, draw, unknown = Espeak(), rng(3), set()
     for _ in range(40):
         _, spoken = library.say(sentence(draw), "en-us+f3", 50, 170)
-        plain = {p.symbol.lstrip("',%=|") for p in spoken}
+        plain = {p.name.lstrip("',%=|") for p in spoken}
         unknown |= {s for s in plain if not any(s.startswith(known) for known in module.ARPABET)}
     library.close()
     assert unknown == set()
@@ -90,11 +90,30 @@ def test_a_shifted_voice_has_its_phones_at_the_new_times():
     assert spectrum.argmax() * RATE / len(wave) == pytest.approx(160, abs=1)
 
 
-@pytest.mark.parametrize(("voices", "message"), [("espaek", "neither espeak"), ("", "neither")])
-def test_a_wrong_name_of_voices_is_explained(voices, message, tmp_path, monkeypatch):
+@pytest.mark.parametrize("voices", ["espaek", "", "nowhere/at/all"])
+def test_a_wrong_name_of_voices_is_explained(voices, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=message):
-        speak(voices or "nowhere/at/all", Person.draw(1), 3.0, rng())
+    for function in (module.check_voices, module.identity):
+        with pytest.raises(DataError, match="neither espeak"):
+            function(voices)
+    with pytest.raises(DataError, match="neither espeak"):
+        speak(voices, Person.draw(1), 3.0, rng())
+
+
+def test_an_engine_that_speaks_nothing_is_an_error(monkeypatch):
+    def fails(text: str):
+        raise DataError("no words")
+
+    monkeypatch.setattr(module, "_espeak", lambda person: fails)
+    with pytest.raises(DataError, match="spoke no sentence"):
+        speak("espeak", Person.draw(1), 3.0, rng())
+
+
+def test_a_person_keeps_the_voice():
+    person = Person.draw(4)
+    assert module._factor(person, "woman") == module._factor(person, "woman")
+    assert 0.78 <= module._factor(person, "woman") <= 0.85
+    assert 0.94 <= module._factor(person, "man") <= 1.06
 
 
 def test_women_and_men_have_other_voices():
@@ -115,10 +134,18 @@ def test_the_pitch_of_a_voice_is_measured(hertz):
     assert module.median_pitch(np.zeros(0, np.float32)) == 0
 
 
+def test_an_espeak_that_does_not_load_is_explained(monkeypatch):
+    import espeakng_loader
+
+    monkeypatch.setattr(espeakng_loader, "get_library_path", lambda: "/no/such/library.so")
+    with pytest.raises(EnvironmentProblem, match="espeak-ng does not load.*voices=hibari"):
+        speak("espeak", Person.draw(1), 3.0, rng())
+
+
 def test_a_missing_engine_is_named():
     if importlib.util.find_spec("hibari"):
         pytest.skip("hibari-tts is installed")
-    with pytest.raises(EnvironmentProblem, match="hibari"):
+    with pytest.raises(EnvironmentProblem, match="voices=espeak.*pip install.*(voices|hibari-tts)"):
         speak("hibari", Person.draw(1), 3.0, rng())
 
 
@@ -164,6 +191,24 @@ def test_recordings_are_matched_by_sex_and_every_failure_is_named(folder, caplog
         speak(str(folder), person["man"], 30.0, rng(), p).voice["files"] for p in ("train", "test")
     )
     assert set(test) and not set(train) & set(test)
+
+
+def test_a_speaker_with_few_recordings_has_some_for_both_parts(folder, caplog):
+    """A speaker with a single text is used last; one without a usable recording is named."""
+    for path in (*folder.glob("anna/*"), *folder.glob("bert/*")):
+        if int(path.stem) > 1:
+            path.unlink()
+    tone(folder / "cleo/00.wav", 1.5, 210)
+    (folder / "cleo/00.txt").write_text("cleo alone")
+    woman = next(p for k in range(20) if (p := Person.draw(k)).sex == "woman")
+    for part in ("train", "test"):
+        assert speak(str(folder), woman, 3.0, rng(), part).voice["speaker"] == "anna"
+    (folder / "anna/00.txt").write_text("anna says 3")  # cannot be aligned
+    (folder / "anna/01.txt").write_text("so anna says 3")
+    for cached in (module.recordings, module._by_speaker, module.kept_for_tests):
+        cached.cache_clear()
+    assert speak(str(folder), woman, 3.0, rng()).voice["speaker"] == "bert"
+    assert "anna has no usable recording for train clips" in caplog.text
 
 
 def test_other_layouts_are_read(tmp_path):

@@ -38,6 +38,7 @@ from talkingface.data.filelists import read_filelist
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.reader import read_frames
 from talkingface.data.media.writer import VideoWriter
+from talkingface.data.synthetic.source import SHIPPED
 from talkingface.errors import ConfigError, EnvironmentProblem, StageError
 from talkingface.utils.locks import file_lock
 from talkingface.utils.paths import is_temporary, write_json, write_text
@@ -388,7 +389,7 @@ def test_a_mostly_bad_dataset_ends_with_status_3_reasons_and_a_report(
 ):
     data = tmp_path / "data"
     data.mkdir()
-    shutil.copy(clips / "id0" / "id0_000.mp4", data / "good.mp4")
+    shutil.copy(clips / "p00" / "p00_000.mp4", data / "good.mp4")
     for number in range(3):
         (data / f"text{number}.mp4").write_text(f"this is not video {number}")
     (data / "nothing.mp4").touch()
@@ -426,7 +427,7 @@ def test_a_shard_run_stops_after_preparing_and_says_what_is_missing(
     assert text.startswith("4 of 5 clips usable")
     assert "still to be prepared" not in text and "report.html" in text
     listed = [read_filelist(tmp_path / "filelist" / f"{split}.txt") for split in SPLITS]
-    assert sorted(sum(listed, [])) == [f"id{n}/id{n}_00{i}" for n in (0, 1) for i in (0, 1)]
+    assert sorted(sum(listed, [])) == [f"p0{n}/p0{n}_00{i}" for n in (0, 1) for i in (0, 1)]
 
 
 @pytest.fixture
@@ -469,12 +470,12 @@ CUT = 24
 
 
 @pytest.fixture(scope="module")
-def cut_report(tmp_path_factory, clips) -> tuple[Path, Path, ProcessReport]:
+def cut_report(tmp_path_factory) -> tuple[Path, Path, ProcessReport]:
     """Clips with a hard cut in the middle, made of Synthetic ones, and one that loses the face."""
     root = tmp_path_factory.mktemp("cuts")
-    source = clips / "id0" / "id0_000.mp4"
+    source = SHIPPED / "data/p02/p02_000.mp4"
     one = list(read_frames(source, fps=25))
-    other = list(read_frames(clips / "id1" / "id1_000.mp4", fps=25))
+    other = list(read_frames(SHIPPED / "data/p04/p04_000.mp4", fps=25))
     dark = [np.roll(frame // 2, (10, -30), (0, 1)) for frame in one[CUT : 2 * CUT]]
     wave = load_audio(source, 16000)
     contents = {
@@ -502,7 +503,7 @@ def test_a_cut_begins_a_new_segment_and_a_missing_person_has_none(cut_report):
     assert all(found["one_person"])
     assert segments["two_persons"] == [0] * (CUT + 6) + [-1] * CUT
     assert found["two_persons"] == [True] * (CUT + 6) + [False] * CUT
-    assert report.flags["one_person"] == {"max_cuts": "1 scene cut(s)"}
+    assert report.flags["one_person"]["max_cuts"] == "1 scene cut(s)"
     assert set(report.flags["two_persons"]) >= {"max_cuts", "max_persons"}
 
 
@@ -544,11 +545,11 @@ def test_usable_clips_and_those_that_lose_the_face_get_a_sheet(cut_report, name)
 
 def test_no_sheet_is_left_of_a_clip_that_turned_bad(tmp_path, clips):
     data = Path(shutil.copytree(clips, tmp_path / "data"))
-    list_clips(tmp_path, "id0/id0_000", "id1/id1_000")
+    list_clips(tmp_path, "p00/p00_000", "p01/p01_000")
     first = prepare(tmp_path, data)
-    sheet = first.folder / ".report" / "id0" / "id0_000.jpg"
+    sheet = first.folder / ".report" / "p00" / "p00_000.jpg"
     assert sheet.exists()
-    (data / "id0" / "id0_000.mp4").write_text("this is not a video")
-    assert prepare(tmp_path, data).of("skipped") == ["id0/id0_000"]
+    (data / "p00" / "p00_000.mp4").write_text("this is not a video")
+    assert prepare(tmp_path, data).of("skipped") == ["p00/p00_000"]
     assert not sheet.exists()
     assert str(sheet.name) not in (first.folder / "report.html").read_text("utf-8")

@@ -32,8 +32,8 @@ def test_a_small_syncnet_finds_every_offset_on_held_out_clips(tmp_path: Path):
     )
 
     args = [
-        "--model=SyncNet", "--dataset=Synthetic", "--preset=tiny", "--synthetic.clips=16",
-        "--synthetic.seconds=6", "--data.frames=25", "--data.windows_per_clip=8",
+        "--model=SyncNet", "--dataset=Synthetic", "--preset=cpu", "--synthetic.persons=6",
+        "--data.frames=25", "--data.windows_per_clip=8",
         "--model_params.width=0.25", "--loss.kind=matching", "--batch_size=4", "--max_steps=240",
         "--epochs=1000", "--eval_step=4", "--optim.scheduler=cosine", "--stopping_step=0",
     ]  # fmt: skip
@@ -67,7 +67,7 @@ def test_audio2feature_hears_what_the_mouth_does_on_held_out_clips(tmp_path: Pat
     import json
 
     small = ["--apc.hidden_size=64", "--apc.num_layers=2", "--device=cpu", "--num_workers=0"]
-    data = ["--dataset=Synthetic", "--preset=cpu", "--synthetic.clips=24", "--person.name=one"]
+    data = ["--dataset=Synthetic", "--preset=cpu", "--synthetic.persons=6", "--person.name=one"]
     apc = [
         *("--model=APC", *data[:-1], *small, "--max_steps=150", "--optim.warmup_steps=10"),
     ]
@@ -134,7 +134,7 @@ def test_moda_learns_the_lips_of_sentences_it_never_heard(tmp_path: Path):
     import json
 
     args = [
-        "--model=MODA", "--dataset=Synthetic", "--preset=cpu", "--synthetic.clips=60",
+        "--model=MODA", "--dataset=Synthetic", "--preset=cpu", "--synthetic.persons=15",
         "--data.template=subject", "--max_steps=500", "--valid_metric=loss/lips", "--device=cpu",
     ]  # fmt: skip
     done = run_command(args, tmp_path, timeout=1800)
@@ -172,7 +172,7 @@ def test_audio2exp_hears_what_the_mouth_does_on_held_out_clips(tmp_path: Path):
     import json
 
     command = ["--model=Audio2Exp", "--dataset=Synthetic", "--preset=cpu", "--device=cpu"]
-    command += ["--synthetic.clips=24", "--num_workers=0", "--prep.mask_source=none"]
+    command += ["--synthetic.persons=6", "--num_workers=0", "--prep.mask_source=none"]
     done = run_command(command, tmp_path, timeout=1800)
     assert done.returncode == 0, done.stderr
     (path,) = tmp_path.glob("results/Audio2Exp/Synthetic/*/metrics.json")

@@ -110,7 +110,7 @@ def test_the_whole_portrait_is_trained_by_its_name_and_refuses_parts_of_differen
     frames = {}
     for action in ("live", "infer"):
         frames[action] = tmp_path / f"{action}.mp4"
-        speak = [f"--{action}", "--model=live_speech_portraits", "--source=id0", "--device=cpu"]
+        speak = [f"--{action}", "--model=live_speech_portraits", "--source=p00", "--device=cpu"]
         speak += [f"--audio={tone_wav}", f"--output={frames[action]}", "--infer.motion.causal=true"]
         done = run_command([*speak, "--infer.crf=0"], tmp_path, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]

@@ -37,7 +37,7 @@ from talkingface.quick_start.rows import (
 )
 
 ROWS = ["HyperLipsBase", "shuffled audio", "copy reference", "real video (re-encoded)"]
-TEST_CLIPS = ["id1/id1_001", "id0/id0_001"]  # two of the four: statistics need more than one
+TEST_CLIPS = ["p01/p01_001", "p00/p00_001"]  # two of the four: statistics need more than one
 
 
 class Finished:
@@ -139,7 +139,7 @@ def test_each_row_has_its_videos_as_long_as_the_real_ones(finished):
 
 def test_there_are_as_many_previews_as_asked_for_with_sound(finished):
     previews = list((finished.results / "previews").iterdir())
-    assert [path.name for path in previews] == ["id1_id1_001.mp4"]
+    assert [path.name for path in previews] == ["p01_p01_001.mp4"]
     info = probe(previews[0])
     assert info.has_audio
     assert info.width >= len(ROWS) * 256

@@ -222,7 +222,7 @@ def test_the_installed_command_lists_what_the_repository_lists(installed, tmp_pa
 
 def test_the_installed_package_trains_and_generates_in_an_empty_folder(installed, tmp_path):
     command = str(installed / "talkingface")
-    small = ["--preset=tiny", "--synthetic.clips=3", "--synthetic.seconds=1", "--max_steps=1"]
+    small = ["--preset=tiny", "--synthetic.persons=2", "--max_steps=1"]
     done = call(
         [command, "--model=HyperLipsBase", "--dataset=Synthetic", *small,
          "--stages=preprocess,train"],

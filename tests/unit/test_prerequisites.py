@@ -32,12 +32,12 @@ def hr(**settings):
 
 
 def test_the_base_is_trained_first_with_what_the_user_set_for_data_and_device(trained):
-    settings = {"device": "cpu", "synthetic.clips": 5, "epochs": 1, "face": "left"}
+    settings = {"device": "cpu", "synthetic.persons": 5, "epochs": 1, "face": "left"}
     own = {"batch_size": 3, "loss.disc_wt": 0.5, "metrics": ["LMD"], "resume": False}
     train_prerequisites(hr(**settings, **own), ALL, [])
     (base,) = trained
     assert (base.model, base.dataset, base.preset) == ("HyperLipsBase", "Synthetic", "tiny")
-    assert (base.device, base.synthetic.clips, base.epochs) == ("cpu", 5, 1)
+    assert (base.device, base.synthetic.persons, base.epochs) == ("cpu", 5, 1)
     assert base.face.choose == "left" and base.resume == "auto"
     plain = load_config("HyperLipsBase", "Synthetic", preset="tiny")
     assert base.batch_size == plain.batch_size and base.metrics == plain.metrics

@@ -14,14 +14,9 @@ from talkingface.data.synthetic.skin import smooth
 # Height of the neckline behind, its drop to the front, and the profile of the edge: cm away from
 # the skin and up.
 ROLL = (
-    (0.05, 0.15),
-    (0.22, 0.42),
-    (0.48, 0.40),
-    (0.60, 0.1),
-    (0.66, -0.35),
-    (0.55, -0.62),
+    (0.05, 0.15), (0.22, 0.42), (0.48, 0.40), (0.60, 0.1), (0.66, -0.35), (0.55, -0.62),
     (0.2, -0.7),
-)
+)  # fmt: skip
 COLLARS = {
     "crew": (-11.4, 0.30, ROLL),
     "vee": (-11.2, 0.30, ROLL),

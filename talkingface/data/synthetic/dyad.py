@@ -1,21 +1,24 @@
-"""Synthetic conversations in the layout of the released data.
+"""Conversations of two rendered people in the layout of the released data, without pictures.
 
-Channel 0 is a harmonic tone with a random rhythm of syllables, channel 1 another one that is
-active in its pauses. Face codes and poses are fixed linear maps of loudness, change of loudness and
-brightness of channel 0, of the loudness of channel 1, and of slow random walks. Forty lip points
-depend on loudness and brightness.
+Two persons speak in turns, with sentences of :mod:`~talkingface.data.synthetic.sentences` and the
+voices of espeak-ng. Face codes are a fixed linear map of the expression weights of the first one,
+whose mouth follows the phones (see ``mouth.py``) and who smiles a little while the other one
+speaks. Lip points are places on the face at rest pose, moved by the same expressions. Poses are a
+fixed linear map of head movement, loudness, the rhythm of the speech, the partner's loudness and
+slow random walks: the head model has no body. The last four scenes, the test, have sentences that
+no other scene has.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
+from talkingface.data.media.audio import resampled
 from talkingface.data.scenes import (
     FACE,
     FACE_SIZE,
@@ -26,17 +29,27 @@ from talkingface.data.scenes import (
     SAMPLE_RATE,
     SOUND,
 )
+from talkingface.data.synthetic.align import RATE, Phone
 from talkingface.data.synthetic.dyad_config import DyadSection
+from talkingface.data.synthetic.face import make_face
+from talkingface.data.synthetic.head import EXPRESSIONS, expression
+from talkingface.data.synthetic.mouth import MouthRig, mouth_track
+from talkingface.data.synthetic.movement import movement
+from talkingface.data.synthetic.person import Person
+from talkingface.data.synthetic.voices import ESPEAK, speak
+from talkingface.errors import DataError
 from talkingface.utils.env import require
-from talkingface.utils.paths import atomic, write_json
+from talkingface.utils.logs import progress
+from talkingface.utils.paths import atomic, read_json, write_json
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
 
 FPS = 30
-N_LIPS = 40
-_VERSION = 3
-_FINE = SAMPLE_RATE // FPS // 8  # samples per step of the envelopes
+PERSON, PARTNER = 3, 2  # numbers of the persons: a woman, a man
+LIP_POINTS = [*range(48, 68), *range(17), 31, 33, 35]  # of 68 landmarks: lips, jaw, nose
+TEST_SCENES = 4
+_VERSION = 4
 
 
 class DyadSource:
@@ -54,124 +67,117 @@ class DyadSource:
         """Fixed linear maps of the person; ranges of codes differ by up to 100, like real ones."""
         rng = np.random.default_rng([self.options.seed, 0])
         spread = 10 ** rng.uniform(-2, 0, FACE_SIZE)
-        lips = rng.normal(size=(2, N_LIPS * 3)) * 0.3
-        angle = np.linspace(0, 2 * np.pi, N_LIPS, endpoint=False)
-        lips = lips * 0.1
-        lips[0, 1::3] += np.sin(angle)  # loud: open
-        lips[1, 0::3] += 0.5 * np.cos(angle)  # bright: wide
         return {
-            "face": rng.normal(size=(6, FACE_SIZE)) * spread,
+            "face": rng.normal(size=(len(EXPRESSIONS), FACE_SIZE)) * spread * 3,
             "face_mean": rng.normal(size=FACE_SIZE),
-            "face_noise": 0.15 * spread,
-            "pose": rng.normal(size=(6, POSE_SIZE)) * 0.15,
+            "face_noise": 0.05 * spread,
+            "pose": rng.normal(size=(9, POSE_SIZE)) * 0.15,
             "pose_mean": rng.normal(size=POSE_SIZE) * 0.2,
-            "lips": lips,
-            "lips_mean": np.stack([np.cos(angle), 0.3 * np.sin(angle), 0 * angle], 1).reshape(-1),
         }
 
     def ensure(self, show_progress: bool = True) -> None:
-        """Write the scenes unless scenes of the same settings exist."""
-        from talkingface.utils.logs import progress
+        """Write the scenes that are missing.
 
-        settings = {"version": _VERSION, **self.options.model_dump()}
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+        Raises:
+            DataError: the folder holds scenes that are not of these settings.
+            EnvironmentProblem: disk full, read-only folder, missing package.
+        """
         mark = self.folder / "synthetic.json"
-        if mark.is_file() and json.loads(mark.read_text("utf-8")).get("settings") == digest:
-            return
-        mark.unlink(missing_ok=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for path in self.folder.glob("scene*"):
-            path.unlink()
+        settings = {"synthetic": True, "version": _VERSION, **self.options.model_dump()}
+        if read_json(mark) != settings:
+            if next(self.folder.glob("scene*"), None):
+                raise DataError(
+                    f"{self.folder} holds scenes of other settings or of an earlier version. "
+                    "Delete the dataset's folder, or set another one with --root=<folder>."
+                )
+            write_json(mark, settings)
         # One more than the usable scenes: scene 3 has no valid face and must be skipped.
         numbers = range(1, self.options.scenes + 2)
-        for number in progress(numbers, unit="scene", desc="conversations", show=show_progress):
+        missing = [n for n in numbers if not Path(self._stem(n) + SOUND).is_file()]
+        for number in progress(missing, unit="scene", desc="conversations", show=show_progress):
             self._scene(number)
-        write_json(mark, {"synthetic": True, "settings": digest, **settings})
+
+    def _stem(self, number: int) -> str:
+        return str(self.folder / f"scene{number:02d}")
 
     def _scene(self, number: int) -> None:
         rng = np.random.default_rng([self.options.seed, number])
-        length = self.options.seconds * FPS
-        frames = int(length * rng.uniform(1.0, 1.5)) + 1
-        own, other = self._voices(frames, rng)
+        frames = int(self.options.seconds * FPS * rng.uniform(1.0, 1.5)) + 1
+        part = "test" if number > self.options.scenes + 1 - TEST_SCENES else "train"
+        waves, phones = _talk(frames / FPS, rng, part)
+        loud, partner = (_loudness(wave, frames) for wave in waves)
+        moves = movement(rng, waves[0], RATE, frames, FPS, 1.0)
+        face = make_face(Person.draw(PERSON).shapes())
+        rig, track = MouthRig(face, 1.3), mouth_track(phones, frames, FPS)
+        listening = _smooth(partner, 8)
+        weights = np.stack([
+            rig.frame(track, i, moves.weights(i, "neutral") + expression(mouthSmile=0.4 * smile))[0]
+            for i, smile in enumerate(listening)
+        ])  # fmt: skip
         maps = self._maps
-        loud, bright = own["loud"], own["bright"]
-        change = np.gradient(loud) * 4
-        partner = _smooth(other["loud"], 8)
-        latent = np.stack([loud, change, loud * bright, partner, *_walks(2, frames, 45, rng)])
-        code = latent.T @ maps["face"] + maps["face_mean"]
+        code = weights @ maps["face"] + maps["face_mean"]
         code += rng.normal(size=code.shape) * maps["face_noise"]
-        rhythm = _smooth(loud, 12)
-        walks = [0.6 * walk for walk in _walks(3, frames, 60, rng)]
-        moved = np.stack([5 * rhythm, 4 * partner, 1.5 * loud, *walks])
-        pose = moved.T @ maps["pose"] + maps["pose_mean"]
+        marks = face.head.landmarks[LIP_POINTS]
+        lips = face.neutral[marks] + np.tensordot(weights, face.head.expressions[:, marks], 1)
+        moved = [3 * _smooth(loud, 12), 3 * listening, loud, *(moves.turn.T / 4)]
+        moved += [0.6 * walk for walk in _walks(3, frames, 60, rng)]
+        pose = np.stack(moved, 1) @ maps["pose"] + maps["pose_mean"]
         pose[:, :3] += (0.8, -11.0, -27.0)
         pose += rng.normal(size=pose.shape) * 0.01
-        lips = np.stack([loud, bright * loud]).T @ maps["lips"] + maps["lips_mean"]
         missing = np.zeros(0, np.int64)
         if number == 3:
             missing = np.arange(frames)
         elif number % 5 == 2:
             missing = np.sort(rng.choice(frames, max(1, frames // 40), replace=False))
         code[missing] = 0
-        sound = np.stack([own["wave"], other["wave"]], axis=1)
         soundfile = require("soundfile", why="Two-channel sound")
         arrays = {
             POSE: pose.astype(np.float32),
             FACE: code.astype(np.float32),
             MISSING: missing,
-            LIPS: lips.reshape(frames, N_LIPS, 3).astype(np.float32),
+            LIPS: lips.astype(np.float32),
         }
-        stem = str(self.folder / f"scene{number:02d}")
+        stem = self._stem(number)
         for end, values in arrays.items():
             with atomic(Path(stem + end)) as temporary, open(temporary, "wb") as file:
                 np.save(file, values)
-        with atomic(Path(stem + SOUND)) as temporary:
+        samples = frames * SAMPLE_RATE // FPS
+        sound = np.zeros((samples, 2), np.float32)
+        for channel, wave in enumerate(waves):
+            wave = resampled(wave, RATE, SAMPLE_RATE)[:samples]
+            sound[: len(wave), channel] = wave
+        sound += rng.normal(size=sound.shape) * 2e-4
+        with atomic(Path(stem + SOUND)) as temporary:  # last: it marks the scene as complete
             soundfile.write(str(temporary), sound, SAMPLE_RATE, "PCM_16", format="WAV")
 
-    def _voices(
-        self, frames: int, rng: np.random.Generator
-    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Two voices that take turns: waves, and loudness and brightness (T,) in 0..1."""
-        steps = frames * 8
-        turn = np.zeros(steps)
-        at, mine = 0, bool(rng.random() < 0.6)
-        while at < steps:
-            stop = at + int(rng.uniform(1.0, 3.5) * FPS * 8)
-            turn[at:stop] = mine
-            at, mine = stop, not mine
-        turn = _smooth(turn, 12)
-        return self._voice(turn, 120.0, rng), self._voice(1 - turn, 210.0, rng)
 
-    def _voice(self, turn: np.ndarray, pitch: float, rng: np.random.Generator) -> dict:
-        steps = len(turn)
-        loud, bright = np.zeros(steps), np.full(steps, 0.5)
-        at = 0
-        while at < steps:  # syllables of 0.12 to 0.3 s, one in six silent
-            length = int(rng.uniform(0.12, 0.3) * FPS * 8)
-            piece = slice(at, at + length)
-            shape = np.sin(np.linspace(0, np.pi, length)) ** 0.7
-            level = 0.0 if rng.random() < 1 / 6 else rng.uniform(0.4, 1.0)
-            loud[piece] = level * shape[: len(loud[piece])]
-            bright[piece] = rng.random()
-            at += length
-        loud, bright = loud * turn, _smooth(bright, 10)
-        time = np.arange(steps * _FINE) / SAMPLE_RATE
-        place = np.arange(steps) * _FINE
-        samples = np.arange(steps * _FINE)
-        volume, colour = np.interp(samples, place, loud), np.interp(samples, place, bright)
-        phase = 2 * np.pi * pitch * time + 0.5 * np.sin(2 * np.pi * 3.1 * time)
-        wave = np.zeros(len(time))
-        for harmonic in range(1, 13):  # a formant that moves from 400 to 1800 Hz
-            centre = 400 + 1400 * colour
-            wave += np.exp(-(((harmonic * pitch - centre) / 350) ** 2)) * np.sin(harmonic * phase)
-        wave = 0.05 * volume * (wave + 0.3 * np.sin(phase)) + rng.normal(size=len(time)) * 2e-4
-        coarse = {"loud": _smooth(loud, 6), "bright": bright}
-        return {"wave": wave, **{key: v.reshape(-1, 8).mean(axis=1) for key, v in coarse.items()}}
+def _talk(
+    seconds: float, rng: np.random.Generator, part: str
+) -> tuple[list[np.ndarray], list[Phone]]:
+    """Two people who speak in turns: their waves, and the phones of the first one."""
+    people = [Person.draw(PERSON), Person.draw(PARTNER)]
+    waves = [np.zeros(round(seconds * RATE), np.float32) for _ in people]
+    phones, at, turn = [], 0.0, int(rng.random() < 0.4)
+    while seconds - at > 1.2:
+        length = min(float(rng.uniform(1.5, 4.5)), seconds - at)
+        speech = speak(ESPEAK, people[turn], length, rng, part)
+        first = round(at * RATE)
+        waves[turn][first : first + len(speech.audio)] += speech.audio[: len(waves[turn]) - first]
+        if turn == 0:
+            phones += [Phone(p.name, p.start + at, p.end + at) for p in speech.phones]
+        at, turn = at + length, 1 - turn
+    return waves, phones
+
+
+def _loudness(wave: np.ndarray, frames: int) -> np.ndarray:
+    """Root mean square of each frame, (T,), over the largest one."""
+    edges = np.linspace(0, len(wave), frames + 1).astype(int)
+    power = np.add.reduceat(wave.astype(np.float64) ** 2, edges[:-1]) / np.diff(edges)
+    loud = np.sqrt(power)
+    return _smooth(loud / max(loud.max(), 1e-4), 1)
 
 
 def _smooth(values: np.ndarray, sigma: float) -> np.ndarray:
-    from scipy.ndimage import gaussian_filter1d
-
     return gaussian_filter1d(values, sigma, mode="nearest")
 
 

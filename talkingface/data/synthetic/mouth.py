@@ -20,12 +20,12 @@ CURVE_RATE = 500  # Hz at which the curves are computed
 LEAD = 0.015  # s that the mouth is ahead of the sound
 PLATEAU = 0.96  # share of a phone in which its weight is full
 POWER = 1.23  # of the fall-off
-REACH = {"opening": 0.032, "shape": 0.06, "tongue": 0.025}  # s of the fall-off
+REACH = {"opening": 0.028, "shape": 0.06, "tongue": 0.025}  # s of the fall-off
 HOLD, FLANK = 0.055, 0.050  # s that lips stay closed at least, and that they take to close
 
 # Weights of expressions, both sides; the tongue in cm: tip up, tip forward, back up.
 VISEMES: dict[str, dict[str, float]] = {
-    "rest": {"jawOpen": 0.1, "mouthStretch": 0.2},
+    "rest": {"jawOpen": 0.1, "mouthStretch": 0.1},
     "AA": {"jawOpen": 0.36, "mouthLowerDown": 0.15, "mouthUpperUp": 0.3,
            "mouthStretch": 0.013, "mouthPucker": 0.08},
     "AE": {"jawOpen": 0.24, "mouthLowerDown": 0.41, "mouthUpperUp": 0.35,
@@ -38,8 +38,8 @@ VISEMES: dict[str, dict[str, float]] = {
     "IY": {"jawOpen": 0.075, "mouthLowerDown": 0.6, "mouthUpperUp": 0.5,
            "mouthStretch": 0.087, "mouthSmile": 0.048, "tip": 0.4},
     "AO": {"jawOpen": 0.3, "mouthPucker": 0.12, "mouthFunnel": 0.1},
-    "UW": {"jawOpen": 0.1, "mouthPucker": 0.38, "mouthFunnel": 0.08},
-    "W": {"jawOpen": 0.05, "mouthPucker": 0.4, "mouthFunnel": 0.06},
+    "UW": {"jawOpen": 0.1, "mouthPucker": 0.52, "mouthFunnel": 0.12},
+    "W": {"jawOpen": 0.05, "mouthPucker": 0.58, "mouthFunnel": 0.1},
     "R": {"jawOpen": 0.12, "mouthPucker": 0.2, "mouthFunnel": 0.072, "tip": 0.3},
     "P": {"jawOpen": 0.1, "mouthPress": 0.1, "mouthRollLower": 0.2,
           "mouthRollUpper": 0.12, "mouthShrugLower": 0.2, "mouthPucker": 0.08},
@@ -74,13 +74,9 @@ PHONES: dict[str, tuple[str, float, float, float]] = {
     "HH": ("AH", 0.6, 0.15, 0.1), "R": ("R", 0.05, 1.2, 0.8), "W": ("W", 0.03, 1.3, 1.4),
     "Y": ("IY", 0.55, 0.7, 0.6),
 }  # fmt: skip
-DIPHTHONGS = {
-    "AY": ("AA", "IH"),
-    "AW": ("AA", "UW"),
-    "OY": ("AO", "IH"),
-    "EY": ("EH", "IY"),
-    "OW": ("AO", "UW"),
-}
+DIPHTHONGS = {n: tuple(v.split()) for n, v in dict(
+    AY="AA IH", AW="AA UW", OY="AO IH", EY="EH IY", OW="AO UW",
+).items()}  # fmt: skip
 CLOSED, BITTEN = ("P", "B", "M"), ("F", "V")
 SHAPES = tuple(sorted({name for shape in VISEMES.values() for name in shape}))
 TONGUE = ("tip", "forward", "back")

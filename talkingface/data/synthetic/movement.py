@@ -11,7 +11,7 @@ from talkingface.data.synthetic.head import expression
 
 # Weights of the moods, both sides.
 MOODS: dict[str, dict[str, float]] = {
-    "neutral": {"mouthSmile": 0.08, "cheekSquint": 0.04},
+    "neutral": {"mouthSmile": 0.1, "cheekSquint": 0.04, "browInnerUp": 0.12},
     "smile": {"mouthSmile": 0.42, "cheekSquint": 0.35, "eyeSquint": 0.2, "mouthDimple": 0.15},
     "worried": {"browInnerUp": 0.65, "browDown": 0.15, "mouthFrown": 0.28, "eyeSquint": 0.1},
     "surprised": {"browInnerUp": 0.5, "browOuterUp": 0.7, "eyeWide": 0.45},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +12,15 @@ import numpy as np
 from talkingface.data.media.writer import VideoWriter
 from talkingface.data.synthetic.align import RATE
 from talkingface.data.synthetic.body import Body, Scene, build_body
-from talkingface.data.synthetic.head import CLOTH, EXPRESSIONS, EYE_LEFT, EYE_RIGHT, SKIN, SOCKET
+from talkingface.data.synthetic.head import (
+    CLOTH,
+    EXPRESSIONS,
+    EYE_LEFT,
+    EYE_RIGHT,
+    SKIN,
+    SOCKET,
+    expression,
+)
 from talkingface.data.synthetic.mouth import MouthRig, mouth_track
 from talkingface.data.synthetic.movement import MOODS, movement
 from talkingface.data.synthetic.person import Person
@@ -21,7 +30,7 @@ from talkingface.data.synthetic.voices import speak
 from talkingface.utils.paths import atomic, write_json
 
 LABELS = ("background", "skin", "lips", "mouth", "eyes", "hair", "clothes")
-AMPLITUDE = (0.75, 1.25)  # cm; people differ in how far they open their mouths
+AMPLITUDE = (1.12, 1.88)  # cm; people differ in how far they open their mouths
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,8 @@ class PersonClip:
         person: seed of the person. number: of the clip among the person's.
         part: ``train``, or ``test`` for sentences that no training clip has.
         settings: seed, seconds, size (pixels), fps, voices (see ``speak``), pose (``reach`` of
-            ``movement``), light (``varied`` or ``fixed``), expression (``varied`` or a mood).
+            ``movement``), light (``varied`` or ``fixed``), expression (``varied`` or a mood),
+            masks (whether the truth has ``labels``).
         settings_hash: hash of all of these.
     """
 
@@ -52,6 +62,15 @@ class PersonClip:
 @lru_cache(2)
 def _body(person: Person, scene: Scene) -> Body:
     return build_body(person, scene)
+
+
+def frame_seconds(clip: PersonClip) -> float:
+    """Seconds that a frame takes on this machine; compiles the renderer where necessary."""
+    renderer, began = Renderer(_body(Person.draw(clip.person), Scene()), clip.settings["size"]), 0.0
+    for _ in range(2):
+        began = time.perf_counter()
+        renderer.frame(Pose(expression()))
+    return time.perf_counter() - began
 
 
 def render_clip(root: Path, clip: PersonClip) -> None:
@@ -75,7 +94,8 @@ def render_clip(root: Path, clip: PersonClip) -> None:
     renderer = Renderer(_body(person, scene), size)
     habits = np.random.default_rng([6, clip.person])
     rig = MouthRig(renderer.body.face, float(habits.uniform(*AMPLITUDE)))
-    truth = Truth(renderer)
+    truth = Truth(renderer, options["masks"])
+    clip.path(root, ".truth.json").unlink(missing_ok=True)  # it says that the clip is complete
     # One encoder thread, because x264's output depends on their number.
     video = VideoWriter(clip.path(root, ".mp4"), fps, audio=(speech.audio, RATE), threads=1)
     with video as writer:
@@ -119,11 +139,11 @@ class Truth:
     (landmarks 27 to 8). ``pose`` (T, 3) degrees, see ``renderer.rotation``; ``shift`` (T, 3) cm;
     ``gaze`` (T, 2) degrees away from the camera, to the person's left and up; ``weights`` (T, 52)
     of the expression; ``tongue`` (T, 3) cm. ``labels`` (T, size, size) uint8, indices of
-    ``LABELS``; hair is also that of brows, lashes and beards.
+    ``LABELS``, if wanted; hair is also that of brows, lashes and beards.
     """
 
-    def __init__(self, renderer: Renderer) -> None:
-        self.renderer, self.rows = renderer, []
+    def __init__(self, renderer: Renderer, masks: bool = True) -> None:
+        self.renderer, self.masks, self.rows = renderer, masks, []
         body = renderer.body
         label = np.full(len(body.triangles), LABELS.index("mouth"), np.uint8)
         lips = np.append(lip_area(), np.zeros(len(body.points) - len(lip_area())))
@@ -138,11 +158,6 @@ class Truth:
         """After ``renderer.frame(pose)``."""
         renderer = self.renderer
         marks = renderer.body.face.head.landmarks
-        four = self.label[renderer.ids].reshape(renderer.size, 2, renderer.size, 2)
-        four = np.sort(four.transpose(0, 2, 1, 3).reshape(renderer.size, renderer.size, 4), -1)
-        a, b, c, _ = np.moveaxis(four, -1, 0)
-        labels = np.where((a == b) | (b == c), b, c)  # the most frequent one
-        labels[renderer.through < 0.5] = LABELS.index("hair")
         points = renderer.points[marks]
         face = np.linalg.norm(points[27] - points[8])
         gaps = (points[[61, 62, 63]] - points[[67, 66, 65]]) @ renderer.up
@@ -152,8 +167,18 @@ class Truth:
             "opening": opening, "width": width, "mouth_opening": opening / face,
             "mouth_width": width / face, "pose": pose.turn, "shift": pose.shift,
             "gaze": pose.gaze, "weights": renderer.weights, "tongue": pose.tongue,
-            "labels": labels,
         })  # fmt: skip
+        if self.masks:
+            self.rows[-1]["labels"] = self._labels()
+
+    def _labels(self) -> np.ndarray:
+        size = self.renderer.size
+        four = self.label[self.renderer.ids].reshape(size, 2, size, 2)
+        four = np.sort(four.transpose(0, 2, 1, 3).reshape(size, size, 4), -1)
+        a, b, c, _ = np.moveaxis(four, -1, 0)
+        labels = np.where((a == b) | (b == c), b, c)  # the most frequent one
+        labels[self.renderer.through < 0.5] = LABELS.index("hair")
+        return labels
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays of all frames."""

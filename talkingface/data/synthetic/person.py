@@ -99,32 +99,26 @@ class Person:
         for low, high, spread in _opposites():
             amount = rng.normal(0, spread)
             name = high if amount > 0 else low
-            weights[name] = min(abs(amount), 0.8)
+            weights[name] = min(abs(amount), 0.7)
             if "/l-" in name:  # faces are almost symmetric
                 other = amount + rng.normal(0, 0.15 * spread)
                 weights[name.replace("/l-", "/r-")] = float(np.clip(abs(other), 0, 0.8))
         form = str(rng.choice(FORMS))
-        weights[f"head/head-{form}"] = float(rng.uniform(0.1, 0.4))
+        weights[f"head/head-{form}"] = float(rng.uniform(0.2, 0.6))
         weights["mouth/mouth-angles-up"] = 0.35 + weights.get("mouth/mouth-angles-up", 0)
         return weights
 
 
 FORMS = ("oval", "round", "rectangular", "square", "triangular", "invertedtriangular", "diamond")
-ENDINGS = (
-    ("decr", "incr"),
-    ("down", "up"),
-    ("concave", "convex"),
-    ("in", "out"),
-    ("compress", "uncompress"),
-)
+ENDINGS = ("decr incr", "down up", "concave convex", "in out", "compress uncompress")
 
 
 def _opposites() -> list[tuple[str, str, float]]:
     """Opposite detail shapes, and how much people differ in them; of two sides the left one."""
     names, found = set(shape_names()), []
     for name in sorted(names):
-        for low, high in ENDINGS:
+        for low, high in map(str.split, ENDINGS):
             other = name[: -len(low)] + high
             if name.endswith(f"-{low}") and other in names and "/r-" not in name:
-                found.append((name, other, 0.12 if "-trans-" in name else 0.2))
+                found.append((name, other, 0.18 if "-trans-" in name else 0.28))
     return found

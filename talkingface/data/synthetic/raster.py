@@ -18,7 +18,7 @@ HIDDEN = -9.0  # fastmath allows no test for nan
 
 def _can_cache() -> bool:
     """Whether numba finds a folder for compiled functions; without one it refuses to start."""
-    places = [Path(__file__).parent, Path.home()]
+    places = [Path(__file__).parent, os.path.expanduser("~")]
     return "NUMBA_CACHE_DIR" in os.environ or any(os.access(p, os.W_OK) for p in places)
 
 
@@ -31,16 +31,9 @@ def vertex_normals(out, points, triangles):
     out[:] = 0
     for t in range(triangles.shape[0]):
         a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-        ux, uy, uz = (
-            points[b, 0] - points[a, 0],
-            points[b, 1] - points[a, 1],
-            points[b, 2] - points[a, 2],
-        )
-        wx, wy, wz = (
-            points[c, 0] - points[a, 0],
-            points[c, 1] - points[a, 1],
-            points[c, 2] - points[a, 2],
-        )
+        p, q, r = points[a], points[b], points[c]
+        ux, uy, uz = q[0] - p[0], q[1] - p[1], q[2] - p[2]
+        wx, wy, wz = r[0] - p[0], r[1] - p[1], r[2] - p[2]
         x, y, z = uy * wz - uz * wy, uz * wx - ux * wz, ux * wy - uy * wx
         for i in (a, b, c):
             out[i, 0] += x
@@ -65,13 +58,8 @@ def turn(out, points, low, high, rotation, shift, pivot):
         s = s * s * (3 - 2 * s)
         px, py, pz = points[i, 0] - pivot[0], y - pivot[1], z - pivot[2]
         for k in range(3):
-            moved = (
-                rotation[k, 0] * px
-                + rotation[k, 1] * py
-                + rotation[k, 2] * pz
-                + shift[k]
-                + pivot[k]
-            )
+            row = rotation[k]
+            moved = row[0] * px + row[1] * py + row[2] * pz + shift[k] + pivot[k]
             out[i, k] = points[i, k] + s * (moved - points[i, k])
 
 
@@ -197,18 +185,11 @@ def blend_lines(colour, through, near, far, screen, rgb, width, opacity, bias, o
     rows, columns = through.shape
     for s in range(total):
         i = order[s]
-        x0, y0, x1, y1 = (
-            screen[i, 0] - 0.5,
-            screen[i, 1] - 0.5,
-            screen[i + 1, 0] - 0.5,
-            screen[i + 1, 1] - 0.5,
-        )
-        if (
-            max(x0, x1) < 0
-            or max(y0, y1) < 0
-            or min(x0, x1) > columns - 1
-            or min(y0, y1) > rows - 1
-        ):
+        a, b = screen[i], screen[i + 1]
+        x0, y0, x1, y1 = a[0] - 0.5, a[1] - 0.5, b[0] - 0.5, b[1] - 0.5
+        if max(x0, x1) < 0 or max(y0, y1) < 0:
+            continue
+        if min(x0, x1) > columns - 1 or min(y0, y1) > rows - 1:
             continue
         dx, dy = x1 - x0, y1 - y0
         flat = abs(dx) >= abs(dy)
@@ -229,15 +210,15 @@ def blend_lines(colour, through, near, far, screen, rgb, width, opacity, bias, o
                 if column < 0 or row < 0 or column >= columns or row >= rows:
                     continue
                 left = through[row, column]
+                if z < near[row, column]:  # the mesh covers about half of the pixel
+                    left -= 0.5
                 if left < 0.02:
                     continue
                 cover = min(max((wide + 1) * 0.5 - abs(q - centre), 0.0), min(wide, 1.0))
                 cover *= opacity[i] * share
                 if cover < 0.004 or z < far[row, column]:
                     continue
-                if z < near[row, column]:
-                    cover *= 0.5
                 for k in range(3):
                     shade = rgb[i, k] + (rgb[i + 1, k] - rgb[i, k]) * f
                     colour[row, column, k] += left * cover * shade
-                through[row, column] = left * (1 - cover)
+                through[row, column] -= left * cover

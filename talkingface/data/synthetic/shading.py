@@ -233,8 +233,9 @@ def illuminate(diffuse, mirror, n, p, view, m, ao, gloss, rough, surface, lights
             for k in range(3):
                 mirror[k] += g * lights[i, 3 + k]
     grazing = f0 + (1 - f0) * (1 - facing) ** 5 * max(1 - rough * 0.9, 0.0)
+    most = 0.35 if is_skin else 1.6  # no bright dots in creases
     for k in range(3):
-        mirror[k] = min(mirror[k] + grazing * gloss * ao * (0.6 + 0.4 * n[1]) * ambient[0, k], 1.6)
+        mirror[k] = min(mirror[k] + grazing * gloss * ao * (0.6 + 0.4 * n[1]) * ambient[0, k], most)
 
 
 @njit(**OPTIONS)
@@ -278,7 +279,7 @@ def shade(
                 if m != 4 and m != 5:
                     for k in range(first + 1, 4):
                         i = ids[2 * y + (k >> 1), 2 * x + (k & 1)]
-                        if i >= 0 and material[i] == m:
+                        if i >= 0 and material[i] == m and not done >> k & 1:
                             if abs(screen[triangles[i, 0], 2] - screen[a, 2]) < 2e-4:
                                 done |= 1 << k
                                 weight += 0.25

@@ -1,145 +1,138 @@
-"""The ``Synthetic`` dataset: generated on first use, without a download, repeatable by its seed."""
+"""The ``Synthetic`` dataset: rendered people, generated on first use and repeatable by seeds."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-import math
-from itertools import islice
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from talkingface.data.clips import SPLITS
-from talkingface.data.synthetic.clip import ClipPlan, make_clip
+from talkingface.data.synthetic.config import SyntheticSection
+from talkingface.data.synthetic.people import PersonClip, frame_seconds, render_clip
+from talkingface.data.synthetic.voices import check_voices, identity
 from talkingface.errors import DataError
+from talkingface.utils.locks import file_lock
 from talkingface.utils.logs import progress
-from talkingface.utils.paths import write_if_changed, write_json, write_problem
+from talkingface.utils.paths import (
+    atomic,
+    read_json,
+    remove_stale,
+    write_if_changed,
+    write_json,
+    write_problem,
+)
 from talkingface.utils.system import process_workers
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
-VERSION = 2  # raise it whenever the content of clips changes
+VERSION = 3  # raise it whenever the content of clips changes
+SHIPPED = Path(__file__).parent / "tiny"  # clips of the preset tiny, see tools/render_tiny.py
+SUFFIXES = (".mp4", ".truth.npz", ".truth.json")  # in the order of writing
+TEST_PERSONS = "test_persons"
+LISTS = ("train", "val", "test", TEST_PERSONS)
 
 
 class SyntheticSource:
-    """Talking-head clips with ground truth.
+    """Clips of rendered people with exact truth.
 
-    Below ``root``: ``data/<identity>/<clip>.mp4`` with ``.truth.npz`` (per frame: mouth_opening
-    and mouth_width over the face height, rounding, blink, pose in degrees) and ``.truth.json``
-    (text, phoneme times, settings), ``filelist/{train,val,test}.txt`` and ``synthetic.json``.
+    Below ``root``: ``data/<person>/<clip>.mp4`` with ``.truth.npz`` and ``.truth.json`` (see
+    :class:`~talkingface.data.synthetic.people.Truth`), lists and ``synthetic.json``. Lists:
+
+    * ``train``: persons 0, 1, ..., all clips but the second one of each;
+    * ``val`` and ``test``: in turns the second clip of these persons; its sentences are in no
+      training clip;
+    * ``test_persons``: all clips of persons 5, 11, 17, ..., who are in no other list; no sentence
+      of them is in a training clip.
 
     Args:
         root: folder of the dataset; created.
-        clips: number of clips, at least 3 (one for each split).
-        seconds: length of each clip.
-        size: side of the square picture in pixels, even.
-        fps: frames per second.
-        identities: pseudo-identities, used in turn; at most as many as there are training clips.
-        seed: seed of all random draws.
+        options: section ``synthetic`` of the configuration.
         workers: number of processes; it does not change the result.
-        split: shares of train, val and test; the last clips are val and test.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        *,
-        clips: int,
-        seconds: float,
-        size: int = 256,
-        fps: int = 25,
-        identities: int = 4,
-        seed: int = 2023,
-        workers: int = 1,
-        split: tuple[float, float, float] = (0.8, 0.1, 0.1),
-    ) -> None:
-        def check(good: bool, what: str) -> None:
-            if not good:
-                raise DataError(f"The Synthetic dataset in {root} cannot be generated: {what}.")
-
-        check(clips >= 3, f"clips is {clips}; give at least 3, one each for train, val and test")
-        check(math.isfinite(seconds) and seconds >= 1, f"seconds is {seconds}; give at least 1")
-        check(64 <= size <= 2048 and size % 2 == 0, f"size is {size}; give an even 64 to 2048")
-        check(1 <= fps <= 120 and fps == int(fps), f"fps is {fps}; give a whole number 1 to 120")
-        check(identities >= 1, f"identities is {identities}; give at least 1")
-        check(seed >= 0, f"seed is {seed}; give 0 or more")
-        check(
-            len(split) == 3 and min(split) >= 0 and sum(split) > 0,
-            f"split is {split}; give three shares such as 0.8, 0.1, 0.1",
-        )
-        self.root = Path(root)
-        self.workers = max(1, int(workers))
-        self.clips = int(clips)
-        self.split = tuple(float(share) for share in split)
-        shares = [share / sum(self.split) for share in self.split]
-        rest = [max(1, round(self.clips * share)) for share in shares[1:]]
-        while self.clips - sum(rest) < 1:  # e.g. 3 clips with split 0.2, 0.4, 0.4
-            rest[rest.index(max(rest))] -= 1
-        self.counts = (self.clips - sum(rest), *rest)
-        self.settings = {
-            "version": VERSION,
-            "seed": int(seed),
-            "seconds": float(seconds),
-            "size": int(size),
-            "fps": int(fps),
-            "identities": min(int(identities), self.counts[0]),
-        }
-
-    def plans(self) -> list[ClipPlan]:
-        """All clips in order; clip i depends on i and the settings only."""
-        plans = []
-        for index in range(self.clips):
-            number, person = divmod(index, self.settings["identities"])
-            text = json.dumps([self.settings, index, person], sort_keys=True)
-            digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-            name = f"id{person}/id{person}_{number:03d}"
-            plans.append(ClipPlan(name, index, person, self.settings, digest))
-        return plans
-
-    def lists(self) -> dict[str, list[str]]:
-        """Clip names of each split.
-
-        The first clips are for training: as identities take turns, every identity is among them.
-        """
-        names = (plan.name for plan in self.plans())
-        return {split: list(islice(names, n)) for split, n in zip(SPLITS, self.counts, strict=True)}
+    def __init__(self, root: Path, options: SyntheticSection, workers: int = 1) -> None:
+        self.root, self.options, self.workers = Path(root), options, max(1, int(workers))
+        self.settings = options.model_dump(exclude={"persons", "clips_per_person"})
 
     @classmethod
     def from_config(cls, cfg: Config) -> SyntheticSource:
-        """The source that a run's configuration describes."""
-        workers = process_workers(cfg.process_workers, cfg.synthetic.clips // 16)
-        options = cfg.synthetic.model_dump()
-        return cls(cfg.dataset_root, **options, workers=workers, split=tuple(cfg.make_split))
-
-    def ensure(self, show_progress: bool = True) -> None:
-        """Generate the clips that are missing or belong to other settings.
+        """The source that a run's configuration describes.
 
         Raises:
+            DataError: ``data_root`` is set, which the clips are not rendered into.
+        """
+        options = cfg.synthetic
+        if cfg.data_dir != cfg.dataset_root / "data":
+            raise DataError(
+                f"data_root is {cfg.data_root}, but Synthetic is rendered into <root>/data. Set "
+                "--root=<folder> instead."
+            )
+        if tuple(cfg.make_split) != (0.8, 0.1, 0.1):
+            log.warning("make_split is not used: Synthetic has lists of its own (docs/people.md)")
+        jobs = options.persons * options.clips_per_person
+        return cls(cfg.dataset_root, options, process_workers(cfg.process_workers, jobs))
+
+    def plans(self) -> list[PersonClip]:
+        """All clips; the content of one depends on its person, its number and the settings."""
+        plans, content = [], {**self.settings, "voices": identity(self.options.voices)}
+        for person in range(self.options.persons):
+            for number in range(self.options.clips_per_person):
+                part = "test" if number == 1 or _held_out(person) else "train"
+                text = json.dumps([VERSION, content, person, number], sort_keys=True)
+                digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+                name = f"p{person:02d}/p{person:02d}_{number:03d}"
+                plans.append(PersonClip(name, person, number, part, self.settings, digest))
+        return plans
+
+    def lists(self) -> dict[str, list[str]]:
+        """Clip names of each list."""
+        lists: dict[str, list[str]] = {name: [] for name in LISTS}
+        for plan in self.plans():
+            if _held_out(plan.person):
+                lists[TEST_PERSONS].append(plan.name)
+            elif plan.number == 1:
+                shown = plan.person - plan.person // 6  # among the persons who are not held out
+                lists["test" if shown % 2 else "val"].append(plan.name)
+            else:
+                lists["train"].append(plan.name)
+        return lists
+
+    def ensure(self, show_progress: bool = True) -> None:
+        """Render the clips that are missing or belong to other settings.
+
+        Raises:
+            DataError: the folder cannot be used, or the voices have no usable recordings.
             EnvironmentProblem: disk full, read-only folder, missing package.
         """
         self._check_root()
-        missing = [plan for plan in self.plans() if not self._done(plan)]
-        if missing:
-            text = "generating %d of %d synthetic clips in %s"
-            logger.info(text, len(missing), self.clips, self.root)
-            self._make_clips(missing, show_progress)
-        # After the clips, so that all listed clips exist.
-        for split, names in self.lists().items():
-            path = self.root / "filelist" / f"{split}.txt"
-            write_if_changed(path, "".join(f"{name}\n" for name in names))
-        summary = {
-            "synthetic": True,
-            "settings": self.settings,
-            "clips": self.clips,
-            "split": list(self.split),
-        }
-        path = self.root / "synthetic.json"
-        if _read_json(path) != summary:
-            write_json(path, summary)
+        plans = self.plans()
+        with file_lock(self.root / ".rendering.lock"):  # another run may need the same clips
+            remove_stale(self.root / "data", "**/*")
+            for plan in plans:
+                if is_done(SHIPPED, plan) and not is_done(self.root, plan):
+                    self._copy(plan)
+            missing = [plan for plan in plans if not is_done(self.root, plan)]
+            if missing:
+                self._render(missing, show_progress)
+            self._write_lists()  # after the clips, so that all listed clips exist
+
+    def _write_lists(self) -> None:
+        """Lists of the user's are kept until other settings need other lists."""
+        summary = {"synthetic": True, "version": VERSION, **self.options.model_dump()}
+        changed = read_json(self.root / "synthetic.json") != summary
+        for name in LISTS:
+            path, clips = self.root / "filelist" / f"{name}.txt", self.lists()[name]
+            if clips and (changed or not path.exists()):
+                write_if_changed(path, "".join(f"{clip}\n" for clip in clips))
+            elif not clips and changed:
+                path.unlink(missing_ok=True)
+        if changed:
+            write_json(self.root / "synthetic.json", summary)
 
     def _check_root(self) -> None:
         try:
@@ -147,35 +140,58 @@ class SyntheticSource:
         except FileExistsError as error:
             raise DataError(
                 f"{self.root} is a file; the Synthetic dataset needs a folder. "
-                "Remove it or choose another data root."
+                "Remove it or choose another --root."
             ) from error
         except OSError as error:
             raise write_problem(self.root, error) from error
+        if "settings" in read_json(self.root / "synthetic.json"):  # up to version 2
+            log.warning(
+                "%s holds the former Synthetic set, an animated photograph. Its clips (%s) are not "
+                "used any more and may be deleted; new lists name the rendered people.",
+                self.root,
+                self.root / "data" / "id*",
+            )
 
-    def _done(self, plan: ClipPlan) -> bool:
-        truth = _read_json(plan.path(self.root, ".truth.json"))
-        return truth.get("settings_hash") == plan.settings_hash and all(
-            plan.path(self.root, suffix).is_file() for suffix in (".mp4", ".truth.npz")
-        )
+    def _copy(self, plan: PersonClip) -> None:
+        plan.path(self.root, ".truth.json").unlink(missing_ok=True)
+        for suffix in SUFFIXES:
+            with atomic(plan.path(self.root, suffix)) as temporary:
+                shutil.copyfile(plan.path(SHIPPED, suffix), temporary)
 
-    def _make_clips(self, plans: list[ClipPlan], show_progress: bool) -> None:
+    def _render(self, plans: list[PersonClip], show_progress: bool) -> None:
         workers = min(self.workers, len(plans))
+        each = round(self.settings["seconds"] * self.settings["fps"])
+        check_voices(self.options.voices)
+        log.info("starting the renderer; its first start compiles it, in about half a minute")
+        seconds = len(plans) * (1.5 + 1.15 * each * frame_seconds(plans[0])) / workers
+        log.info(
+            "rendering %d clips of %g s in %s with %d process%s: about %s",
+            *(len(plans), self.settings["seconds"], self.root, workers),
+            *("es" if workers > 1 else "", _duration(seconds)),
+        )
         if workers == 1:
-            done = (make_clip(self.root, plan) for plan in plans)
+            done = (render_clip(self.root, plan) for plan in plans)
         else:
             from joblib import Parallel, delayed
 
-            pool = Parallel(n_jobs=workers, backend="loky", return_as="generator")
-            done = pool(delayed(make_clip)(self.root, plan) for plan in plans)
-        options = {"total": len(plans), "desc": "Synthetic clips", "unit": "clip"}
+            pool = Parallel(n_jobs=workers, backend="loky", return_as="generator_unordered")
+            done = pool(delayed(render_clip)(self.root, plan) for plan in plans)
+        options = {"total": len(plans), "desc": "rendering", "unit": "clip"}
         for _ in progress(done, show=show_progress, **options):
             pass
 
 
-def _read_json(path: Path) -> dict:
-    """The content of ``path``; an empty dict when it is missing or damaged."""
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} minutes"
+
+
+def _held_out(person: int) -> bool:
+    return person % 6 == 5
+
+
+def is_done(root: Path, plan: PersonClip) -> bool:
+    """Whether the clip lies below ``root``, complete and with these settings."""
+    truth = read_json(plan.path(root, ".truth.json"))
+    return truth.get("settings_hash") == plan.settings_hash and all(
+        plan.path(root, suffix).is_file() for suffix in SUFFIXES
+    )

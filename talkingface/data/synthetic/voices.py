@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
+import json
 import logging
 import re
 import zlib
@@ -16,11 +18,12 @@ import numpy as np
 
 from talkingface.data.media.audio import load_audio, resampled
 from talkingface.data.synthetic.align import RATE, Phone, align
+from talkingface.data.synthetic.espeak import Espeak
 from talkingface.data.synthetic.person import Person
 from talkingface.data.synthetic.sentences import sentence
-from talkingface.data.synthetic.speech import _Espeak
 from talkingface.errors import DataError
 from talkingface.utils.env import require
+from talkingface.utils.paths import resolve
 
 log = logging.getLogger(__name__)
 
@@ -83,17 +86,48 @@ def speak(
     if voices == ESPEAK:
         return _filled(_espeak(person), seconds, rng, {"engine": "espeak-ng"}, part)
     if voices == HIBARI:
-        factor = _factor(person, "woman", rng)
+        factor = _factor(person, "woman")
         say = _shifted(_hibari(1 / factor if factor < 0.9 else 1.0), factor)
         return _filled(say, seconds, rng, {"engine": "hibari-tts", "shift": factor}, part)
-    if not Path(voices).is_dir():
-        raise DataError(f"voices is {voices!r}: neither {ESPEAK}, nor {HIBARI}, nor a folder")
-    return _from_folder(Path(voices), person, seconds, rng, part)
+    return _from_folder(_folder(voices), person, seconds, rng, part)
+
+
+def check_voices(voices: str) -> None:
+    """Raise what :func:`speak` would, before a long rendering begins."""
+    if voices == ESPEAK:
+        Espeak().close()
+    else:
+        _hibari_engine() if voices == HIBARI else recordings(_folder(voices))
+        require("pocketsphinx", why=f"--synthetic.voices={voices}", extra="voices")
+
+
+def identity(voices: str) -> str:
+    """On which voices a clip depends: an engine, or a hash of the recordings and their texts."""
+    if voices in (ESPEAK, HIBARI):
+        return voices
+    folder = _folder(voices)
+    rows = [
+        (one.path.relative_to(folder).as_posix(), one.path.stat().st_size, one.text)
+        for one in recordings(folder)
+    ]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+
+
+def _folder(voices: str) -> Path:
+    if not voices.strip() or not resolve(voices).is_dir():
+        raise DataError(
+            f"synthetic.voices is {voices!r}: neither {ESPEAK}, nor {HIBARI}, nor a folder"
+        )
+    return resolve(voices)
 
 
 def for_test(text: str) -> bool:
     """Whether a sentence is kept for tests: one in ten, by its words."""
-    return zlib.crc32(" ".join(re.findall(r"\w+", text.lower())).encode()) % 10 == 9
+    return zlib.crc32(_plain(text)) % 10 == 9
+
+
+def _plain(text: str) -> bytes:
+    return " ".join(re.findall(r"\w+", text.lower())).encode()
 
 
 Say = Callable[[str], tuple[np.ndarray, list[Phone]]]
@@ -124,6 +158,8 @@ def _filled(
         phones += _place(audio, wave, spoken, now)
         texts.append(text)
         now += end + float(rng.uniform(0.12, 0.35))
+    if not phones:
+        raise DataError(f"{voice['engine']} spoke no sentence; see the warnings above")
     return Speech(_finished(audio), phones, " ".join(texts), {**voice, "cut": cut})
 
 
@@ -142,15 +178,14 @@ def _finished(audio: np.ndarray) -> np.ndarray:
 
 
 def _espeak(person: Person) -> Say:
-    require("espeakng_loader", why="--synthetic.voices=espeak")
     name = "en-us+f3" if person.sex == "woman" else "en-us+m3"
     pitch, rate = round(25 + 50 * person.voice[0]), person.voice[1]
 
     def say(text: str) -> tuple[np.ndarray, list[Phone]]:
-        with contextlib.closing(_Espeak()) as library:
+        with contextlib.closing(Espeak()) as library:
             wave, spoken = library.say(text, name, pitch, rate)
             wave = resampled(wave, library.rate, RATE)
-        return wave, [Phone(_arpabet(p.symbol), p.start, p.end) for p in spoken]
+        return wave, [Phone(_arpabet(p.name), p.start, p.end) for p in spoken]
 
     return say
 
@@ -164,7 +199,8 @@ def _arpabet(symbol: str) -> str:
 
 @lru_cache(1)
 def _hibari_engine():
-    return require("hibari", why="--synthetic.voices=hibari", extra="voices").Hibari()
+    why = "--synthetic.voices=hibari (or use --synthetic.voices=espeak); it"
+    return require("hibari", why=why, extra="voices").Hibari()
 
 
 def _hibari(speed: float) -> Say:
@@ -175,10 +211,10 @@ def _hibari(speed: float) -> Say:
     return say
 
 
-def _factor(person: Person, sex: str, rng: np.random.Generator) -> float:
+def _factor(person: Person, sex: str) -> float:
     """By what pitch and formants of a voice are multiplied for this person."""
-    limits = SHIFT if sex == person.sex else TO_MAN if person.sex == "man" else TO_WOMAN
-    return round(float(rng.uniform(*limits)), 3)
+    low, high = SHIFT if sex == person.sex else TO_MAN if person.sex == "man" else TO_WOMAN
+    return round(low + (high - low) * person.voice[0], 3)
 
 
 def _shifted(say: Say, factor: float) -> Say:
@@ -221,6 +257,17 @@ def recordings(folder: Path) -> tuple[Recording, ...]:
             "LibriSpeech, or hold files such as a.wav and a.txt."
         )
     return tuple(found)
+
+
+@lru_cache(4)
+def kept_for_tests(folder: Path) -> frozenset[bytes]:
+    """The texts of a folder that are kept for tests: at least one of each speaker."""
+    said = [{_plain(one.text) for one in own} for own in _by_speaker(folder).values()]
+    kept = {text for texts in said for text in texts if zlib.crc32(text) % 10 == 9}
+    for texts in said:
+        if not texts & kept:
+            kept.add(min(texts, key=zlib.crc32))
+    return frozenset(kept)
 
 
 def _lj_speech(folder: Path) -> Iterator[Recording]:
@@ -287,38 +334,55 @@ def _from_folder(
     folder: Path, person: Person, seconds: float, rng: np.random.Generator, part: str
 ) -> Speech:
     """One speaker for each person, of the person's sex if there is one."""
-    by_speaker: dict[str, list[Recording]] = {}
-    for one in recordings(folder):
-        by_speaker.setdefault(one.speaker, []).append(one)
-    names = sorted(by_speaker)
-    turn = person.seed % len(names)
-    sex = None
-    for speaker in (*names[turn:], *names[:turn]):
-        first = by_speaker[speaker][0]
-        sex = first.sex or _sex_of(first.path)
-        if sex == person.sex:
-            break
-    files = [one for one in by_speaker[speaker] if for_test(one.text) == (part == "test")]
-    factor = _factor(person, sex or person.sex, rng)
-    audio, phones, texts, used = np.zeros(round(seconds * RATE), np.float32), [], [], []
-    now, cut = float(rng.uniform(0.08, 0.25)), False
-    for k in rng.permutation(len(files)):
-        if texts and seconds - now < 1.0:
-            break
-        found = _aligned(files[k].path, files[k].text)
-        if found is None:
-            continue
-        wave, spoken = _at_speed(*found, factor)
-        phones += _place(audio, wave, spoken, now)
-        texts.append(files[k].text.strip())
-        used.append(files[k].path.name)
-        now += len(wave) / RATE
-        cut = now > seconds
-        now += float(rng.uniform(0.12, 0.35))
-    if not phones:
-        raise DataError(
-            f"{folder}: of the {len(files)} recordings of {speaker} for {part} clips (one text in "
-            "ten is for tests) none can be used; see the warnings above"
-        )
-    said = {"engine": "recordings", "speaker": speaker, "files": used, "shift": factor, "cut": cut}
-    return Speech(_finished(audio), phones, " ".join(texts), said)
+    kept = kept_for_tests(folder)
+    for speaker, sex, own in _speakers(folder, person):
+        files = [one for one in own if (_plain(one.text) in kept) == (part == "test")]
+        factor = _factor(person, sex or person.sex)
+        audio, phones, texts, used = np.zeros(round(seconds * RATE), np.float32), [], [], []
+        now, cut = float(rng.uniform(0.08, 0.25)), False
+        for k in rng.permutation(len(files)):
+            if texts and seconds - now < 1.0:
+                break
+            found = _aligned(files[k].path, files[k].text)
+            if found is None:
+                continue
+            wave, spoken = _at_speed(*found, factor)
+            phones += _place(audio, wave, spoken, now)
+            texts.append(files[k].text.strip())
+            used.append(files[k].path.name)
+            now += len(wave) / RATE
+            cut = now > seconds
+            now += float(rng.uniform(0.12, 0.35))
+        if phones:
+            said = {"speaker": speaker, "files": used, "shift": factor, "cut": cut}
+            return Speech(
+                _finished(audio), phones, " ".join(texts), {"engine": "recordings", **said}
+            )
+        log.warning("%s: %s has no usable recording for %s clips", folder, speaker, part)
+    raise DataError(
+        f"{folder}: no speaker has usable recordings for {part} clips; one text in ten, and at "
+        "least one of each speaker, is kept for tests. See the warnings above."
+    )
+
+
+def _speakers(folder: Path, person: Person) -> Iterator[tuple[str, str | None, list[Recording]]]:
+    """Speakers with sex and recordings: first those of the person's sex with texts for both parts,
+    then others with texts for both parts. Persons of one sex begin at different speakers."""
+    kept, good, others = kept_for_tests(folder), [], []
+    for name, own in _by_speaker(folder).items():
+        sex = own[0].sex or _sex_of(own[0].path)
+        whole = len({_plain(one.text) in kept for one in own}) == 2
+        place = good if whole and sex == person.sex else others
+        place.append((not whole, name, sex, own))
+    rank = sum(Person.draw(seed).sex == person.sex for seed in range(person.seed))
+    turn = rank % len(good) if good else 0
+    for _, *found in (*good[turn:], *good[:turn], *sorted(others, key=lambda one: one[:2])):
+        yield tuple(found)
+
+
+@lru_cache(4)
+def _by_speaker(folder: Path) -> dict[str, list[Recording]]:
+    found: dict[str, list[Recording]] = {}
+    for one in sorted(recordings(folder), key=lambda one: one.speaker):
+        found.setdefault(one.speaker, []).append(one)
+    return found
