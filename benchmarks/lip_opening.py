@@ -32,6 +32,7 @@ from talkingface.data.media.apc_mel import SAMPLE_RATE, apc_mel
 from talkingface.data.media.audio import load_audio
 from talkingface.model.audio_driven_talkingface.lsp import audio2feature
 from talkingface.model.audio_driven_talkingface.moda import moda
+from talkingface.pipeline.build import build_dataset
 
 ROW_RATE = 120.0
 ROWS = tuple(range(-24, 26, 3))  # of mel around a frame's first, 0.4 s
@@ -107,7 +108,6 @@ def main() -> None:
     model = build_model(cfg)
     load_model_weights(model, Path(args.checkpoint))
     model.eval()
-    make = cfg.registry.resolve(cfg.model_entry, "dataset")
     other = cfg
     if args.dataset:
         own = set(cfg.dataset_entry.values) | {"dataset", "root", "data_root", "person"}
@@ -118,7 +118,9 @@ def main() -> None:
             base=base,
             cli=dict(s.lstrip("-").split("=", 1) for s in settings),
         )
-    train, val, test = make(cfg, "train"), make(cfg, "val"), make(other, "test")
+    train, val, test = (
+        build_dataset(c, split) for c, split in ((cfg, "train"), (cfg, "val"), (other, "test"))
+    )
     run = MODARun(cfg.fps) if cfg.model == "MODA" else Audio2FeatureRun()
     step = max(1, round(run.fps / 30))
     print(f"{len(train.clips)} training clips, {len(test.clips)} test clips of {other.dataset}")

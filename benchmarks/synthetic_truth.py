@@ -1,11 +1,12 @@
 """How exact our instruments are: the face tracker, pose, blinks and offsets on rendered people.
 
-    python benchmarks/synthetic_truth.py [--persons=8] [--seconds=6] [--folder=FOLDER]
+    python benchmarks/synthetic_truth.py [--persons=8] [--seconds=6] [--folder=DIR] [--syncnet=RUN]
 
-Renders clips of people whose truth is known (into FOLDER, or a temporary one; existing clips are
+Renders clips of people whose truth is known (into DIR, or a temporary folder; existing clips are
 used again) with turns of up to about 30 degrees, and compares what the instruments find with it.
 Rows: what, number of frames or clips, and the figures. The last row is about still pictures of
-each person with the mouth shape of every phone.
+each person with the mouth shape of every phone. ``--syncnet``, a run id or checkpoint of SyncNet,
+adds its offsets.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from talkingface.data.face.boxes import face_boxes
 from talkingface.data.face.mesh import FaceMesher
 from talkingface.data.face.pose import head_pose
 from talkingface.data.face.scan import scan_video
 from talkingface.data.face.topology import IBUG68
 from talkingface.data.face.tracking import find_persons, meshes
 from talkingface.data.media.audio import load_audio
+from talkingface.data.media.reader import read_frames
 from talkingface.data.quality import av_offset, speech_frames
 from talkingface.data.synthetic.body import Scene, build_body
 from talkingface.data.synthetic.head import expression
@@ -35,6 +38,14 @@ from talkingface.data.synthetic.person import Person
 from talkingface.data.synthetic.renderer import Pose, Renderer
 from talkingface.data.synthetic.source import VERSION, is_done
 from talkingface.evaluator.metrics.blink import blinks, eye_aspect_ratio
+from talkingface.evaluator.metrics.syncnet.sync_score import (
+    crops,
+    lip_features,
+    load_syncnet,
+    score,
+    sound_features,
+)
+from talkingface.quick_start.infer import configure
 from talkingface.utils.logs import progress
 
 FPS, RATE = 25, 16000
@@ -51,7 +62,7 @@ class Clip:
     """Truth and what the tracker found."""
 
     def __init__(self, root: Path, clip: PersonClip) -> None:
-        path = clip.path(root, ".mp4")
+        self.path = path = clip.path(root, ".mp4")
         with np.load(clip.path(root, ".truth.npz")) as file:
             self.truth = {name: file[name] for name in file.files if name != "labels"}
         self.phones = json.loads(clip.path(root, ".truth.json").read_text("utf-8"))["phones"]
@@ -177,6 +188,22 @@ def offsets(clips: list[Clip]) -> None:
             within_60=np.mean(np.array(errors) <= 60))  # fmt: skip
 
 
+def sync_offsets(clips: list[Clip], run: str) -> None:
+    """The same by a SyncNet, in frames."""
+    _, checkpoint = configure({"checkpoint": run}, {}, [])
+    network, errors = load_syncnet(checkpoint), []
+    for clip in progress(clips, desc="SyncNet", unit="clip"):
+        boxes = face_boxes(clip.points.astype(np.float32), fps=FPS)
+        frames = crops(read_frames(clip.path, fps=FPS), boxes, network.image_size)
+        lips = lip_features(network, frames)
+        for shift in OFFSETS:
+            sounds = sound_features(network, np.roll(clip.audio, round(shift * RATE / FPS)))
+            count = min(len(lips) - 1, len(sounds))
+            errors.append(abs(score(lips[:count], sounds[:count]).offset + shift))
+    row("AV offset by SyncNet, frames", len(errors), exact=np.mean(np.array(errors) == 0),
+        within_1=np.mean(np.array(errors) <= 1))  # fmt: skip
+
+
 def silence(clips: list[Clip]) -> None:
     """10 ms frames of speech against the phones."""
     right = total = 0
@@ -223,15 +250,18 @@ def main() -> None:
     parser.add_argument("--persons", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--syncnet")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         root = given.folder or Path(temporary)
         made = rendered(root, given.persons, given.seconds)
         clips = [Clip(root, clip) for clip in progress(made, desc="tracking", unit="clip")]
-    frames = sum(len(c.found) for c in clips)
-    row("faces found, frames", frames, share=sum(c.found.sum() for c in clips) / frames)
-    for measure in (landmarks, mouth, pose, blinking, offsets, silence):
-        measure(clips)
+        frames = sum(len(c.found) for c in clips)
+        row("faces found, frames", frames, share=sum(c.found.sum() for c in clips) / frames)
+        for measure in (landmarks, mouth, pose, blinking, offsets, silence):
+            measure(clips)
+        if given.syncnet:
+            sync_offsets(clips, given.syncnet)
     shapes(given.persons)
 
 
