@@ -419,7 +419,7 @@ class Corpus:
         folder = self.cfg.filelist("train").parent
         if not listed:
             raise StageError(f"None of the clips in {folder} exists.")
-        others = {name for path in folder.glob("test_*.txt") for name in read_filelist(path)}
+        others = {name for path in folder.glob("test*.txt") for name in read_filelist(path)}
         left = [clip.id for clip in clips if clip.id not in listed and clip.id not in others]
         if left:
             log.info(
