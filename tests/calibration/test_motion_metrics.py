@@ -979,7 +979,7 @@ def test_a_deterministic_model_needs_no_samples_for_its_zero():
 
 
 def test_samples_come_from_further_videos(talking_clip, tmp_path):
-    flipped = rewrite(talking_clip, tmp_path / "g.mp4", lambda f: f[:, ::-1].copy(), 60)
+    flipped = rewrite(talking_clip, tmp_path / "g.mp4", lambda f: f[:, ::-1].copy(), 75)
     results = []
     for others in ((talking_clip,), (flipped, talking_clip)):
         row = RowResult("row")
