@@ -21,10 +21,7 @@ class SyntheticSection(Section):
     retired: ClassVar[dict[str, str]] = {"identities": _FORMER, "clips": _FORMER}
 
     persons: int = Field(
-        24,
-        ge=2,
-        le=1000,
-        description="Number of persons; every sixth one is kept for tests.",
+        24, ge=2, le=1000, description="Number of persons; every sixth one is kept for tests."
     )
     clips_per_person: int = Field(
         4, ge=2, le=1000, description="Clips of each person; the second one is for val or test."

@@ -163,6 +163,7 @@ class SyntheticSource:
         each = round(self.settings["seconds"] * self.settings["fps"])
         check_voices(self.options.voices)
         log.info("starting the renderer; its first start compiles it, in about half a minute")
+        # Measured: 1.5 s for a body and the sound, and 15 % for the encoder and the truth.
         seconds = len(plans) * (1.5 + 1.15 * each * frame_seconds(plans[0])) / workers
         log.info(
             "rendering %d clips of %g s in %s with %d process%s: about %s",
