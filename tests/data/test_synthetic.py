@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +158,26 @@ def test_how_long_it_takes_is_told_in_advance(tmp_path, monkeypatch, caplog):
     SyntheticSource(tmp_path, SyntheticSection()).ensure(show_progress=False)
     # 96 clips x (1.5 s + 150 frames x 0.115 s)
     assert "rendering 96 clips of 6 s in" in caplog.text and "about 30 minutes" in caplog.text
+
+
+def test_two_first_runs_at_once_render_each_clip_once(tmp_path, monkeypatch):
+    rendered = []
+
+    def render(root, plan):
+        rendered.append(plan.name)
+        time.sleep(0.02)
+        for suffix in SUFFIXES:
+            path = plan.path(root, suffix)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"settings_hash": plan.settings_hash}))
+
+    monkeypatch.setattr(module, "render_clip", render)
+    monkeypatch.setattr(module, "frame_seconds", lambda plan: 0.1)
+    source = SyntheticSource(tmp_path, SyntheticSection())
+    with ThreadPoolExecutor(2) as pool:
+        for run in [pool.submit(source.ensure, show_progress=False) for _ in range(2)]:
+            run.result()
+    assert len(rendered) == len(set(rendered)) == 96
 
 
 # -- the shipped clips -----------------------------------------------------------------------------
