@@ -38,7 +38,8 @@ def make_clip(root: Path, name: str, frames: int = FRAMES, missing: tuple[int, .
     np.save(folder / "mel.npy", np.tile(np.arange(columns, dtype=np.float32), (80, 1)))
     found = np.array([i not in missing for i in range(frames)])
     boxes, segments = np.zeros((frames, 4), np.float32), np.zeros(frames, np.int32)
-    np.savez(folder / "face.npz", boxes=boxes, found=found, segments=segments)
+    crops = np.full((frames, 2), 64)
+    np.savez(folder / "face.npz", boxes=boxes, found=found, segments=segments, crops=crops)
     process = HyperLipsBaseProcess(hyperlips_config(root=str(root)))
     path = process.prepared.marker_path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +65,8 @@ def dataset(root: Path, kind: type = HyperLipsBaseDataset, split: str = "train",
             "SyncExpert", "Synthetic", preset="tiny", overrides={"root": str(root), **dotted}
         )
     else:
-        cfg = hyperlips_config(root=str(root), **{"data__windows_per_clip": 8, **settings})
+        given = {"data__windows_per_clip": 8, "data__align_reference": False, **settings}
+        cfg = hyperlips_config(root=str(root), **given)
     return kind(cfg, split)
 
 

@@ -377,7 +377,7 @@ def test_a_restoration_of_ones_own_and_sharpening_change_the_face_and_nothing_el
     (tmp_path / "restorers.py").write_text(
         "class Brighter:\n"
         "    def __call__(self, face):\n"
-        "        assert face.dtype == 'uint8' and face.shape == (32, 32, 3)\n"
+        "        assert face.dtype == 'uint8' and face.shape == (147, 147, 3)\n"
         "        return (face // 2 + 128).astype('uint8')\n"
         "def plain(face):\n"
         "    import torch\n"

@@ -16,6 +16,9 @@ from talkingface.model.audio_driven_talkingface.hyperlips.hyperlips_networks imp
     lower_half,
     unfold_time,
 )
+from talkingface.model.audio_driven_talkingface.hyperlips.warped_reference import (
+    WarpedReference,
+)
 from talkingface.model.fuse import optimize_for_inference
 from talkingface.model.layers.conv_block import StatelessConvGRU
 from talkingface.model.layers.hyper_conv import HyperConv
@@ -171,6 +174,57 @@ def test_generator_takes_another_mel_window():
     assert small(torch.randn(1, 1, 80, 12), torch.rand(1, 6, 64, 64)).shape == (1, 3, 64, 64)
     with pytest.raises(ValueError, match=r"audio must be \(N, 1, 80, 12\)"):
         small.encode_audio(torch.randn(1, 1, 80, 16))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(64, 64), (70, 66), (65, 63)])
+def test_with_warp_an_untrained_network_nearly_shows_the_reference(size):
+    small = HyperLipsBaseNet(**_SMALL, warp=0.2).eval()
+    face, half = torch.rand(2, 6, *size), size[0] // 2
+    out = small(torch.randn(2, 1, 80, 16), face)
+    assert torch.equal(out[:, :, :half], face[:, :3, :half])
+    assert (out[:, :, half:] - face[:, 3:, half:]).abs().max() < 0.06
+    fast = optimize_for_inference(small)
+    torch.testing.assert_close(fast(torch.zeros(2, 1, 80, 16), face)[:, :, half:],
+                               small(torch.zeros(2, 1, 80, 16), face)[:, :, half:],
+                               atol=1e-4, rtol=0)  # fmt: skip
+
+
+@torch.no_grad()
+def test_with_warp_the_pixels_may_come_from_a_higher_resolution(net):
+    torch.manual_seed(0)
+    small = HyperLipsBaseNet(**_SMALL, warp=0.2).eval()
+    for conv in (small.reference.flow, small.reference.share):
+        torch.nn.init.normal_(conv.weight, std=2.0)
+    smooth = torch.nn.functional.interpolate(torch.rand(3, 6, 8, 8), 192, mode="bicubic")
+    face = torch.nn.functional.interpolate(smooth, 64, mode="area")
+    codes = small.encode_audio(torch.randn(3, 1, 80, 16))
+    coarse = small.decode(codes, face)
+    out = small.decode(codes, face, render_batch=2, fine=smooth)
+    assert out.shape == (3, 3, 192, 192) and torch.equal(out[:, :, :96], smooth[:, :3, :96])
+    again = torch.nn.functional.interpolate(out, 64, mode="area")
+    inner = (..., slice(34, 60), slice(4, 60))
+    assert (again - coarse)[inner].abs().mean() < 0.02
+    assert (face[:, 3:] - coarse)[inner].abs().mean() > 0.05  # not just the reference
+    with pytest.raises(ValueError, match="warp"):
+        net.decode(net.encode_audio(_inputs(2)[0]), _inputs(2)[1], fine=smooth[:2])
+
+
+def test_the_reference_is_moved_to_where_the_target_is():
+    torch.manual_seed(0)
+    image = torch.nn.functional.interpolate(torch.rand(1, 3, 16, 16), 64, mode="bicubic")
+    target = torch.roll(image, (2, -3), (2, 3))
+    module, features = WarpedReference(4, 0.2), torch.ones(1, 4, 64, 64)
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.005)
+    losses, inner = [], (..., slice(8, -8), slice(8, -8))
+    for _ in range(80):
+        out = module(features, torch.full_like(image, 0.5), image)
+        loss = (out[inner] - target[inner]).abs().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.1 * losses[0]
 
 
 def test_odd_decoder_channels_are_refused():

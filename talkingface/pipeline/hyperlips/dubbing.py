@@ -7,16 +7,17 @@ video encoder, so only the landmarks are kept for the whole length.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from talkingface.data.dataprocess.hyperlips.align import crop_points, turn_face
 from talkingface.data.face.boxes import crop_face, integer_box, resize_image
 from talkingface.data.face.masks import lower_face_weights, lower_half_weights
 from talkingface.data.face.series import fill_gaps, runs, smooth_runs
@@ -27,6 +28,9 @@ from talkingface.data.media.mel import mel_windows, wav2lip_mel
 from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import read_frames
 from talkingface.errors import ConfigError, DataError
+from talkingface.model.audio_driven_talkingface.hyperlips.warped_reference import (
+    WarpedReference,
+)
 from talkingface.model.fuse import optimize_for_inference
 from talkingface.pipeline.base import Pipeline
 from talkingface.registry import import_target
@@ -51,15 +55,20 @@ class DubbingSource:
         path: video or still image.
         track: face track at the configured frame rate.
         paint: (T,) bool, frames whose mouth is generated.
-        reference: (S,S,3) uint8 BGR crop.
+        reference: (S,S,3) uint8 BGR crop of the frame ``reference_index``, in the size of the
+            generated faces.
         oval: (T,36,2) outline of the face in px, smoothed, with gaps filled.
+        points, crops: (T,K,3) and (T,2), see ``crop_points``.
     """
 
     path: Path
     track: FaceTrack
     paint: np.ndarray
     reference: np.ndarray
+    reference_index: int
     oval: np.ndarray
+    points: np.ndarray
+    crops: np.ndarray
 
     @property
     def still(self) -> bool:
@@ -74,6 +83,7 @@ class DubbingPipeline(Pipeline):
         "infer.batch_size",
         "infer.blend",
         "infer.mask",
+        "infer.max_size",
         "infer.mel_frame_offset",
         "infer.reference",
         "infer.reference_index",
@@ -112,22 +122,36 @@ class DubbingPipeline(Pipeline):
                 source.name,
                 100 * track.found_ratio,
             )
-        reference = self._reference(source, track, self.size)
+        points, crops = crop_points(track, fps)
+        number, reference = self._reference(source, track, self._output_size(crops))
         oval = track.landmarks[:, list(FACE_OVAL), :2].reshape(len(track), -1)
         oval = smooth_runs(oval, self.cfg.face.box_smoothing * fps, track.segments)
         oval = fill_gaps(oval).reshape(len(track), len(FACE_OVAL), 2)
         paint = _close_gaps(track.found, fps)
-        return DubbingSource(source, track, paint, reference, oval.astype(np.float32))
+        return DubbingSource(
+            source, track, paint, reference, number, oval.astype(np.float32), points, crops
+        )
 
-    def _reference(self, path: Path, track: FaceTrack, size: int) -> np.ndarray:
-        """Reference crop (size,size,3) uint8 BGR of the nearest frame with a face."""
+    @property
+    def _fine(self) -> bool:
+        """Whether the network takes pixels from the reference, which may be of any size."""
+        return isinstance(getattr(self.network, "reference", None), WarpedReference)
+
+    def _output_size(self, crops: np.ndarray) -> int:
+        """Side of the generated faces; crops (T,2) of the source."""
+        if not self._fine:
+            return self.size
+        return max(self.size, min(int(np.median(crops.max(1))), self.cfg.infer.max_size))
+
+    def _reference(self, path: Path, track: FaceTrack, size: int) -> tuple[int, np.ndarray]:
+        """Nearest frame with a face to the wanted one, and its crop (size,size,3) uint8 BGR."""
         number = self.cfg.infer.reference_index if self.cfg.infer.reference == "index" else 0
         if number >= len(track):
             raise DataError(f"infer.reference_index={number}: the source has {len(track)} frames")
         found = np.flatnonzero(track.found)
         index = int(found[np.abs(found - number).argmin()])
         frame = next(self._forward(path, index, index + 1))
-        return self._crop(frame, track.boxes[index], size)
+        return index, self._crop(frame, track.boxes[index], size)
 
     def _crop(self, frame: np.ndarray, box: np.ndarray, size: int | None = None) -> np.ndarray:
         """(S,S,3) uint8 BGR."""
@@ -171,15 +195,15 @@ class DubbingPipeline(Pipeline):
     # -- sound ------------------------------------------------------------------------------------
 
     @property
-    def trained_offset(self) -> int:
-        """Mel shift of the training, in frames."""
-        return self.cfg.data.mel_frame_offset
+    def trained(self) -> Mapping[str, Any]:
+        """Section ``data`` of the configuration that the weights were trained with."""
+        return self.cfg.data.model_dump()
 
     def _windows(self, wave: np.ndarray) -> np.ndarray:
         """(n,80,16) mel windows, one per output frame."""
         offset = self.cfg.infer.mel_frame_offset
         if offset is None:
-            offset = self.trained_offset
+            offset = self.trained["mel_frame_offset"]
         return mel_windows(wav2lip_mel(wave), self.cfg.fps, offset=offset)
 
     def frame_count(self, identity: DubbingSource, wave: np.ndarray) -> int:
@@ -263,34 +287,54 @@ class DubbingPipeline(Pipeline):
         codes = self._codes(self._windows(wave))
         boxes, position = identity.track.boxes, 0
         while batch := list(islice(frames, self.cfg.infer.batch_size)):
-            crops = [self._crop(frame, boxes[index]) for index, frame in batch]
-            faces = self._synthesize(crops, identity, codes, position)
+            size = len(identity.reference)
+            crops = np.stack([self._crop(frame, boxes[index], size) for index, frame in batch])
+            references = self._references(crops, identity, [index for index, _ in batch])
+            batch_codes = [level[position : position + len(batch)] for level in codes]
+            faces = self._synthesize(crops, references, batch_codes)
             for (index, frame), face in zip(batch, faces, strict=True):
                 yield index, frame, face
             position += len(batch)
 
+    def _references(
+        self, crops: np.ndarray, identity: DubbingSource, frames: list[int]
+    ) -> np.ndarray:
+        """Reference crops (n,S,S,3) uint8 BGR for the crops of these source frames."""
+        if self.cfg.infer.reference == "self":
+            return crops
+        if not self.trained.get("align_reference"):
+            return np.broadcast_to(identity.reference, crops.shape)
+        points, sizes, own = identity.points, identity.crops, identity.reference_index
+        return np.stack([
+            turn_face(identity.reference, points[own], sizes[own], points[k], sizes[k])
+            for k in frames
+        ])  # fmt: skip
+
     @torch.no_grad()
     def _synthesize(
         self,
-        crops: list[np.ndarray],
-        identity: DubbingSource,
+        crops: np.ndarray,
+        references: np.ndarray,
         codes: list[torch.Tensor],
-        position: int,
     ) -> np.ndarray:
-        """Generated crops (n,S,S,3) uint8 BGR."""
-        target = np.stack(crops)
-        reference = target
-        if self.cfg.infer.reference != "self":
-            reference = np.broadcast_to(identity.reference, target.shape)
-        masked = target.copy()
-        masked[:, self.size // 2 :] = 0
-        stacked = np.concatenate([masked, reference], axis=-1)
-        face = torch.from_numpy(stacked).to(self.device).permute(0, 3, 1, 2).float() / 255
-        batch_codes = [level[position : position + len(crops)] for level in codes]
+        """Generated crops (n,S,S,3) uint8 BGR, in the size of the given ones."""
+
+        def stacked(crops: np.ndarray, references: np.ndarray) -> torch.Tensor:
+            masked = crops.copy()
+            masked[:, crops.shape[1] // 2 :] = 0
+            both = torch.from_numpy(np.concatenate([masked, references], axis=-1))
+            return both.to(self.device).permute(0, 3, 1, 2).float() / 255
+
+        pair, options = (crops, references), {}
+        if crops.shape[1] != self.size:
+            options["fine"] = stacked(*pair)
+            pair = (np.stack([resize_image(i, self.size) for i in images]) for images in pair)
         # The full-resolution feature maps of two frames fit a CPU's cache.
         render_batch = 2 if self.device.type == "cpu" else None
         with self._precision():
-            generated = self.network.decode(batch_codes, face, render_batch=render_batch)
+            generated = self.network.decode(
+                codes, stacked(*pair), render_batch=render_batch, **options
+            )
         return to_images(generated)
 
 

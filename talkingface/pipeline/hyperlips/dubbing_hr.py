@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -43,9 +43,9 @@ class HyperLipsHRPipeline(DubbingPipeline):
         self.output_size = cfg.model_params.image_size
 
     @property
-    def trained_offset(self) -> int:
+    def trained(self) -> Mapping[str, Any]:
         settings = self.model.components["base"].settings
-        return settings["data"]["mel_frame_offset"] if settings else _OFFICIAL_OFFSET
+        return settings["data"] if settings else {"mel_frame_offset": _OFFICIAL_OFFSET}
 
     def faces(
         self, identity: DubbingSource, wave: np.ndarray, *, baseline: str | None = None
@@ -57,7 +57,7 @@ class HyperLipsHRPipeline(DubbingPipeline):
             return
         faces = super().faces(identity, wave, baseline=baseline)
         if baseline is not None:  # the reference frame in full resolution
-            reference = self._reference(identity.path, identity.track, self.output_size)
+            _, reference = self._reference(identity.path, identity.track, self.output_size)
             for index, frame, _ in faces:
                 yield index, frame, reference
             return

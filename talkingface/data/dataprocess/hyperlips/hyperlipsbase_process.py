@@ -5,7 +5,9 @@ Layout (as in the official code), one folder per clip below ``preprocessed_data/
     0.jpg 1.jpg ...   face crops by frame index; frames without a face have no file
     audio.wav         mono, 16 kHz
     mel.npy           (80, columns) float32
-    face.npz          boxes (T,4), found (T,) and segments (T,), see FaceTrack
+    face.npz          boxes (T,4), found (T,) and segments (T,), see FaceTrack; crops (T,2), width
+                      and height in px of the frame
+    points.npy        (T,K,3) float32, see crop_points
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from talkingface.data.dataprocess.hyperlips.align import crop_points
 from talkingface.data.dataprocess.video import FaceClip, VideoProcess
 from talkingface.data.face.boxes import crop_face, resize_image
 from talkingface.data.media.audio import save_wav
@@ -29,7 +32,7 @@ class HyperLipsBaseProcess(VideoProcess):
     needs_config = ("data.max_crop", "fps")
 
     id = "imgs"
-    version = 2
+    version = 3
     min_frames = 16  # the official loader rejects clips with fewer crops
 
     def settings(self) -> dict[str, Any]:
@@ -47,9 +50,12 @@ class HyperLipsBaseProcess(VideoProcess):
             write_image(out / f"{index}.jpg", crop, sync=False)
         save_wav(out / "audio.wav", clip.wave, RATE)
         np.save(out / "mel.npy", wav2lip_mel(clip.wave).astype(np.float32))
+        points, crops = crop_points(track, clip.fps)
+        np.save(out / "points.npy", points)
         np.savez(
             out / "face.npz",
             boxes=track.boxes.astype(np.float32),
             found=track.found,
             segments=track.segments.astype(np.int32),
+            crops=crops,
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from talkingface.data.dataprocess.hyperlips.align import turn_face
 from talkingface.data.dataprocess.hyperlips.hyperlipsbase_process import HyperLipsBaseProcess
 from talkingface.data.dataset.base import TalkingFaceDataset
 from talkingface.data.face.boxes import resize_image
@@ -32,12 +33,14 @@ class PreparedClip:
 
     Attributes:
         mel: (80, columns) float32.
+        crops: (T,2) width and height of the face crops in the video.
         starts: first frames of the windows for which all face crops and mels exist.
     """
 
     id: str
     folder: Path
     mel: np.ndarray
+    crops: np.ndarray
     starts: np.ndarray
 
 
@@ -66,6 +69,7 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
 
     needs_config = (
         "audio",
+        "data.align_reference",
         "data.allow_overlap",
         "data.mel_frame_offset",
         "data.syncnet_T",
@@ -106,7 +110,7 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
     def _add_clip(self, name: str, folder: Path) -> None:
         try:
             mel, data = read_npy(folder / "mel.npy"), read_npz(folder / "face.npz")
-            segments = np.where(data["found"], data["segments"], -1)
+            segments, crops = np.where(data["found"], data["segments"], -1), data["crops"]
         except (DataError, KeyError, ValueError) as error:
             self.unusable[name] = f"damaged: {error}"
             return
@@ -120,7 +124,7 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
         if len(starts) < 2:
             self.unusable[name] = "fewer than two windows with face and audio"
             return
-        self.clips.append(PreparedClip(name, folder, mel, starts))
+        self.clips.append(PreparedClip(name, folder, mel, crops, starts))
 
     def summary(self) -> dict[str, Any]:
         windows = sum(len(clip.starts) for clip in self.clips)
@@ -138,7 +142,10 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
         clip = self.clips[entry]
         start = int(rng.choice(clip.starts))
         target = self.read_window(clip, start)
-        reference = self.read_window(clip, self.draw_reference(clip, start, rng))
+        first = self.draw_reference(clip, start, rng)
+        reference = self.read_window(clip, first)
+        if self.cfg.data.align_reference:
+            reference = self._aligned(clip, reference, first, start)
         masked = target.copy()
         masked[:, :, masked.shape[2] // 2 :] = 0
         return {
@@ -153,6 +160,15 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
         """First frame of the reference window; without overlap, so that nothing can be copied."""
         distance = 1 if self.cfg.data.allow_overlap else self.length
         return int(rng.choice(clip.starts[np.abs(clip.starts - start) >= distance]))
+
+    def _aligned(self, clip: PreparedClip, video: np.ndarray, first: int, start: int) -> np.ndarray:
+        """(3,T,S,S): each frame of a window with the head pose of the window at ``start``."""
+        points = read_npy(clip.folder / "points.npy", mmap=True)
+        frames = [
+            turn_face(frame, *(v[k + j] for k in (first, start) for v in (points, clip.crops)))
+            for j, frame in enumerate(np.ascontiguousarray(video.transpose(1, 2, 3, 0)))
+        ]
+        return np.stack(frames).transpose(3, 0, 1, 2)
 
     def read_window(self, clip: PreparedClip, start: int) -> np.ndarray:
         """(3, T, S, S) float32 BGR in 0..1."""

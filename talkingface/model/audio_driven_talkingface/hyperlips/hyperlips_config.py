@@ -41,6 +41,11 @@ class FrameWindows(Section):
     allow_overlap: bool = Field(
         False, description="The reference window may overlap the target, as in the official loader."
     )
+    align_reference: bool = Field(
+        False,
+        description="Turn each reference frame to the head pose of its target frame, in training "
+        "and generation; the official code does not.",
+    )
     min_shift: int = Field(
         5, ge=1, description="SyncExpert: minimum shift of a negative pair, in frames."
     )
@@ -70,6 +75,13 @@ class HyperLipsNetwork(Section):
         gt=0,
         le=1,
         description="BatchNorm momentum; null: official (0.01). Short trainings need about 0.1.",
+    )
+    warp: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="Largest displacement of pixels that are taken from the reference, as a "
+        "fraction of image_size; 0: official, every pixel is generated.",
     )
 
 
@@ -138,6 +150,12 @@ class HyperLipsInfer(Section):
     mask: Literal["landmarks", "box"] = Field(
         "landmarks",
         description="Pasted area: the lower face within its oval, or the lower half of the crop.",
+    )
+    max_size: int = Field(
+        512,
+        ge=32,
+        description="Largest side of the generated face in px with model_params.warp, which takes "
+        "the pixels from the source in full resolution; without it the side is image_size.",
     )
     sharpen: float = Field(
         0.0, ge=0, le=5, description="Strength of the unsharp mask of the generated face; 0: off."

@@ -12,6 +12,9 @@ import torch
 from torch import nn
 from torchvision.ops.misc import Conv2dNormActivation
 
+from talkingface.model.audio_driven_talkingface.hyperlips.warped_reference import (
+    WarpedReference,
+)
 from talkingface.model.layers.conv_block import (
     LRASPP,
     ConvBlock,
@@ -188,6 +191,9 @@ class HyperLipsBaseNet(nn.Module):
             convolutional and accepts other sizes.
         mel_shape: (mel bands, frames) of one audio window.
         bn_momentum: None keeps the official values (0.01 in the encoders); a number overrides all.
+        warp: largest displacement, as a fraction of the height, of pixels that are taken from the
+            reference frame; the upper half is then that of the target frame. 0 is official: every
+            pixel is generated.
     """
 
     def __init__(
@@ -200,6 +206,7 @@ class HyperLipsBaseNet(nn.Module):
         image_size: int = 128,
         mel_shape: tuple[int, int] = (80, 16),
         bn_momentum: float | None = None,
+        warp: float = 0.0,
     ) -> None:
         super().__init__()
         self.image_size = image_size
@@ -220,6 +227,7 @@ class HyperLipsBaseNet(nn.Module):
         self.output_block = nn.Sequential(
             ConvBlock(tail, tail // 2, 3, 1, 1), nn.Conv2d(tail // 2, 3, 1), nn.Sigmoid()
         )
+        self.reference = WarpedReference(tail, warp) if warp else None
         if bn_momentum is not None:
             set_batch_norm_momentum(self, bn_momentum)
 
@@ -235,7 +243,12 @@ class HyperLipsBaseNet(nn.Module):
         return self.hyper_control_net.encode(audio)
 
     def decode(
-        self, codes: Sequence[torch.Tensor], face: torch.Tensor, *, render_batch: int | None = None
+        self,
+        codes: Sequence[torch.Tensor],
+        face: torch.Tensor,
+        *,
+        render_batch: int | None = None,
+        fine: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Image branch only.
 
@@ -246,9 +259,14 @@ class HyperLipsBaseNet(nn.Module):
             render_batch: batch size of the decoder, default N. Encoders and kernel generators are
                 faster with large batches; the full-resolution feature maps of the decoder fit a
                 CPU's cache only for few frames. N = 8..16 and 2 here are fastest on a CPU.
+            fine: (N, 6, H', W'), the same frames in a higher resolution, from which a network with
+                ``warp`` takes the pixels.
 
         Returns:
-            (N, 3, H, W) in 0..1.
+            (N, 3, H, W) in 0..1, or (N, 3, H', W') with ``fine``.
+
+        Raises:
+            ValueError: ``fine`` and a network without ``warp``.
         """
         # The input gets the memory format of the weights.
         if (
@@ -260,12 +278,23 @@ class HyperLipsBaseNet(nn.Module):
         taps = self.face_encoder(face)
         taps[3] = self.aspp(taps[3])
         taps = self.hyper_control_net.modulate(taps, codes)
-        parts = zip(*(x.split(render_batch or len(face)) for x in (*taps, face)), strict=True)
-        frames = [
-            self.output_block(self.up_conv(self.decoder(levels, source)))
-            for *levels, source in parts
-        ]
+        if fine is not None and self.reference is None:
+            raise ValueError("fine needs a network with warp")
+        images = (*taps, face, face if fine is None else fine)
+        parts = zip(*(x.split(render_batch or len(face)) for x in images), strict=True)
+        frames = [self._render(levels, source, fine) for *levels, source, fine in parts]
         return frames[0] if len(frames) == 1 else torch.cat(frames)
+
+    def _render(
+        self, levels: Sequence[torch.Tensor], source: torch.Tensor, fine: torch.Tensor
+    ) -> torch.Tensor:
+        features = self.up_conv(self.decoder(levels, source))
+        frames = self.output_block(features)
+        if self.reference is None:
+            return frames
+        frames = self.reference(features, frames, fine[:, 3:])
+        half = fine.shape[2] // 2
+        return torch.cat([fine[:, :3, :half].to(frames.dtype), frames[:, :, half:]], dim=2)
 
     def forward(self, audio: torch.Tensor, face: torch.Tensor) -> torch.Tensor:
         """Generate frames.

@@ -1,0 +1,63 @@
+"""Turning a picture of a face to the head pose of another frame.
+
+One homography per picture follows small turns of the head; the mouth keeps its shape.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from talkingface.data.face.boxes import integer_box
+from talkingface.data.face.pose import flip_depth, procrustes
+from talkingface.data.face.series import fill_gaps, smooth_runs
+from talkingface.data.face.topology import FACE_OVAL, LIPS_OUTER, STABLE
+from talkingface.utils.env import import_cv2
+
+if TYPE_CHECKING:
+    from talkingface.data.face.tracking import FaceTrack
+
+_POINTS = sorted({*STABLE, *FACE_OVAL, *LIPS_OUTER})
+_STABLE = [_POINTS.index(point) for point in STABLE]
+_SMOOTHING = 0.04  # standard deviation in s
+
+
+def crop_points(track: FaceTrack, fps: float) -> tuple[np.ndarray, np.ndarray]:
+    """Points of a face in the coordinates of its crops.
+
+    Returns:
+        (T,K,3) float32, px from the upper left corner of each frame's box, gaps filled; (T,2)
+        int32, width and height of the boxes.
+    """
+    points = smooth_runs(track.landmarks[:, _POINTS], _SMOOTHING * fps, track.segments)
+    width, height = track.size
+    boxes = np.array([integer_box(box, height, width) for box in track.boxes], np.int32)
+    points = fill_gaps(points)
+    points[..., :2] -= boxes[:, None, :2]
+    return points.astype(np.float32), boxes[:, 2:] - boxes[:, :2]
+
+
+def turn_face(
+    image: np.ndarray,
+    points: np.ndarray,
+    size: np.ndarray,
+    to_points: np.ndarray,
+    to_size: np.ndarray,
+) -> np.ndarray:
+    """A crop as if the head had the pose of another frame.
+
+    Args:
+        image: (S,S,3) resized crop.
+        points, size: of its frame, (K,3) and (2,), see :func:`crop_points`.
+        to_points, to_size: of the frame with the wanted pose.
+    """
+    cv2 = import_cv2()
+    source, target = flip_depth(points), flip_depth(to_points)
+    scale, rotation, shift = procrustes(source[_STABLE], target[_STABLE])
+    moved = scale * source @ rotation.T + shift
+    here, there = (p[:, :2] / s * len(image) - 0.5 for p, s in ((source, size), (moved, to_size)))
+    matrix = cv2.findHomography(here, there)[0]
+    return cv2.warpPerspective(
+        image, matrix, image.shape[1::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
