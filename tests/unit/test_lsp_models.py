@@ -44,6 +44,20 @@ def test_apc_files_may_lack_the_training_head_but_nothing_else():
         load_into(model, state)
 
 
+def test_noise_on_the_speech_features_is_for_training_only():
+    model, batch = model_of("Audio2Feature", data={"noise": 0.5}), {"audio": torch.rand(4, 9, 64)}
+    clean = model.eval().forward_train(batch)["points"]
+    assert torch.equal(model.forward_train(batch)["points"], clean)
+    model.train()
+    for module in model.modules():
+        module.training = module is model  # batch statistics would change too
+    noisy = model.forward_train(batch)["points"]
+    assert (noisy - clean).abs().mean() > 1e-3 * clean.abs().mean()
+    assert not torch.equal(noisy, model.forward_train(batch)["points"])
+    model.cfg.data.noise = 0.0
+    assert torch.equal(model.forward_train(batch)["points"], clean)
+
+
 def test_a_generator_of_another_size_is_named():
     model = model_of("Feature2Face", **TINY_FACE)
     other = Feature2FaceNet("large", 5, 4).state_dict()

@@ -44,7 +44,10 @@ class Audio2Feature(AbstractTalkingFace):
         self.audio2feature = Audio2FeatureNet(cfg.apc.hidden_size, size.hidden, size.layers)
 
     def forward_train(self, batch: Batch) -> Tensors:
-        return {"points": self.audio2feature(batch["audio"])}
+        audio, noise = batch["audio"], self.cfg.data.noise
+        if self.training and noise:
+            audio = audio + noise * audio.std() * torch.randn_like(audio)
+        return {"points": self.audio2feature(audio)}
 
     def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
         points = shared["points"].float()

@@ -62,6 +62,17 @@ class MotionData(Section):
     items_per_epoch: int | None = Field(None, ge=1, description="Random items; null: all items.")
 
 
+class Audio2FeatureData(MotionData):
+    """Training items of Audio2Feature."""
+
+    noise: float = Field(
+        0.0,
+        ge=0,
+        description="Standard deviation of the noise on the speech features in training, as a "
+        "fraction of theirs. Against overfitting to few minutes of speech; not official.",
+    )
+
+
 class Audio2FeatureNetwork(Section):
     """Size of the network; the defaults are official."""
 
@@ -83,7 +94,9 @@ class Audio2FeatureConfig(ModelConfig):
     model_params: Audio2FeatureNetwork = Field(
         default_factory=Audio2FeatureNetwork, description="Network."
     )
-    data: MotionData = Field(default_factory=MotionData, description="Training items.")
+    data: Audio2FeatureData = Field(
+        default_factory=Audio2FeatureData, description="Training items."
+    )
     loss: Audio2FeatureLoss = Field(default_factory=Audio2FeatureLoss, description="Objective.")
     weights: APCWeights = Field(default_factory=APCWeights, description="Components.")
 
