@@ -101,17 +101,21 @@ def our_chain(
     numbers = range(min(count, len(windows)))
     size = cfg.infer.batch_size
     groups = [numbers[i : i + size] for i in range(0, len(numbers), size)]
-    crops: list[list[np.ndarray]] = []
+    crops: list[np.ndarray] = []
+    side = len(source.reference)
 
     def cut() -> None:
-        crops.extend([pipeline._crop(frames[n], track.boxes[n]) for n in g] for g in groups)
+        for g in groups:
+            crops.append(np.stack([pipeline._crop(frames[n], track.boxes[n], side) for n in g]))
 
     steps["crop"] = ms(cut, len(numbers))
     faces: list[np.ndarray] = []
 
     def paint() -> None:
         for group, part in zip(groups, crops, strict=True):
-            faces.extend(pipeline._synthesize(part, source, codes, group[0]))
+            references = pipeline._references(part, source, list(group))
+            own = [level[group[0] : group[-1] + 1] for level in codes]
+            faces.extend(pipeline._synthesize(part, references, own))
 
     steps["base network"] = ms(paint, len(numbers))
     if isinstance(pipeline, HyperLipsHRPipeline):

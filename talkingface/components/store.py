@@ -266,7 +266,8 @@ class ComponentStore:
         source = {"path": str(path), "sha256": sha256_of(path)}
         spec, settings = self.specs[name], self.settings(name, path)
         if settings is not None:
-            trained = build_model(load_config(overrides={**settings, "resume": False}))
+            plain = {**settings, "preset": None, "resume": False}  # a preset may have changed since
+            trained = build_model(load_config(overrides=plain))
             load_model_weights(trained, path)
             network = trained if spec.whole_model else trained.network
             return Component(network, source, settings, trained.origin.lineage)

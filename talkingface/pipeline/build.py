@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class PipelineStore(ComponentStore):
     """Components, which can also be loaded as pipelines."""
 
-    def pipeline(self, name: str) -> Pipeline:
-        """The pipeline of a component, with its default settings and the ``face`` keys of this run.
+    def pipeline(self, name: str, **infer: Any) -> Pipeline:
+        """The pipeline of a component: ``infer``, else its defaults, and ``face`` of this run.
 
         Raises:
             WeightsError, ConfigError: the component is missing, belongs to another model, or was
@@ -35,10 +35,10 @@ class PipelineStore(ComponentStore):
         stored = self.settings(name, checkpoint)
         if stored is None:
             stored = {"model": self.specs[name].model, "dataset": cfg.dataset, "fps": cfg.fps}
-        plain = load_config(stored["model"], stored["dataset"])
+        plain = load_config(stored["model"], stored["dataset"]).infer.model_dump()
         own = load_config(
-            stored["model"], stored["dataset"], base=stored,
-            overrides={"infer": plain.infer.model_dump(), "face": cfg.face.model_dump(),
+            stored["model"], stored["dataset"], base={**stored, "preset": None},
+            overrides={"infer": plain | infer, "face": cfg.face.model_dump(),
                        "precision": cfg.precision, "resume": False},
         )  # fmt: skip
         model = build_model(own)

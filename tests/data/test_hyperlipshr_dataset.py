@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch.nn import functional
 from trainkit import differences
 
@@ -24,7 +25,12 @@ from talkingface.data.media.images import read_image
 from talkingface.data.media.reader import read_frames
 from talkingface.data.media.writer import VideoWriter
 from talkingface.errors import ConfigError, WeightsError
-from talkingface.pipeline.build import build_dataset, build_pipeline, build_process
+from talkingface.pipeline.build import (
+    PipelineStore,
+    build_dataset,
+    build_pipeline,
+    build_process,
+)
 from talkingface.pipeline.hyperlips.dubbing_hr import HyperLipsHRPipeline
 from talkingface.utils.hashes import sha256_of
 
@@ -305,6 +311,30 @@ def test_a_face_is_missed_in_no_picture_without_saying_so(cfg, prepared, caplog,
 
 
 # -- which base ------------------------------------------------------------------------------------
+
+
+def test_a_base_that_an_older_preset_trained_keeps_its_network(with_, tiny_base, tmp_path):
+    content = torch.load(tiny_base, weights_only=True)
+    settings = yaml.safe_load(content["config"])
+    assert settings["preset"] == "tiny"
+    del settings["model_params"]["warp"], settings["data"]["align_reference"]  # newer keys
+    weights = {k: v for k, v in content["state_dict"].items() if "warped_reference" not in k}
+    assert len(weights) == len(content["state_dict"]) - 4
+    old = tmp_path / "old.ckpt"
+    torch.save({**content, "config": yaml.safe_dump(settings), "state_dict": weights}, old)
+    store = PipelineStore(with_(weights__base=str(old)))
+    assert store.network("base").warped_reference is None
+    pipeline = store.pipeline("base", max_size=128)
+    assert not pipeline.training_data["align_reference"] and pipeline.cfg.infer.max_size == 128
+
+
+def test_stage_two_gets_faces_of_the_size_of_the_preparation(cfg):
+    clip = next(iter(discover_clips(cfg.data_dir, cfg.clips)))
+    prepared = build_process(cfg).base
+    model = build_model(cfg).eval()
+    generating = build_pipeline(cfg, model, CPU)
+    sides = [len(p.prepare(clip.path).reference) for p in (prepared, generating)]
+    assert sides[0] == sides[1] == 128
 
 
 def test_generation_uses_the_base_that_the_decoder_was_trained_with(

@@ -47,6 +47,27 @@ def test_a_roll_and_a_larger_face_are_a_rotation_and_a_zoom():
     assert np.abs(image.astype(int) - wanted)[10:-10, 10:-10].mean() > 10
 
 
+def test_a_zoom_about_the_upper_left_corner_moves_no_pixel_by_half():
+    points, image = face(), picture()
+    found = turn_face(image, points, SIZE, points * 2, SIZE)
+    wanted = cv2.resize(image[:45, :45], (90, 90), interpolation=cv2.INTER_LINEAR)
+    assert np.abs(found.astype(int) - wanted)[:-3, :-3].mean() < 0.2
+
+
+@pytest.mark.parametrize("yaw", [60, 80])
+def test_a_turn_that_no_homography_follows_leaves_the_reference(yaw):
+    image = picture()
+    flat = face() * (1, 1, 0.2)
+    c, s = np.cos(np.radians(yaw)), np.sin(np.radians(yaw))
+    turned = flat - 45
+    turned = turned @ np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]]) + 45
+    for one, two in ((flat, turned), (flat * 0 + 45, flat)):
+        with np.errstate(invalid="ignore"):
+            found = turn_face(image, one, SIZE, two, SIZE)
+        assert found.shape == image.shape
+    np.testing.assert_array_equal(found, image)  # points that lie on each other
+
+
 def test_boxes_of_other_sizes_and_shapes_are_followed():
     points, image = face(), picture()
     wider = points * (1, 1, 1) + (20, 0, 0)  # the box begins 20 px further left
@@ -99,7 +120,7 @@ def test_generation_turns_the_reference_as_the_training_does(prepared, tiny_synt
     warping = hyperlips_config(tiny_synthetic, **{"model_params.warp": 0.2, **more})
     warped = DubbingPipeline(warping, build_model(warping).eval(), torch.device("cpu"))
     fine = warped.prepare(video)
-    assert len(fine.reference) == np.median(fine.crops.max(1)) > 96
+    assert len(fine.reference) == np.median(fine.sizes.max(1)) > 96
     faces = [face for _, _, face in warped.faces(fine, np.zeros(16000, np.float32))]
     assert {face.shape for face in faces} == {fine.reference.shape}
     unaligned = hyperlips_config(

@@ -40,7 +40,7 @@ class Components(Protocol):
     def network(self, name: str) -> Any:
         """The network, in eval mode and without gradients."""
 
-    def pipeline(self, name: str) -> Any:
+    def pipeline(self, name: str, **infer: Any) -> Any:
         """The pipeline that generates videos, for components that are models with a pipeline."""
 
 

@@ -58,7 +58,7 @@ class DubbingSource:
         reference: (S,S,3) uint8 BGR crop of the frame ``reference_index``, in the size of the
             generated faces.
         oval: (T,36,2) outline of the face in px, smoothed, with gaps filled.
-        points, crops: (T,K,3) and (T,2), see ``crop_points``.
+        points, sizes: (T,K,3) and (T,2), see ``crop_points``.
     """
 
     path: Path
@@ -68,7 +68,7 @@ class DubbingSource:
     reference_index: int
     oval: np.ndarray
     points: np.ndarray
-    crops: np.ndarray
+    sizes: np.ndarray
 
     @property
     def still(self) -> bool:
@@ -83,7 +83,6 @@ class DubbingPipeline(Pipeline):
         "infer.batch_size",
         "infer.blend",
         "infer.mask",
-        "infer.max_size",
         "infer.mel_frame_offset",
         "infer.reference",
         "infer.reference_index",
@@ -122,26 +121,30 @@ class DubbingPipeline(Pipeline):
                 source.name,
                 100 * track.found_ratio,
             )
-        points, crops = crop_points(track, fps)
-        number, reference = self._reference(source, track, self._output_size(crops))
+        points, sizes = crop_points(track, fps)
+        number, reference = self._reference(source, track, self._output_size(sizes))
         oval = track.landmarks[:, list(FACE_OVAL), :2].reshape(len(track), -1)
         oval = smooth_runs(oval, self.cfg.face.box_smoothing * fps, track.segments)
         oval = fill_gaps(oval).reshape(len(track), len(FACE_OVAL), 2)
         paint = _close_gaps(track.found, fps)
         return DubbingSource(
-            source, track, paint, reference, number, oval.astype(np.float32), points, crops
+            source, track, paint, reference, number, oval.astype(np.float32), points, sizes
         )
 
     @property
     def _fine(self) -> bool:
         """Whether the network takes pixels from the reference, which may be of any size."""
-        return isinstance(getattr(self.network, "reference", None), WarpedReference)
+        return isinstance(getattr(self.network, "warped_reference", None), WarpedReference)
 
-    def _output_size(self, crops: np.ndarray) -> int:
-        """Side of the generated faces; crops (T,2) of the source."""
+    @property
+    def _max_size(self) -> int:
+        return self.cfg.infer.max_size
+
+    def _output_size(self, sizes: np.ndarray) -> int:
+        """Side of the generated faces; sizes (T,2) of the boxes."""
         if not self._fine:
             return self.size
-        return max(self.size, min(int(np.median(crops.max(1))), self.cfg.infer.max_size))
+        return max(self.size, min(int(np.median(sizes.max(1))), self._max_size))
 
     def _reference(self, path: Path, track: FaceTrack, size: int) -> tuple[int, np.ndarray]:
         """Nearest frame with a face to the wanted one, and its crop (size,size,3) uint8 BGR."""
@@ -195,15 +198,15 @@ class DubbingPipeline(Pipeline):
     # -- sound ------------------------------------------------------------------------------------
 
     @property
-    def trained(self) -> Mapping[str, Any]:
+    def training_data(self) -> Mapping[str, Any]:
         """Section ``data`` of the configuration that the weights were trained with."""
-        return self.cfg.data.model_dump()
+        return self.cfg.data.model_dump() if "data" in self.cfg else {}
 
     def _windows(self, wave: np.ndarray) -> np.ndarray:
         """(n,80,16) mel windows, one per output frame."""
         offset = self.cfg.infer.mel_frame_offset
         if offset is None:
-            offset = self.trained["mel_frame_offset"]
+            offset = self.training_data["mel_frame_offset"]
         return mel_windows(wav2lip_mel(wave), self.cfg.fps, offset=offset)
 
     def frame_count(self, identity: DubbingSource, wave: np.ndarray) -> int:
@@ -302,9 +305,9 @@ class DubbingPipeline(Pipeline):
         """Reference crops (n,S,S,3) uint8 BGR for the crops of these source frames."""
         if self.cfg.infer.reference == "self":
             return crops
-        if not self.trained.get("align_reference"):
+        if not self.training_data.get("align_reference"):
             return np.broadcast_to(identity.reference, crops.shape)
-        points, sizes, own = identity.points, identity.crops, identity.reference_index
+        points, sizes, own = identity.points, identity.sizes, identity.reference_index
         return np.stack([
             turn_face(identity.reference, points[own], sizes[own], points[k], sizes[k])
             for k in frames

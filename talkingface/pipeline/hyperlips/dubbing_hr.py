@@ -43,9 +43,13 @@ class HyperLipsHRPipeline(DubbingPipeline):
         self.output_size = cfg.model_params.image_size
 
     @property
-    def trained(self) -> Mapping[str, Any]:
+    def training_data(self) -> Mapping[str, Any]:
         settings = self.model.components["base"].settings
         return settings["data"] if settings else {"mel_frame_offset": _OFFICIAL_OFFSET}
+
+    @property
+    def _max_size(self) -> int:  # as in the preparation
+        return INPUT_SIZE
 
     def faces(
         self, identity: DubbingSource, wave: np.ndarray, *, baseline: str | None = None

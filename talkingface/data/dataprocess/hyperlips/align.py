@@ -51,6 +51,9 @@ def turn_face(
         image: (S,S,3) resized crop.
         points, size: of its frame, (K,3) and (2,), see :func:`crop_points`.
         to_points, to_size: of the frame with the wanted pose.
+
+    Returns:
+        (S,S,3), or ``image`` where the turn is too large for a homography.
     """
     cv2 = import_cv2()
     source, target = flip_depth(points), flip_depth(to_points)
@@ -58,6 +61,13 @@ def turn_face(
     moved = scale * source @ rotation.T + shift
     here, there = (p[:, :2] / s * len(image) - 0.5 for p, s in ((source, size), (moved, to_size)))
     matrix = cv2.findHomography(here, there)[0]
+    if matrix is None:
+        return image
+    end = len(image) - 1
+    corners = np.array([(0, 0, 1), (end, 0, 1), (0, end, 1), (end, end, 1)])
+    depth = corners @ matrix[2]  # far from 1 near the horizon of the plane
+    if depth.min() < 0.5 or depth.max() > 2:
+        return image
     return cv2.warpPerspective(
         image, matrix, image.shape[1::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )

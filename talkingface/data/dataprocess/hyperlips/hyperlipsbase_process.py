@@ -5,8 +5,8 @@ Layout (as in the official code), one folder per clip below ``preprocessed_data/
     0.jpg 1.jpg ...   face crops by frame index; frames without a face have no file
     audio.wav         mono, 16 kHz
     mel.npy           (80, columns) float32
-    face.npz          boxes (T,4), found (T,) and segments (T,), see FaceTrack; crops (T,2), width
-                      and height in px of the frame
+    face.npz          boxes (T,4), found (T,) and segments (T,), see FaceTrack; sizes (T,2), width
+                      and height of the boxes in px
     points.npy        (T,K,3) float32, see crop_points
 """
 
@@ -50,12 +50,12 @@ class HyperLipsBaseProcess(VideoProcess):
             write_image(out / f"{index}.jpg", crop, sync=False)
         save_wav(out / "audio.wav", clip.wave, RATE)
         np.save(out / "mel.npy", wav2lip_mel(clip.wave).astype(np.float32))
-        points, crops = crop_points(track, clip.fps)
+        points, sizes = crop_points(track, clip.fps)
         np.save(out / "points.npy", points)
         np.savez(
             out / "face.npz",
             boxes=track.boxes.astype(np.float32),
             found=track.found,
             segments=track.segments.astype(np.int32),
-            crops=crops,
+            sizes=sizes,
         )

@@ -33,14 +33,14 @@ class PreparedClip:
 
     Attributes:
         mel: (80, columns) float32.
-        crops: (T,2) width and height of the face crops in the video.
+        sizes: (T,2) width and height of the face boxes in px.
         starts: first frames of the windows for which all face crops and mels exist.
     """
 
     id: str
     folder: Path
     mel: np.ndarray
-    crops: np.ndarray
+    sizes: np.ndarray
     starts: np.ndarray
 
 
@@ -69,7 +69,6 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
 
     needs_config = (
         "audio",
-        "data.align_reference",
         "data.allow_overlap",
         "data.mel_frame_offset",
         "data.syncnet_T",
@@ -110,7 +109,7 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
     def _add_clip(self, name: str, folder: Path) -> None:
         try:
             mel, data = read_npy(folder / "mel.npy"), read_npz(folder / "face.npz")
-            segments, crops = np.where(data["found"], data["segments"], -1), data["crops"]
+            segments, sizes = np.where(data["found"], data["segments"], -1), data["sizes"]
         except (DataError, KeyError, ValueError) as error:
             self.unusable[name] = f"damaged: {error}"
             return
@@ -124,7 +123,7 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
         if len(starts) < 2:
             self.unusable[name] = "fewer than two windows with face and audio"
             return
-        self.clips.append(PreparedClip(name, folder, mel, crops, starts))
+        self.clips.append(PreparedClip(name, folder, mel, sizes, starts))
 
     def summary(self) -> dict[str, Any]:
         windows = sum(len(clip.starts) for clip in self.clips)
@@ -144,7 +143,7 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
         target = self.read_window(clip, start)
         first = self.draw_reference(clip, start, rng)
         reference = self.read_window(clip, first)
-        if self.cfg.data.align_reference:
+        if getattr(self.cfg.data, "align_reference", False):
             reference = self._aligned(clip, reference, first, start)
         masked = target.copy()
         masked[:, :, masked.shape[2] // 2 :] = 0
@@ -165,7 +164,7 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
         """(3,T,S,S): each frame of a window with the head pose of the window at ``start``."""
         points = read_npy(clip.folder / "points.npy", mmap=True)
         frames = [
-            turn_face(frame, *(v[k + j] for k in (first, start) for v in (points, clip.crops)))
+            turn_face(frame, *(v[k + j] for k in (first, start) for v in (points, clip.sizes)))
             for j, frame in enumerate(np.ascontiguousarray(video.transpose(1, 2, 3, 0)))
         ]
         return np.stack(frames).transpose(3, 0, 1, 2)

@@ -41,13 +41,18 @@ class FrameWindows(Section):
     allow_overlap: bool = Field(
         False, description="The reference window may overlap the target, as in the official loader."
     )
+    min_shift: int = Field(
+        5, ge=1, description="SyncExpert: minimum shift of a negative pair, in frames."
+    )
+
+
+class BaseWindows(FrameWindows):
+    """Training items of HyperLipsBase."""
+
     align_reference: bool = Field(
         False,
         description="Turn each reference frame to the head pose of its target frame, in training "
         "and generation; the official code does not.",
-    )
-    min_shift: int = Field(
-        5, ge=1, description="SyncExpert: minimum shift of a negative pair, in frames."
     )
 
 
@@ -154,8 +159,8 @@ class HyperLipsInfer(Section):
     max_size: int = Field(
         512,
         ge=32,
-        description="Largest side of the generated face in px with model_params.warp, which takes "
-        "the pixels from the source in full resolution; without it the side is image_size.",
+        description="Largest side of the generated face in px, at least image_size. Only for "
+        "model_params.warp, which takes pixels from the source in full resolution.",
     )
     sharpen: float = Field(
         0.0, ge=0, le=5, description="Strength of the unsharp mask of the generated face; 0: off."
@@ -195,7 +200,7 @@ class HyperLipsBaseConfig(ModelConfig):
         default_factory=HyperLipsNetwork, description="Networks."
     )
     audio: MelSection = Field(default_factory=MelSection, description="Mel front end (fixed).")
-    data: FrameWindows = Field(default_factory=FrameWindows, description="Training items.")
+    data: BaseWindows = Field(default_factory=BaseWindows, description="Training items.")
     loss: HyperLipsLoss = Field(default_factory=HyperLipsLoss, description="Loss weights.")
     weights: HyperLipsWeights = Field(default_factory=HyperLipsWeights, description="Components.")
     infer: HyperLipsInfer = Field(default_factory=HyperLipsInfer, description="Generation.")

@@ -227,7 +227,7 @@ class HyperLipsBaseNet(nn.Module):
         self.output_block = nn.Sequential(
             ConvBlock(tail, tail // 2, 3, 1, 1), nn.Conv2d(tail // 2, 3, 1), nn.Sigmoid()
         )
-        self.reference = WarpedReference(tail, warp) if warp else None
+        self.warped_reference = WarpedReference(tail, warp) if warp else None
         if bn_momentum is not None:
             set_batch_norm_momentum(self, bn_momentum)
 
@@ -278,7 +278,7 @@ class HyperLipsBaseNet(nn.Module):
         taps = self.face_encoder(face)
         taps[3] = self.aspp(taps[3])
         taps = self.hyper_control_net.modulate(taps, codes)
-        if fine is not None and self.reference is None:
+        if fine is not None and self.warped_reference is None:
             raise ValueError("fine needs a network with warp")
         images = (*taps, face, face if fine is None else fine)
         parts = zip(*(x.split(render_batch or len(face)) for x in images), strict=True)
@@ -290,9 +290,9 @@ class HyperLipsBaseNet(nn.Module):
     ) -> torch.Tensor:
         features = self.up_conv(self.decoder(levels, source))
         frames = self.output_block(features)
-        if self.reference is None:
+        if self.warped_reference is None:
             return frames
-        frames = self.reference(features, frames, fine[:, 3:])
+        frames = self.warped_reference(features, frames, fine[:, 3:])
         half = fine.shape[2] // 2
         return torch.cat([fine[:, :3, :half].to(frames.dtype), frames[:, :, half:]], dim=2)
 

@@ -40,8 +40,9 @@ class WarpedReference(nn.Module):
         """
         # Half the resolution: neighbouring pixels move together.
         limit = self.reach * features.shape[2]
-        flow = (self.flow(F.avg_pool2d(features, 2)) / limit).tanh() * limit
-        share = self.share(features).sigmoid()
+        # float32 under autocast too: half precision has no sub-pixels at these sizes.
+        flow = (self.flow(F.avg_pool2d(features, 2)).float() / limit).tanh() * limit
+        share = self.share(features).float().sigmoid()
         flow, share, generated = (
             F.interpolate(part, reference.shape[-2:], mode="bilinear", align_corners=False)
             for part in (flow * (reference.shape[2] / features.shape[2]), share, generated)
