@@ -131,19 +131,19 @@ def test_every_loss_is_a_finite_scalar_and_has_a_total(case):
             assert value.ndim == 0 and torch.isfinite(value), f"{phase}: {key}"
 
 
-def test_two_steps_lower_the_loss_on_a_fixed_batch(case):
+def test_some_steps_lower_the_loss_on_a_fixed_batch(case):
     model = case.model
     phase = model.phases[-1]
     network = model.networks()[networks_of_phase(model, phase)[0]]
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(network.parameters(), lr=2e-4)
     values = []
-    for _ in range(3):
+    for _ in range(8):
         loss = case.losses(model)[phase]["loss"]
         values.append(loss.item())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert values[2] < values[0], values
+    assert values[-1] < values[0], values
 
 
 def test_a_gradient_reaches_every_parameter(case):
