@@ -156,9 +156,9 @@ class DubbingPipeline(Pipeline):
         frame = next(self._forward(path, index, index + 1))
         return index, self._crop(frame, track.boxes[index], size)
 
-    def _crop(self, frame: np.ndarray, box: np.ndarray, size: int | None = None) -> np.ndarray:
+    def _crop(self, frame: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
         """(S,S,3) uint8 BGR."""
-        return resize_image(crop_face(frame, box), size or self.size)[..., ::-1]
+        return resize_image(crop_face(frame, box), size)[..., ::-1]
 
     def _forward(self, path: Path, start: int, stop: int) -> Iterator[np.ndarray]:
         """Source frames ``start`` to ``stop - 1``."""
