@@ -12,7 +12,7 @@ from talkingface.config.config import Config, load_config
 from talkingface.data.clips import Clip
 from talkingface.data.dataprocess.base import DataProcess, ProcessReport, SkipClip
 from talkingface.data.dataprocess.engine import prepare_clips
-from talkingface.data.dataprocess.hyperlips.hyperlipsbase_process import HyperLipsBaseProcess
+from talkingface.data.dataprocess.face_crops import FaceCropProcess
 from talkingface.data.filelists import write_filelist
 
 SCRIPT = Path(__file__).resolve().parents[1] / "run_talkingface.py"
@@ -28,7 +28,7 @@ def config(root: Path, clips: Path, **more: object) -> Config:
 
 def prepare(root: Path, clips: Path, workers: int | None = 1, **more: object) -> ProcessReport:
     """Prepare a folder of clips for HyperLips; dotted keys come as ``**{"face.choose": 1}``."""
-    process = HyperLipsBaseProcess(config(root, clips, **more))
+    process = FaceCropProcess(config(root, clips, **more))
     return prepare_clips(process, workers=workers, show_progress=False)
 
 

@@ -82,7 +82,7 @@ def check_values(values: Section, registry: Registry, provenance: Mapping[str, s
                 canonical.get(key, key): value for key, value in values.metric_params.items()
             }
     problems += _check_metric_settings(values, registry, provenance)
-    baselines = type(values).model_fields["baselines"].default
+    baselines = [*type(values).model_fields["baselines"].default, "silent_audio"]
     for name in values.baselines:
         if name not in baselines:
             problems.append(f"baselines: unknown row '{name}'.{did_you_mean(name, baselines)}")

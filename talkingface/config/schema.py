@@ -231,8 +231,17 @@ class OverallConfig(Section):
         default_factory=dict, description="Settings per metric, e.g. metric_params.SSIM.kind."
     )
     baselines: NameList = Field(
-        ["real", "copy_reference", "shuffled_audio", "first_stage", "warped", "other_driver"],
-        description="Further rows of the result table, where they apply to the model.",
+        [
+            "real",
+            "copy_reference",
+            "retrieved_mouth",
+            "shuffled_audio",
+            "first_stage",
+            "warped",
+            "other_driver",
+        ],  # fmt: skip
+        description="Further rows of the result table, where they apply to the model; also "
+        "silent_audio, for the metric LipLeak.",
     )
     eval_clips: int | None = Field(None, ge=1, description="Evaluate only the first n test clips.")
     n_preview: int = Field(3, ge=0, description="Side-by-side preview videos per evaluation.")

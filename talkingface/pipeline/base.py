@@ -59,6 +59,17 @@ class MakesOwnSound(Protocol):
 
 
 @runtime_checkable
+class WorksUntrained(Protocol):
+    """Generates without a trained run of its model.
+
+    Attributes:
+        works_untrained: True.
+    """
+
+    works_untrained: bool
+
+
+@runtime_checkable
 class TakesDriver(Protocol):
     """Can transfer the face movements of another video to the source (``--driver``)."""
 

@@ -13,7 +13,7 @@ from talkingface.data.filelists import read_text
 from talkingface.data.media.files import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from talkingface.data.media.limits import set_limits
 from talkingface.errors import ConfigError, DataError, TalkingFaceError
-from talkingface.registry import get_registry
+from talkingface.registry import Registry, get_registry
 from talkingface.utils.logs import setup_logging
 from talkingface.utils.paths import project_root, refuse_to_replace, resolve, shown
 
@@ -51,6 +51,8 @@ def infer_command(
     set_limits(cfg.media)
     if checkpoint is not None:
         log.info("%s with %s", cfg.model, shown(checkpoint))
+    elif getattr(kind, "works_untrained", False):
+        log.info("%s without a trained network, from the source alone", cfg.model)
     failed = []
     plan = plan_outputs(sounds, source, options.get("output"), cfg, driver)
     listed = Path(options["audio"]).expanduser() if options.get("audio") else None
@@ -161,8 +163,8 @@ def configure(
 ) -> tuple[Config, Path | None]:
     """Configuration and weights file: of a run, or of an official file with default settings.
 
-    For a model that only joins trained parts and has no run of its own the file is None; the keys
-    ``weights.<part>`` give the files of the parts.
+    The file is None for a model without a run that generates without weights, or that only joins
+    trained parts; the keys ``weights.<part>`` then give the files of the parts.
 
     Raises:
         ConfigError: no model or no trained run.
@@ -182,7 +184,7 @@ def configure(
     if dataset and not given:
         dataset = registry.entry("dataset", dataset).name
     checkpoint: Path | None = None
-    joins = name is not None and not registry.entry("model", name).target("dataset")
+    joins = name is not None and _works_untrained(registry, name)
     if given or not joins or newest_checkpoint(saved, name, dataset) is not None:
         from talkingface.components.models import config_of_checkpoint
 
@@ -203,6 +205,16 @@ def configure(
             )
     cfg = load_config(name, dataset or "Synthetic", config_files=config_files, cli=config)
     return cfg, checkpoint
+
+
+def _works_untrained(registry: Registry, name: str) -> bool:
+    """Whether a model has no weights of its own, or generates without them."""
+    entry = registry.entry("model", name)
+    if not entry.target("dataset"):
+        return True
+    if not entry.target("pipeline"):
+        return False
+    return getattr(registry.resolve(entry, "pipeline"), "works_untrained", False)
 
 
 def usable_here(stored: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:

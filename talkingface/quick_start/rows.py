@@ -22,11 +22,15 @@ from talkingface.pipeline.base import SAMPLE_RATE, Pipeline, Rendered
 if TYPE_CHECKING:
     from talkingface.config.config import Config
 
-REAL, SHUFFLED = "real video (re-encoded)", "shuffled audio"
+REAL, SHUFFLED, SILENT = "real video (re-encoded)", "shuffled audio", "silent audio"
 # Baselines that a pipeline renders in place of its model: key -> title and description.
 REPLACEMENTS = {
     "first_stage": ("first stage enlarged", "the stage before {model} alone, enlarged"),
     "copy_reference": ("copy reference", "the reference picture instead of the network of {model}"),
+    "retrieved_mouth": (
+        "retrieved mouth",
+        "mouths of the person's other frames, chosen by sound, without a network",
+    ),
     "warped": (
         "warped reference",
         "the reference picture moved by the flow of {model}, not drawn anew",
@@ -165,8 +169,8 @@ def baseline_rows(
         named: put the model's title into the title of its row with shuffled audio.
     """
     rows = []
-    if "shuffled_audio" in baselines:
-        for generator in generators:
+    for generator in generators:
+        if "shuffled_audio" in baselines:
             waves = shuffled_waves(clips, generator.reference)
             rows.append(
                 VideoRow(
@@ -181,6 +185,8 @@ def baseline_rows(
                     generator.reference,
                 )
             )
+        if "silent_audio" in baselines:
+            rows.append(_silent_row(generator, named))
     for name, (title, detail) in REPLACEMENTS.items():
         owner = next((g for g in generators if name in g.kind.baselines), None)
         if owner and name in baselines:
@@ -208,6 +214,23 @@ def baseline_rows(
             )
         )
     return rows
+
+
+def _silent_row(generator: Generator, named: bool) -> VideoRow:
+    """The model with silence in place of the sound, for the metric LipLeak."""
+
+    def make(clip: Clip, path: Path) -> None:
+        sound = load_audio(generator.reference(clip).audio, SAMPLE_RATE)
+        generator.render(clip, path, np.zeros_like(sound))
+
+    return VideoRow(
+        f"{generator.title}, {SILENT}" if named else SILENT,
+        "baseline",
+        "the same with silence in place of the sound",
+        make,
+        lambda clip: f"{generator.state} {clip_state(clip)} silence",
+        generator.reference,
+    )
 
 
 def video_pair(row: VideoRow, clip: Clip, path: Path, diverse: bool) -> ClipPair:

@@ -10,6 +10,8 @@ _RENAMED = {
     "config.suggest": "utils.suggest",
     "data.a2p": "data.dataprocess.a2p",
     "data.dataprocess.a2p.config": "data.scenes",
+    "data.dataprocess.hyperlips.hyperlipsbase_process": "data.dataprocess.face_crops",
+    "data.dataprocess.hyperlipsbase_process": "data.dataprocess.face_crops",
     "data.dataprocess.a2p.synthetic": "data.synthetic.dyad",
     "data.dataprocess.lsp.speech": "data.dataprocess.lsp.lsp_motion_process",
     "data.headgan": "data.dataprocess.headgan",  # except face_model, which is in data.face

@@ -27,7 +27,7 @@ from preparekit import (
 
 from talkingface.data.dataprocess.base import ProcessReport
 from talkingface.data.dataprocess.engine import prepare_clips
-from talkingface.data.dataprocess.hyperlips.hyperlipsbase_process import HyperLipsBaseProcess
+from talkingface.data.dataprocess.face_crops import FaceCropProcess
 from talkingface.data.filelists import read_filelist
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.mel import wav2lip_mel
@@ -135,14 +135,14 @@ def test_a_setting_that_does_not_touch_the_files_redoes_nothing(prepared, clips)
 
 
 def test_a_new_version_of_the_processor_redoes_the_clips(prepared, clips, monkeypatch):
-    monkeypatch.setattr(HyperLipsBaseProcess, "version", HyperLipsBaseProcess.version + 1)
-    process = HyperLipsBaseProcess(config(prepared, clips))
+    monkeypatch.setattr(FaceCropProcess, "version", FaceCropProcess.version + 1)
+    process = FaceCropProcess(config(prepared, clips))
     assert not any(process.prepared.is_current(clip) for clip in process.corpus.to_prepare())
 
 
 def test_clips_of_another_face_tracker_are_refused_and_made_again(prepared, clips, monkeypatch):
     """Data prepared with the tracker before, e.g. by an earlier version of the toolkit."""
-    process = HyperLipsBaseProcess(config(prepared, clips))
+    process = FaceCropProcess(config(prepared, clips))
     names = sorted(process.prepared.report_on(process.corpus.to_prepare()).of("ok"))
     assert process.prepared.select(names) == (names, {})
     monkeypatch.setattr("talkingface.data.dataprocess.video.TRACKER", "another")
@@ -343,4 +343,4 @@ def test_a_file_that_could_not_be_read_is_tried_again(tmp_path, monkeypatch):
 
 def test_a_root_that_already_names_the_processor_is_accepted(tmp_path):
     cfg = config(tmp_path, tmp_path, preprocessed_root=str(tmp_path / "processed" / "imgs"))
-    assert HyperLipsBaseProcess(cfg).folder == tmp_path / "processed" / "imgs"
+    assert FaceCropProcess(cfg).folder == tmp_path / "processed" / "imgs"

@@ -11,7 +11,7 @@ import torch
 from trainkit import hyperlips_config
 
 from talkingface.config.config import load_config
-from talkingface.data.dataprocess.hyperlips.hyperlipsbase_process import HyperLipsBaseProcess
+from talkingface.data.dataprocess.face_crops import FaceCropProcess
 from talkingface.data.dataset.base import build_loader
 from talkingface.data.dataset.hyperlips.hyperlipsbase_dataset import (
     HyperLipsBaseDataset,
@@ -40,7 +40,7 @@ def make_clip(root: Path, name: str, frames: int = FRAMES, missing: tuple[int, .
     boxes, segments = np.zeros((frames, 4), np.float32), np.zeros(frames, np.int32)
     sizes = np.full((frames, 2), 64)
     np.savez(folder / "face.npz", boxes=boxes, found=found, segments=segments, sizes=sizes)
-    process = HyperLipsBaseProcess(hyperlips_config(root=str(root)))
+    process = FaceCropProcess(hyperlips_config(root=str(root)))
     path = process.prepared.marker_path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     fingerprint = {"processor": process.prepared.settings_hash()}

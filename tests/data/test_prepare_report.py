@@ -12,7 +12,7 @@ from preparekit import config, count, list_clips, names_as_clips, prepare, stamp
 
 from talkingface.data.clips import Clip
 from talkingface.data.dataprocess.base import ProcessReport
-from talkingface.data.dataprocess.hyperlips.hyperlipsbase_process import HyperLipsBaseProcess
+from talkingface.data.dataprocess.face_crops import FaceCropProcess
 from talkingface.data.dataprocess.report import write_report
 
 AWKWARD = [
@@ -310,7 +310,7 @@ def test_a_changed_limit_changes_the_report_and_processes_nothing(prepared):
 def test_limits_are_no_settings_of_the_files(prepared):
     root, clips = prepared
     hashes = {
-        HyperLipsBaseProcess(config(root, clips, **more)).prepared.settings_hash()
+        FaceCropProcess(config(root, clips, **more)).prepared.settings_hash()
         for more in ({}, {"quality.max_yaw": 1}, {"quality.drop": "all"}, {"executor": "dask"})
     }
     assert len(hashes) == 1

@@ -14,7 +14,7 @@ from preparekit import config, list_clips, prepare
 from scipy.signal import butter, sosfilt
 
 from talkingface.config.schema import QualitySection
-from talkingface.data.dataprocess.hyperlips.hyperlipsbase_process import HyperLipsBaseProcess
+from talkingface.data.dataprocess.face_crops import FaceCropProcess
 from talkingface.data.dataset.hyperlips.hyperlipsbase_dataset import HyperLipsBaseDataset
 from talkingface.data.face.topology import CHIN, FOREHEAD, NOSE_TIP
 from talkingface.data.face.tracking import track_face
@@ -461,7 +461,7 @@ def test_dropped_clips_are_not_tested_and_it_is_said(dataset, caplog, monkeypatc
 
 
 def test_select_names_every_broken_limit_that_drops_a_clip(dataset):
-    process = HyperLipsBaseProcess(config(dataset, dataset / "data", **{"quality.drop": "all"}))
+    process = FaceCropProcess(config(dataset, dataset / "data", **{"quality.drop": "all"}))
     good, bad = process.prepared.select(["bgan5s", FROZEN, "no such clip"])
     assert good == ["bgan5s"]
     assert set(bad) == {FROZEN, "no such clip"} and bad["no such clip"] == "not prepared"
@@ -470,7 +470,7 @@ def test_select_names_every_broken_limit_that_drops_a_clip(dataset):
 
 def test_clips_of_other_settings_are_not_trained_on_but_may_be_tested(dataset):
     smaller = {"data.max_crop": 64}
-    process = HyperLipsBaseProcess(config(dataset, dataset / "data", **smaller))
+    process = FaceCropProcess(config(dataset, dataset / "data", **smaller))
     assert process.prepared.select(["bgan5s"])[0] == []
     assert "prepared with other settings" in process.prepared.select(["bgan5s"])[1]["bgan5s"]
     assert process.prepared.select(["bgan5s"], any_settings=True) == (["bgan5s"], {})

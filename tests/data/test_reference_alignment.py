@@ -11,8 +11,8 @@ import torch
 from trainkit import hyperlips_config
 
 from talkingface.components.models import build_model
-from talkingface.data.dataprocess.hyperlips.align import _POINTS, turn_face
 from talkingface.data.dataset.hyperlips.hyperlipsbase_dataset import HyperLipsBaseDataset
+from talkingface.data.face.align import CROP_POINTS, turn_face
 from talkingface.pipeline.hyperlips.dubbing import DubbingPipeline
 
 RNG = np.random.default_rng(0)
@@ -21,7 +21,7 @@ SIZE = np.array([90, 90])
 
 def face() -> np.ndarray:
     """Points in px of a crop of 90 x 90."""
-    return RNG.normal((45, 45, 0), (20, 20, 12), (len(_POINTS), 3))
+    return RNG.normal((45, 45, 0), (20, 20, 12), (len(CROP_POINTS), 3))
 
 
 def picture() -> np.ndarray:

@@ -19,7 +19,7 @@ from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import count_frames, read_frames
 from talkingface.data.media.writer import VideoWriter, write_image
 from talkingface.errors import ConfigError, DataError
-from talkingface.pipeline.hyperlips import dubbing
+from talkingface.pipeline import dubbing
 from talkingface.pipeline.hyperlips.dubbing import DubbingPipeline, paste_face
 
 FRAMES = 14  # of the short source
@@ -108,7 +108,7 @@ def test_the_number_of_frames_follows_the_chunk_rule(make, source, samples):
 def order_of(pipeline: DubbingPipeline, source: Path, originals: np.ndarray, wave) -> list[int]:
     """Source index of each output frame, with nothing painted over."""
     identity = pipeline.prepare(source)
-    bare = dataclasses.replace(identity, paint=np.zeros_like(identity.paint))
+    bare = dataclasses.replace(identity, strength=np.zeros_like(identity.strength))
     order = []
     for frame in pipeline.generate(bare, wave, baseline="copy_reference"):
         equal = [i for i, original in enumerate(originals) if np.array_equal(original, frame)]
@@ -132,7 +132,7 @@ UP, DOWN = list(range(FRAMES)), list(range(FRAMES - 1, -1, -1))
 def test_a_sound_longer_than_the_video_plays_it(
     make, source, originals, monkeypatch, when_short, expected, chunk
 ):
-    monkeypatch.setattr(dubbing, "_BACKWARD_CHUNK", chunk)
+    monkeypatch.setattr(dubbing, "BACKWARD_CHUNK", chunk)
     pipeline = make(infer__when_short=when_short, infer__batch_size=4)
     assert order_of(pipeline, source, originals, wave_for(3 * FRAMES + 3)) == expected
 
@@ -225,8 +225,16 @@ def test_frames_without_a_face_stay_as_they_are(make, gappy):
     ],
 )
 def test_gaps_up_to_a_fifth_of_a_second_are_closed(found, painted):
-    closed = dubbing._close_gaps(np.array([c == "1" for c in found]), fps=25)
-    assert "".join("01"[int(v)] for v in closed) == painted
+    weights = dubbing.fade_weights(np.array([c == "1" for c in found]), fps=25)
+    assert "".join("01"[int(v)] for v in weights > 0) == painted
+
+
+def test_the_change_fades_beside_a_longer_gap_and_not_at_the_ends_of_the_video():
+    found = np.array([True] * 8 + [False] * 6 + [True] * 8)
+    weights = dubbing.fade_weights(found, fps=25)
+    np.testing.assert_allclose(weights[:8], [1, 1, 1, 1, 1, 0.75, 0.5, 0.25])
+    assert (weights[8:14] == 0).all()
+    np.testing.assert_allclose(weights[14:], weights[:8][::-1])
 
 
 def test_the_mask_is_zero_at_its_edges_and_one_inside():

@@ -23,6 +23,8 @@ _LOW_HZ, _HIGH_HZ = 55.0, 7600.0
 _PRE_EMPHASIS = 0.97
 _FLOOR = 1e-5
 _REFERENCE_DB, _MIN_DB, _MAX_ABS = 20.0, -100.0, 4.0
+_ROW_OFFSETS = np.arange(-12, 13, 3)  # columns around a video frame: +-0.15 s
+ROW_SIZE = N_MELS * len(_ROW_OFFSETS)
 _BLOCK = 2048  # columns per transform; limits the memory for long audio
 
 
@@ -122,3 +124,15 @@ def mel_windows(mel: np.ndarray, fps: float | Fraction, *, offset: int = 0) -> n
     starts = np.clip(COLUMNS_PER_SECOND * index * rate.denominator // rate.numerator, 0, last)
     windows = np.lib.stride_tricks.sliding_window_view(mel, WINDOW, axis=1)
     return np.ascontiguousarray(windows[:, starts].transpose(1, 0, 2))
+
+
+def sound_rows(mel: np.ndarray, frames: int, fps: float) -> np.ndarray:
+    """(frames,ROW_SIZE) float32, the mel spectrogram (80,T) around each video frame.
+
+    The mean spectrum of the louder half is subtracted: that of the microphone and of the voice.
+    """
+    level = mel.mean(0)
+    mel = mel - mel[:, level >= np.median(level)].mean(1, keepdims=True)
+    centre = np.round(np.arange(frames) * COLUMNS_PER_SECOND / fps).astype(int)
+    columns = np.clip(centre[:, None] + _ROW_OFFSETS, 0, mel.shape[1] - 1)
+    return mel[:, columns].transpose(1, 2, 0).reshape(frames, -1)

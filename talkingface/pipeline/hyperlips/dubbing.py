@@ -1,12 +1,7 @@
-"""Visual dubbing: generate the mouth of a video or still image to match audio (HyperLips).
-
-The source is read twice: to track the face, and to generate frames. Frames are streamed to the
-video encoder, so only the landmarks are kept for the whole length.
-"""
+"""Visual dubbing with HyperLips: generate the mouth of a video or still image to match audio."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,22 +12,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from talkingface.data.dataprocess.hyperlips.align import crop_points, turn_face
+from talkingface.data.face.align import crop_points, turn_face
 from talkingface.data.face.boxes import crop_face, integer_box, resize_image
 from talkingface.data.face.masks import lower_face_weights, lower_half_weights
-from talkingface.data.face.series import fill_gaps, runs, smooth_runs
+from talkingface.data.face.series import fill_gaps, smooth_runs
 from talkingface.data.face.topology import FACE_OVAL
-from talkingface.data.face.tracking import FaceTrack, track_face
-from talkingface.data.media.images import is_image, read_image
-from talkingface.data.media.mel import mel_windows, wav2lip_mel
-from talkingface.data.media.probe import probe
-from talkingface.data.media.reader import read_frames
+from talkingface.data.face.tracking import FaceTrack
+from talkingface.data.media.mel import SILENCE, mel_windows, wav2lip_mel
+from talkingface.data.media.voice import rest_weights
 from talkingface.errors import ConfigError, DataError
 from talkingface.model.audio_driven_talkingface.hyperlips.warped_reference import (
     WarpedReference,
 )
 from talkingface.model.fuse import optimize_for_inference
-from talkingface.pipeline.base import Pipeline
+from talkingface.pipeline.dubbing import DubbedVideo, DubbingBase, faded
 from talkingface.registry import import_target
 from talkingface.utils.env import import_cv2
 
@@ -40,42 +33,28 @@ if TYPE_CHECKING:
     from talkingface.config.config import Config
     from talkingface.model.abstract_talkingface import AbstractTalkingFace
 
-log = logging.getLogger(__name__)
-
-_BACKWARD_CHUNK = 64  # frames in memory while a video is played backwards
 _AUDIO_BATCH = 64  # mel windows per call of the audio encoder
-_MAX_GAP_SECONDS = 0.2  # frames in longer gaps without a face are not changed
 
 
 @dataclass(frozen=True)
-class DubbingSource:
-    """A source after face tracking, independent of the audio.
+class DubbingSource(DubbedVideo):
+    """A source with what the generator needs.
 
     Attributes:
-        path: video or still image.
-        track: face track at the configured frame rate.
-        paint: (T,) bool, frames whose mouth is generated.
         reference: (S,S,3) uint8 BGR crop of the frame ``reference_index``, in the size of the
             generated faces.
         oval: (T,36,2) outline of the face in px, smoothed, with gaps filled.
         points, sizes: (T,K,3) and (T,2), see ``crop_points``.
     """
 
-    path: Path
-    track: FaceTrack
-    paint: np.ndarray
     reference: np.ndarray
     reference_index: int
     oval: np.ndarray
     points: np.ndarray
     sizes: np.ndarray
 
-    @property
-    def still(self) -> bool:
-        return is_image(self.path)
 
-
-class DubbingPipeline(Pipeline):
+class DubbingPipeline(DubbingBase):
     """Dubbing with a generator as in HyperLips: masked frame, reference and mel -> face crop."""
 
     needs_network = ("encode_audio", "decode")
@@ -88,11 +67,9 @@ class DubbingPipeline(Pipeline):
         "infer.reference_index",
         "infer.restore",
         "infer.sharpen",
-        "infer.when_short",
+        "infer.silence",
         "model_params.image_size",
     )
-
-    baselines = ("copy_reference",)
 
     def __init__(self, cfg: Config, model: AbstractTalkingFace, device: torch.device) -> None:
         super().__init__(cfg, model, device)
@@ -107,29 +84,17 @@ class DubbingPipeline(Pipeline):
         Raises:
             DataError: the source cannot be read or no face is found.
         """
-        fps = self.cfg.fps
-        if not is_image(source):
-            info = probe(source)
-            if not info.has_video:
-                raise DataError(f"{source} has no video; give a video or an image as the source.")
-            if abs(info.fps - fps) > 0.01:
-                log.info("%s: resampled from %.3f to %g frames/s", source.name, info.fps, fps)
-        track = track_face(source, fps=fps, options=self.cfg.face, show_progress=show_progress)
-        if track.found_ratio < 0.9:
-            log.warning(
-                "%s: a face was found in only %.0f %% of the frames; the others are not changed",
-                source.name,
-                100 * track.found_ratio,
-            )
+        opened = self.open_source(source, show_progress)
+        track, fps = opened.track, self.cfg.fps
         points, sizes = crop_points(track, fps)
         number, reference = self._reference(source, track, self._output_size(sizes))
         oval = track.landmarks[:, list(FACE_OVAL), :2].reshape(len(track), -1)
         oval = smooth_runs(oval, self.cfg.face.box_smoothing * fps, track.segments)
         oval = fill_gaps(oval).reshape(len(track), len(FACE_OVAL), 2)
-        paint = _close_gaps(track.found, fps)
         return DubbingSource(
-            source, track, paint, reference, number, oval.astype(np.float32), points, sizes
-        )
+            source, track, opened.strength, reference, number, oval.astype(np.float32), points,
+            sizes,
+        )  # fmt: skip
 
     @property
     def _fine(self) -> bool:
@@ -153,47 +118,12 @@ class DubbingPipeline(Pipeline):
             raise DataError(f"infer.reference_index={number}: the source has {len(track)} frames")
         found = np.flatnonzero(track.found)
         index = int(found[np.abs(found - number).argmin()])
-        frame = next(self._forward(path, index, index + 1))
+        frame = next(self.read(path, index, index + 1))
         return index, self._crop(frame, track.boxes[index], size)
 
     def _crop(self, frame: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
         """(S,S,3) uint8 BGR."""
         return resize_image(crop_face(frame, box), size)[..., ::-1]
-
-    def _forward(self, path: Path, start: int, stop: int) -> Iterator[np.ndarray]:
-        """Source frames ``start`` to ``stop - 1``."""
-        if is_image(path):
-            image = read_image(path)
-            for _ in range(start, stop):
-                yield image
-            return
-        fps = self.cfg.fps
-        yield from islice(read_frames(path, fps=fps, start=start / fps), stop - start)
-
-    def _source_frames(self, source: DubbingSource, total: int) -> Iterator[tuple[int, np.ndarray]]:
-        """(index, frame) pairs of the source, repeated according to ``infer.when_short``."""
-        length = len(source.track)
-        if source.still:
-            image = read_image(source.path)
-            for _ in range(total):
-                yield 0, image
-            return
-        done, backwards = 0, False
-        while done < total:
-            count = min(length, total - done)
-            if not backwards:
-                yield from enumerate(self._forward(source.path, 0, count))
-            else:
-                stop = length
-                while stop > length - count:
-                    start = max(stop - _BACKWARD_CHUNK, length - count)
-                    chunk = list(self._forward(source.path, start, stop))
-                    for offset in range(len(chunk) - 1, -1, -1):
-                        yield start + offset, chunk[offset]
-                    stop = start
-            done += count
-            if self.cfg.infer.when_short == "pingpong":
-                backwards = not backwards
 
     # -- sound ------------------------------------------------------------------------------------
 
@@ -215,6 +145,19 @@ class DubbingPipeline(Pipeline):
             count = min(count, len(identity.track))
         return count
 
+    def _sound_codes(self, wave: np.ndarray) -> list[torch.Tensor]:
+        """Audio codes of the output frames, (n, D) per level, those of silence in pauses."""
+        windows = self._windows(wave)
+        codes = self._codes(windows)
+        if self.cfg.infer.silence == "keep":
+            return codes
+        rest = torch.from_numpy(rest_weights(wave, len(windows), self.cfg.fps)).float()
+        silent = self._codes(np.full_like(windows[:1], SILENCE))
+        return [
+            torch.lerp(code, quiet, rest[:, None].to(code.device))
+            for code, quiet in zip(codes, silent, strict=True)
+        ]
+
     @torch.no_grad()
     def _codes(self, windows: np.ndarray) -> list[torch.Tensor]:
         """Audio codes of all windows, (n, D) per level."""
@@ -230,9 +173,14 @@ class DubbingPipeline(Pipeline):
     def generate(
         self, identity: DubbingSource, wave: np.ndarray, *, baseline: str | None = None
     ) -> Iterator[np.ndarray]:
+        if baseline == "retrieved_mouth":
+            yield from self.retrieved(identity, wave, self.frame_count(identity, wave))
+            return
         for index, frame, face in self.faces(identity, wave, baseline=baseline):
-            if identity.paint[index]:
-                frame = self._paste(identity, index, frame, face[..., ::-1])
+            strength = identity.strength[index]
+            if strength > 0:
+                pasted = self._paste(identity, index, frame, face[..., ::-1])
+                frame = faded(frame, pasted, strength)
             yield frame
 
     def _paste(
@@ -283,11 +231,11 @@ class DubbingPipeline(Pipeline):
         """
         if baseline not in (None, "copy_reference"):
             raise DataError(f"there is no baseline '{baseline}'")
-        frames = self._source_frames(identity, self.frame_count(identity, wave))
+        frames = self.source_frames(identity, self.frame_count(identity, wave))
         if baseline == "copy_reference":
             yield from ((index, frame, identity.reference) for index, frame in frames)
             return
-        codes = self._codes(self._windows(wave))
+        codes = self._sound_codes(wave)
         boxes, position = identity.track.boxes, 0
         while batch := list(islice(frames, self.cfg.infer.batch_size)):
             size = len(identity.reference)
@@ -345,15 +293,6 @@ def to_images(generated: torch.Tensor) -> np.ndarray:
     """(n,3,S,S) in 0..1 -> (n,S,S,3) uint8."""
     generated = (generated.float().clamp(0, 1) * 255).round().byte()
     return generated.permute(0, 2, 3, 1).cpu().numpy()
-
-
-def _close_gaps(found: np.ndarray, fps: float) -> np.ndarray:
-    """(T,) bool: frames with a face, and those in short gaps."""
-    paint = found.copy()
-    for start, stop in runs(found):
-        if stop - start <= _MAX_GAP_SECONDS * fps:
-            paint[start:stop] = True
-    return paint
 
 
 def paste_face(

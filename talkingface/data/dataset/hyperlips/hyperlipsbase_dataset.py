@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from talkingface.data.dataprocess.hyperlips.align import turn_face
-from talkingface.data.dataprocess.hyperlips.hyperlipsbase_process import HyperLipsBaseProcess
+from talkingface.data.dataprocess.face_crops import FaceCropProcess
 from talkingface.data.dataset.base import TalkingFaceDataset
+from talkingface.data.face.align import turn_face
 from talkingface.data.face.boxes import resize_image
 from talkingface.data.face.series import starts_within_runs
 from talkingface.data.media.jpeg import require_intact
@@ -92,7 +92,7 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
 
     def build_index(self) -> list[int]:
         """One entry, the index of a clip, per item of an epoch."""
-        process = HyperLipsBaseProcess(self.cfg)
+        process = FaceCropProcess(self.cfg)
         names, self.unusable = process.prepared.usable(self.split)
         for name in names:
             self._add_clip(name, process.folder / name)

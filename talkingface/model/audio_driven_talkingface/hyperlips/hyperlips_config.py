@@ -151,6 +151,11 @@ class HyperLipsInfer(Section):
         description="If the audio is longer than the video: play the video back and forth, "
         "repeat it, or stop at its end.",
     )
+    silence: Literal["close", "keep"] = Field(
+        "close",
+        description="In pauses of at least 0.3 s, the network gets digital silence, so that the "
+        "mouth closes within 0.12 s; keep: it gets the sound, as in the official code.",
+    )
     batch_size: int = Field(8, ge=1, description="Frames generated together.")
     mask: Literal["landmarks", "box"] = Field(
         "landmarks",

@@ -1,6 +1,6 @@
-"""Preparation for HyperLips stage 1 and its sync expert: face crops, audio and mel spectrogram.
+"""Preparation for dubbing models: face crops, audio and mel spectrogram.
 
-Layout (as in the official code), one folder per clip below ``preprocessed_data/imgs``::
+Layout (as in the official HyperLips code), one folder per clip below ``preprocessed_data/imgs``::
 
     0.jpg 1.jpg ...   face crops by frame index; frames without a face have no file
     audio.wav         mono, 16 kHz
@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from talkingface.data.dataprocess.hyperlips.align import crop_points
 from talkingface.data.dataprocess.video import FaceClip, VideoProcess
+from talkingface.data.face.align import crop_points
 from talkingface.data.face.boxes import crop_face, resize_image
 from talkingface.data.media.audio import save_wav
 from talkingface.data.media.mel import wav2lip_mel
@@ -26,13 +26,13 @@ from talkingface.data.media.writer import write_image
 from talkingface.data.quality import RATE
 
 
-class HyperLipsBaseProcess(VideoProcess):
+class FaceCropProcess(VideoProcess):
     """Crops the face of each clip and computes its mel spectrogram."""
 
     needs_config = ("data.max_crop", "fps")
 
     id = "imgs"
-    version = 3
+    version = 4
     min_frames = 16  # the official loader rejects clips with fewer crops
 
     def settings(self) -> dict[str, Any]:
@@ -59,3 +59,6 @@ class HyperLipsBaseProcess(VideoProcess):
             segments=track.segments.astype(np.int32),
             sizes=sizes,
         )
+
+
+HyperLipsBaseProcess = FaceCropProcess  # the former name, in plugins of users

@@ -12,14 +12,16 @@ import numpy as np
 from talkingface.data.face.boxes import integer_box
 from talkingface.data.face.pose import flip_depth, procrustes
 from talkingface.data.face.series import fill_gaps, smooth_runs
-from talkingface.data.face.topology import FACE_OVAL, LIPS_OUTER, STABLE
+from talkingface.data.face.topology import FACE_OVAL, LIPS, LIPS_OUTER, STABLE
 from talkingface.utils.env import import_cv2
 
 if TYPE_CHECKING:
     from talkingface.data.face.tracking import FaceTrack
 
-_POINTS = sorted({*STABLE, *FACE_OVAL, *LIPS_OUTER})
-_STABLE = [_POINTS.index(point) for point in STABLE]
+CROP_POINTS = sorted({*STABLE, *FACE_OVAL, *LIPS})  # mesh points that are stored with the crops
+_STABLE = [CROP_POINTS.index(point) for point in STABLE]
+_LIPS = [CROP_POINTS.index(point) for point in LIPS]
+_PLANE = [CROP_POINTS.index(point) for point in sorted({*STABLE, *FACE_OVAL, *LIPS_OUTER})]
 _SMOOTHING = 0.04  # standard deviation in s: one frame, so that turns do not lag; not measured
 
 
@@ -27,15 +29,25 @@ def crop_points(track: FaceTrack, fps: float) -> tuple[np.ndarray, np.ndarray]:
     """Points of a face in the coordinates of its crops.
 
     Returns:
-        (T,K,3) float32, px from the upper left corner of each frame's box, gaps filled; (T,2)
-        int32, width and height of the boxes.
+        (T,K,3) float32, the points ``CROP_POINTS`` in px from the upper left corner of each
+        frame's box, gaps filled, smoothed except for the lips; (T,2) int32, width and height of
+        the boxes.
     """
-    points = smooth_runs(track.landmarks[:, _POINTS], _SMOOTHING * fps, track.segments)
+    points = calm_points(track, fps)
     width, height = track.size
     boxes = np.array([integer_box(box, height, width) for box in track.boxes], np.int32)
     points = fill_gaps(points)
     points[..., :2] -= boxes[:, None, :2]
     return points.astype(np.float32), boxes[:, 2:] - boxes[:, :2]
+
+
+def calm_points(track: FaceTrack, fps: float) -> np.ndarray:
+    """(T,K,3) ``CROP_POINTS`` in px, smoothed except for the lips, whose movement is fast."""
+    raw = track.landmarks[:, CROP_POINTS].astype(np.float64)
+    points = smooth_runs(raw, _SMOOTHING * fps, track.segments)
+    known = np.isfinite(raw[:, _LIPS])
+    points[:, _LIPS] = np.where(known, raw[:, _LIPS], points[:, _LIPS])
+    return points
 
 
 def turn_face(
@@ -58,6 +70,7 @@ def turn_face(
     cv2 = import_cv2()
     source, target = flip_depth(points), flip_depth(to_points)
     scale, rotation, shift = procrustes(source[_STABLE], target[_STABLE])
+    source = source[_PLANE]
     moved = scale * source @ rotation.T + shift
     here, there = (p[:, :2] / s * len(image) - 0.5 for p, s in ((source, size), (moved, to_size)))
     matrix = cv2.findHomography(here, there)[0]

@@ -1,0 +1,1 @@
+"""VideoRewrite: dubbing without a generator network (after Bregler et al. 1997)."""

@@ -1,0 +1,253 @@
+"""Base class of pipelines that dub: each frame of a video keeps its place, the mouth is changed.
+
+The source is read twice: to track the face, and to generate frames. Frames are streamed to the
+video encoder, so only the landmarks are kept for the whole length.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from talkingface.data.clips import Clip
+from talkingface.data.dataprocess.face_crops import FaceCropProcess
+from talkingface.data.face.align import CROP_POINTS
+from talkingface.data.face.blend import mix
+from talkingface.data.face.mouth_shapes import HeadFrame
+from talkingface.data.face.series import runs
+from talkingface.data.face.tracking import FaceTrack, track_face
+from talkingface.data.media.audio import load_audio
+from talkingface.data.media.images import is_image, read_image
+from talkingface.data.media.probe import probe
+from talkingface.data.media.reader import read_frames
+from talkingface.data.media.voice import rest_weights
+from talkingface.errors import DataError
+from talkingface.pipeline.base import SAMPLE_RATE, Pipeline
+from talkingface.pipeline.retrieval.bank import (
+    MouthBank,
+    bank_of_clips,
+    bank_of_video,
+    cut_out,
+)
+from talkingface.pipeline.retrieval.retriever import (
+    Guess,
+    MouthRetriever,
+    PresentFace,
+    RetrievalOptions,
+)
+
+log = logging.getLogger(__name__)
+
+BACKWARD_CHUNK = 64  # frames in memory while a video is played backwards
+_MAX_GAP_SECONDS = 0.2  # frames in longer gaps without a face are not changed
+_FADE = 3  # frames over which the change begins and ends at a longer gap
+
+
+@dataclass(frozen=True)
+class DubbedVideo:
+    """A source after face tracking, independent of the audio.
+
+    Attributes:
+        path: video or still image.
+        track: face track at the configured frame rate.
+        strength: (T,) float32 in 0..1, how much each frame is changed; 0 without a face.
+    """
+
+    path: Path
+    track: FaceTrack
+    strength: np.ndarray
+
+    @property
+    def still(self) -> bool:
+        return is_image(self.path)
+
+
+class DubbingBase(Pipeline):
+    """Tracks a source, plays its frames for the length of a sound, and finds stored mouths."""
+
+    needs_config = ("infer.when_short",)
+    baselines: tuple[str, ...] = ("copy_reference", "retrieved_mouth")
+
+    def open_source(self, source: Path, show_progress: str | bool) -> DubbedVideo:
+        """Track the face of a video or picture.
+
+        Raises:
+            DataError: it cannot be read or no face is found.
+        """
+        fps = self.cfg.fps
+        if not is_image(source):
+            info = probe(source)
+            if not info.has_video:
+                raise DataError(f"{source} has no video; give a video or an image as the source.")
+            if abs(info.fps - fps) > 0.01:
+                log.info("%s: resampled from %.3f to %g frames/s", source.name, info.fps, fps)
+        track = track_face(source, fps=fps, options=self.cfg.face, show_progress=show_progress)
+        if track.found_ratio < 0.9:
+            log.warning(
+                "%s: a face was found in only %.0f %% of the frames; the others are not changed",
+                source.name,
+                100 * track.found_ratio,
+            )
+        return DubbedVideo(source, track, fade_weights(track.found, fps))
+
+    # -- frames of the source ---------------------------------------------------------------------
+
+    def read(self, path: Path, start: int, stop: int) -> Iterator[np.ndarray]:
+        """Source frames ``start`` to ``stop - 1``."""
+        if is_image(path):
+            image = read_image(path)
+            for _ in range(start, stop):
+                yield image
+            return
+        fps = self.cfg.fps
+        yield from islice(read_frames(path, fps=fps, start=start / fps), stop - start)
+
+    def passes(self, source: DubbedVideo, total: int) -> Iterator[tuple[int, int, bool]]:
+        """(start, stop, backwards) of the passes through the source, by ``infer.when_short``."""
+        length, done, backwards = len(source.track), 0, False
+        while done < total:
+            count = min(length, total - done)
+            yield (length - count, length, True) if backwards else (0, count, False)
+            done += count
+            if self.cfg.infer.when_short == "pingpong":
+                backwards = not backwards
+
+    def order(self, source: DubbedVideo, total: int) -> np.ndarray:
+        """(total,) frame of the source for each output frame."""
+        if source.still:
+            return np.zeros(total, int)
+        parts = [
+            np.arange(start, stop)[:: -1 if backwards else 1]
+            for start, stop, backwards in self.passes(source, total)
+        ]
+        return np.concatenate([np.zeros(0, int), *parts])
+
+    def source_frames(self, source: DubbedVideo, total: int) -> Iterator[tuple[int, np.ndarray]]:
+        """(index, frame) pairs in the order of :meth:`order`."""
+        if source.still:
+            image = read_image(source.path)
+            for _ in range(total):
+                yield 0, image
+            return
+        for start, stop, backwards in self.passes(source, total):
+            if not backwards:
+                yield from enumerate(self.read(source.path, start, stop), start)
+                continue
+            while stop > start:
+                low = max(stop - BACKWARD_CHUNK, start)
+                chunk = list(self.read(source.path, low, stop))
+                for offset in range(len(chunk) - 1, -1, -1):
+                    yield low + offset, chunk[offset]
+                stop = low
+
+    # -- stored mouths ----------------------------------------------------------------------------
+
+    @property
+    def guess(self) -> Guess | None:
+        """A network that predicts mouth shapes; None: the regression on the person alone."""
+        return None
+
+    @property
+    def retrieval_options(self) -> RetrievalOptions:
+        return RetrievalOptions()
+
+    def retrieved(
+        self, source: DubbedVideo, wave: np.ndarray, total: int, silence: str = "keep"
+    ) -> Iterator[np.ndarray]:
+        """Frames with the mouths that the person has shown to similar sounds.
+
+        Args:
+            silence: ``close`` or ``keep``.
+
+        Raises:
+            DataError: no sound is known that belongs to mouths of the person.
+        """
+        fps, order = self.cfg.fps, self.order(source, total)
+        rest = np.zeros(total)
+        if silence == "close":
+            rest = rest_weights(wave, total, fps)
+        retriever = MouthRetriever(fps, self.retrieval_options, self.guess)
+        pairs = self.source_frames(source, total)
+        originals: list[np.ndarray] = []  # the frame whose mouth is being placed
+
+        def frames() -> Iterator[np.ndarray]:
+            for _, frame in pairs:
+                originals.append(frame)
+                yield frame
+
+        bank = self.mouth_bank(source)
+        dubbed = retriever.frames(source.track, bank, wave, order, frames(), rest)
+        for number, frame in zip(order.tolist(), dubbed, strict=False):
+            yield faded(originals.pop(), frame, source.strength[number])
+
+    def still_mouth(self, source: DubbedVideo, total: int) -> Iterator[np.ndarray]:
+        """Frames with the mouth of the first frame that has a face."""
+        track = source.track
+        first = int(np.flatnonzero(track.found)[0])
+        points = track.landmarks[first, CROP_POINTS]
+        patch = cut_out(next(self.read(source.path, first, first + 1)), points[:, :2])
+        head = HeadFrame.of(track.landmarks[track.found][:, CROP_POINTS])
+        face = PresentFace.of(track, head, self.cfg.fps)
+        for number, frame in self.source_frames(source, total):
+            dubbed = face.with_mouth(frame, number, face.shapes[first], patch, "feather")
+            yield faded(frame, dubbed, source.strength[number])
+
+    def mouth_bank(self, source: DubbedVideo) -> MouthBank:
+        """Other prepared clips of the same person in the dataset, else the source itself."""
+        path, track = source.path, source.track
+        clip = self._clips.get(path.resolve())
+        if clip is not None:
+            names = [c.id for c in self._clips.values() if c.speaker == clip.speaker]
+            usable, _ = self._crops.prepared.select([name for name in names if name != clip.id])
+            folders = [self._crops.folder / name for name in usable]
+            head = HeadFrame.of(track.landmarks[track.found][:, CROP_POINTS])
+            bank = bank_of_clips(folders, self.cfg.fps, head)
+            if bank is not None:
+                return bank
+        sound = path if clip is None else clip.audio
+        if not probe(sound).has_audio:
+            raise DataError(
+                f"{path.name} has no sound, and no other clip of this person is prepared: there "
+                "is no mouth whose sound is known"
+            )
+        return bank_of_video(path, track, load_audio(sound, SAMPLE_RATE), self.cfg.fps)
+
+    @cached_property
+    def _crops(self) -> FaceCropProcess:
+        return FaceCropProcess(self.cfg)
+
+    @cached_property
+    def _clips(self) -> dict[Path, Clip]:
+        return {clip.path.resolve(): clip for clip in self._crops.corpus.clips()}
+
+
+def fade_weights(found: np.ndarray, fps: float) -> np.ndarray:
+    """(T,) float32: 1 with a face and in gaps up to 0.2 s, 0 in longer gaps, ramps beside them."""
+    change = found.copy()
+    for start, stop in runs(found):
+        if stop - start <= _MAX_GAP_SECONDS * fps:
+            change[start:stop] = True
+    weights = change.astype(np.float32)
+    for start, stop in runs(change):
+        if change[start]:
+            distance = np.arange(1, stop - start + 1) / (_FADE + 1)
+            if start > 0:
+                weights[start:stop] = np.minimum(weights[start:stop], distance)
+            if stop < len(change):
+                weights[start:stop] = np.minimum(weights[start:stop], distance[::-1])
+    return weights
+
+
+def faded(original: np.ndarray, changed: np.ndarray, strength: float) -> np.ndarray:
+    """A mixture of two frames (H,W,3) uint8."""
+    if strength >= 1:
+        return changed
+    if strength <= 0:
+        return original
+    return mix(original, changed, np.full(original.shape[:2], strength, np.float32))

@@ -1,0 +1,169 @@
+"""The stored mouths of a person: frames of a video, or prepared clips of the dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from talkingface.data.face.align import CROP_POINTS
+from talkingface.data.face.mouth_shapes import HeadFrame
+from talkingface.data.face.series import fill_gaps
+from talkingface.data.face.topology import LIPS
+from talkingface.data.face.tracking import FaceTrack
+from talkingface.data.media.images import read_image
+from talkingface.data.media.mel import sound_rows, wav2lip_mel
+from talkingface.data.media.reader import read_frames
+from talkingface.data.npz import read_npy, read_npz
+from talkingface.errors import DataError
+
+MAX_FRAMES = 6000  # four minutes; the search compares every output frame with every stored one
+_OTHER_PERSON = 0.06  # distance of the rest positions of two persons, in eye corner distances
+_LIP_ROWS = [CROP_POINTS.index(point) for point in LIPS]
+_MARGIN = 0.5  # of the kept pixels around the lips, as a share of their width
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A picture that shows a mouth, (H,W,3) uint8 RGB, and its points (K,2) in px of it."""
+
+    image: np.ndarray
+    points: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Stored frames of one video: their numbers (n,) in it, points (n,K,3) and sound (n,720)."""
+
+    numbers: np.ndarray
+    points: np.ndarray
+    rows: np.ndarray
+    read: Callable[[np.ndarray], Iterator[tuple[int, Patch]]]
+
+
+class MouthBank:
+    """Frames whose mouths can be shown.
+
+    Args:
+        parts: one or several videos of the same person.
+        own: the frames are those of the video that is dubbed.
+
+    Attributes:
+        head: head coordinates of the person.
+        shapes: (N,41,3), see ``HeadFrame.shapes``.
+        rotation: (N,3,3) of the head.
+        rows: (N,720) sound, see ``sound_rows``.
+        numbers: (N,) frame numbers in their video.
+        follows: (N,) whether frame k+1 is the next one of the same video.
+    """
+
+    def __init__(self, parts: list[_Part], *, own: bool) -> None:
+        stride = max(1, -(-sum(len(part.numbers) for part in parts) // MAX_FRAMES))
+        if stride > 1:  # whole seconds, so that the frames remain sequences
+            parts = [_thinned(part, stride) for part in parts]
+        self.own = own
+        points = np.concatenate([part.points for part in parts])
+        self.head = HeadFrame.of(points)
+        self.shapes = self.head.shapes(points)
+        self.rotation = self.head.poses(points).rotation
+        self.rows = np.concatenate([part.rows for part in parts])
+        self.numbers = np.concatenate([part.numbers for part in parts])
+        part_of = np.repeat(np.arange(len(parts)), [len(part.numbers) for part in parts])
+        self.follows = np.append((np.diff(self.numbers) == 1) & (np.diff(part_of) == 0), False)
+        self._parts = parts
+        self._starts = np.concatenate([[0], np.cumsum([len(part.numbers) for part in parts])])
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def patches(self, frames: Iterable[int]) -> dict[int, Patch]:
+        """The pictures of stored frames, by index."""
+        wanted = np.unique(np.asarray(list(frames), int))
+        found: dict[int, Patch] = {}
+        for part, (start, stop) in zip(self._parts, pairwise(self._starts), strict=True):
+            inside = wanted[(wanted >= start) & (wanted < stop)] - start
+            if len(inside):
+                found.update((int(start + k), patch) for k, patch in part.read(inside))
+        return found
+
+
+def _thinned(part: _Part, stride: int, length: int = 25) -> _Part:
+    """Every ``stride``-th piece of ``length`` frames."""
+    kept = np.flatnonzero(np.arange(len(part.numbers)) // length % stride == 0)
+    return _Part(
+        part.numbers[kept],
+        part.points[kept],
+        part.rows[kept],
+        lambda inside: ((int(np.searchsorted(kept, k)), p) for k, p in part.read(kept[inside])),
+    )
+
+
+def bank_of_video(path: Path, track: FaceTrack, wave: np.ndarray, fps: float) -> MouthBank:
+    """All frames of a tracked video.
+
+    Args:
+        wave: its sound, mono 16 kHz; silence where it has none.
+    """
+    numbers = np.flatnonzero(track.found)
+    points = track.landmarks[numbers][:, CROP_POINTS].astype(np.float64)
+    rows = sound_rows(wav2lip_mel(wave), len(track), fps)[numbers]
+
+    def read(inside: np.ndarray) -> Iterator[tuple[int, Patch]]:
+        place = {int(numbers[k]): int(k) for k in inside}
+        last = max(place)
+        for number, frame in enumerate(read_frames(path, fps=fps)):
+            if number in place:
+                yield place[number], cut_out(frame, points[place[number], :, :2])
+            if number == last:
+                return
+
+    return MouthBank([_Part(numbers, points, rows, read)], own=True)
+
+
+def bank_of_clips(folders: list[Path], fps: float, like: HeadFrame) -> MouthBank | None:
+    """Frames of clips that ``FaceCropProcess`` has prepared.
+
+    Args:
+        like: the head of the person; clips that show somebody else are left out.
+
+    Returns:
+        None if no clip is left.
+    """
+    parts = []
+    for folder in folders:
+        try:
+            part = _part_of_clip(folder, fps)
+        except (DataError, KeyError, ValueError):  # reported when the clip is trained on
+            continue
+        distance = HeadFrame.of(part.points).stable - like.stable
+        if np.sqrt((distance**2).sum(-1).mean()) < _OTHER_PERSON:
+            parts.append(part)
+    return MouthBank(parts, own=False) if parts else None
+
+
+def _part_of_clip(folder: Path, fps: float) -> _Part:
+    data, points = read_npz(folder / "face.npz"), read_npy(folder / "points.npy")
+    rows = sound_rows(read_npy(folder / "mel.npy"), len(points), fps)
+    numbers, sizes = np.flatnonzero(data["found"]), data["sizes"]
+    points = fill_gaps(points)[numbers]
+
+    def read(inside: np.ndarray) -> Iterator[tuple[int, Patch]]:
+        for k in inside.tolist():
+            number = int(numbers[k])
+            image = read_image(folder / f"{number}.jpg")
+            scale = np.array(image.shape[1::-1]) / sizes[number]
+            yield k, cut_out(image, (points[k, :, :2] + 0.5) * scale - 0.5)
+
+    return _Part(numbers, points, rows[numbers], read)
+
+
+def cut_out(image: np.ndarray, points: np.ndarray) -> Patch:
+    """The surroundings of the lips, so that a long video fits into memory."""
+    lips = points[_LIP_ROWS]
+    margin = _MARGIN * np.ptp(lips[:, 0])
+    x0, y0 = np.maximum(np.floor(lips.min(0) - margin), 0).astype(int)
+    x1, y1 = np.ceil(lips.max(0) + margin).astype(int) + 1
+    return Patch(image[y0:y1, x0:x1].copy(), points - (x0, y0))
