@@ -29,7 +29,7 @@ if str(REPOSITORY) not in sys.path:  # plain "pytest" in a checkout that is not 
 SMALL = ["--preset=tiny", "--synthetic.persons=2"]
 
 # Models whose one command is a default test; those of the others are slow tests.
-ONE_OF_EACH = ("HyperLipsBase", "HeadGAN", "Feature2Face", "MODARenderer", "A2P")
+ONE_OF_EACH = ("HyperLipsBase", "VideoRewrite", "HeadGAN", "Feature2Face", "MODARenderer", "A2P")
 
 
 def dataset_for(model: str) -> str:

@@ -7,11 +7,12 @@ video encoder, so only the landmarks are kept for the whole length.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,6 +47,8 @@ log = logging.getLogger(__name__)
 
 BACKWARD_CHUNK = 64  # frames in memory while a video is played backwards
 _MAX_GAP_SECONDS = 0.2  # frames in longer gaps without a face are not changed
+_MARGIN_SECONDS = 1.0  # after the last needed frame, for the smoothing of boxes
+_RATES = (10.0, 60.0)  # frames/s that a source may keep
 _FADE = 3  # frames over which the change begins and ends at a longer gap
 
 
@@ -57,11 +60,13 @@ class DubbedVideo:
         path: video or still image.
         track: face track at the configured frame rate.
         strength: (T,) float32 in 0..1, how much each frame is changed; 0 without a face.
+        fps: frame rate of the track and of the output.
     """
 
     path: Path
     track: FaceTrack
     strength: np.ndarray
+    fps: float
 
     @property
     def still(self) -> bool:
@@ -71,11 +76,16 @@ class DubbedVideo:
 class DubbingBase(Pipeline):
     """Tracks a source, plays its frames for the length of a sound, and finds stored mouths."""
 
-    needs_config = ("infer.when_short",)
+    needs_config = ("infer.frame_rate", "infer.when_short")
     baselines: tuple[str, ...] = ("copy_reference", "retrieved_mouth")
 
-    def open_source(self, source: Path, show_progress: str | bool) -> DubbedVideo:
+    def open_source(
+        self, source: Path, show_progress: str | bool, seconds: float | None = None
+    ) -> DubbedVideo:
         """Track the face of a video or picture.
+
+        Args:
+            seconds: what is needed of the video; None: all of it.
 
         Raises:
             DataError: it cannot be read or no face is found.
@@ -85,27 +95,45 @@ class DubbingBase(Pipeline):
             info = probe(source)
             if not info.has_video:
                 raise DataError(f"{source} has no video; give a video or an image as the source.")
+            if self.cfg.infer.frame_rate == "source":
+                fps = min(max(info.fps, _RATES[0]), _RATES[1])
             if abs(info.fps - fps) > 0.01:
                 log.info("%s: resampled from %.3f to %g frames/s", source.name, info.fps, fps)
-        track = track_face(source, fps=fps, options=self.cfg.face, show_progress=show_progress)
+        first = None if seconds is None else round((seconds + _MARGIN_SECONDS) * fps)
+        track = track_face(
+            source, fps=fps, options=self.cfg.face, first=first, show_progress=show_progress
+        )
         if track.found_ratio < 0.9:
             log.warning(
                 "%s: a face was found in only %.0f %% of the frames; the others are not changed",
                 source.name,
                 100 * track.found_ratio,
             )
-        return DubbedVideo(source, track, fade_weights(track.found, fps))
+        return DubbedVideo(source, track, fade_weights(track.found, fps), fps)
+
+    @classmethod
+    def implied(cls, options: Mapping[str, str]) -> dict[str, Any]:
+        """``--infer`` keeps the frame rate of the source; evaluations use that of the model."""
+        return {"infer.frame_rate": "source"}
+
+    def _frame_rate(self, identity: DubbedVideo) -> float:
+        return identity.fps
+
+    def _output_frames(self, identity: DubbedVideo, wave: np.ndarray) -> int:
+        """As long as the sound, whatever the network needs after a frame."""
+        if self.cfg.infer.when_short == "truncate" and not identity.still:
+            return self.frame_count(identity, wave)
+        return max(1, round(len(wave) * identity.fps / SAMPLE_RATE))
 
     # -- frames of the source ---------------------------------------------------------------------
 
-    def read(self, path: Path, start: int, stop: int) -> Iterator[np.ndarray]:
+    def read(self, path: Path, start: int, stop: int, fps: float) -> Iterator[np.ndarray]:
         """Source frames ``start`` to ``stop - 1``."""
         if is_image(path):
             image = read_image(path)
             for _ in range(start, stop):
                 yield image
             return
-        fps = self.cfg.fps
         yield from islice(read_frames(path, fps=fps, start=start / fps), stop - start)
 
     def passes(self, source: DubbedVideo, total: int) -> Iterator[tuple[int, int, bool]]:
@@ -137,11 +165,11 @@ class DubbingBase(Pipeline):
             return
         for start, stop, backwards in self.passes(source, total):
             if not backwards:
-                yield from enumerate(self.read(source.path, start, stop), start)
+                yield from enumerate(self.read(source.path, start, stop, source.fps), start)
                 continue
             while stop > start:
                 low = max(stop - BACKWARD_CHUNK, start)
-                chunk = list(self.read(source.path, low, stop))
+                chunk = list(self.read(source.path, low, stop, source.fps))
                 for offset in range(len(chunk) - 1, -1, -1):
                     yield low + offset, chunk[offset]
                 stop = low
@@ -168,7 +196,7 @@ class DubbingBase(Pipeline):
         Raises:
             DataError: no sound is known that belongs to mouths of the person.
         """
-        fps, order = self.cfg.fps, self.order(source, total)
+        fps, order = source.fps, self.order(source, total)
         rest = np.zeros(total)
         if silence == "close":
             rest = rest_weights(wave, total, fps)
@@ -191,9 +219,9 @@ class DubbingBase(Pipeline):
         track = source.track
         first = int(np.flatnonzero(track.found)[0])
         points = track.landmarks[first, CROP_POINTS]
-        patch = cut_out(next(self.read(source.path, first, first + 1)), points[:, :2])
+        patch = cut_out(next(self.read(source.path, first, first + 1, source.fps)), points[:, :2])
         head = HeadFrame.of(track.landmarks[track.found][:, CROP_POINTS])
-        face = PresentFace.of(track, head, self.cfg.fps)
+        face = PresentFace.of(track, head, source.fps)
         for number, frame in self.source_frames(source, total):
             dubbed = face.with_mouth(frame, number, face.shapes[first], patch, "feather")
             yield faded(frame, dubbed, source.strength[number])
@@ -204,8 +232,12 @@ class DubbingBase(Pipeline):
         clip = self._clips.get(path.resolve())
         if clip is not None:
             names = [c.id for c in self._clips.values() if c.speaker == clip.speaker]
-            usable, _ = self._crops.prepared.select([name for name in names if name != clip.id])
-            folders = [self._crops.folder / name for name in usable]
+            folders = [
+                self._crops.folder / name
+                for name in names
+                if name != clip.id
+                and (self._crops.prepared.read_marker(name) or {}).get("status") == "ok"
+            ]
             head = HeadFrame.of(track.landmarks[track.found][:, CROP_POINTS])
             bank = bank_of_clips(folders, self.cfg.fps, head)
             if bank is not None:
@@ -216,7 +248,7 @@ class DubbingBase(Pipeline):
                 f"{path.name} has no sound, and no other clip of this person is prepared: there "
                 "is no mouth whose sound is known"
             )
-        return bank_of_video(path, track, load_audio(sound, SAMPLE_RATE), self.cfg.fps)
+        return bank_of_video(path, track, load_audio(sound, SAMPLE_RATE), source.fps)
 
     @cached_property
     def _crops(self) -> FaceCropProcess:

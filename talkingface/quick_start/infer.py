@@ -12,6 +12,7 @@ from talkingface.config.config import Config, load_config
 from talkingface.data.filelists import read_text
 from talkingface.data.media.files import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from talkingface.data.media.limits import set_limits
+from talkingface.data.media.outputs import require_suffix
 from talkingface.errors import ConfigError, DataError, TalkingFaceError
 from talkingface.registry import Registry, get_registry
 from talkingface.utils.logs import setup_logging
@@ -58,6 +59,7 @@ def infer_command(
     listed = Path(options["audio"]).expanduser() if options.get("audio") else None
     inputs = (source, driver, checkpoint, listed, *sounds, *map(Path, config_files))
     for _, target in plan:
+        require_suffix(target)
         refuse_to_replace(target, inputs)
     pipeline = load_pipeline(cfg, checkpoint)
     for sound, target in plan:
@@ -69,6 +71,7 @@ def infer_command(
                 driver=driver,
                 seed=cfg.seed,
                 show_progress=cfg.show_progress,
+                finished=True,
             )
         except TalkingFaceError as error:
             if len(sounds) == 1:

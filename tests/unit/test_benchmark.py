@@ -21,7 +21,8 @@ from talkingface.evaluator.pairing import split_list
 from talkingface.quick_start.quick_start import run_config
 
 ROWS = [
-    "HyperLipsBase", "HyperLipsBase, shuffled audio", "copy reference", "real video (re-encoded)",
+    "HyperLipsBase", "HyperLipsBase, shuffled audio", "copy reference", "retrieved mouth",
+    "real video (re-encoded)",
 ]  # fmt: skip
 METRICS = ["PSNR", "LMD"]
 

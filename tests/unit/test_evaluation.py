@@ -36,7 +36,10 @@ from talkingface.quick_start.rows import (
     video_pair,
 )
 
-ROWS = ["HyperLipsBase", "shuffled audio", "copy reference", "real video (re-encoded)"]
+ROWS = [
+    "HyperLipsBase", "shuffled audio", "copy reference", "retrieved mouth",
+    "real video (re-encoded)",
+]  # fmt: skip
 TEST_CLIPS = ["p01/p01_001", "p00/p00_001"]  # two of the four: statistics need more than one
 
 

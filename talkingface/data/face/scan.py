@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 _CACHE_VERSION = 3
 _PATCH = 128  # side of the face patch on which sharpness and change are measured, in pixels
 _THUMBNAIL = (32, 18)
+_PER_FACE = ("frame", "points", "sharpness", "mouth_texture", "face_change")
 # Scene cut: the thumbnails of two frames differ by more than _CUT_CHANGE (of 255) and by more than
 # _CUT_RATIO times the median difference of the _CUT_MEMORY frames before. The ratio excludes a
 # waving hand or a zoom.
@@ -149,6 +151,15 @@ def _measures(
     return sharpness, texture, float(cv2.absdiff(patch, before).mean())
 
 
+def _begin(scan: FaceScan, count: int | None) -> FaceScan:
+    """The scan of the first frames."""
+    if count is None or count >= scan.n_frames:
+        return scan
+    kept = int(np.searchsorted(scan.frame, count))
+    parts = {name: getattr(scan, name)[:kept] for name in _PER_FACE}
+    return replace(scan, n_frames=count, cuts=scan.cuts[scan.cuts < count], **parts)
+
+
 def content_hash(path: Path) -> str:
     """Hash of a file's bytes.
 
@@ -177,15 +188,18 @@ def scan_video(
     tracking: bool,
     options: FaceSection | None = None,
     cache: bool = True,
+    first: int | None = None,
     show_progress: str | bool = False,
 ) -> FaceScan:
-    """Scan a whole video at a constant frame rate, or load the result from the cache.
+    """Scan a video at a constant frame rate, or load the result from the cache.
 
     Args:
         path: video or still picture (one frame).
         fps: frame rate at which the video is read.
         tracking, options: as for :func:`scan_frames`.
         cache: load and store the result in :func:`cache_folder`.
+        first: scan this number of frames only. The result is not stored, but cut from a stored
+            scan of all frames if there is one.
 
     Raises:
         DataError: the file cannot be decoded.
@@ -201,21 +215,24 @@ def scan_video(
         try:
             with np.load(stored) as data:
                 values = {field.name: data[field.name] for field in fields(FaceScan)}
-            return FaceScan(**{**values, "n_frames": int(values["n_frames"])})
+            return _begin(FaceScan(**{**values, "n_frames": int(values["n_frames"])}), first)
         except Exception as error:  # numpy and zipfile raise many types for damaged files
             log.warning("%s is damaged (%s); detecting again", stored, error)
     still = is_image(path)
-    frames = [read_image(path)] if still else read_frames(path, fps=fps)
+    frames = [read_image(path)] if still else islice(read_frames(path, fps=fps), first)
+    total = 1 if still or not show_progress else round(probe(path).duration * fps) or None
+    if first is not None and total is not None:
+        total = min(first, total)
     watched = progress(
         frames,
         desc=f"faces of {Path(path).name}",
-        total=1 if still or not show_progress else round(probe(path).duration * fps) or None,
+        total=total,
         unit="frame",
         show=show_progress,
         leave=False,
     )
     scan = scan_frames(watched, tracking=tracking, options=options)
-    if cache:
+    if cache and (first is None or scan.n_frames < first):
         try:
             with atomic(stored) as temporary, open(temporary, "wb") as file:
                 np.savez(file, **asdict(scan))

@@ -76,14 +76,24 @@ class FaceTrack:
 
 
 def track_face(
-    path: Path, *, fps: float, options: FaceSection, show_progress: str | bool = False
+    path: Path,
+    *,
+    fps: float,
+    options: FaceSection,
+    first: int | None = None,
+    show_progress: str | bool = False,
 ) -> FaceTrack:
     """Detect the faces of a video or still picture and track the chosen person.
+
+    Args:
+        first: only this number of frames, as for ``scan_video``.
 
     Raises:
         DataError: the file cannot be read, or shows no face.
     """
-    scan = scan_video(path, fps=fps, tracking=True, options=options, show_progress=show_progress)
+    scan = scan_video(
+        path, fps=fps, tracking=True, options=options, first=first, show_progress=show_progress
+    )
     if not len(scan.frame):
         raise DataError(
             f"no face found: {path.name} ({scan.n_frames} frames). The face must be visible, "

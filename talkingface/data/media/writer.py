@@ -1,9 +1,9 @@
-"""Streaming H.264 + AAC writer and image writer; a file gets its name only when it is complete."""
+"""Streaming video writer and image writer; a file gets its name only when it is complete."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,20 +17,21 @@ from talkingface.errors import DataError, EnvironmentProblem
 from talkingface.utils.env import import_av, import_cv2
 from talkingface.utils.paths import atomic, write_problem
 
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov")
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm")
 # Sample rates of MPEG-4 AAC (ISO/IEC 14496-3, table 1.18) that the encoder accepts.
-_AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
+AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
+OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 _HD_HEIGHT = 720  # players assume BT.709 colours from this height on, BT.601 below
 
 
 class VideoWriter:
-    """Write RGB frames and an optional audio track to an mp4 file, frame by frame.
+    """Write RGB frames and an optional audio track to an mp4 or webm file, frame by frame.
 
-    H.264 (yuv420p, constant quality) and AAC, index at the front of the file. Memory does not grow
-    with the number of frames. The file is written under a temporary name and renamed on success;
-    after an exception it is removed. Video and audio both start at time 0: the edit list of the
-    file removes the encoder delay of AAC. There are no B-frames, so in players that ignore edit
-    lists the tracks differ by at most that delay (21 ms at 48 kHz).
+    H.264 (yuv420p, constant quality) and AAC, index at the front; webm: VP9 and Opus. Memory does
+    not grow with the number of frames. The file is written under a temporary name and renamed on
+    success; after an exception it is removed. Video and audio both start at time 0: the edit list
+    of an mp4 removes the encoder delay of AAC. There are no B-frames, so in players that ignore
+    edit lists the tracks differ by at most that delay (21 ms at 48 kHz).
 
     Example:
         >>> with VideoWriter("out.mp4", fps=25, audio=(samples, 16000)) as writer:
@@ -38,13 +39,15 @@ class VideoWriter:
         ...         writer.write(frame)
 
     Args:
-        path: target, ``.mp4``, ``.m4v`` or ``.mov``. Missing folders are created.
+        path: target, ``.mp4``, ``.m4v``, ``.mov`` or ``.webm``. Missing folders are created.
         fps: constant frame rate; 23.976, 29.97 and 59.94 mean 24000/1001 and so on.
         audio: float samples (N,), clipped to [-1, 1], and their rate in Hz; they are cut where the
             video ends. Shorter audio is not padded.
-        crf: constant rate factor of x264, 0 (lossless) to 51; 18 is visually near-lossless.
+        crf: constant rate factor of x264, 0 (lossless) to 51; 18 is visually near-lossless. For
+            VP9 it is converted to a similar quality.
         preset: speed preset of x264.
         threads: encoder threads; None lets x264 choose. The output depends on this number.
+        about: tags of the file, e.g. ``comment``.
 
     Raises:
         DataError: wrong suffix, rate, sample values, frame size, or no frame at all.
@@ -60,6 +63,7 @@ class VideoWriter:
         crf: int = 18,
         preset: str = "veryfast",
         threads: int | None = None,
+        about: Mapping[str, str] | None = None,
     ) -> None:
         self.path = Path(path)
         self.frames_written = 0
@@ -67,8 +71,14 @@ class VideoWriter:
             raise DataError(f"Cannot write {self.path}: use a name that ends in .mp4")
         self.rate = exact_fps(fps)
         self._av = import_av()
-        self._samples, self._audio_rate = _prepare_audio(audio) if audio else (None, 0)
+        self.webm = self.path.suffix.lower() == ".webm"
+        rates = OPUS_RATES if self.webm else AAC_RATES
+        self._samples, self._audio_rate = _prepare_audio(audio, rates) if audio else (None, 0)
         self._options = {"crf": str(crf), "preset": preset}
+        if self.webm:
+            quality = str(round(10 + crf * 53 / 51))
+            self._options = {"crf": quality, "b": "0", "deadline": "realtime", "cpu-used": "5"}
+        self._about = dict(about or {})
         self._threads = threads
         self._audio_position = 0
         self._size: tuple[int, int] | None = None
@@ -117,11 +127,9 @@ class VideoWriter:
 
     def _open(self) -> None:
         height, width = (side + side % 2 for side in self._size)
-        # "file:" keeps a colon in a folder name from being read as a protocol.
-        self._container = self._av.open(
-            f"file:{self._temporary}", "w", format="mp4", options={"movflags": "+faststart"}
-        )
-        self._video = self._container.add_stream("libx264", rate=self.rate, options=self._options)
+        self._container = open_target(self._temporary, self._about)
+        codec = "libvpx-vp9" if self.webm else "libx264"
+        self._video = self._container.add_stream(codec, rate=self.rate, options=self._options)
         context = self._video.codec_context
         context.width, context.height, context.pix_fmt = width, height, "yuv420p"
         context.time_base = 1 / self.rate
@@ -134,7 +142,8 @@ class VideoWriter:
         context.colorspace = context.color_primaries = context.color_trc = code
         context.color_range = 1
         if self._samples is not None:
-            self._audio = self._container.add_stream("aac", rate=self._audio_rate, layout="mono")
+            codec = "libopus" if self.webm else "aac"
+            self._audio = self._container.add_stream(codec, rate=self._audio_rate, layout="mono")
             # AAC-LC holds at most 6144 bit per 1024 samples and channel, i.e. 6 bit per sample.
             self._audio.codec_context.bit_rate = min(128_000, 5 * self._audio_rate)
 
@@ -215,6 +224,17 @@ class VideoWriter:
             self._discard(error)
 
 
+def open_target(path: Path, about: Mapping[str, str]) -> Any:
+    """A PyAV container for writing; the suffix determines the format, ``about`` are its tags."""
+    kind, options = {".webm": "webm", ".mov": "mov"}.get(path.suffix.lower(), "mp4"), {}
+    if kind != "webm":
+        options["movflags"] = "+faststart"
+    # "file:" keeps a colon in a folder name from being read as a protocol.
+    container = import_av().open(f"file:{path}", "w", format=kind, options=options)
+    container.metadata.update(about)
+    return container
+
+
 def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, **options: Any) -> int:
     """Write all frames with a :class:`VideoWriter` and its ``options``; returns their number."""
     with VideoWriter(path, fps, **options) as writer:
@@ -223,8 +243,8 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, **op
     return writer.frames_written
 
 
-def _prepare_audio(audio: tuple[np.ndarray, int]) -> tuple[np.ndarray, int]:
-    """Check audio samples; return float32 (N,) in [-1, 1] at a sample rate of AAC."""
+def _prepare_audio(audio: tuple[np.ndarray, int], rates: tuple[int, ...]) -> tuple[np.ndarray, int]:
+    """Check audio samples; return float32 (N,) in [-1, 1] at a sample rate of the encoder."""
     samples, rate = np.asarray(audio[0]), int(audio[1])
     samples = samples.squeeze() if samples.ndim > 1 else samples
     if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating) or rate <= 0:
@@ -235,7 +255,7 @@ def _prepare_audio(audio: tuple[np.ndarray, int]) -> tuple[np.ndarray, int]:
     if not np.isfinite(samples).all():
         raise DataError("The audio to write contains NaN or infinite values.")
     samples = np.clip(samples, -1, 1).astype(np.float32, copy=False)
-    target = next((r for r in _AAC_RATES if r >= rate), _AAC_RATES[-1])
+    target = next((r for r in rates if r >= rate), rates[-1])
     if target != rate:
         samples = np.clip(resampled(samples, rate, target), -1, 1)
     return samples, target

@@ -36,6 +36,7 @@ class LipLeak(Metric):
         return super().definition().replace("[", "[mp478,", 1)
 
     def finish(self, clip: ClipPair) -> dict[str, float]:
+        clip.facts()  # the videos must be comparable, as for other metrics
         if not probe(clip.generated).has_audio:
             return self.undefined("the generated video has no sound track")
         if np.abs(load_audio(clip.generated)).max(initial=0) >= _SILENT:

@@ -78,21 +78,33 @@ class DubbingPipeline(DubbingBase):
 
     # -- source -----------------------------------------------------------------------------------
 
-    def prepare(self, source: Path, *, show_progress: str | bool = False) -> DubbingSource:
+    def _prepare_for(
+        self, source: Path, seconds: float, show_progress: str | bool
+    ) -> DubbingSource:
+        if self.cfg.infer.reference == "index":
+            seconds = max(seconds, self.cfg.infer.reference_index / 10)  # at least 10 frames/s
+        return self.prepare(source, seconds=seconds, show_progress=show_progress)
+
+    def prepare(
+        self, source: Path, *, seconds: float | None = None, show_progress: str | bool = False
+    ) -> DubbingSource:
         """Track the face and crop the reference frame.
+
+        Args:
+            seconds: what is needed of a video; None: all of it.
 
         Raises:
             DataError: the source cannot be read or no face is found.
         """
-        opened = self.open_source(source, show_progress)
-        track, fps = opened.track, self.cfg.fps
+        opened = self.open_source(source, show_progress, seconds)
+        track, fps = opened.track, opened.fps
         points, sizes = crop_points(track, fps)
-        number, reference = self._reference(source, track, self._output_size(sizes))
+        number, reference = self._reference(source, track, self._output_size(sizes), fps)
         oval = track.landmarks[:, list(FACE_OVAL), :2].reshape(len(track), -1)
         oval = smooth_runs(oval, self.cfg.face.box_smoothing * fps, track.segments)
         oval = fill_gaps(oval).reshape(len(track), len(FACE_OVAL), 2)
         return DubbingSource(
-            source, track, opened.strength, reference, number, oval.astype(np.float32), points,
+            source, track, opened.strength, fps, reference, number, oval.astype(np.float32), points,
             sizes,
         )  # fmt: skip
 
@@ -111,14 +123,16 @@ class DubbingPipeline(DubbingBase):
             return self.size
         return max(self.size, min(int(np.median(sizes.max(1))), self._max_size))
 
-    def _reference(self, path: Path, track: FaceTrack, size: int) -> tuple[int, np.ndarray]:
+    def _reference(
+        self, path: Path, track: FaceTrack, size: int, fps: float
+    ) -> tuple[int, np.ndarray]:
         """Nearest frame with a face to the wanted one, and its crop (size,size,3) uint8 BGR."""
         number = self.cfg.infer.reference_index if self.cfg.infer.reference == "index" else 0
         if number >= len(track):
             raise DataError(f"infer.reference_index={number}: the source has {len(track)} frames")
         found = np.flatnonzero(track.found)
         index = int(found[np.abs(found - number).argmin()])
-        frame = next(self.read(path, index, index + 1))
+        frame = next(self.read(path, index, index + 1, fps))
         return index, self._crop(frame, track.boxes[index], size)
 
     def _crop(self, frame: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
@@ -132,26 +146,26 @@ class DubbingPipeline(DubbingBase):
         """Section ``data`` of the configuration that the weights were trained with."""
         return self.cfg.data.model_dump() if "data" in self.cfg else {}
 
-    def _windows(self, wave: np.ndarray) -> np.ndarray:
+    def _windows(self, wave: np.ndarray, fps: float) -> np.ndarray:
         """(n,80,16) mel windows, one per output frame."""
         offset = self.cfg.infer.mel_frame_offset
         if offset is None:
             offset = self.training_data["mel_frame_offset"]
-        return mel_windows(wav2lip_mel(wave), self.cfg.fps, offset=offset)
+        return mel_windows(wav2lip_mel(wave), fps, offset=round(offset * fps / self.cfg.fps))
 
     def frame_count(self, identity: DubbingSource, wave: np.ndarray) -> int:
-        count = len(self._windows(wave))
+        count = len(self._windows(wave, identity.fps))
         if self.cfg.infer.when_short == "truncate" and not identity.still:
             count = min(count, len(identity.track))
         return count
 
-    def _sound_codes(self, wave: np.ndarray) -> list[torch.Tensor]:
+    def _sound_codes(self, wave: np.ndarray, fps: float) -> list[torch.Tensor]:
         """Audio codes of the output frames, (n, D) per level, those of silence in pauses."""
-        windows = self._windows(wave)
+        windows = self._windows(wave, fps)
         codes = self._codes(windows)
         if self.cfg.infer.silence == "keep":
             return codes
-        rest = torch.from_numpy(rest_weights(wave, len(windows), self.cfg.fps)).float()
+        rest = torch.from_numpy(rest_weights(wave, len(windows), fps)).float()
         silent = self._codes(np.full_like(windows[:1], SILENCE))
         return [
             torch.lerp(code, quiet, rest[:, None].to(code.device))
@@ -235,7 +249,7 @@ class DubbingPipeline(DubbingBase):
         if baseline == "copy_reference":
             yield from ((index, frame, identity.reference) for index, frame in frames)
             return
-        codes = self._sound_codes(wave)
+        codes = self._sound_codes(wave, identity.fps)
         boxes, position = identity.track.boxes, 0
         while batch := list(islice(frames, self.cfg.infer.batch_size)):
             size = len(identity.reference)

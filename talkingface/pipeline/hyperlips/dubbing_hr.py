@@ -61,25 +61,27 @@ class HyperLipsHRPipeline(DubbingPipeline):
             return
         faces = super().faces(identity, wave, baseline=baseline)
         if baseline is not None:  # the reference frame in full resolution
-            _, reference = self._reference(identity.path, identity.track, self.output_size)
+            _, reference = self._reference(
+                identity.path, identity.track, self.output_size, identity.fps
+            )
             for index, frame, _ in faces:
                 yield index, frame, reference
             return
-        sketched = self._sketched(faces, identity.track.segments)
+        sketched = self._sketched(faces, identity)
         while batch := list(islice(sketched, self.cfg.infer.batch_size)):
             sharp = self._sharpen([face for _, face, _ in batch], [line for *_, line in batch])
             for ((index, frame), _, _), face in zip(batch, sharp, strict=True):
                 yield index, frame, face
 
     def _sketched(
-        self, faces: Iterable[_Face], segments: np.ndarray
+        self, faces: Iterable[_Face], identity: DubbingSource
     ) -> Iterator[tuple[tuple[int, np.ndarray], np.ndarray, np.ndarray]]:
         """((index, frame), 128 px face, sketch) of every face."""
-        options = self.cfg.data
+        options, segments = self.cfg.data, identity.track.segments
         thick = options.sketch == "upstream"
         if options.sketch == "auto":
             thick = self.model.origin.official
-        with SketchMaker(self.cfg.fps, options.sketch_smoothing, upstream=thick) as maker:
+        with SketchMaker(identity.fps, options.sketch_smoothing, upstream=thick) as maker:
             last, jumps = None, 0
             for index, frame, face in faces:
                 jumps += last is not None and abs(index - last) > 1  # the source is repeated

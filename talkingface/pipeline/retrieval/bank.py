@@ -15,7 +15,7 @@ from talkingface.data.face.series import fill_gaps
 from talkingface.data.face.topology import LIPS
 from talkingface.data.face.tracking import FaceTrack
 from talkingface.data.media.images import read_image
-from talkingface.data.media.mel import sound_rows, wav2lip_mel
+from talkingface.data.media.mel import COLUMNS_PER_SECOND, sound_rows, wav2lip_mel
 from talkingface.data.media.reader import read_frames
 from talkingface.data.npz import read_npy, read_npz
 from talkingface.errors import DataError
@@ -146,7 +146,11 @@ def bank_of_clips(folders: list[Path], fps: float, like: HeadFrame) -> MouthBank
 
 def _part_of_clip(folder: Path, fps: float) -> _Part:
     data, points = read_npz(folder / "face.npz"), read_npy(folder / "points.npy")
-    rows = sound_rows(read_npy(folder / "mel.npy"), len(points), fps)
+    mel = read_npy(folder / "mel.npy")
+    seconds = mel.shape[1] / COLUMNS_PER_SECOND
+    if abs(seconds - len(points) / fps) > 0.1 * seconds:
+        raise ValueError("prepared with another frame rate")
+    rows = sound_rows(mel, len(points), fps)
     numbers, sizes = np.flatnonzero(data["found"]), data["sizes"]
     points = fill_gaps(points)[numbers]
 

@@ -33,7 +33,7 @@ class VideoRewritePipeline(DubbingBase):
         return self.open_source(source, show_progress)
 
     def frame_count(self, identity: DubbedVideo, wave: np.ndarray) -> int:
-        count = max(1, int(len(wave) * self.cfg.fps / SAMPLE_RATE + 1e-6))
+        count = max(1, int(len(wave) * identity.fps / SAMPLE_RATE + 1e-6))
         if self.cfg.infer.when_short == "truncate" and not identity.still:
             count = min(count, len(identity.track))
         return count

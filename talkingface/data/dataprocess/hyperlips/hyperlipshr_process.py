@@ -77,7 +77,7 @@ class HyperLipsHRProcess(VideoProcess):
 
         if multiprocessing.parent_process() is not None:  # there is a worker process per core
             torch.set_num_threads(1)
-        return self.components.pipeline("base", max_size=INPUT_SIZE)
+        return self.components.pipeline("base", max_size=INPUT_SIZE, silence="keep")
 
     def prepare_clip(self, clip: FaceClip, out: Path) -> None:
         track = clip.track

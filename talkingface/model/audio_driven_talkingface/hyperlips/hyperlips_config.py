@@ -8,6 +8,7 @@ from pydantic import Field
 
 from talkingface.config.component_spec import ComponentSpec, vgg19
 from talkingface.config.schema import ModelConfig, Section
+from talkingface.model.dubbing_config import DubbingInfer
 
 EXPERT_FRAMES = 5  # frames per window of the sync expert
 _NETWORKS = "talkingface.model.audio_driven_talkingface.hyperlips.hyperlips_networks"
@@ -131,7 +132,7 @@ class HyperLipsWeights(Section):
     )
 
 
-class HyperLipsInfer(Section):
+class HyperLipsInfer(DubbingInfer):
     """Generation (official code)."""
 
     reference: Literal["first", "self", "index"] = Field(
@@ -145,16 +146,6 @@ class HyperLipsInfer(Section):
         ge=-5,
         le=5,
         description="Mel shift in frames; null: as trained; 0: official code (40 ms off).",
-    )
-    when_short: Literal["pingpong", "loop", "truncate"] = Field(
-        "pingpong",
-        description="If the audio is longer than the video: play the video back and forth, "
-        "repeat it, or stop at its end.",
-    )
-    silence: Literal["close", "keep"] = Field(
-        "close",
-        description="In pauses of at least 0.3 s, the network gets digital silence, so that the "
-        "mouth closes within 0.12 s; keep: it gets the sound, as in the official code.",
     )
     batch_size: int = Field(8, ge=1, description="Frames generated together.")
     mask: Literal["landmarks", "box"] = Field(
@@ -181,7 +172,6 @@ class HyperLipsInfer(Section):
         le=0.5,
         description="Width of the soft border of the pasted area, as a fraction of the box.",
     )
-    crf: int = Field(18, ge=0, le=51, description="x264 CRF of written videos; lower is better.")
 
 
 _OLD_NAMES = {

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from talkingface.config.schema import ModelConfig, Section
+from talkingface.model.dubbing_config import DubbingInfer
 
 
 class LipNetwork(Section):
@@ -27,14 +28,9 @@ class RewriteData(Section):
     max_crop: int = Field(512, ge=64, description="Longest side of stored face crops, in px.")
 
 
-class RewriteInfer(Section):
+class RewriteInfer(DubbingInfer):
     """Generation."""
 
-    when_short: Literal["pingpong", "loop", "truncate"] = Field(
-        "pingpong",
-        description="If the audio is longer than the video: play the video back and forth, "
-        "repeat it, or stop at its end.",
-    )
     amplitude: float = Field(
         1.4,
         gt=0,
@@ -42,13 +38,9 @@ class RewriteInfer(Section):
         description="Factor of the movement of the mouth around its mean shape. Predicted "
         "movements are smaller than real ones.",
     )
-    silence: Literal["close", "keep"] = Field(
-        "close", description="Close the mouth in pauses of at least 0.3 s, or follow the sound."
-    )
     blending: Literal["feather", "gradient"] = Field(
         "feather", description="Border of the lips: soft transition, or gradient-domain blending."
     )
-    crf: int = Field(18, ge=0, le=51, description="x264 CRF of written videos; lower is better.")
 
 
 class VideoRewriteConfig(ModelConfig):
