@@ -238,8 +238,7 @@ class DubbingBase(Pipeline):
                 if name != clip.id
                 and (self._crops.prepared.read_marker(name) or {}).get("status") == "ok"
             ]
-            head = HeadFrame.of(track.landmarks[track.found][:, CROP_POINTS])
-            bank = bank_of_clips(folders, self.cfg.fps, head)
+            bank = bank_of_clips(folders, self.cfg.fps)
             if bank is not None:
                 return bank
         sound = path if clip is None else clip.audio

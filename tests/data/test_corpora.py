@@ -72,13 +72,14 @@ def facts(clips: list[Clip], folder: Path) -> dict[str, tuple[str, str, str]]:
 LAYOUTS = {
     "GRID": (
         "s1/bbaf2n.mpg s1/video/mpg_6000/bbaf2n.mpg s2/bbaf2n.mpg s34.mpg_vcd/s34/pwijzp.mpg "
-        "audio_25k/s1/bbaf2n.wav odd/lwbsza.mpg",
+        "audio_25k/s1/bbaf2n.wav odd/lwbsza.mpg lrbg1a.mpg",
         {
             "s1/bbaf2n": ("s1", "s1/bbaf2n", "audio_25k/s1/bbaf2n.wav"),
             "s1/video/mpg_6000/bbaf2n": ("s1", "s1/bbaf2n", "audio_25k/s1/bbaf2n.wav"),
             "s2/bbaf2n": ("s2", "s2/bbaf2n", "s2/bbaf2n.mpg"),
             "s34.mpg_vcd/s34/pwijzp": ("s34", "s34/pwijzp", "s34.mpg_vcd/s34/pwijzp.mpg"),
             "odd/lwbsza": ("odd", "odd/lwbsza", "odd/lwbsza.mpg"),
+            "lrbg1a": ("one", "lrbg1a", "lrbg1a.mpg"),
         },
     ),
     "MEAD": (

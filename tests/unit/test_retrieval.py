@@ -280,10 +280,26 @@ def speech_with_a_pause() -> np.ndarray:
 def test_pauses_are_found_by_the_level(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     ((start, stop),) = pauses(speech_with_a_pause())
-    assert start == pytest.approx(1, abs=0.02) and stop == pytest.approx(2, abs=0.02)
+    assert start == pytest.approx(1, abs=0.03) and stop == pytest.approx(2, abs=0.03)
     assert pauses(np.zeros(16000, np.float32)) == [(0.0, 1.0)]
     assert pauses(RNG.normal(0, 0.2, 16000).astype(np.float32)) == []
     assert pauses(np.zeros(0, np.float32)) == []
+
+
+def test_pauses_in_noise_are_found_by_the_level(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    wave = speech_with_a_pause() + RNG.normal(0, 0.01, 48000).astype(np.float32)
+    ((start, stop),) = pauses(wave)
+    assert start == pytest.approx(1, abs=0.05) and stop == pytest.approx(2, abs=0.05)
+
+
+def test_silero_finds_the_pause_and_leaves_the_threads_alone():
+    pytest.importorskip("silero_vad")
+    import torch
+
+    before = torch.get_num_threads()
+    found = pauses(np.zeros(32000, np.float32))
+    assert found == [(0.0, 2.0)] and torch.get_num_threads() == before
 
 
 def test_the_mouth_rests_within_an_eighth_of_a_second(monkeypatch):

@@ -8,17 +8,20 @@ import numpy as np
 
 _RATE = 16000
 _HOP = 160  # samples: 10 ms
-_LOUD = 95  # percentile of the level that stands for loud speech
-_BELOW = 30.0  # dB under loud speech where a sound counts as silence
+_LOUD, _QUIET = 95, 10  # percentiles of the level that stand for loud speech and for the noise
+_BELOW = 30.0  # dB under loud speech where a sound always counts as silence
+_SHARE = 0.3  # of the way from the noise to loud speech; on seven recordings, with a minimum of
+# 0.3 s for pauses, 58 to 96 % (median 94 %) of the steps agree with silero-vad
+_SMOOTHING = 5  # steps
 _FLOOR = -55.0  # dB of full scale that is always silence
 _SHORTEST = 0.3  # s of a pause
-_CLOSING, _OPENING = 0.12, 0.08  # s after the beginning and before the end of a pause
+_CLOSING, _OPENING = 0.10, 0.08  # s after the beginning and before the end of a pause
 
 
 def pauses(wave: np.ndarray) -> list[tuple[float, float]]:
     """Start and end in seconds of the pauses of at least 0.3 s in mono 16 kHz samples.
 
-    By silero-vad where it is installed, otherwise by the level: 30 dB below loud speech.
+    By silero-vad where it is installed, otherwise by the level.
     """
     seconds = len(wave) / _RATE
     find = _by_network if importlib.util.find_spec("silero_vad") else _by_level
@@ -29,12 +32,15 @@ def pauses(wave: np.ndarray) -> list[tuple[float, float]]:
 
 def _by_level(wave: np.ndarray) -> list[tuple[float, float]]:
     """Start and end of speech, from the energy in steps of 10 ms."""
+    from scipy.ndimage import uniform_filter1d
+
     steps = len(wave) // _HOP
     if not steps:
         return []
     power = np.square(wave[: steps * _HOP].astype(np.float64)).reshape(steps, _HOP).mean(1)
-    level = 10 * np.log10(power + 1e-12)
-    loud = level > max(np.percentile(level, _LOUD) - _BELOW, _FLOOR)
+    level = 10 * np.log10(uniform_filter1d(power, _SMOOTHING) + 1e-12)
+    speech, noise = np.percentile(level, (_LOUD, _QUIET))
+    loud = level > max(speech - _BELOW, noise + _SHARE * (speech - noise), _FLOOR)
     change = np.diff(np.concatenate([[0], loud.astype(int), [0]]))
     spans = zip(np.flatnonzero(change == 1), np.flatnonzero(change == -1), strict=True)
     return [(start * _HOP / _RATE, stop * _HOP / _RATE) for start, stop in spans]

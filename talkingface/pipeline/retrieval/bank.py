@@ -21,7 +21,6 @@ from talkingface.data.npz import read_npy, read_npz
 from talkingface.errors import DataError
 
 MAX_FRAMES = 6000  # four minutes; the search compares every output frame with every stored one
-_OTHER_PERSON = 0.06  # distance of the rest positions of two persons, in eye corner distances
 _LIP_ROWS = [CROP_POINTS.index(point) for point in LIPS]
 _MARGIN = 0.5  # of the kept pixels around the lips, as a share of their width
 
@@ -123,24 +122,14 @@ def bank_of_video(path: Path, track: FaceTrack, wave: np.ndarray, fps: float) ->
     return MouthBank([_Part(numbers, points, rows, read)], own=True)
 
 
-def bank_of_clips(folders: list[Path], fps: float, like: HeadFrame) -> MouthBank | None:
-    """Frames of clips that ``FaceCropProcess`` has prepared.
-
-    Args:
-        like: the head of the person; clips that show somebody else are left out.
-
-    Returns:
-        None if no clip is left.
-    """
+def bank_of_clips(folders: list[Path], fps: float) -> MouthBank | None:
+    """Frames of clips of one person that ``FaceCropProcess`` has prepared; None without any."""
     parts = []
     for folder in folders:
         try:
-            part = _part_of_clip(folder, fps)
+            parts.append(_part_of_clip(folder, fps))
         except (DataError, KeyError, ValueError):  # reported when the clip is trained on
             continue
-        distance = HeadFrame.of(part.points).stable - like.stable
-        if np.sqrt((distance**2).sum(-1).mean()) < _OTHER_PERSON:
-            parts.append(part)
     return MouthBank(parts, own=False) if parts else None
 
 
