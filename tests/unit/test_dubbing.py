@@ -275,7 +275,7 @@ def test_the_batch_size_does_not_change_the_frames(make, source):
 
 def test_every_frame_has_its_own_sound_code(make):
     pipeline = make()
-    windows = pipeline._windows(speech(3.0))  # more than one batch of the audio encoder
+    windows = pipeline._windows(speech(3.0), 25.0)  # more than one batch of the audio encoder
     codes = pipeline._codes(windows)
     for level in codes:
         assert len(level) == len(windows) == chunk_rule(48000)
@@ -286,8 +286,8 @@ def test_every_frame_has_its_own_sound_code(make):
 
 def test_without_a_setting_the_mel_offset_is_that_of_the_training(make):
     wave = speech(1.0)
-    trained = make(data__mel_frame_offset=-1)._windows(wave)
-    upstream = make(data__mel_frame_offset=-1, infer__mel_frame_offset=0)._windows(wave)
+    trained = make(data__mel_frame_offset=-1)._windows(wave, 25.0)
+    upstream = make(data__mel_frame_offset=-1, infer__mel_frame_offset=0)._windows(wave, 25.0)
     assert np.array_equal(trained[1:10], upstream[:9])
     assert not np.array_equal(trained[1:10], upstream[1:10])
     assert len(trained) == len(upstream)
@@ -310,7 +310,7 @@ def test_the_reference_is_the_first_face_or_the_one_asked_for(make, source, gapp
 def test_the_written_video_has_the_frames_the_rate_and_the_sound(make, source, tmp_path):
     done = make().render(source, speech(1.5), tmp_path / "new folder" / "out.mp4")
     info = probe(done.path)
-    assert done.frames == count_frames(done.path, 25) == chunk_rule(24000)
+    assert done.frames == count_frames(done.path, 25) == 38  # as long as the sound, 37.5
     assert (info.fps, info.width, info.height, info.has_audio) == (25, 256, 256, True)
     heard = load_audio(done.path, 16000)
     assert len(heard) / 16000 == pytest.approx(done.frames / 25, abs=0.07)
