@@ -95,7 +95,7 @@ def our_chain(
     steps["boxes, persons"] = ms(lambda: follow(scans[0], fps=FPS), count)
     source = pipeline.prepare(video)
     track = source.track
-    windows = pipeline._windows(wave)[:count]
+    windows = pipeline._windows(wave, FPS)[:count]
     codes: list = []
     steps["sound"] = ms(lambda: codes.extend(pipeline._codes(windows)), len(windows))
     numbers = range(min(count, len(windows)))
@@ -121,7 +121,7 @@ def our_chain(
     if isinstance(pipeline, HyperLipsHRPipeline):
         items = [(n, frames[n], face) for n, face in zip(numbers, faces, strict=True)]
         lined: list = []
-        draw = lambda: lined.extend(pipeline._sketched(items, track.segments))  # noqa: E731
+        draw = lambda: lined.extend(pipeline._sketched(items, source))  # noqa: E731
         steps["sketches"] = ms(draw, len(numbers))
         faces = []
 

@@ -174,7 +174,7 @@ class Pipeline(ABC):
         return torch.autocast("cuda", kind) if half else contextlib.nullcontext()
 
     def _prepare_for(self, source: Path | None, seconds: float, show_progress: str | bool) -> Any:
-        """:meth:`prepare` for one sound of so many seconds."""
+        """:meth:`prepare` for one video of so many seconds."""
         return self.prepare(source, show_progress=show_progress)
 
     def _frame_rate(self, identity: Any) -> float:
@@ -226,7 +226,9 @@ class Pipeline(ABC):
         started = time.monotonic()
         wave = load_audio(audio, SAMPLE_RATE) if isinstance(audio, (str, Path)) else audio
         source = None if source is None else Path(source)
-        identity = self._prepare_for(source, len(wave) / SAMPLE_RATE, show_progress)
+        identity = self._prepare_for(
+            source, max(len(wave) / SAMPLE_RATE, (frames or 0) / self.cfg.fps), show_progress
+        )
         if driver is not None:
             identity = self.with_driver(identity, driver)
         fps, padded = self._frame_rate(identity), wave

@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 
 BACKWARD_CHUNK = 64  # frames in memory while a video is played backwards
 _MAX_GAP_SECONDS = 0.2  # frames in longer gaps without a face are not changed
+_UNLIKELY_RATE = 240  # frames/s; above it stands in files whose rate is not known
 _MARGIN_SECONDS = 1.0  # after the last needed frame, for the smoothing of boxes
 _RATES = (10.0, 60.0)  # frames/s that a source may keep
 _FADE = 3  # frames over which the change begins and ends at a longer gap
@@ -96,7 +97,8 @@ class DubbingBase(Pipeline):
             if not info.has_video:
                 raise DataError(f"{source} has no video; give a video or an image as the source.")
             if self.cfg.infer.frame_rate == "source":
-                fps = min(max(info.fps, _RATES[0]), _RATES[1])
+                known = 1 <= info.fps <= _UNLIKELY_RATE
+                fps = min(max(info.fps, _RATES[0]), _RATES[1]) if known else fps
             if abs(info.fps - fps) > 0.01:
                 log.info("%s: resampled from %.3f to %g frames/s", source.name, info.fps, fps)
         first = None if seconds is None else round((seconds + _MARGIN_SECONDS) * fps)
@@ -238,9 +240,14 @@ class DubbingBase(Pipeline):
                 if name != clip.id
                 and (self._crops.prepared.read_marker(name) or {}).get("status") == "ok"
             ]
-            bank = bank_of_clips(folders, self.cfg.fps)
+            bank = bank_of_clips(folders, self.cfg.fps, source.fps)
             if bank is not None:
                 return bank
+        if source.still:
+            raise DataError(
+                f"{path.name} is a picture: its mouth has one shape only. Give a video in which "
+                "the person speaks."
+            )
         sound = path if clip is None else clip.audio
         if not probe(sound).has_audio:
             raise DataError(

@@ -113,6 +113,34 @@ def test_a_gif_has_all_frames_and_their_speed(tmp_path):
         assert abs(int(np.asarray(image.convert("RGB"))[5, 5, 0]) - 100) < 4
 
 
+def test_a_gif_at_thirty_frames_per_second_lasts_as_long(tmp_path):
+    wave = (np.zeros(16000, np.float32), 16000)
+    with open_output(tmp_path / "v.gif", 30, wave=wave, sound=None, crf=20, about={}) as out:
+        for frame in FRAMES[:30]:
+            out.write(frame)
+    with Image.open(tmp_path / "v.gif") as image:
+        total = 0
+        for k in range(image.n_frames):
+            image.seek(k)
+            total += image.info["duration"]
+    assert total == 1000
+
+
+def test_a_gap_in_the_sound_keeps_what_follows_in_its_place(tmp_path):
+    source = tmp_path / "gap.mkv"
+    clicks = np.zeros((1, 32000), np.float32)
+    clicks[0, ::8000] = 0.8
+    with av.open(str(source), "w") as out:
+        stream = out.add_stream("pcm_s16le", rate=16000, layout="mono")
+        for start, stop in ((0, 8000), (16000, 32000)):  # half a second is missing
+            block = av.AudioFrame.from_ndarray(clicks[:, start:stop], format="fltp", layout="mono")
+            block.sample_rate, block.pts, block.time_base = 16000, start, Fraction(1, 16000)
+            out.mux(stream.encode(block))
+        out.mux(stream.encode(None))
+    assert abs(shift(write(tmp_path / "v.mp4", source), source)) < 0.005
+    assert len(load_audio(tmp_path / "v.mp4")) / 16000 == pytest.approx(SECONDS, abs=0.1)
+
+
 def test_numbered_pictures_are_written_and_not_replaced(tmp_path):
     target = tmp_path / "pictures" / "frame%03d.png"
     write(target, None)

@@ -12,9 +12,9 @@ from scipy.spatial.transform import Rotation
 from talkingface.data.face.align import CROP_POINTS
 from talkingface.data.face.blend import match_light, mix, seamless, soft_polygon
 from talkingface.data.face.mouth_shapes import SHAPE_SIZE, HeadFrame, ShapeSpace, opening
-from talkingface.data.face.topology import CHIN, LIPS, LIPS_OUTER
+from talkingface.data.face.topology import CHIN, LIPS, LIPS_OUTER, STABLE
 from talkingface.data.face.warp import warped
-from talkingface.data.media.mel import ROW_SIZE, sound_rows
+from talkingface.data.media.mel import ROW_SIZE, sound_rows, wav2lip_mel
 from talkingface.data.media.voice import pauses, rest_weights
 from talkingface.pipeline.retrieval.bank import MouthBank, Patch, _Part
 from talkingface.pipeline.retrieval.compose import place_mouth
@@ -31,6 +31,7 @@ def head(count: int, gap: np.ndarray | float = 0.0, turn: float = 8.0) -> np.nda
     """Points (count,K,3) in px of a random face that turns, with its lower lip ``gap`` px lower."""
     face = np.random.default_rng(1).normal(0, (40, 50, 20), (len(CROP_POINTS), 3))
     face[CROP_POINTS.index(33)], face[CROP_POINTS.index(263)] = (-45, -20, 0), (45, -20, 0)
+    face[CROP_POINTS.index(10)], face[CROP_POINTS.index(2)] = (0, -80, 0), (0, 15, 0)
     points = np.repeat(face[None], count, axis=0)
     points[:, LOWER_LIP, 1] += np.broadcast_to(gap, count)[:, None]
     angles = turn * np.sin(np.arange(count)[:, None] / 5 + (0, 1, 2))
@@ -50,6 +51,15 @@ def test_shapes_follow_the_mouth_and_not_the_head():
     np.testing.assert_allclose(found, (gap - gap[0]) / 90, atol=0.004)
     still = np.delete(shapes, [LIPS.index(p) for p in (14, 17, 87, 317, 84, 314)], axis=1)
     assert np.abs(still - still[0]).max() < 0.01
+
+
+def test_head_coordinates_do_not_depend_on_the_first_frame():
+    points = head(40, 5.0, turn=20.0)
+    a, b = HeadFrame.of(points), HeadFrame.of(points[::-1])
+    np.testing.assert_allclose(a.stable, b.stable, atol=0.02)
+    np.testing.assert_allclose(a.shapes(points), b.shapes(points), atol=0.02)
+    eyes = a.stable[STABLE.index(263)] - a.stable[STABLE.index(33)]
+    np.testing.assert_allclose(eyes, (1, 0, 0), atol=1e-6)
 
 
 def test_a_pose_places_the_shapes_where_the_points_were():
@@ -88,6 +98,13 @@ def test_sound_rows_are_the_columns_around_each_frame_without_the_channel():
     np.testing.assert_allclose(centre[10] - centre[20], mel[:, 32] - mel[:, 64], atol=1e-5)
     np.testing.assert_allclose(around[0, 0], around[0, 4])  # before the beginning
     np.testing.assert_allclose(around[10, 5] - around[10, 4], mel[:, 35] - mel[:, 32], atol=1e-5)
+
+
+def test_silence_around_a_sound_does_not_change_its_rows():
+    mel = wav2lip_mel(RNG.normal(0, 0.1, 48000).astype(np.float32))
+    silent = np.full((80, 400), -4, np.float32)
+    rows = sound_rows(np.concatenate([mel, silent], 1), 60, 25.0)
+    assert np.abs(rows - sound_rows(mel, 60, 25.0)).max() < 0.05
 
 
 def test_kernel_ridge_learns_a_relation_that_is_not_linear():
@@ -265,6 +282,9 @@ def test_a_long_bank_keeps_whole_seconds(monkeypatch):
     assert len(bank) <= 100
     assert bank.numbers.tolist()[:26] == [*range(25), 75]
     assert [*bank.patches([25])] == [25]
+    short = [bank_of(30, own=False)._parts[0] for _ in range(8)]  # the ends are not always left out
+    numbers = MouthBank(short, own=False).numbers
+    assert numbers.max() == 29 and numbers.min() == 0
 
 
 # -- pauses ----------------------------------------------------------------------------------------
@@ -284,6 +304,13 @@ def test_pauses_are_found_by_the_level(monkeypatch):
     assert pauses(np.zeros(16000, np.float32)) == [(0.0, 1.0)]
     assert pauses(RNG.normal(0, 0.2, 16000).astype(np.float32)) == []
     assert pauses(np.zeros(0, np.float32)) == []
+
+
+def test_a_held_vowel_is_no_pause(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    time = np.arange(32000) / 16000
+    fading = np.sin(2 * np.pi * 180 * time) * np.linspace(0.5, 0.15, 32000)
+    assert pauses(fading.astype(np.float32)) == []
 
 
 def test_pauses_in_noise_are_found_by_the_level(monkeypatch):

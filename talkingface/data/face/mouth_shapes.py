@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from talkingface.data.face.align import CROP_POINTS
-from talkingface.data.face.pose import flip_depth, procrustes, remove_pose
+from talkingface.data.face.pose import flip_depth, orthonormal_axes, procrustes, remove_pose
 from talkingface.data.face.topology import CHIN, LIPS, LIPS_INNER, STABLE
 
 SHAPE_SIZE = len(LIPS) + 1  # the lips and the chin
 _STABLE = [CROP_POINTS.index(point) for point in STABLE]
 _SHAPE = [CROP_POINTS.index(point) for point in (*LIPS, CHIN)]
+_FOREHEAD, _NOSE_BASE = STABLE.index(10), STABLE.index(2)
 _EYE_CORNERS = [STABLE.index(33), STABLE.index(263)]
 _UPPER, _LOWER = LIPS.index(13), LIPS.index(14)  # middle of the inner lips
 # The inner ring: the lower lip from corner to corner, then the upper one back.
@@ -46,7 +47,7 @@ class Poses:
 
 @dataclass(frozen=True)
 class HeadFrame:
-    """Head coordinates of one person.
+    """Head coordinates of one person: x along the eye corners, y from forehead to nose.
 
     Attributes:
         stable: (S,3) rest positions of the points ``STABLE``.
@@ -61,8 +62,11 @@ class HeadFrame:
         template = points[0]
         for _ in range(_ROUNDS):
             template = np.median(remove_pose(points, *procrustes(template, points)), axis=0)
-        width = np.linalg.norm(np.diff(template[_EYE_CORNERS], axis=0))
-        return cls((template - template.mean(0)) / width)
+        template = template - template.mean(0)
+        left, right = template[_EYE_CORNERS]
+        down = template[_NOSE_BASE] - template[_FOREHEAD]
+        axes = orthonormal_axes(right - left, down)
+        return cls(template @ axes.T / np.linalg.norm(right - left))
 
     def poses(self, points: np.ndarray) -> Poses:
         """Of points (T,K,3)."""

@@ -130,9 +130,12 @@ def sound_rows(mel: np.ndarray, frames: int, fps: float) -> np.ndarray:
     """(frames,ROW_SIZE) float32, the mel spectrogram (80,T) around each video frame.
 
     The mean spectrum of the louder half is subtracted: that of the microphone and of the voice.
+    Digital silence does not count, so that silence before or after a sound changes nothing.
     """
     level = mel.mean(0)
-    mel = mel - mel[:, level >= np.median(level)].mean(1, keepdims=True)
+    sounding = level[level > SILENCE + 0.05]
+    if len(sounding):
+        mel = mel - mel[:, level >= np.median(sounding)].mean(1, keepdims=True)
     centre = np.round(np.arange(frames) * COLUMNS_PER_SECOND / fps).astype(int)
     columns = np.clip(centre[:, None] + _ROW_OFFSETS, 0, mel.shape[1] - 1)
     return mel[:, columns].transpose(1, 2, 0).reshape(frames, -1)

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +26,7 @@ from talkingface.data.media.writer import (
 )
 from talkingface.errors import ConfigError, DataError
 from talkingface.utils.env import import_av
-from talkingface.utils.paths import atomic
+from talkingface.utils.paths import atomic, explain_os_errors
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ OUTPUT_SUFFIXES = (*VIDEO_SUFFIXES, ".gif", ".png")
 _MP4 = ("aac", "mp3", "mp3float", "alac")
 _COPIED = {"mp4": _MP4, "mov": _MP4, "webm": ("opus", "vorbis")}
 _BITS_PER_CHANNEL = 96_000  # per second, of a sound track that must be encoded again
+_TOLERANCE = 0.01  # s by which time stamps may deviate from the number of samples
 _GIF_RATE = 50  # frames/s; viewers show faster GIFs slowly
 
 
@@ -79,14 +81,16 @@ def open_output(
 
 
 def require_suffix(path: Path) -> None:
-    """Check the suffix of an output.
+    """Check the name of an output.
 
     Raises:
-        ConfigError: it is not known.
+        ConfigError: its suffix is not known, or see :class:`PngOutput`.
     """
     if path.suffix.lower() not in OUTPUT_SUFFIXES:
         known = ", ".join(OUTPUT_SUFFIXES)
         raise ConfigError(f"--output={path}: unknown suffix '{path.suffix}'; choose one of {known}")
+    if path.suffix.lower() == ".png":
+        PngOutput(path)
 
 
 class VideoWithSound:
@@ -96,8 +100,9 @@ class VideoWithSound:
         self, path: Path, fps: float, sound: Path, *, crf: int, about: Mapping[str, str]
     ) -> None:
         self.path, self.sound, self._about = path, sound, about
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._folder = Path(tempfile.mkdtemp(prefix=f".{path.stem}-", dir=path.parent))
+        with explain_os_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._folder = Path(tempfile.mkdtemp(prefix=f".{path.stem}-", dir=path.parent))
         self._silent = self._folder / f"video{path.suffix.lower()}"
         self._writer = VideoWriter(self._silent, fps, crf=crf)
 
@@ -195,30 +200,41 @@ def _encoded(
     channels = target.codec_context.layout.nb_channels
     target.codec_context.bit_rate = min(_BITS_PER_CHANNEL, 5 * rate) * channels
     resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
-    position: int | None = None
-    stop = round(end * rate)
+    position, stop = 0, round(end * rate)
 
     def packets(frame: Any) -> Iterator[tuple[float, int, Any]]:
         for packet in target.encode(frame):
             yield float(packet.dts * packet.time_base), target.index, packet
 
-    frames = (f for f in decode(source, track) if f is not None)
-    for frame in frames:
-        time = frame.time
-        frame.pts = None
+    def block(samples: np.ndarray, first: int) -> Iterator[tuple[float, int, Any]]:
+        """Samples from position ``first`` on, without those before 0 and after the end."""
+        samples = samples[:, max(0, -first) : max(0, stop - first)]
+        if samples.shape[1]:
+            frame = av.AudioFrame.from_ndarray(
+                np.ascontiguousarray(samples), format="fltp", layout=layout
+            )
+            frame.sample_rate, frame.pts = rate, max(first, 0)
+            frame.time_base = Fraction(1, rate)
+            yield from packets(frame)
+
+    decoded = (frame for frame in decode(source, track) if frame is not None)
+    for frame in chain(decoded, [None]):  # None: the last samples of the resampler
+        time = None if frame is None else frame.time
+        if frame is not None:
+            frame.pts = None
         for part in resampler.resample(frame):
-            if position is None:
-                position = round(((start if time is None else time) - start) * rate)
             samples = part.to_ndarray()
-            samples = samples[:, max(0, -position) : max(0, stop - position)]
-            first, position = max(position, 0), position + part.samples
-            if samples.shape[1]:
-                block = av.AudioFrame.from_ndarray(
-                    np.ascontiguousarray(samples), format="fltp", layout=layout
-                )
-                block.sample_rate, block.pts, block.time_base = rate, first, Fraction(1, rate)
-                yield from packets(block)
-        if position is not None and position >= stop:
+            due = position if time is None else round((time - start) * rate)
+            gap = due - position
+            if gap > _TOLERANCE * rate:  # time stamps are repaired as load_audio does
+                yield from block(np.zeros((channels, gap), np.float32), position)
+                position = due
+            elif gap < -_TOLERANCE * rate:
+                samples = samples[:, -gap:]
+            time = None
+            yield from block(samples, position)
+            position += samples.shape[1]
+        if position >= stop:
             break
     yield from packets(None)
 
@@ -228,8 +244,8 @@ class GifOutput:
 
     def __init__(self, path: Path, fps: float) -> None:
         self.path, self.frames_written = path, 0
-        self._step = max(1, -(-fps // _GIF_RATE))
-        self._milliseconds = round(1000 * self._step / fps)
+        self._step = int(max(1, -(-fps // _GIF_RATE)))
+        self._seconds = self._step / fps
         self._images: list[Any] = []
 
     def write(self, rgb: np.ndarray) -> None:
@@ -245,10 +261,12 @@ class GifOutput:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if error is None and self._images:
             first, *more = self._images
+            # GIFs count hundredths of a second: rounded so that the sum is right.
+            ends = np.round(100 * self._seconds * np.arange(len(self._images) + 1)).astype(int)
             with atomic(self.path) as temporary:
                 first.save(
                     temporary, format="GIF", save_all=True, append_images=more, loop=0,
-                    duration=self._milliseconds,
+                    duration=(10 * np.diff(ends)).tolist(),
                 )  # fmt: skip
 
 

@@ -81,6 +81,8 @@ class DubbingPipeline(DubbingBase):
     def _prepare_for(
         self, source: Path, seconds: float, show_progress: str | bool
     ) -> DubbingSource:
+        if type(self).prepare is not DubbingPipeline.prepare:  # of a plugin
+            return self.prepare(source, show_progress=show_progress)
         if self.cfg.infer.reference == "index":
             seconds = max(seconds, self.cfg.infer.reference_index / 10)  # at least 10 frames/s
         return self.prepare(source, seconds=seconds, show_progress=show_progress)

@@ -20,7 +20,8 @@ from talkingface.data.media.reader import read_frames
 from talkingface.data.npz import read_npy, read_npz
 from talkingface.errors import DataError
 
-MAX_FRAMES = 6000  # four minutes; the search compares every output frame with every stored one
+MAX_FRAMES = 6000  # the search compares every output frame with every stored one
+_PIECE = 25  # consecutive frames that are kept or left out together in a larger bank
 _LIP_ROWS = [CROP_POINTS.index(point) for point in LIPS]
 _MARGIN = 0.5  # of the kept pixels around the lips, as a share of their width
 
@@ -49,6 +50,7 @@ class MouthBank:
     Args:
         parts: one or several videos of the same person.
         own: the frames are those of the video that is dubbed.
+        steady: the frame rate is that of the output, so that sequences can be played.
 
     Attributes:
         head: head coordinates of the person.
@@ -59,10 +61,10 @@ class MouthBank:
         follows: (N,) whether frame k+1 is the next one of the same video.
     """
 
-    def __init__(self, parts: list[_Part], *, own: bool) -> None:
+    def __init__(self, parts: list[_Part], *, own: bool, steady: bool = True) -> None:
         stride = max(1, -(-sum(len(part.numbers) for part in parts) // MAX_FRAMES))
-        if stride > 1:  # whole seconds, so that the frames remain sequences
-            parts = [_thinned(part, stride) for part in parts]
+        if stride > 1:
+            parts = _thinned(parts, stride)
         self.own = own
         points = np.concatenate([part.points for part in parts])
         self.head = HeadFrame.of(points)
@@ -71,7 +73,8 @@ class MouthBank:
         self.rows = np.concatenate([part.rows for part in parts])
         self.numbers = np.concatenate([part.numbers for part in parts])
         part_of = np.repeat(np.arange(len(parts)), [len(part.numbers) for part in parts])
-        self.follows = np.append((np.diff(self.numbers) == 1) & (np.diff(part_of) == 0), False)
+        follows = (np.diff(self.numbers) == 1) & (np.diff(part_of) == 0) & steady
+        self.follows = np.append(follows, False)
         self._parts = parts
         self._starts = np.concatenate([[0], np.cumsum([len(part.numbers) for part in parts])])
 
@@ -89,15 +92,34 @@ class MouthBank:
         return found
 
 
-def _thinned(part: _Part, stride: int, length: int = 25) -> _Part:
-    """Every ``stride``-th piece of ``length`` frames."""
-    kept = np.flatnonzero(np.arange(len(part.numbers)) // length % stride == 0)
+def _thinned(parts: list[_Part], stride: int) -> list[_Part]:
+    """Every ``stride``-th piece of all parts together; pieces, so that sequences remain."""
+    result, pieces = [], 0
+    for part in parts:
+        piece = np.arange(len(part.numbers)) // _PIECE + pieces
+        pieces = int(piece[-1]) + 1 if len(piece) else pieces
+        kept = np.flatnonzero(piece % stride == 0)
+        if len(kept):
+            result.append(_selected(part, kept))
+    return result
+
+
+def _selected(part: _Part, kept: np.ndarray) -> _Part:
+    """A part with some of its frames, given by ascending indices."""
     return _Part(
         part.numbers[kept],
         part.points[kept],
         part.rows[kept],
         lambda inside: ((int(np.searchsorted(kept, k)), p) for k, p in part.read(kept[inside])),
     )
+
+
+def _visible(part: _Part, sizes: np.ndarray) -> _Part:
+    """The frames whose lips are inside the picture; sizes (n,2) or (2,) of the pictures in px."""
+    lips = part.points[:, _LIP_ROWS, :2]
+    ends = np.broadcast_to(sizes, (len(lips), 2))[:, None]
+    inside = ((lips >= 0) & (lips <= ends)).all((1, 2))
+    return _selected(part, np.flatnonzero(inside))
 
 
 def bank_of_video(path: Path, track: FaceTrack, wave: np.ndarray, fps: float) -> MouthBank:
@@ -119,25 +141,34 @@ def bank_of_video(path: Path, track: FaceTrack, wave: np.ndarray, fps: float) ->
             if number == last:
                 return
 
-    return MouthBank([_Part(numbers, points, rows, read)], own=True)
+    return MouthBank([_visible(_Part(numbers, points, rows, read), track.size)], own=True)
 
 
-def bank_of_clips(folders: list[Path], fps: float) -> MouthBank | None:
-    """Frames of clips of one person that ``FaceCropProcess`` has prepared; None without any."""
+def bank_of_clips(folders: list[Path], fps: float, output_fps: float) -> MouthBank | None:
+    """Frames of clips of one person that ``FaceCropProcess`` has prepared; None without any.
+
+    Args:
+        fps: frame rate of the preparation; clips with another one or of an earlier version of the
+            preparation are left out.
+    """
     parts = []
     for folder in folders:
         try:
             parts.append(_part_of_clip(folder, fps))
         except (DataError, KeyError, ValueError):  # reported when the clip is trained on
             continue
-    return MouthBank(parts, own=False) if parts else None
+    parts = [part for part in parts if len(part.numbers)]
+    steady = abs(fps / output_fps - 1) < 0.1
+    return MouthBank(parts, own=False, steady=steady) if parts else None
 
 
 def _part_of_clip(folder: Path, fps: float) -> _Part:
     data, points = read_npz(folder / "face.npz"), read_npy(folder / "points.npy")
     mel = read_npy(folder / "mel.npy")
-    seconds = mel.shape[1] / COLUMNS_PER_SECOND
-    if abs(seconds - len(points) / fps) > 0.1 * seconds:
+    if points.shape[1] != len(CROP_POINTS):
+        raise ValueError("prepared by an earlier version")
+    expected = mel.shape[1] / COLUMNS_PER_SECOND * fps
+    if abs(len(points) - expected) > 3 + 0.02 * expected:
         raise ValueError("prepared with another frame rate")
     rows = sound_rows(mel, len(points), fps)
     numbers, sizes = np.flatnonzero(data["found"]), data["sizes"]
@@ -150,13 +181,14 @@ def _part_of_clip(folder: Path, fps: float) -> _Part:
             scale = np.array(image.shape[1::-1]) / sizes[number]
             yield k, cut_out(image, (points[k, :, :2] + 0.5) * scale - 0.5)
 
-    return _Part(numbers, points, rows[numbers], read)
+    return _visible(_Part(numbers, points, rows[numbers], read), sizes[numbers])
 
 
 def cut_out(image: np.ndarray, points: np.ndarray) -> Patch:
     """The surroundings of the lips, so that a long video fits into memory."""
     lips = points[_LIP_ROWS]
     margin = _MARGIN * np.ptp(lips[:, 0])
-    x0, y0 = np.maximum(np.floor(lips.min(0) - margin), 0).astype(int)
-    x1, y1 = np.ceil(lips.max(0) + margin).astype(int) + 1
+    size = np.array(image.shape[1::-1])
+    x0, y0 = np.clip(np.floor(lips.min(0) - margin), 0, size - 2).astype(int)
+    x1, y1 = np.clip(np.ceil(lips.max(0) + margin) + 1, (x0 + 2, y0 + 2), size).astype(int)
     return Patch(image[y0:y1, x0:x1].copy(), points - (x0, y0))

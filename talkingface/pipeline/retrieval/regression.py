@@ -44,7 +44,7 @@ class KernelRidge:
         scaled = (rows - mean) / deviation
         axes = np.linalg.eigh(scaled.T @ scaled)[1][:, -_COMPONENTS:]
         points, target = scaled @ axes, targets.mean(0)
-        distances = _squared_distances(points, points)
+        distances = squared_distances(points, points)
         width = float(np.median(distances)) or 1.0
         kernel = np.exp(-distances / width) + _LINEAR * guess @ guess.T
         kernel[np.diag_indices_from(kernel)] += _STRENGTH
@@ -54,10 +54,10 @@ class KernelRidge:
     def __call__(self, rows: np.ndarray, guess: np.ndarray) -> np.ndarray:
         """(n,D) for rows (n,720) and network outputs (n,G)."""
         points = (rows - self.mean) / self.deviation @ self.axes
-        kernel = np.exp(-_squared_distances(points, self.points) / self.width)
+        kernel = np.exp(-squared_distances(points, self.points) / self.width)
         return (kernel + _LINEAR * guess @ self.guess.T) @ self.weights + self.target
 
 
-def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(n,m)."""
     return np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T, 0)

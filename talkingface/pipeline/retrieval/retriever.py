@@ -25,7 +25,7 @@ from talkingface.data.media.mel import sound_rows, wav2lip_mel
 from talkingface.errors import DataError
 from talkingface.pipeline.retrieval.bank import MouthBank, Patch
 from talkingface.pipeline.retrieval.compose import Blending, place_mouth
-from talkingface.pipeline.retrieval.regression import KernelRidge
+from talkingface.pipeline.retrieval.regression import KernelRidge, squared_distances
 from talkingface.pipeline.retrieval.selection import best_sequence
 
 # Costs in units of the variance of the first shape component.
@@ -136,8 +136,8 @@ class MouthRetriever:
             known = np.flatnonzero(usable)
             if len(known) < 2:
                 raise DataError(
-                    f"{len(bank)} frames with a face are too few to take mouths from; at least "
-                    "three seconds are needed"
+                    f"{len(bank)} frames with a face are too few to take mouths from; the person "
+                    "should speak for half a minute"
                 )
             fit = KernelRidge.fit(bank.rows[known], guesses[0][known], codes[known])
             found = fit(rows[part], guesses[1][part])
@@ -150,7 +150,7 @@ class MouthRetriever:
             for start in range(part.start, part.stop, _LONGEST):
                 piece = slice(start, min(start + _LONGEST, part.stop))
                 turns = _turns(rotation[order[piece]], bank.rotation)
-                local = ((wanted[piece][:, None] - codes) ** 2).sum(-1) * unit**2 + _TURN * turns
+                local = squared_distances(wanted[piece], codes) * unit**2 + _TURN * turns
                 local[:, ~usable] = np.inf
                 sequence[piece] = best_sequence(local, codes * unit, bank.follows, jump=_JUMP)
         return without_crossing(space.decode(wanted)), sequence

@@ -23,6 +23,7 @@ class VideoRewritePipeline(DubbingBase):
     """Mouths of the source, or of other prepared clips of the person if it is in the dataset."""
 
     needs_config = ("infer.amplitude", "infer.blending", "infer.silence")
+    baselines = ("copy_reference",)
     works_untrained = True  # the regression on the person's own mouths is enough
 
     def __init__(self, cfg: Config, model: AbstractTalkingFace, device: torch.device) -> None:
