@@ -68,7 +68,7 @@ def with_(prepared, tiny_synthetic, tiny_base):
 
 @pytest.fixture
 def cfg(with_) -> Config:
-    return with_()
+    return with_(infer__silence="keep")  # the preparation reads the sound as it is
 
 
 def clip_of(process: HyperLipsHRProcess, name: str) -> Clip:

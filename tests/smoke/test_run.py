@@ -130,7 +130,7 @@ def test_the_readme_shows_the_table_that_the_first_command_prints(one_command, m
         rows = [re.split(r"\s{2,}", row.strip()) for row in rows]
         return [[re.sub(r"\d", "0", re.sub(r"^\d+", "0", cell)) for cell in row] for row in rows]
 
-    assert len(shown) == 5 and form(shown) == form(printed)
+    assert len(shown) == 6 and form(shown) == form(printed)
     assert re.search(r"this took \d+ s on \d+ CPU cores", between)
 
 

@@ -397,6 +397,7 @@ def test_encoder_problems_are_explained(tmp_path, monkeypatch):
     with VideoWriter(tmp_path / "c.mp4", 25) as out:
         out.write(numbered(0))
         monkeypatch.setattr(out, "_av", broken)
+        monkeypatch.setattr("talkingface.data.media.writer.import_av", lambda: broken)
         with pytest.raises(EnvironmentProblem, match="pip install"):
             out._guard(out._open)
     assert [p.name for p in tmp_path.iterdir()] == ["c.mp4"]

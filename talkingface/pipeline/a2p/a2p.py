@@ -265,8 +265,9 @@ class A2PPipeline(Pipeline):
         baseline: str | None = None,
         seed: int | None = None,
         show_progress: str | bool = False,
+        finished: bool = False,
     ) -> Rendered:
-        """As in the base class, but with both channels of the sound."""
+        """As in the base class, but with both channels of the sound, always as an mp4."""
         started = time.monotonic()
         if isinstance(audio, (str, Path)):
             sound = load_dyad(audio, RATE, self.cfg.infer.channels)
