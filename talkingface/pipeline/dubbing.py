@@ -1,7 +1,7 @@
 """Base class of pipelines that dub: each frame of a video keeps its place, the mouth is changed.
 
 The source is read twice: to track the face, and to generate frames. Frames are streamed to the
-video encoder, so only the landmarks are kept for the whole length.
+video encoder: only the landmarks are kept for the whole length, and stored mouths that are used.
 """
 
 from __future__ import annotations
@@ -234,6 +234,7 @@ class DubbingBase(Pipeline):
         clip = self._clips.get(path.resolve())
         if clip is not None:
             names = [c.id for c in self._clips.values() if c.speaker == clip.speaker]
+            # Any settings: HyperLipsHR has no key max_crop, and bank_of_clips checks the files.
             folders = [
                 self._crops.folder / name
                 for name in names

@@ -5,6 +5,7 @@ One homography per picture follows small turns of the head; the mouth keeps its 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,9 +20,16 @@ if TYPE_CHECKING:
     from talkingface.data.face.tracking import FaceTrack
 
 CROP_POINTS = sorted({*STABLE, *FACE_OVAL, *LIPS})  # mesh points that are stored with the crops
-_STABLE = [CROP_POINTS.index(point) for point in STABLE]
-_LIPS = [CROP_POINTS.index(point) for point in LIPS]
-_PLANE = [CROP_POINTS.index(point) for point in sorted({*STABLE, *FACE_OVAL, *LIPS_OUTER})]
+
+
+def crop_rows(points: Iterable[int]) -> list[int]:
+    """Rows of mesh points in arrays of ``CROP_POINTS``."""
+    return [CROP_POINTS.index(point) for point in points]
+
+
+_STABLE = crop_rows(STABLE)
+_LIPS = crop_rows(LIPS)
+_PLANE = crop_rows(sorted({*STABLE, *FACE_OVAL, *LIPS_OUTER}))
 _SMOOTHING = 0.04  # standard deviation in s: one frame, so that turns do not lag; not measured
 
 

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from talkingface.data.face.align import CROP_POINTS
+from talkingface.data.face.align import crop_rows
 from talkingface.data.face.pose import flip_depth, orthonormal_axes, procrustes, remove_pose
 from talkingface.data.face.topology import CHIN, LIPS, LIPS_INNER, STABLE
 
 SHAPE_SIZE = len(LIPS) + 1  # the lips and the chin
-_STABLE = [CROP_POINTS.index(point) for point in STABLE]
-_SHAPE = [CROP_POINTS.index(point) for point in (*LIPS, CHIN)]
+_STABLE, _SHAPE = crop_rows(STABLE), crop_rows((*LIPS, CHIN))
 _FOREHEAD, _NOSE_BASE = STABLE.index(10), STABLE.index(2)
 _EYE_CORNERS = [STABLE.index(33), STABLE.index(263)]
 _UPPER, _LOWER = LIPS.index(13), LIPS.index(14)  # middle of the inner lips

@@ -10,7 +10,7 @@ from talkingface.evaluator.base_metric import Metric
 from talkingface.evaluator.clip import ClipPair, missing_faces
 from talkingface.utils.env import import_cv2
 
-_BLUR = 0.01  # of the face's width: standard deviation of the smoothing of the difference
+_MEDIAN = 0.03  # of the face's width: window of the median of the difference, which keeps edges
 _BAND = 0.01  # of the face's width: half width of the compared band
 _LEAST_AREA = 0.01  # of the face; smaller changes are compression
 
@@ -20,7 +20,7 @@ def border_gradients(
 ) -> tuple[float, float] | None:
     """Mean gradient across the border of the changed area, in both pictures.
 
-    The changed area is where the smoothed difference is above a threshold; only its largest
+    The changed area is where the median-filtered difference is above a threshold; only its largest
     connected part counts. The gradient is that of the brightness, along the normal of the border.
 
     Args:
@@ -32,8 +32,8 @@ def border_gradients(
     """
     cv2 = import_cv2()
     height, width = real.shape[:2]
-    difference = cv2.absdiff(generated, real).max(axis=2).astype(np.float32)
-    changed = cv2.GaussianBlur(difference, (0, 0), max(_BLUR * width, 0.5)) > threshold
+    difference = cv2.absdiff(generated, real).max(axis=2)
+    changed = cv2.medianBlur(difference, max(round(_MEDIAN * width), 3) | 1) > threshold
     count, labels, stats, _ = cv2.connectedComponentsWithStats(changed.astype(np.uint8))
     if count < 2:
         return None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from talkingface.data.face.align import CROP_POINTS
+from talkingface.data.face.align import CROP_POINTS, crop_rows
 from talkingface.data.face.mouth_shapes import HeadFrame
 from talkingface.data.face.series import fill_gaps
 from talkingface.data.face.topology import LIPS
@@ -22,7 +22,7 @@ from talkingface.errors import DataError
 
 MAX_FRAMES = 6000  # the search compares every output frame with every stored one
 _PIECE = 25  # consecutive frames that are kept or left out together in a larger bank
-_LIP_ROWS = [CROP_POINTS.index(point) for point in LIPS]
+_LIP_ROWS = crop_rows(LIPS)
 _MARGIN = 0.5  # of the kept pixels around the lips, as a share of their width
 
 
@@ -126,7 +126,10 @@ def bank_of_video(path: Path, track: FaceTrack, wave: np.ndarray, fps: float) ->
     """All frames of a tracked video.
 
     Args:
-        wave: its sound, mono 16 kHz; silence where it has none.
+        wave: its sound, mono 16 kHz.
+
+    Raises:
+        DataError: the lips are never inside the picture.
     """
     numbers = np.flatnonzero(track.found)
     points = track.landmarks[numbers][:, CROP_POINTS].astype(np.float64)
@@ -141,7 +144,10 @@ def bank_of_video(path: Path, track: FaceTrack, wave: np.ndarray, fps: float) ->
             if number == last:
                 return
 
-    return MouthBank([_visible(_Part(numbers, points, rows, read), track.size)], own=True)
+    part = _visible(_Part(numbers, points, rows, read), track.size)
+    if not len(part.numbers):
+        raise DataError(f"{path.name}: the lips are outside the picture in all frames")
+    return MouthBank([part], own=True)
 
 
 def bank_of_clips(folders: list[Path], fps: float, output_fps: float) -> MouthBank | None:

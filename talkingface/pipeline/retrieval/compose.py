@@ -6,17 +6,17 @@ from typing import Literal
 
 import numpy as np
 
-from talkingface.data.face.align import CROP_POINTS
+from talkingface.data.face.align import crop_rows
 from talkingface.data.face.blend import match_light, mix, seamless, soft_polygon
 from talkingface.data.face.mouth_shapes import Poses
-from talkingface.data.face.topology import FACE_OVAL, LIPS, LIPS_OUTER, RIGID, STABLE
+from talkingface.data.face.topology import FACE_OVAL, LIPS, LIPS_OUTER, STABLE
 from talkingface.data.face.warp import warped
 from talkingface.pipeline.retrieval.bank import Patch
 
 Blending = Literal["feather", "gradient"]
 Box = tuple[int, int, int, int]
 
-# How far the points of the jaw follow the chin.
+# How far the points of the jaw follow the chin; all numbers here: chosen by eye, not measured.
 _JAW = {
     152: 1.0,
     148: 1.0,
@@ -30,16 +30,13 @@ _JAW = {
 }
 
 
-def _rows(points: object) -> list[int]:
-    return [CROP_POINTS.index(point) for point in points]
-
-
-_JAW_ROWS, _JAW_SHARE = _rows(_JAW), np.array(list(_JAW.values()))[:, None]
-_LIP_ROWS, _OUTER_ROWS, _OVAL_ROWS = _rows(LIPS), _rows(LIPS_OUTER), _rows(FACE_OVAL)
-_FIXED_ROWS = _rows(sorted({*STABLE, *FACE_OVAL} - {*_JAW}))
-_NOSE_ROWS = _rows((4, 98, 327))
-_EYE_ROWS = _rows((33, 263))
-_TIP_ROW = CROP_POINTS.index(RIGID[9])  # 4, tip of the nose
+_JAW_ROWS, _JAW_SHARE = crop_rows(_JAW), np.array(list(_JAW.values()))[:, None]
+_LIP_ROWS, _OUTER_ROWS = crop_rows(LIPS), crop_rows(LIPS_OUTER)
+_OVAL_ROWS = crop_rows(FACE_OVAL)
+_FIXED_ROWS = crop_rows(sorted({*STABLE, *FACE_OVAL} - {*_JAW}))
+_NOSE_ROWS = crop_rows((4, 98, 327))
+_EYE_ROWS = crop_rows((33, 263))
+(_TIP_ROW,) = crop_rows((4,))  # tip of the nose
 _OUTER = len(LIPS_OUTER)
 
 # Shares of the distance of the outer eye corners.

@@ -28,7 +28,7 @@ from talkingface.pipeline.retrieval.compose import Blending, place_mouth
 from talkingface.pipeline.retrieval.regression import KernelRidge, squared_distances
 from talkingface.pipeline.retrieval.selection import best_sequence
 
-# Costs in units of the variance of the first shape component.
+# Costs in units of the variance of the first shape component; chosen by eye, not measured.
 _TURN = 0.002  # per squared degree between the heads
 _JUMP = 0.3  # of a cut between stored sequences
 _SMOOTHING = 0.02  # s, standard deviation of the smoothing of wanted shapes
@@ -45,7 +45,8 @@ class RetrievalOptions:
     """Keys of the section ``infer``.
 
     Attributes:
-        amplitude: factor of the movement around the mean shape; a regression moves too little.
+        amplitude: factor of the movement around the mean shape; a regression moves too little. On
+            eight held-out seconds of a 71 s take LMD was 1.31, 1.23 and 1.24 px for 1.0, 1.4, 1.8.
         blending: ``feather`` or ``gradient``.
     """
 
@@ -132,7 +133,8 @@ class MouthRetriever:
         sequence = np.empty(len(rows), int)
         closed = codes[np.argsort(opening(bank.shapes))[: max(1, round(_CLOSED * len(bank)))]]
         guesses = [self._guesses(space, r) for r in (bank.rows, rows)]
-        for part, usable in self._folds(bank, rows):
+        folds = list(self._folds(bank, rows))
+        for part, usable in folds:
             known = np.flatnonzero(usable)
             if len(known) < 2:
                 raise DataError(
@@ -146,7 +148,7 @@ class MouthRetriever:
         wanted = np.clip(wanted, codes.min(0), codes.max(0))
         wanted += rest[:, None] * (closed.mean(0) - wanted)
         unit = 1 / max(space.spread[0], 1e-9)
-        for part, usable in self._folds(bank, rows):
+        for part, usable in folds:
             for start in range(part.start, part.stop, _LONGEST):
                 piece = slice(start, min(start + _LONGEST, part.stop))
                 turns = _turns(rotation[order[piece]], bank.rotation)
