@@ -17,20 +17,9 @@ Blending = Literal["feather", "gradient"]
 Box = tuple[int, int, int, int]
 
 # How far the points of the jaw follow the chin; all numbers here: chosen by eye, not measured.
-_JAW = {
-    152: 1.0,
-    148: 1.0,
-    377: 1.0,
-    176: 0.9,
-    400: 0.9,
-    149: 0.75,
-    378: 0.75,
-    150: 0.55,
-    379: 0.55,
-}
-
-
-_JAW_ROWS, _JAW_SHARE = crop_rows(_JAW), np.array(list(_JAW.values()))[:, None]
+_JAW = (152, 148, 377, 176, 400, 149, 378, 150, 379)  # from the chin outwards
+_JAW_SHARE = np.array([1, 1, 1, 0.9, 0.9, 0.75, 0.75, 0.55, 0.55])[:, None]
+_JAW_ROWS = crop_rows(_JAW)
 _LIP_ROWS, _OUTER_ROWS = crop_rows(LIPS), crop_rows(LIPS_OUTER)
 _OVAL_ROWS = crop_rows(FACE_OVAL)
 _FIXED_ROWS = crop_rows(sorted({*STABLE, *FACE_OVAL} - {*_JAW}))
