@@ -67,8 +67,13 @@ def build_model(cfg: Config) -> AbstractTalkingFace:
     return model_cls(cfg)
 
 
-def load_model_weights(model: AbstractTalkingFace, path: Path, trust: str | None = None) -> None:
+def load_model_weights(
+    model: AbstractTalkingFace, path: Path, trust: str | None = None, *, partly: bool = False
+) -> None:
     """Load a checkpoint of a run (the averaged weights if it has some) or an official file.
+
+    Args:
+        partly: a checkpoint may lack networks other than the main one.
 
     Raises:
         WeightsError: missing, damaged, unsafe, or made for another model or size.
@@ -79,7 +84,7 @@ def load_model_weights(model: AbstractTalkingFace, path: Path, trust: str | None
             raise WeightsError(
                 f"{path} belongs to {content['model_name']}, not to {model.cfg.model}"
             )
-        restore_networks(model, content, averaged=True)
+        restore_networks(model, content, averaged=True, partly=partly)
         load_extra_state(model, content["other_parameter"])
         model.origin = WeightsOrigin(lineage=dict(content.get("frozen_weights") or {}))
         log.debug("weights of %s, step %s", path, content["global_step"])
@@ -92,6 +97,21 @@ def load_model_weights(model: AbstractTalkingFace, path: Path, trust: str | None
         values = json.loads(description.read_text("utf-8")).get("other_parameter")
         if values:
             load_extra_state(model, values)
+
+
+def start_from(model: AbstractTalkingFace, path: Path, trust: str | None = None) -> None:
+    """Load weights, and statistics if the file has some, from which a training starts.
+
+    Raises:
+        WeightsError: see :func:`load_model_weights`; the message names ``init``.
+    """
+    origin = model.origin
+    try:
+        load_model_weights(model, path, trust, partly=True)
+    except WeightsError as error:
+        raise WeightsError(f"init: {error}") from error
+    model.origin = origin  # the trained weights are not those of the file
+    log.info("training starts from %s", path)
 
 
 def config_of_checkpoint(path: Path, trust: str | None = None) -> dict[str, Any] | None:

@@ -177,6 +177,11 @@ class OverallConfig(Section):
     evaluate_model_file: str | None = Field(
         None, description="Checkpoint to evaluate; without stages it implies stages=evaluate."
     )
+    init: str | None = Field(
+        None,
+        description="Weights from which training starts: checkpoint, exported weights or official "
+        "file, of the same model and sizes.",
+    )
 
     checkpoint_dir: str = Field("saved", description="Parent of the run folders.")
     checkpoint_sub_dir: str | None = Field(None, description="Extra folder below checkpoint_dir.")
@@ -193,6 +198,12 @@ class OverallConfig(Section):
         None,
         gt=0,
         description="Minutes after which training ends cleanly; for jobs with a time limit.",
+    )
+    budget_minutes: float | None = Field(
+        None,
+        gt=0,
+        description="Planned minutes of training: after 5 % of them the number of steps, and with "
+        "it the schedule of the learning rate, is set from the speed so far.",
     )
     batch_size: int = Field(16, ge=1, description="Training items per step and device.")
     eval_batch_size: int = Field(16, ge=1, description="Items per validation or inference step.")

@@ -27,4 +27,9 @@ class DubbingInfer(Section):
         description="In pauses of at least 0.3 s: close the mouth within 0.12 s, or follow the "
         "sound (HyperLips: the official code).",
     )
+    blending: Literal["feather", "gradient"] = Field(
+        "feather",
+        description="Border of replaced lips: soft transition, or gradient-domain blending "
+        "(HyperLips: for mask=lips).",
+    )
     crf: int = Field(18, ge=0, le=51, description="x264 CRF of written videos; lower is better.")

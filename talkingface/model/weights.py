@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from talkingface.model.abilities import (
 )
 from talkingface.model.abstract_talkingface import AbstractTalkingFace
 from talkingface.utils.weights import LoadReport, load_strict, read_weights, zip_damage
+
+log = logging.getLogger(__name__)
 
 CHECKPOINT_FORMAT = "talkingface.ckpt/1"
 # Keys of the state_dict in files: most, A2P's guide and lips, A2P's VQ, fairseq.
@@ -105,15 +108,21 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return state
 
 
-def restore_networks(model: AbstractTalkingFace, state: Mapping[str, Any], averaged: bool) -> None:
+def restore_networks(
+    model: AbstractTalkingFace, state: Mapping[str, Any], averaged: bool, *, partly: bool = False
+) -> None:
     """Load a checkpoint's networks into an unwrapped model, strictly.
 
     Args:
         averaged: use the EMA weights of the main network if the file has them.
+        partly: the file may lack networks other than the main one, e.g. a discriminator.
     """
     for name, network in model.networks().items():
         prefix, tensors = f"{name}.", state["state_dict"].items()
         weights = {k.removeprefix(prefix): v for k, v in tensors if k.startswith(prefix)}
+        if partly and not weights and name != model.main_network:
+            log.info("%s: not in the file, starts untrained", name)
+            continue
         if averaged and (state.get("ema_state_dict") or {}).get(name):
             weights = state["ema_state_dict"][name]
         load_strict(network, weights, source="the checkpoint", network=name)

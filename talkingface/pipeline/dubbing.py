@@ -21,6 +21,7 @@ from talkingface.data.dataprocess.face_crops import FaceCropProcess
 from talkingface.data.face.align import CROP_POINTS
 from talkingface.data.face.blend import mix
 from talkingface.data.face.mouth_shapes import HeadFrame
+from talkingface.data.face.occlusion import covered
 from talkingface.data.face.series import runs
 from talkingface.data.face.tracking import FaceTrack, track_face
 from talkingface.data.media.audio import load_audio
@@ -50,6 +51,7 @@ _MAX_GAP_SECONDS = 0.2  # frames in longer gaps without a face are not changed
 _UNLIKELY_RATE = 240  # frames/s; above it stands in files whose rate is not known
 _MARGIN_SECONDS = 1.0  # after the last needed frame, for the smoothing of boxes
 _RATES = (10.0, 60.0)  # frames/s that a source may keep
+_LONGEST_COVER = 4.0  # s; what covers the mouth for longer is not found
 _FADE = 3  # frames over which the change begins and ends at a longer gap
 
 
@@ -111,7 +113,12 @@ class DubbingBase(Pipeline):
                 source.name,
                 100 * track.found_ratio,
             )
-        return DubbedVideo(source, track, fade_weights(track.found, fps), fps)
+        hidden = covered(track.skin, longest=round(_LONGEST_COVER * fps))
+        if hidden.any():
+            log.info("%s: something covers the mouth in %d frames; they stay as they are",
+                     source.name, hidden.sum())  # fmt: skip
+        change = in_view(track.found, fps) & ~hidden
+        return DubbedVideo(source, track, fade_weights(change), fps)
 
     @classmethod
     def implied(cls, options: Mapping[str, str]) -> dict[str, Any]:
@@ -266,12 +273,17 @@ class DubbingBase(Pipeline):
         return {clip.path.resolve(): clip for clip in self._crops.corpus.clips()}
 
 
-def fade_weights(found: np.ndarray, fps: float) -> np.ndarray:
-    """(T,) float32: 1 with a face and in gaps up to 0.2 s, 0 in longer gaps, ramps beside them."""
-    change = found.copy()
+def in_view(found: np.ndarray, fps: float) -> np.ndarray:
+    """(T,) bool: frames with a face or in gaps up to 0.2 s."""
+    result = found.copy()
     for start, stop in runs(found):
         if stop - start <= _MAX_GAP_SECONDS * fps:
-            change[start:stop] = True
+            result[start:stop] = True
+    return result
+
+
+def fade_weights(change: np.ndarray) -> np.ndarray:
+    """(T,) float32: 1 where a frame is changed, 0 where not, ramps over three frames between."""
     weights = change.astype(np.float32)
     for start, stop in runs(change):
         if change[start]:

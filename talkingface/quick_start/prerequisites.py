@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 # Settings of a model that are not passed on to the training of its components.
 _OWN = {
     *("model", "dataset", "preset", "stages", "train", "resume", "evaluate_model_file", "saved"),
-    *("model_params", "loss", "weights", "data", "infer", "audio", "optim", "learner"),
+    *("init", "model_params", "loss", "weights", "data", "infer", "audio", "optim", "learner"),
     *("batch_size", "learning_rate", "weight_decay", "metrics", "metric_params", "valid_metric"),
 }
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from talkingface.components.models import build_model, load_model_weights
+from talkingface.components.models import build_model, load_model_weights, start_from
+from talkingface.components.runs import named_weights
 from talkingface.components.store import ComponentStore
 from talkingface.config.config import Config
 from talkingface.config.merge import flatten
@@ -297,6 +298,8 @@ def train(cfg: Config, runtime: Runtime, run: RunDir, resume_from: Path | None) 
             model.statistics.fit(train_set)
         if isinstance(model, Initializes):
             model.initialize(train_set)
+        if cfg.init:
+            start_from(model, named_weights(cfg, cfg.init), cfg.trust_checkpoint)
     else:
         load_extra_state(model, resumed["other_parameter"])
         if model.statistics is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ _LEARNERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
     "rmsprop": torch.optim.RMSprop,
 }
+_MEASURED = 0.05  # share of a time budget after which the speed is taken as known
 
 
 def build_optimizer(cfg: Config, name: str, network: nn.Module) -> torch.optim.Optimizer:
@@ -37,6 +39,28 @@ def build_optimizer(cfg: Config, name: str, network: nn.Module) -> torch.optim.O
         options["betas"] = tuple(pick("betas", cfg.optim.betas))
     parameters = [p for p in network.parameters() if p.requires_grad]
     return _LEARNERS[learner](parameters, **options)
+
+
+class Pace:
+    """Number of steps for a given time.
+
+    Args:
+        minutes: the time; None: not limited.
+        started: ``time.monotonic`` at the start of the training, less the time of earlier starts.
+        step: first step of this start.
+    """
+
+    def __init__(self, minutes: float | None, started: float, step: int) -> None:
+        self.budget = 60 * minutes if minutes else None
+        self._origin, self._since, self._first = started, time.monotonic(), step
+
+    def total_steps(self, step: int) -> int | None:
+        """Steps of the whole training; None before enough of the time has passed to know."""
+        now = time.monotonic()
+        if self.budget is None or now - self._since < _MEASURED * self.budget:
+            return None
+        speed = (step - self._first) / (now - self._since)
+        return step + max(1, round(speed * (self._origin + self.budget - now)))
 
 
 class Schedule:

@@ -39,6 +39,7 @@ class Progress:
     seconds: float = 0.0
     validation_due: bool = False  # a signal stopped the run between epoch and validation
     best: dict[str, Any] = field(default_factory=dict)
+    total_steps: int = 0  # that budget_minutes has given; 0: not yet
 
 
 def training_state(trainer: Trainer, rng: list[dict[str, Any]]) -> dict[str, Any]:

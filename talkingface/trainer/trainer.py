@@ -32,7 +32,7 @@ from talkingface.trainer.checkpoint import save_checkpoint
 from talkingface.trainer.loggers import RunLogger
 from talkingface.trainer.meter import LossMeter, PlateauWatch
 from talkingface.trainer.networks import TrainedNetworks
-from talkingface.trainer.optim import Schedule
+from talkingface.trainer.optim import Pace, Schedule
 from talkingface.trainer.runtime import Runtime
 from talkingface.trainer.signals import StopRequest
 from talkingface.trainer.state import FitResult, Progress, load_training_state, training_state
@@ -100,7 +100,8 @@ class Trainer:
         groups = dict.fromkeys((*self.model.networks(), *phases))
         for section, known in (("groups", groups), ("phases", phases)):
             for name in getattr(self.cfg.optim, section):
-                if name not in known:
+                parts = name.endswith(tuple(f"_{phase}" for phase in phases))
+                if name not in known and not parts:
                     raise ConfigError(
                         f"optim.{section}.{name}: {self.cfg.model} has only: {', '.join(known)}"
                     )
@@ -140,6 +141,13 @@ class Trainer:
         self.schedule = Schedule(self.cfg, total_steps, steps_per_epoch)
         if state is not None:
             load_training_state(self, state)
+        if self.progress.total_steps:
+            self._set_total_steps(self.progress.total_steps)
+
+    def _set_total_steps(self, steps: int) -> None:
+        """Set the length of the training, which ``budget_minutes`` has given."""
+        self.progress.total_steps = steps
+        self.total_steps = self.schedule.total_steps = min(steps, self.total_steps)
 
     # -- the loop ---------------------------------------------------------------------------------
 
@@ -153,21 +161,21 @@ class Trainer:
         accumulate = self.cfg.optim.accumulate
         steps = [-(-n // accumulate) for n in epoch_batches(train_data, self.cfg.epochs)]
         steps_per_epoch = steps[0] if steps else 1
-        total = self.cfg.max_steps or sum(steps)
-        self._setup(steps_per_epoch, total)
+        self._setup(steps_per_epoch, self.cfg.max_steps or sum(steps))
         p = self.progress
         started = time.monotonic()
         before = p.seconds
+        self._pace = Pace(self.cfg.budget_minutes, started - before, p.global_step)
         deadline = started + 60 * self.cfg.max_minutes if self.cfg.max_minutes else math.inf
-        reason = f"reached {total} steps"
+        reason = ""
         with self.stop.watching():
             if p.validation_due and valid_data is not None:
                 self._validate(valid_data)
-            while p.global_step < total:
-                late = self._train_epoch(train_data, total, deadline)
+            while p.global_step < self.total_steps:
+                late = self._train_epoch(train_data, deadline)
                 p.seconds = before + time.monotonic() - started
                 ended = p.batch_in_epoch == 0
-                over = p.global_step >= total or late
+                over = p.global_step >= self.total_steps or late
                 every = self.cfg.eval_step
                 validate = valid_data is not None and every > 0
                 validate = validate and (over or (ended and p.epoch % every == 0))
@@ -194,10 +202,11 @@ class Trainer:
             self._save("best.ckpt")
         self.networks.unwrap()
         best, step = p.best.get("value"), p.best.get("step", p.global_step)
+        reason = reason or f"reached {self.total_steps} steps"
         return FitResult(best, step, p.global_step, p.epoch, p.seconds, reason)
 
-    def _train_epoch(self, loader: DataLoader, total: int, deadline: float) -> bool:
-        """Train one epoch or the rest of it; stop early at ``total`` steps, deadline or signal.
+    def _train_epoch(self, loader: DataLoader, deadline: float) -> bool:
+        """Train one epoch or the rest of it; stop early at the last step, deadline or signal.
 
         Returns:
             Whether the deadline has passed.
@@ -217,7 +226,7 @@ class Trainer:
             leave=False,
             unit="batch",
             show=self.cfg.show_progress if self.runtime.is_zero else False,
-            desc=f"epoch {p.epoch + 1} step {p.global_step}/{total}",
+            desc=f"epoch {p.epoch + 1} {self._position()}",
         )
         iterator = iter(loader)
         with bar:
@@ -240,13 +249,16 @@ class Trainer:
                     continue
                 p.global_step += 1
                 elapsed = time.monotonic() - started
-                if p.global_step % self.cfg.log_every == 0 or p.global_step == total:
-                    self._log_step(bar, items / elapsed, waited / elapsed, total)
+                if self._pace.budget and not p.total_steps:  # the clock of rank 0 decides
+                    if steps := self.runtime.broadcast(self._pace.total_steps(p.global_step)):
+                        self._set_total_steps(steps)
+                if p.global_step % self.cfg.log_every == 0 or p.global_step == self.total_steps:
+                    self._log_step(bar, items / elapsed, waited / elapsed)
                 if p.batch_in_epoch < batches and self._save_is_due():
                     self._save("last.ckpt")
                 # Clocks and signals differ between processes, but all must stop at the same step.
                 late = self.runtime.any(time.monotonic() >= deadline)
-                if p.global_step >= total or late or self.runtime.any(bool(self.stop)):
+                if p.global_step >= self.total_steps or late or self.runtime.any(bool(self.stop)):
                     break
         loader.sampler.set_position(p.epoch, 0)
         if p.batch_in_epoch >= batches:
@@ -322,7 +334,11 @@ class Trainer:
 
     # -- logging ----------------------------------------------------------------------------------
 
-    def _log_step(self, bar: Any, rate: float, waiting: float, total: int) -> None:
+    def _position(self) -> str:
+        planned = self.progress.total_steps or not self.cfg.budget_minutes
+        return f"step {self.progress.global_step}/{self.total_steps if planned else '?'}"
+
+    def _log_step(self, bar: Any, rate: float, waiting: float) -> None:
         p = self.progress
         means = self.meter.take()
         first = next(iter(self.networks.optimizers.values()))
@@ -340,7 +356,7 @@ class Trainer:
         digits = self.cfg.loss_decimal_place
         text = ", ".join(f"{key} {value:.{digits}f}" for key, value in means.items())
         bar.set_postfix_str(f"{text}, {rate:.1f} items/s, waiting {waiting:.0%}")
-        text = f"step {p.global_step}/{total}  {text}"
+        text = f"{self._position()}  {text}"
         if bar.disable and p.global_step % (10 * self.cfg.log_every) == 0:
             speed = f"{rate:.1f} items/s, waiting for data {100 * waiting:.0f} %"
             log.info("%s, %s", text, speed)

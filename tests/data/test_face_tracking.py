@@ -69,6 +69,7 @@ class Builder:
             sharpness=number,
             mouth_texture=number + 1000,
             face_change=number + 2000,
+            skin=np.zeros((len(order), 1, 3), np.uint8),
             cuts=np.array(self.cuts, np.int32),
         )
 
@@ -319,7 +320,7 @@ def shuffled(scan: FaceScan, seed: int) -> FaceScan:
     """The same scan with the faces of each frame in another order."""
     rng = np.random.default_rng(seed)
     order = np.lexsort((rng.random(len(scan.frame)), scan.frame))
-    columns = ("frame", "points", "sharpness", "mouth_texture", "face_change")
+    columns = ("frame", "points", "sharpness", "mouth_texture", "face_change", "skin")
     return replace(scan, **{name: getattr(scan, name)[order] for name in columns})
 
 

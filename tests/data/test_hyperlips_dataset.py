@@ -18,6 +18,7 @@ from talkingface.data.dataset.hyperlips.hyperlipsbase_dataset import (
     SyncExpertDataset,
     valid_starts,
 )
+from talkingface.data.face.align import CROP_POINTS
 from talkingface.data.media.images import read_image
 from talkingface.data.media.writer import write_image
 from talkingface.errors import DataError, StageError
@@ -139,6 +140,43 @@ def test_the_reference_never_overlaps_the_target(data):
             item = data[epoch, index]
             target, reference = (frame_numbers(v) for v in (item["gt"], item["input_frames"][3:]))
             assert not set(target) & set(reference)
+
+
+def test_references_may_be_the_frames_with_an_open_mouth(tmp_path):
+    root = make_root(tmp_path)
+    points = np.zeros((FRAMES, len(CROP_POINTS), 3), np.float32)
+    for point, place in ((33, (10, 20)), (263, (50, 20)), (13, (30, 40)), (14, (30, 41))):
+        points[:, CROP_POINTS.index(point), :2] = place
+    points[20:28, CROP_POINTS.index(14), 1] += 10
+    for name in "ab":
+        np.save(root / "preprocessed_data" / "imgs" / name / "points.npy", points)
+    data = dataset(root, data__reference="open", data__syncnet_T=1)
+    drawn = {
+        frame_numbers(data[epoch, k]["input_frames"][3:])[0]
+        for epoch in range(20)
+        for k in range(len(data))
+    }
+    assert len(drawn) > 6 and drawn <= set(range(20, 28))
+    for epoch in range(5):
+        item = data[epoch, 0]
+        assert frame_numbers(item["gt"]) != frame_numbers(item["input_frames"][3:])
+
+
+def test_targets_may_be_larger_than_the_inputs_and_changed_like_them(tmp_path):
+    root = make_root(tmp_path)
+    data = dataset(root, data__fine=2)
+    item = data[0]
+    assert item["fine_frames"].shape == (6, 5, 64, 64) and item["gt"].shape == (3, 5, 64, 64)
+    assert np.array_equal(item["fine_frames"][:3, :, :32], item["gt"][:, :, :32])
+    assert (item["fine_frames"][:3, :, 32:] == 0).all()
+    changed = dataset(root, data__fine=2, data__augment=True)
+    levels = {k: changed[0][k][:, :, 0, 0].mean(1) for k in ("gt", "input_frames")}
+    assert np.ptp(levels["gt"]) > 0  # another factor for each colour
+    np.testing.assert_allclose(levels["gt"], levels["input_frames"][:3], atol=1e-6)
+    assert not np.array_equal(changed[0]["gt"], item["gt"])
+    np.testing.assert_array_equal(changed[0]["gt"], changed[0]["gt"])
+    still = dataset(root, split="val", data__fine=2, data__augment=True)
+    np.testing.assert_array_equal(still[0]["gt"], dataset(root, split="val", data__fine=2)[0]["gt"])
 
 
 def test_overlap_can_be_allowed_as_in_the_official_loader(tmp_path):

@@ -13,6 +13,7 @@ from trainkit import hyperlips_config
 from talkingface.components.models import build_model
 from talkingface.data.dataset.hyperlips.hyperlipsbase_dataset import HyperLipsBaseDataset
 from talkingface.data.face.align import CROP_POINTS, turn_face
+from talkingface.data.face.boxes import resize_image
 from talkingface.pipeline.hyperlips.dubbing import DubbingPipeline
 
 RNG = np.random.default_rng(0)
@@ -87,7 +88,7 @@ def test_aligned_references_are_nearer_to_their_targets(prepared):
     for clip in prepared.clips:
         for _ in range(12):
             start, first = (int(v) for v in RNG.choice(clip.starts, 2, replace=False))
-            target, reference = (prepared.read_window(clip, k) for k in (start, first))
+            target, reference = (prepared.read_window(clip, k, 96)[0] for k in (start, first))
             turned = prepared._aligned(clip, reference, first, start)
             for found, image in ((plain, reference), (aligned, turned)):
                 found.append(np.abs(image - target)[..., 48:, :].mean())
@@ -108,23 +109,25 @@ def test_generation_turns_the_reference_as_the_training_does(prepared, tiny_synt
     pipeline = DubbingPipeline(cfg, build_model(cfg).eval(), torch.device("cpu"))
     source = pipeline.prepare(video)
     crops = np.zeros((2, 96, 96, 3), np.uint8)
-    made = pipeline._references(crops, source, [first, start])
-    np.testing.assert_array_equal(made[0], source.reference)
+    made, _ = pipeline._references(crops, source, [first, start])
+    np.testing.assert_array_equal(made[0], resize_image(source.reference, 96))
     for image, k in zip(made, (first, start), strict=True):
-        window = prepared._aligned(clip, prepared.read_window(clip, first), first, k)
+        window = prepared._aligned(clip, prepared.read_window(clip, first, 96)[0], first, k)
         trained = 255 * window[:, 0].transpose(1, 2, 0)
         assert np.abs(image - trained).mean() < 2.5, k
     assert np.abs(made[1].astype(int) - made[0]).mean() > 3
     # The source is 256 px wide, its face larger than the network's 96 px.
-    assert len(source.reference) == 96
+    faces = [face for _, _, face in pipeline.faces(source, np.zeros(16000, np.float32))]
+    assert {face.shape for face in faces} == {(96, 96, 3)}
     warping = hyperlips_config(tiny_synthetic, **{"model_params.warp": 0.2, **more})
     warped = DubbingPipeline(warping, build_model(warping).eval(), torch.device("cpu"))
     fine = warped.prepare(video)
-    assert len(fine.reference) == np.median(fine.sizes.max(1)) > 96
     faces = [face for _, _, face in warped.faces(fine, np.zeros(16000, np.float32))]
-    assert {face.shape for face in faces} == {fine.reference.shape}
+    shapes = [list(face.shape[1::-1]) for face in faces]
+    assert shapes == fine.sizes[warped.order(fine, len(faces))].tolist() and min(shapes)[0] > 96
     unaligned = hyperlips_config(
         tiny_synthetic, **{"data.align_reference": False, "model_params.image_size": 96, **more}
     )
     plain = DubbingPipeline(unaligned, build_model(cfg).eval(), torch.device("cpu"))
-    assert (plain._references(crops, source, [start]) == source.reference).all()
+    made, turns = plain._references(crops, source, [start])
+    assert turns == [None] and (made == resize_image(source.reference, 96)).all()

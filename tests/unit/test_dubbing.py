@@ -225,13 +225,12 @@ def test_frames_without_a_face_stay_as_they_are(make, gappy):
     ],
 )
 def test_gaps_up_to_a_fifth_of_a_second_are_closed(found, painted):
-    weights = dubbing.fade_weights(np.array([c == "1" for c in found]), fps=25)
-    assert "".join("01"[int(v)] for v in weights > 0) == painted
+    shown = dubbing.in_view(np.array([c == "1" for c in found]), fps=25)
+    assert "".join("01"[int(v)] for v in shown) == painted
 
 
 def test_the_change_fades_beside_a_longer_gap_and_not_at_the_ends_of_the_video():
-    found = np.array([True] * 8 + [False] * 6 + [True] * 8)
-    weights = dubbing.fade_weights(found, fps=25)
+    weights = dubbing.fade_weights(np.array([True] * 8 + [False] * 6 + [True] * 8))
     np.testing.assert_allclose(weights[:8], [1, 1, 1, 1, 1, 0.75, 0.5, 0.25])
     assert (weights[8:14] == 0).all()
     np.testing.assert_allclose(weights[14:], weights[:8][::-1])
@@ -385,7 +384,7 @@ def test_a_restoration_of_ones_own_and_sharpening_change_the_face_and_nothing_el
     (tmp_path / "restorers.py").write_text(
         "class Brighter:\n"
         "    def __call__(self, face):\n"
-        "        assert face.dtype == 'uint8' and face.shape == (147, 147, 3)\n"
+        "        assert face.dtype == 'uint8' and face.shape[2] == 3 < len(face)\n"
         "        return (face // 2 + 128).astype('uint8')\n"
         "def plain(face):\n"
         "    import torch\n"

@@ -17,9 +17,8 @@ from talkingface.data.face.warp import warped
 from talkingface.data.media.mel import ROW_SIZE, sound_rows, wav2lip_mel
 from talkingface.data.media.voice import pauses, rest_weights
 from talkingface.pipeline.retrieval.bank import MouthBank, Patch, _Part
-from talkingface.pipeline.retrieval.compose import place_mouth
 from talkingface.pipeline.retrieval.regression import KernelRidge
-from talkingface.pipeline.retrieval.retriever import MouthRetriever, RetrievalOptions
+from talkingface.pipeline.retrieval.retriever import MouthRetriever, PresentFace, RetrievalOptions
 from talkingface.pipeline.retrieval.selection import best_sequence
 
 RNG = np.random.default_rng(5)
@@ -209,13 +208,14 @@ def test_a_mouth_placed_where_it_was_changes_almost_nothing():
     points, picture = face_picture()
     frame = HeadFrame.of(points[None].repeat(3, 0))
     poses, shape = frame.poses(points[None]), frame.shapes(points[None])[0]
+    face = PresentFace(points[None, :, :2], poses, shape[None])
     patch = Patch(picture, points[:, :2])
-    same = place_mouth(picture, points[:, :2], poses, 0, (shape, shape), patch)
+    same = face.with_mouth(picture, 0, shape, patch, "feather")
     assert np.abs(same.astype(int) - picture).mean() < 1
     open_shape = shape.copy()
     lower = [LIPS.index(p) for p in (14, 17, 87, 317, 84, 314)]
     open_shape[[*lower, -1], 1] += 0.15
-    opened = place_mouth(picture, points[:, :2], poses, 0, (open_shape, shape), patch)
+    opened = face.with_mouth(picture, 0, open_shape, patch, "feather")
     changed = np.abs(opened.astype(int) - picture).max(-1) > 12
     rows = np.flatnonzero(changed.any(1))
     assert changed.sum() > 200

@@ -14,7 +14,7 @@ from talkingface.errors import ConfigError, StageError
 from talkingface.model.audio_driven_talkingface.hyperlips.hyperlips_networks import SyncNetColor
 from talkingface.model.component import Component
 from talkingface.model.weights import load_checkpoint
-from talkingface.trainer.optim import AveragedWeights, Schedule
+from talkingface.trainer.optim import AveragedWeights, Pace, Schedule
 from talkingface.trainer.trainer import Trainer
 
 
@@ -121,6 +121,42 @@ def test_the_loss_weights_of_hyperlips_add_up_as_published(hyperlips_step):
     sums = {key: float(value) for key, value in trainer.meter.means().items()}
     expected = 0.03 * sums["sync"] + 0.2 * sums["adversarial"] + 0.77 * sums["l1"]
     assert sums["loss_generator"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_discriminator_of_the_mouth_waits_and_does_not_change_validation_losses(
+    tiny_synthetic,
+):
+    wanted = {"patch_wt": 0.5, "matching_wt": 1.0, "gradient_wt": 1.0, "spectrum_wt": 1.0}
+    weights = {f"loss__{name}": value for name, value in wanted.items()}
+    cfg = hyperlips_config(
+        tiny_synthetic, loss__disc_wt=0, data__fine=2, data__reference="open", data__augment=True,
+        model_params__warp=0.2, **weights,
+    )  # fmt: skip
+    trainer, loader, _ = trainer_of(cfg)
+    trainer._setup(len(loader), 10)
+    model, batch = trainer.model, next(iter(loader))
+    before = {name: snapshot(net) for name, net in model.networks().items()}
+    assert set(before) == {"generator", "mouth_discriminator"}
+    assert batch["gt"].shape[-1] == 2 * batch["input_frames"].shape[-1]
+    trainer.train_step(batch)
+    trainer.networks.unwrap()
+    for name, network in model.networks().items():
+        assert changed(before[name], network), name
+
+    def total(progress: float, training: bool = True) -> tuple[float, float]:
+        model.train(training).training_progress = progress
+        losses = model.calculate_loss(batch, "generator", shared)
+        return float(losses["loss"]), float(losses["patch"])
+
+    model.eval()
+    with torch.no_grad():
+        shared = model.forward_train(batch)
+        model.train()
+        totals = [total(progress)[0] for progress in (0.1, 0.3, 0.5, 1.0)]
+        patch = total(1.0)[1]
+        assert totals[1] - totals[0] == pytest.approx(0.25 * patch, rel=1e-3)
+        assert totals[2] == totals[3] == pytest.approx(totals[0] + 0.5 * patch, rel=1e-3)
+        assert total(0.1, training=False)[0] == total(1.0, training=False)[0]
 
 
 # -- accumulation, clipping, NaN -------------------------------------------------------------------
@@ -307,6 +343,39 @@ def test_training_stops_at_its_time_limit_and_saves(tmp_path, monkeypatch):
     assert trainer.result.seconds >= 0.5
     assert load_checkpoint(tmp_path / "last.ckpt")["global_step"] == trainer.progress.global_step
     assert trainer.result.best_score is not None
+
+
+def test_a_time_budget_sets_the_number_of_steps_and_the_schedule(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOY_DELAY", "0.005")  # s per item
+    settings = {"epochs": 10000, "optim__scheduler": "cosine", "eval_step": 0}
+    trainer = fit(toy_config(budget_minutes=3 / 60, **settings), tmp_path)
+    total = trainer.progress.total_steps
+    assert trainer.result.steps == total == trainer.schedule.total_steps
+    assert 1.5 < trainer.result.seconds < 6  # 3 s
+    assert trainer.schedule.factor(total - 1) < 0.01  # where max_steps would still be far away
+    # A resumed run has the same length, whatever its speed.
+    monkeypatch.setenv("TOY_DELAY", "0")
+    cfg = toy_config(budget_minutes=3 / 60, **settings)
+    again, *loaders = trainer_of(cfg, tmp_path)
+    again.resume_checkpoint(tmp_path / "last.ckpt")
+    again.fit(*loaders)
+    assert again.total_steps == again.progress.global_step == total
+
+
+def test_a_budget_never_prolongs_a_training(tmp_path):
+    trainer = fit(toy_config(budget_minutes=10, max_steps=3), tmp_path)
+    assert trainer.progress.global_step == 3
+
+
+def test_the_pace_counts_the_time_of_earlier_starts(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("talkingface.trainer.optim.time.monotonic", lambda: now[0])
+    pace = Pace(10, now[0] - 300, 40)  # 5 of 10 minutes and 40 steps are done
+    now[0] += 29
+    assert pace.total_steps(99) is None  # 5 % are 30 s
+    now[0] += 1
+    assert pace.total_steps(100) == 100 + 2 * 270  # 60 steps in 30 s, 270 s are left
+    assert Pace(None, 0, 0).total_steps(5) is None
 
 
 def test_the_best_checkpoint_is_the_one_with_the_lowest_validation_loss(tmp_path):

@@ -12,7 +12,7 @@ from torch import nn
 from trainkit import SMALL_HYPERLIPS, changed, fit, snapshot, toy_config
 
 import talkingface
-from talkingface.components.models import build_model, load_model_weights
+from talkingface.components.models import build_model, load_model_weights, start_from
 from talkingface.errors import WeightsError
 from talkingface.model.weights import load_checkpoint
 from talkingface.trainer.checkpoint import save_checkpoint
@@ -200,6 +200,24 @@ def test_a_checkpoint_gives_its_averaged_weights_to_evaluation(tmp_path):
     averaged = state["ema_state_dict"]["generator"]
     assert changed(averaged, model.generator) == set()
     assert not torch.equal(averaged["0.weight"], state["state_dict"]["generator.0.weight"])
+
+
+def test_a_training_starts_from_the_weights_of_another_run(tmp_path, caplog):
+    fit(toy_config(epochs=2, toy__adversarial=False), tmp_path)
+    earlier = load_checkpoint(tmp_path / "best.ckpt")["state_dict"]
+    model = build_model(toy_config())
+    untrained = snapshot(model.discriminator)
+    origin = model.origin
+    start_from(model, tmp_path / "best.ckpt")
+    assert torch.equal(model.generator[0].weight, earlier["generator.0.weight"])
+    assert changed(untrained, model.discriminator) == set()  # the file has none
+    assert model.origin == origin
+    # An incomplete main network is an error, as is another size.
+    del earlier["generator.0.weight"]
+    content = {**load_checkpoint(tmp_path / "best.ckpt"), "state_dict": earlier}
+    torch.save(content, tmp_path / "part.ckpt")
+    with pytest.raises(WeightsError, match="^init: .*generator"):
+        start_from(model, tmp_path / "part.ckpt")
 
 
 def test_one_network_of_a_checkpoint_can_be_loaded_by_name(tmp_path):

@@ -29,6 +29,7 @@ def crop_rows(points: Iterable[int]) -> list[int]:
 
 _STABLE = crop_rows(STABLE)
 _LIPS = crop_rows(LIPS)
+_INNER, _EYES = crop_rows((13, 14)), crop_rows((33, 263))  # middle of the inner lips; eye corners
 _PLANE = crop_rows(sorted({*STABLE, *FACE_OVAL, *LIPS_OUTER}))
 _SMOOTHING = 0.04  # standard deviation in s: one frame, so that turns do not lag; not measured
 
@@ -58,6 +59,18 @@ def calm_points(track: FaceTrack, fps: float) -> np.ndarray:
     return points
 
 
+def open_frames(points: np.ndarray, share: float) -> np.ndarray:
+    """Frames whose mouth is widest open: the given share of them, at least one; sorted.
+
+    Args:
+        points: (T,K,2 or 3) ``CROP_POINTS``.
+    """
+    width = np.linalg.norm(points[:, _EYES[0], :2] - points[:, _EYES[1], :2], axis=-1)
+    gap = np.linalg.norm(points[:, _INNER[0], :2] - points[:, _INNER[1], :2], axis=-1)
+    order = np.argsort(-gap / np.maximum(width, 1e-6), kind="stable")
+    return np.sort(order[: max(1, round(share * len(points)))])
+
+
 def turn_face(
     image: np.ndarray,
     points: np.ndarray,
@@ -75,20 +88,36 @@ def turn_face(
     Returns:
         (S,S,3), or ``image`` where the turn is too large for a homography.
     """
+    return turned(image, turn_matrix(len(image), points, size, to_points, to_size))
+
+
+def turned(image: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
+    """A picture after a homography (bilinear); the picture itself for None."""
+    if matrix is None:
+        return image
     cv2 = import_cv2()
+    return cv2.warpPerspective(
+        image, matrix, image.shape[1::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+
+
+def turn_matrix(
+    side: int, points: np.ndarray, size: np.ndarray, to_points: np.ndarray, to_size: np.ndarray
+) -> np.ndarray | None:
+    """Homography (3,3) of :func:`turn_face` between pixels of crops of ``side`` px.
+
+    Returns:
+        None where the turn is too large for a homography.
+    """
     source, target = flip_depth(points), flip_depth(to_points)
     scale, rotation, shift = procrustes(source[_STABLE], target[_STABLE])
     source = source[_PLANE]
     moved = scale * source @ rotation.T + shift
-    here, there = (p[:, :2] / s * len(image) - 0.5 for p, s in ((source, size), (moved, to_size)))
-    matrix = cv2.findHomography(here, there)[0]
+    here, there = (p[:, :2] / s * side - 0.5 for p, s in ((source, size), (moved, to_size)))
+    matrix = import_cv2().findHomography(here, there)[0]
     if matrix is None:
-        return image
-    end = len(image) - 1
+        return None
+    end = side - 1
     corners = np.array([(0, 0, 1), (end, 0, 1), (0, end, 1), (end, end, 1)])
     depth = corners @ matrix[2]  # far from 1 near the horizon; limits: chosen, not measured
-    if depth.min() < 0.5 or depth.max() > 2:
-        return image
-    return cv2.warpPerspective(
-        image, matrix, image.shape[1::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    return None if depth.min() < 0.5 or depth.max() > 2 else matrix

@@ -17,6 +17,7 @@ import numpy as np
 
 from talkingface.config.schema import FaceSection
 from talkingface.data.face.mesh import TRACKER, FaceMesher
+from talkingface.data.face.occlusion import SKIN, skin_colours
 from talkingface.data.face.topology import LIPS_OUTER, N_POINTS
 from talkingface.data.media.files import cannot_open
 from talkingface.data.media.images import is_image, read_image
@@ -29,10 +30,10 @@ from talkingface.utils.paths import atomic, project_root
 
 log = logging.getLogger(__name__)
 
-_CACHE_VERSION = 3
+_CACHE_VERSION = 4
 _PATCH = 128  # side of the face patch on which sharpness and change are measured, in pixels
 _THUMBNAIL = (32, 18)
-_PER_FACE = ("frame", "points", "sharpness", "mouth_texture", "face_change")
+_PER_FACE = ("frame", "points", "sharpness", "mouth_texture", "face_change", "skin")
 # Scene cut: the thumbnails of two frames differ by more than _CUT_CHANGE (of 255) and by more than
 # _CUT_RATIO times the median difference of the _CUT_MEMORY frames before. The ratio excludes a
 # waving hand or a zoom.
@@ -51,6 +52,7 @@ class FaceScan:
         sharpness: (N,) variance of the Laplacian of the face, scaled to 128 px, 8-bit grey.
         mouth_texture: (N,) standard deviation of the grey values in the lips' box.
         face_change: (N,) mean absolute grey difference of the face to the previous frame (0-255).
+        skin: (N,P,3) uint8 colours around the mouth, see :func:`skin_colours`.
         cuts: indices of the first frames after scene cuts.
     """
 
@@ -61,6 +63,7 @@ class FaceScan:
     sharpness: np.ndarray
     mouth_texture: np.ndarray
     face_change: np.ndarray
+    skin: np.ndarray
     cuts: np.ndarray
 
 
@@ -77,7 +80,7 @@ def scan_frames(
     cv2 = import_cv2()
     options = options or FaceSection()
     limits = {"max_faces": options.max_faces, "min_detection": options.min_detection}
-    numbers, points, measures, changes, cuts = [], [], [], [], []
+    numbers, points, measures, skin, changes, cuts = [], [], [], [], [], []
     previous = thumbnail = None
     size = (0, 0)
     index = -1
@@ -101,6 +104,7 @@ def scan_frames(
                 numbers.append(index)
                 points.append(face * factor)
                 measures.append(_measures(frame, previous, face))
+                skin.append(skin_colours(frame, face))
             previous = frame
     columns = np.array(measures, np.float32).reshape(-1, 3).T
     return FaceScan(
@@ -111,6 +115,7 @@ def scan_frames(
         sharpness=columns[0],
         mouth_texture=columns[1],
         face_change=columns[2],
+        skin=np.array(skin, np.uint8).reshape(-1, len(SKIN), 3),
         cuts=np.array(cuts, np.int32),
     )
 

@@ -43,6 +43,7 @@ class FaceTrack:
         cuts: first frames after scene cuts.
         sharpness, mouth_texture, face_change: (T,) of this face, NaN where not found; see
             :class:`~talkingface.data.face.scan.FaceScan`.
+        skin: (T,P,3) colours around the mouth, NaN where not found.
         size: width and height of the picture in pixels.
     """
 
@@ -55,6 +56,7 @@ class FaceTrack:
     sharpness: np.ndarray
     mouth_texture: np.ndarray
     face_change: np.ndarray
+    skin: np.ndarray
     size: tuple[int, int]
 
     def __len__(self) -> int:
@@ -150,6 +152,7 @@ def follow(scan: FaceScan, *, fps: float, options: FaceSection | None = None) ->
         sharpness=_per_frame(scan, chosen, scan.sharpness),
         mouth_texture=_per_frame(scan, chosen, scan.mouth_texture),
         face_change=_per_frame(scan, chosen, scan.face_change),
+        skin=_per_frame(scan, chosen, scan.skin),
         size=(int(scan.size[0]), int(scan.size[1])),
     )
 

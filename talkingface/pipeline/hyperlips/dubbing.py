@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -12,20 +14,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from talkingface.data.face.align import crop_points, turn_face
+from talkingface.data.face.align import (
+    crop_points,
+    crop_rows,
+    open_frames,
+    turn_matrix,
+    turned,
+)
+from talkingface.data.face.blend import match_light
 from talkingface.data.face.boxes import crop_face, integer_box, resize_image
 from talkingface.data.face.masks import lower_face_weights, lower_half_weights
+from talkingface.data.face.mesh import FaceMesher
 from talkingface.data.face.series import fill_gaps, smooth_runs
 from talkingface.data.face.topology import FACE_OVAL
 from talkingface.data.face.tracking import FaceTrack
 from talkingface.data.media.mel import SILENCE, mel_windows, wav2lip_mel
 from talkingface.data.media.voice import rest_weights
-from talkingface.errors import ConfigError, DataError
+from talkingface.errors import ConfigError, DataError, EnvironmentProblem
 from talkingface.model.audio_driven_talkingface.hyperlips.warped_reference import (
     WarpedReference,
 )
 from talkingface.model.fuse import optimize_for_inference
 from talkingface.pipeline.dubbing import DubbedVideo, DubbingBase, faded
+from talkingface.pipeline.hyperlips.full_size import PaintedCrop, full_size
+from talkingface.pipeline.hyperlips.lip_painting import enlarged, paint_lips
 from talkingface.registry import import_target
 from talkingface.utils.env import import_cv2
 
@@ -33,7 +45,11 @@ if TYPE_CHECKING:
     from talkingface.config.config import Config
     from talkingface.model.abstract_talkingface import AbstractTalkingFace
 
+log = logging.getLogger(__name__)
+
 _AUDIO_BATCH = 64  # mel windows per call of the audio encoder
+_OPEN = 0.1  # share of the frames, those with the widest open mouth, for reference=open
+(_NOSE_ROW,) = crop_rows((4,))
 
 
 @dataclass(frozen=True)
@@ -41,8 +57,7 @@ class DubbingSource(DubbedVideo):
     """A source with what the generator needs.
 
     Attributes:
-        reference: (S,S,3) uint8 BGR crop of the frame ``reference_index``, in the size of the
-            generated faces.
+        reference: (h,w,3) uint8 BGR crop of the frame ``reference_index``, in full resolution.
         oval: (T,36,2) outline of the face in px, smoothed, with gaps filled.
         points, sizes: (T,K,3) and (T,2), see ``crop_points``.
     """
@@ -61,7 +76,9 @@ class DubbingPipeline(DubbingBase):
     needs_config = (
         "infer.batch_size",
         "infer.blend",
+        "infer.blending",
         "infer.mask",
+        "infer.match_light",
         "infer.mel_frame_offset",
         "infer.reference",
         "infer.reference_index",
@@ -74,7 +91,9 @@ class DubbingPipeline(DubbingBase):
     def __init__(self, cfg: Config, model: AbstractTalkingFace, device: torch.device) -> None:
         super().__init__(cfg, model, device)
         self.network = optimize_for_inference(model.network.to(device))
-        self.size = cfg.model_params.image_size  # of the face crop
+        self.size = cfg.model_params.image_size  # of the network's pictures
+        # Of faces of a network that moves reference pixels; None: that of the source.
+        self.face_size: tuple[int, int] | None = None
 
     # -- source -----------------------------------------------------------------------------------
 
@@ -83,7 +102,7 @@ class DubbingPipeline(DubbingBase):
     ) -> DubbingSource:
         if type(self).prepare is not DubbingPipeline.prepare:  # of a plugin
             return self.prepare(source, show_progress=show_progress)
-        if self.cfg.infer.reference == "index":
+        if self._reference_kind == "index":
             seconds = max(seconds, self.cfg.infer.reference_index / 10)  # at least 10 frames/s
         return self.prepare(source, seconds=seconds, show_progress=show_progress)
 
@@ -101,7 +120,7 @@ class DubbingPipeline(DubbingBase):
         opened = self.open_source(source, show_progress, seconds)
         track, fps = opened.track, opened.fps
         points, sizes = crop_points(track, fps)
-        number, reference = self._reference(source, track, self._output_size(sizes), fps)
+        number, reference = self._reference(source, track, points, fps)
         oval = track.landmarks[:, list(FACE_OVAL), :2].reshape(len(track), -1)
         oval = smooth_runs(oval, self.cfg.face.box_smoothing * fps, track.segments)
         oval = fill_gaps(oval).reshape(len(track), len(FACE_OVAL), 2)
@@ -110,36 +129,33 @@ class DubbingPipeline(DubbingBase):
             sizes,
         )  # fmt: skip
 
-    @property
-    def _fine(self) -> bool:
-        """Whether the network takes pixels from the reference, which may be of any size."""
-        return isinstance(getattr(self.network, "warped_reference", None), WarpedReference)
-
-    @property
-    def _max_size(self) -> int:
-        return self.cfg.infer.max_size
-
-    def _output_size(self, sizes: np.ndarray) -> int:
-        """Side of the generated faces; sizes (T,2) of the boxes."""
-        if not self._fine:
-            return self.size
-        return max(self.size, min(int(np.median(sizes.max(1))), self._max_size))
-
     def _reference(
-        self, path: Path, track: FaceTrack, size: int, fps: float
+        self, path: Path, track: FaceTrack, points: np.ndarray, fps: float
     ) -> tuple[int, np.ndarray]:
-        """Nearest frame with a face to the wanted one, and its crop (size,size,3) uint8 BGR."""
-        number = self.cfg.infer.reference_index if self.cfg.infer.reference == "index" else 0
+        """Nearest frame with a face to the wanted one, and its crop (h,w,3) uint8 BGR."""
+        found, number, kind = np.flatnonzero(track.found), 0, self._reference_kind
+        if kind == "index":
+            number = self.cfg.infer.reference_index
+        elif kind == "open":
+            found = found[open_frames(points[found], _OPEN)]
+            nose = points[found][:, _NOSE_ROW, :2]
+            number = found[((nose - np.median(nose, axis=0)) ** 2).sum(-1).argmin()]
         if number >= len(track):
             raise DataError(f"infer.reference_index={number}: the source has {len(track)} frames")
-        found = np.flatnonzero(track.found)
         index = int(found[np.abs(found - number).argmin()])
-        frame = next(self.read(path, index, index + 1, fps))
-        return index, self._crop(frame, track.boxes[index], size)
+        return index, self._crop_of(path, track, index, fps)
 
-    def _crop(self, frame: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
-        """(S,S,3) uint8 BGR."""
-        return resize_image(crop_face(frame, box), size)[..., ::-1]
+    @property
+    def _reference_kind(self) -> str:
+        kind = self.cfg.infer.reference
+        if kind == "auto":
+            kind = "open" if self.training_data.get("reference") == "open" else "first"
+        return kind
+
+    def _crop_of(self, path: Path, track: FaceTrack, index: int, fps: float) -> np.ndarray:
+        """Crop (h,w,3) uint8 BGR of a frame."""
+        frame = next(self.read(path, index, index + 1, fps))
+        return np.ascontiguousarray(crop_face(frame, track.boxes[index])[..., ::-1])
 
     # -- sound ------------------------------------------------------------------------------------
 
@@ -192,15 +208,30 @@ class DubbingPipeline(DubbingBase):
         if baseline == "retrieved_mouth":
             yield from self.retrieved(identity, wave, self.frame_count(identity, wave))
             return
-        for index, frame, face in self.faces(identity, wave, baseline=baseline):
-            strength = identity.strength[index]
-            if strength > 0:
-                pasted = self._paste(identity, index, frame, face[..., ::-1])
-                frame = faded(frame, pasted, strength)
-            yield frame
+        with self._mesher() as mesher:
+            for index, frame, face in self.faces(identity, wave, baseline=baseline):
+                strength = identity.strength[index]
+                if strength > 0:
+                    pasted = self._paste(identity, index, frame, face[..., ::-1], mesher)
+                    frame = faded(frame, pasted, strength)
+                yield frame
+
+    def _mesher(self) -> AbstractContextManager[FaceMesher | None]:
+        """Finds the lips of generated faces for mask=lips."""
+        if self.cfg.infer.mask == "lips":
+            try:
+                return FaceMesher(tracking=False)
+            except EnvironmentProblem as error:
+                log.warning("%s; the whole lower face is pasted instead of the lips", error)
+        return nullcontext()
 
     def _paste(
-        self, identity: DubbingSource, index: int, frame: np.ndarray, face: np.ndarray
+        self,
+        identity: DubbingSource,
+        index: int,
+        frame: np.ndarray,
+        face: np.ndarray,
+        mesher: FaceMesher | None = None,
     ) -> np.ndarray:
         box, options = identity.track.boxes[index], self.cfg.infer
         if options.sharpen > 0:
@@ -208,15 +239,24 @@ class DubbingPipeline(DubbingBase):
         if options.restore:
             face = self._restored(face)
         x0, y0, x1, y1 = integer_box(box, *frame.shape[:2])
+        if mesher is not None:
+            face = enlarged(face, x1 - x0, y1 - y0)
+            points = identity.points[index, :, :2]
+            place = (x0, y0, x1, y1)
+            return paint_lips(mesher, frame, face, place, points, options.blending)
         if options.mask == "landmarks":
             oval = identity.oval[index] - (x0, y0)
             weights = lower_face_weights(oval, y1 - y0, x1 - x0, options.blend)
         else:
             weights = lower_half_weights(y1 - y0, x1 - x0, options.blend)
+        if options.match_light:
+            face = resize_image(np.ascontiguousarray(face), (x1 - x0, y1 - y0))
+            border = (weights > 0) & (weights < 0.5)
+            face = match_light(face, frame[y0:y1, x0:x1], border)
         return paste_face(frame, face, box, weights)
 
     def _restored(self, face: np.ndarray) -> np.ndarray:
-        """A face (S,S,3) uint8 RGB after ``infer.restore``.
+        """A face (h,w,3) uint8 RGB after ``infer.restore``.
 
         Raises:
             ConfigError: the function does not return a uint8 RGB image.
@@ -243,66 +283,86 @@ class DubbingPipeline(DubbingBase):
         """Generated faces before they are pasted, one per output frame.
 
         Yields:
-            Index and image (H,W,3) RGB of the source frame, and the face crop (S,S,3) uint8 BGR.
+            Index and image (H,W,3) RGB of the source frame, and the face crop uint8 BGR, (S,S,3)
+            or (h,w,3), see ``_synthesize``.
         """
         if baseline not in (None, "copy_reference"):
             raise DataError(f"there is no baseline '{baseline}'")
         frames = self.source_frames(identity, self.frame_count(identity, wave))
         if baseline == "copy_reference":
-            yield from ((index, frame, identity.reference) for index, frame in frames)
+            copied = self._copied(identity)
+            yield from ((index, frame, copied) for index, frame in frames)
             return
         codes = self._sound_codes(wave, identity.fps)
         boxes, position = identity.track.boxes, 0
         while batch := list(islice(frames, self.cfg.infer.batch_size)):
-            size = len(identity.reference)
-            crops = np.stack([self._crop(frame, boxes[index], size) for index, frame in batch])
-            references = self._references(crops, identity, [index for index, _ in batch])
+            crops = [crop_face(frame, boxes[index])[..., ::-1] for index, frame in batch]
             batch_codes = [level[position : position + len(batch)] for level in codes]
-            faces = self._synthesize(crops, references, batch_codes)
+            faces = self._synthesize(crops, identity, [index for index, _ in batch], batch_codes)
             for (index, frame), face in zip(batch, faces, strict=True):
                 yield index, frame, face
             position += len(batch)
 
+    def _copied(self, identity: DubbingSource) -> np.ndarray:
+        """Crop of the first frame with a face: a reference that was chosen for its open mouth would
+        be too weak a baseline."""
+        if self._reference_kind != "open":
+            return identity.reference
+        first = int(np.flatnonzero(identity.track.found)[0])
+        return self._crop_of(identity.path, identity.track, first, identity.fps)
+
     def _references(
         self, crops: np.ndarray, identity: DubbingSource, frames: list[int]
-    ) -> np.ndarray:
-        """Reference crops (n,S,S,3) uint8 BGR for the crops of these source frames."""
-        if self.cfg.infer.reference == "self":
-            return crops
-        if not self.training_data.get("align_reference"):
-            return np.broadcast_to(identity.reference, crops.shape)
-        points, sizes, own = identity.points, identity.sizes, identity.reference_index
-        return np.stack([
-            turn_face(identity.reference, points[own], sizes[own], points[k], sizes[k])
-            for k in frames
-        ])  # fmt: skip
+    ) -> tuple[np.ndarray, list[np.ndarray | None]]:
+        """Reference crops (n,S,S,3) for the crops of these source frames, and the homographies that
+        have turned them."""
+        turns: list[np.ndarray | None] = [None] * len(frames)
+        if self._reference_kind == "self":
+            return crops, turns
+        reference = resize_image(identity.reference, self.size)
+        if self.training_data.get("align_reference"):
+            points, sizes, own = identity.points, identity.sizes, identity.reference_index
+            turns = [
+                turn_matrix(self.size, points[own], sizes[own], points[k], sizes[k]) for k in frames
+            ]
+        return np.stack([turned(reference, turn) for turn in turns]), turns
 
     @torch.no_grad()
     def _synthesize(
         self,
-        crops: np.ndarray,
-        references: np.ndarray,
+        crops: list[np.ndarray],
+        identity: DubbingSource,
+        frames: list[int],
         codes: list[torch.Tensor],
-    ) -> np.ndarray:
-        """Generated crops (n,S,S,3) uint8 BGR, in the size of the given ones."""
+    ) -> Iterator[np.ndarray]:
+        """Generated crops uint8 BGR; (S,S,3), or (h,w,3) if the network moves reference pixels.
 
-        def stacked(crops: np.ndarray, references: np.ndarray) -> torch.Tensor:
-            masked = crops.copy()
-            masked[:, crops.shape[1] // 2 :] = 0
-            both = torch.from_numpy(np.concatenate([masked, references], axis=-1))
-            return both.to(self.device).permute(0, 3, 1, 2).float() / 255
-
-        pair, options = (crops, references), {}
-        if crops.shape[1] != self.size:
-            options["fine"] = stacked(*pair)
-            pair = (np.stack([resize_image(i, self.size) for i in images]) for images in pair)
+        Args:
+            crops: (h,w,3) uint8 BGR of these source frames.
+        """
+        small = np.stack([resize_image(crop, self.size) for crop in crops])
+        references, turns = self._references(small, identity, frames)
+        masked = small.copy()
+        masked[:, self.size // 2 :] = 0
+        both = torch.from_numpy(np.concatenate([masked, references], axis=-1))
+        both = both.to(self.device).permute(0, 3, 1, 2).float() / 255
         # The full-resolution feature maps of two frames fit a CPU's cache.
-        render_batch = 2 if self.device.type == "cpu" else None
+        options = {"render_batch": 2} if self.device.type == "cpu" else {}
         with self._precision():
-            generated = self.network.decode(
-                codes, stacked(*pair), render_batch=render_batch, **options
-            )
-        return to_images(generated)
+            if not self._moves_pixels:
+                yield from to_images(self.network.decode(codes, both, **options))
+                return
+            painted = self.network.paint(codes, both, **options)
+        parts = [part.float().permute(0, 2, 3, 1).cpu().numpy() for part in painted]
+        for crop, turn, face, moved, flow, share in zip(crops, turns, *parts, strict=True):
+            size = self.face_size or crop.shape[1::-1]
+            reference = crop if self._reference_kind == "self" else identity.reference
+            painted_crop = PaintedCrop(face, moved, flow, share[..., 0])
+            yield full_size(painted_crop, reference, turn, resize_image(crop, size))
+
+    @property
+    def _moves_pixels(self) -> bool:
+        return isinstance(getattr(self.network, "warped_reference", None), WarpedReference)
 
 
 def to_images(generated: torch.Tensor) -> np.ndarray:

@@ -39,17 +39,13 @@ class HyperLipsHRPipeline(DubbingPipeline):
         base = model.components["base"].network
         self.decoder = self.network
         self.network = optimize_for_inference(base.to(device))
-        self.size = base.image_size
+        self.size, self.face_size = base.image_size, (INPUT_SIZE, INPUT_SIZE)
         self.output_size = cfg.model_params.image_size
 
     @property
     def training_data(self) -> Mapping[str, Any]:
         settings = self.model.components["base"].settings
         return settings["data"] if settings else {"mel_frame_offset": _OFFICIAL_OFFSET}
-
-    @property
-    def _max_size(self) -> int:  # as in the preparation
-        return INPUT_SIZE
 
     def faces(
         self, identity: DubbingSource, wave: np.ndarray, *, baseline: str | None = None
@@ -60,12 +56,8 @@ class HyperLipsHRPipeline(DubbingPipeline):
                 yield index, frame, cv2.resize(face, size, interpolation=cv2.INTER_CUBIC)
             return
         faces = super().faces(identity, wave, baseline=baseline)
-        if baseline is not None:  # the reference frame in full resolution
-            _, reference = self._reference(
-                identity.path, identity.track, self.output_size, identity.fps
-            )
-            for index, frame, _ in faces:
-                yield index, frame, reference
+        if baseline is not None:
+            yield from faces
             return
         sketched = self._sketched(faces, identity)
         while batch := list(islice(sketched, self.cfg.infer.batch_size)):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from talkingface.data.face.align import calm_points
+from talkingface.data.face.align import calm_points, crop_rows
 from talkingface.data.face.mouth_shapes import (
     HeadFrame,
     Poses,
@@ -20,11 +20,13 @@ from talkingface.data.face.mouth_shapes import (
     without_crossing,
 )
 from talkingface.data.face.series import fill_gaps, smooth
+from talkingface.data.face.topology import LIPS
 from talkingface.data.face.tracking import FaceTrack
+from talkingface.data.face.warp import warped
 from talkingface.data.media.mel import sound_rows, wav2lip_mel
 from talkingface.errors import DataError
+from talkingface.pipeline.compose import JAW_ROWS, Blending, Box, lowered_jaw, place_mouth
 from talkingface.pipeline.retrieval.bank import MouthBank, Patch
-from talkingface.pipeline.retrieval.compose import Blending, place_mouth
 from talkingface.pipeline.retrieval.regression import KernelRidge, squared_distances
 from talkingface.pipeline.retrieval.selection import best_sequence
 
@@ -36,6 +38,9 @@ _CLOSED = 0.1  # share of the stored frames, those with the smallest opening, th
 _FOLD, _GUARD = 2.0, 0.5  # s, see _folds
 _SAME_SOUND = 0.3  # median distance of rows that are the same sound; of other sounds about 1
 _LONGEST = 3000  # output frames that are searched together
+
+_NOSE_ROWS = crop_rows((4, 98, 327))
+_PATCH_ROWS = [*crop_rows(LIPS), *_NOSE_ROWS, *JAW_ROWS]
 
 Guess = Callable[[np.ndarray], np.ndarray]  # sound rows (n,720) -> shapes (n,41,3) without a mean
 
@@ -71,8 +76,16 @@ class PresentFace:
         self, frame: np.ndarray, number: int, wanted: np.ndarray, patch: Patch, blending: Blending
     ) -> np.ndarray:
         """Frame ``number`` with a patch as its mouth, in the shape ``wanted`` (41,3)."""
-        shapes = (wanted, self.shapes[number])
-        return place_mouth(frame, self.points[number], self.poses, number, shapes, patch, blending)
+        points = self.points[number]
+        lips = self.poses.place(number, wanted[:-1])
+        chins = (self.poses.place(number, shape[-1:]) for shape in (wanted, self.shapes[number]))
+        drop = np.subtract(*chins)[0]
+        target = np.concatenate([lips, points[_NOSE_ROWS], lowered_jaw(points, drop)])
+
+        def pixels(box: Box) -> np.ndarray:
+            return warped(patch.image, target, patch.points[_PATCH_ROWS], box)
+
+        return place_mouth(frame, points, lips, drop, pixels, blending)
 
 
 class MouthRetriever:

@@ -77,7 +77,9 @@ class HyperLipsHRProcess(VideoProcess):
 
         if multiprocessing.parent_process() is not None:  # there is a worker process per core
             torch.set_num_threads(1)
-        return self.components.pipeline("base", max_size=INPUT_SIZE, silence="keep")
+        pipeline = self.components.pipeline("base", silence="keep")
+        pipeline.face_size = (INPUT_SIZE, INPUT_SIZE)
+        return pipeline
 
     def prepare_clip(self, clip: FaceClip, out: Path) -> None:
         track = clip.track

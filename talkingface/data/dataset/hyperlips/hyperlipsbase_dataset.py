@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from talkingface.data.dataprocess.face_crops import FaceCropProcess
 from talkingface.data.dataset.base import TalkingFaceDataset
-from talkingface.data.face.align import turn_face
+from talkingface.data.face.align import open_frames, turn_face
 from talkingface.data.face.boxes import resize_image
 from talkingface.data.face.series import starts_within_runs
 from talkingface.data.media.jpeg import require_intact
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_OPEN = 0.2  # share of a clip's frames, those with the widest open mouth, for reference=open
+
 
 @dataclass(frozen=True)
 class PreparedClip:
@@ -35,6 +38,7 @@ class PreparedClip:
         mel: (80, columns) float32.
         sizes: (T,2) width and height of the face boxes in px.
         starts: first frames of the windows for which all face crops and mels exist.
+        references: the ``starts`` from which reference windows are drawn.
     """
 
     id: str
@@ -42,6 +46,7 @@ class PreparedClip:
     mel: np.ndarray
     sizes: np.ndarray
     starts: np.ndarray
+    references: np.ndarray
 
 
 def valid_starts(
@@ -81,8 +86,8 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
         "input_frames": "B 6 T H W float32 [0,1]; 0-2 target, lower half zero, 3-5 reference",
         "indiv_mels": "B T 1 80 16 float32 [-4,4]",
         "mels": "B 1 80 16 float32 [-4,4]; of the whole window, for the sync expert",
-        "gt": "B 3 T H W float32 [0,1]",
-    }
+        "gt": "B 3 T H W float32 [0,1]; with data.fine larger by this factor",
+    }  # and fine_frames, if data.fine > 1: input_frames, larger by this factor
 
     def __init__(self, cfg: Config, split: str) -> None:
         self.length = cfg.data.syncnet_T
@@ -123,7 +128,20 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
         if len(starts) < 2:
             self.unusable[name] = "fewer than two windows with face and audio"
             return
-        self.clips.append(PreparedClip(name, folder, mel, sizes, starts))
+        references = starts
+        if getattr(self.cfg.data, "reference", "any") == "open":
+            references = self._open(folder, starts)
+            far = np.abs(starts[:, None] - references).max(axis=1) >= self.length
+            starts = starts[far]
+        self.clips.append(PreparedClip(name, folder, mel, sizes, starts, references))
+
+    def _open(self, folder: Path, starts: np.ndarray) -> np.ndarray:
+        """Those of the windows whose mouth is widest open, at least two without overlap."""
+        points = read_npy(folder / "points.npy", mmap=True)[starts]
+        chosen = starts[open_frames(points, _OPEN)]
+        if chosen[-1] - chosen[0] < 2 * self.length:  # all at one moment of the clip
+            chosen = np.unique([starts[0], *chosen, starts[-1]])
+        return chosen
 
     def summary(self) -> dict[str, Any]:
         windows = sum(len(clip.starts) for clip in self.clips)
@@ -140,25 +158,34 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
     def load_item(self, entry: int, rng: np.random.Generator) -> dict[str, Any]:
         clip = self.clips[entry]
         start = int(rng.choice(clip.starts))
-        target = self.read_window(clip, start)
         first = self.draw_reference(clip, start, rng)
-        reference = self.read_window(clip, first)
+        factor = getattr(self.cfg.data, "fine", 1)
+        sizes = [
+            self.cfg.model_params.image_size * k for k in ((1, factor) if factor > 1 else (1,))
+        ]
+        targets, references = (self.read_window(clip, k, *sizes) for k in (start, first))
         if getattr(self.cfg.data, "align_reference", False):
-            reference = self._aligned(clip, reference, first, start)
-        masked = target.copy()
-        masked[:, :, masked.shape[2] // 2 :] = 0
+            references = [self._aligned(clip, video, first, start) for video in references]
+        if self.split == "train" and getattr(self.cfg.data, "augment", False):
+            change = _random_change(rng)
+            targets, references = ([change(v) for v in part] for part in (targets, references))
+        inputs = []
+        for target, reference in zip(targets, references, strict=True):
+            masked = target.copy()
+            masked[:, :, masked.shape[2] // 2 :] = 0
+            inputs.append(np.concatenate([masked, reference]))
         return {
-            "input_frames": np.concatenate([masked, reference]),
+            **dict(zip(("input_frames", "fine_frames"), inputs, strict=False)),
             "indiv_mels": self.frame_mels(clip, start),
             "mels": self.mel_at(clip, start)[None],
-            "gt": target,
+            "gt": targets[-1],
             "clip_id": clip.id,
         }
 
     def draw_reference(self, clip: PreparedClip, start: int, rng: np.random.Generator) -> int:
         """First frame of the reference window; without overlap, so that nothing can be copied."""
         distance = 1 if self.cfg.data.allow_overlap else self.length
-        return int(rng.choice(clip.starts[np.abs(clip.starts - start) >= distance]))
+        return int(rng.choice(clip.references[np.abs(clip.references - start) >= distance]))
 
     def _aligned(self, clip: PreparedClip, video: np.ndarray, first: int, start: int) -> np.ndarray:
         """(3,T,S,S): each frame of a window with the head pose of the window at ``start``."""
@@ -169,13 +196,11 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
         ]
         return np.stack(frames).transpose(3, 0, 1, 2)
 
-    def read_window(self, clip: PreparedClip, start: int) -> np.ndarray:
-        """(3, T, S, S) float32 BGR in 0..1."""
-        size = self.cfg.model_params.image_size
-        frames = np.stack(
-            [resize_image(self.read_crop(clip, start + j), size) for j in range(self.length)]
-        )
-        return frames.transpose(3, 0, 1, 2).astype(np.float32) / 255.0
+    def read_window(self, clip: PreparedClip, start: int, *sizes: int) -> list[np.ndarray]:
+        """(3, T, S, S) float32 BGR in 0..1 for each of the sizes S."""
+        crops = [self.read_crop(clip, start + j) for j in range(self.length)]
+        videos = [np.stack([resize_image(crop, size) for crop in crops]) for size in sizes]
+        return [video.transpose(3, 0, 1, 2).astype(np.float32) / 255.0 for video in videos]
 
     def read_crop(self, clip: PreparedClip, number: int) -> np.ndarray:
         """One stored crop, BGR uint8.
@@ -210,6 +235,18 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
         return np.stack(windows)[:, None]
 
 
+def _random_change(rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
+    """A change of light and side, the same for all pictures (3,T,S,S) of an item."""
+    mirrored = rng.random() < 0.5
+    gain, gamma = rng.uniform(0.85, 1.15, (3, 1, 1, 1)), rng.uniform(0.8, 1.25)
+
+    def change(video: np.ndarray) -> np.ndarray:
+        video = video[..., ::-1] if mirrored else video
+        return np.clip(video**gamma * gain, 0, 1).astype(np.float32)
+
+    return change
+
+
 class SyncExpertDataset(HyperLipsBaseDataset):
     """Positive and negative pairs of five frames and a mel window (official code).
 
@@ -236,7 +273,7 @@ class SyncExpertDataset(HyperLipsBaseDataset):
                 face_start = int(rng.choice(shifted))
             else:
                 label = 1.0  # the clip is too short for a negative pair
-        window = self.read_window(clip, face_start)
+        (window,) = self.read_window(clip, face_start, self.cfg.model_params.image_size)
         if self.split == "train" and rng.random() < 0.5:
             window = window[..., ::-1]  # mirrors all frames; the official code always does
         halves = window.transpose(1, 0, 2, 3)[:, :, window.shape[2] // 2 :]

@@ -55,6 +55,21 @@ class BaseWindows(FrameWindows):
         description="Turn each reference frame to the head pose of its target frame, in training "
         "and generation; the official code does not.",
     )
+    reference: Literal["any", "open"] = Field(
+        "any",
+        description="Reference frames: any (official), or one of the fifth of the clip with the "
+        "widest open mouth, which shows the teeth; for generation see infer.reference.",
+    )
+    fine: int = Field(
+        1,
+        ge=1,
+        le=4,
+        description="Factor of the resolution of targets and losses over image_size; only for "
+        "model_params.warp, which takes pixels in any resolution.",
+    )
+    augment: bool = Field(
+        False, description="Mirror training items and change their light; not in the official code."
+    )
 
 
 class HyperLipsNetwork(Section):
@@ -75,6 +90,9 @@ class HyperLipsNetwork(Section):
     )
     disc_channels: int = Field(
         32, ge=4, description="Channels of the first block of the discriminator."
+    )
+    patch_channels: int = Field(
+        16, ge=4, description="Channels of the first layer of the mouth's discriminator."
     )
     bn_momentum: float | None = Field(
         None,
@@ -104,8 +122,23 @@ class HyperLipsLoss(Section):
     mouth_wt: float = Field(
         0.0,
         ge=0,
-        description="Additional L1 on the centre of the lower half, for short trainings; not in "
-        "the official code.",
+        description="Additional L1 on the centre of the lower half, for short trainings; this and "
+        "the next four are not in the official code.",
+    )
+    gradient_wt: float = Field(
+        0.0, ge=0, description="L1 of the differences of neighbouring pixels of the mouth."
+    )
+    spectrum_wt: float = Field(
+        0.0, ge=0, description="L1 of the amplitude spectra of blocks of the mouth."
+    )
+    patch_wt: float = Field(
+        0.0,
+        ge=0,
+        description="Adversarial loss of patches of the mouth; rises from 0 to this value in the "
+        "second fifth of the training.",
+    )
+    matching_wt: float = Field(
+        0.0, ge=0, description="L1 of the features of this discriminator; needs patch_wt."
     )
     perceptual_wt: float = Field(
         0.0,
@@ -135,10 +168,16 @@ class HyperLipsWeights(Section):
 class HyperLipsInfer(DubbingInfer):
     """Generation (official code)."""
 
-    reference: Literal["first", "self", "index"] = Field(
-        "first",
-        description="Reference crop: first frame, the frame reference_index, or self (each frame "
-        "itself, which contains the original mouth; only to reproduce the old toolkit).",
+    retired: ClassVar[dict[str, str]] = {
+        "max_size": "Faces of model_params.warp always have the resolution of the source."
+    }
+
+    reference: Literal["auto", "first", "open", "self", "index"] = Field(
+        "auto",
+        description="Reference crop: first frame (official), one of the tenth with the widest open "
+        "mouth, auto (open if the network was trained so, else first), the frame reference_index, "
+        "or self (each frame itself, which contains the original mouth; only to reproduce the old "
+        "toolkit).",
     )
     reference_index: int = Field(0, ge=0, description="Frame number for reference=index.")
     mel_frame_offset: int | None = Field(
@@ -148,22 +187,22 @@ class HyperLipsInfer(DubbingInfer):
         description="Mel shift in frames; null: as trained; 0: official code (40 ms off).",
     )
     batch_size: int = Field(8, ge=1, description="Frames generated together.")
-    mask: Literal["landmarks", "box"] = Field(
+    mask: Literal["landmarks", "box", "lips"] = Field(
         "landmarks",
-        description="Pasted area: the lower face within its oval, or the lower half of the crop.",
+        description="Pasted area: the lower face within its oval, the lower half of the crop, or "
+        "only the lips; chin and cheeks are then bent from the source.",
     )
-    max_size: int = Field(
-        512,
-        ge=32,
-        description="Largest side of the generated face in px, at least image_size. Only for "
-        "model_params.warp, which takes pixels from the source in full resolution.",
+    match_light: bool = Field(
+        True,
+        description="Adapt the colours of the generated face to the frame along the border of the "
+        "pasted area; the official code does not. Lips alone are always adapted.",
     )
     sharpen: float = Field(
         0.0, ge=0, le=5, description="Strength of the unsharp mask of the generated face; 0: off."
     )
     restore: str | None = Field(
         None,
-        description="module:function that restores a face, (S,S,3) uint8 RGB to uint8 RGB, e.g. "
+        description="module:function that restores a face, (h,w,3) uint8 RGB to uint8 RGB, e.g. "
         "with GFPGAN; plugin_path is its folder.",
     )
     blend: float = Field(

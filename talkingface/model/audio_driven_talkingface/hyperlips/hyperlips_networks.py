@@ -13,6 +13,7 @@ from torch import nn
 from torchvision.ops.misc import Conv2dNormActivation
 
 from talkingface.model.audio_driven_talkingface.hyperlips.warped_reference import (
+    Painted,
     WarpedReference,
 )
 from talkingface.model.layers.conv_block import (
@@ -268,6 +269,17 @@ class HyperLipsBaseNet(nn.Module):
         Raises:
             ValueError: ``fine`` and a network without ``warp``.
         """
+        return self.paint(codes, face, render_batch=render_batch, fine=fine).frames
+
+    def paint(
+        self,
+        codes: Sequence[torch.Tensor],
+        face: torch.Tensor,
+        *,
+        render_batch: int | None = None,
+        fine: torch.Tensor | None = None,
+    ) -> Painted:
+        """The frames of :meth:`decode` with the flow from which they were made."""
         # The input gets the memory format of the weights.
         if (
             self.output_block[0]
@@ -282,34 +294,43 @@ class HyperLipsBaseNet(nn.Module):
             raise ValueError("fine needs a network with warp")
         images = (*taps, face, face if fine is None else fine)
         parts = zip(*(x.split(render_batch or len(face)) for x in images), strict=True)
-        frames = [self._render(levels, source, fine) for *levels, source, fine in parts]
-        return frames[0] if len(frames) == 1 else torch.cat(frames)
+        painted = [self._render(levels, source, fine) for *levels, source, fine in parts]
+        if len(painted) == 1:
+            return painted[0]
+        return Painted(
+            *(None if part[0] is None else torch.cat(part) for part in zip(*painted, strict=True))
+        )
 
     def _render(
         self, levels: Sequence[torch.Tensor], source: torch.Tensor, fine: torch.Tensor
-    ) -> torch.Tensor:
+    ) -> Painted:
         features = self.up_conv(self.decoder(levels, source))
         frames = self.output_block(features)
         if self.warped_reference is None:
-            return frames
-        frames = self.warped_reference(features, frames, fine[:, 3:])
+            return Painted(frames)
+        painted = self.warped_reference(features, frames, fine[:, 3:])
         half = fine.shape[2] // 2
-        return torch.cat([fine[:, :3, :half].to(frames.dtype), frames[:, :, half:]], dim=2)
+        upper = fine[:, :3, :half].to(painted.frames.dtype)
+        return painted._replace(frames=torch.cat([upper, painted.frames[:, :, half:]], dim=2))
 
-    def forward(self, audio: torch.Tensor, face: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, audio: torch.Tensor, face: torch.Tensor, fine: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Generate frames.
 
         Args:
             audio: (N, 1, 80, 16), or (B, T, 1, 80, 16).
             face: (N, 6, H, W), or (B, 6, T, H, W); see :meth:`decode`.
+            fine: the same frames in a higher resolution, see :meth:`decode`.
 
         Returns:
-            (N, 3, H, W), or (B, 3, T, H, W), in 0..1.
+            (N, 3, H, W), or (B, 3, T, H, W), in 0..1, in the resolution of ``fine`` if it is given.
         """
         if face.dim() == 4:
-            return self.decode(self.encode_audio(audio), face)
+            return self.decode(self.encode_audio(audio), face, fine=fine)
         audio = audio.transpose(0, 1).flatten(0, 1)
-        frames = self.decode(self.encode_audio(audio), fold_time(face))
+        fine = None if fine is None else fold_time(fine)
+        frames = self.decode(self.encode_audio(audio), fold_time(face), fine=fine)
         return unfold_time(frames, face.shape[0])
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import l1_loss
 
 from talkingface.model.abstract_talkingface import AbstractTalkingFace, Batch, Tensors
 from talkingface.model.audio_driven_talkingface.hyperlips.hyperlips_networks import (
@@ -16,7 +17,9 @@ from talkingface.model.audio_driven_talkingface.hyperlips.hyperlips_networks imp
     lower_half,
     unfold_time,
 )
-from talkingface.model.losses.adversarial import bce_to
+from talkingface.model.layers.feature2face_networks import Feature2FaceDiscriminator
+from talkingface.model.losses.adversarial import bce_to, feature_matching, least_squares
+from talkingface.model.losses.detail import gradient_l1, spectrum_l1
 from talkingface.model.losses.perceptual import feature_l1
 from talkingface.model.losses.sync import cosine_bce, frames_to_channels
 
@@ -36,15 +39,22 @@ class HyperLipsBase(AbstractTalkingFace):
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg)
         size = cfg.model_params
-        self.generator = HyperLipsBaseNet(**size.model_dump(exclude={"disc_channels"}))
+        generator = size.model_dump(exclude={"disc_channels", "patch_channels"})
+        self.generator = HyperLipsBaseNet(**generator)
         if cfg.loss.disc_wt > 0:
             self.discriminator = HyperCtrolDiscriminator(base_channels=size.disc_channels)
-        else:
+        if cfg.loss.patch_wt > 0:
+            self.mouth_discriminator = Feature2FaceDiscriminator(
+                size.patch_channels, n_layers=2, num_d=1, inputs=0
+            )
+        if cfg.loss.disc_wt == cfg.loss.patch_wt == 0:
             self.phases = ("generator",)
+        self.training_progress = 0.0
         self.sync_open = cfg.loss.syncnet_gate is None
 
     def forward_train(self, batch: Batch) -> Tensors:
-        return {"generated": self.generator(batch["indiv_mels"], batch["input_frames"])}
+        inputs = (batch["indiv_mels"], batch["input_frames"], batch.get("fine_frames"))
+        return {"generated": self.generator(*inputs)}
 
     def calculate_loss(self, batch: Batch, phase: str, shared: Tensors) -> Tensors:
         generated = shared["generated"]
@@ -53,17 +63,52 @@ class HyperLipsBase(AbstractTalkingFace):
         return self._generator_loss(generated, batch)
 
     def _discriminator_loss(self, generated: Tensor, real: Tensor) -> dict[str, Tensor]:
-        """BCE of real and generated lower halves (official code), on logits for stability."""
-        on_real = self.discriminator(real, logits=True)
-        on_fake = self.discriminator(generated.detach(), logits=True)
-        real_loss, fake_loss = bce_to(on_real, 1.0), bce_to(on_fake, 0.0)
-        return {"loss": real_loss + fake_loss, "disc_real": real_loss, "disc_fake": fake_loss}
+        """BCE of real and generated lower halves (official code), on logits for stability; least
+        squares of patches of the mouth."""
+        losses, total = {}, 0.0
+        if self.cfg.loss.disc_wt > 0:
+            on_real = self.discriminator(real, logits=True)
+            on_fake = self.discriminator(generated.detach(), logits=True)
+            losses = {"disc_real": bce_to(on_real, 1.0), "disc_fake": bce_to(on_fake, 0.0)}
+            total = losses["disc_real"] + losses["disc_fake"]
+        if self.cfg.loss.patch_wt > 0:
+            on_real, on_fake = map(self._patches, (real, generated.detach()))
+            losses["patch_real"] = least_squares(on_real, 1.0)
+            losses["patch_fake"] = least_squares(on_fake, 0.0)
+            total = total + losses["patch_real"] + losses["patch_fake"]
+        return {"loss": total, **losses}
+
+    def _patches(self, video: Tensor) -> list[list[Tensor]]:
+        """Maps of the mouth's discriminator on crops (B,3,T,H,W)."""
+        return self.mouth_discriminator(2 * mouth_region(video) - 1)
+
+    @property
+    def _adversarial_share(self) -> float:
+        """Of the weight of the mouth's discriminator: 0 in the first fifth of the training, rising
+        to 1 in the second, since early pictures differ from real ones in everything; 0 in
+        validation, whose losses are then comparable."""
+        return min(max(5 * self.training_progress - 1, 0.0), 1.0) * self.training
 
     def _generator_loss(self, generated: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         weights, real = self.cfg.loss, batch["gt"]
-        losses = {"l1": (generated - real).abs().mean()}
-        total = weights.mouth_wt * self._mouth_l1(generated, real) if weights.mouth_wt else 0.0
-        used = 0.0
+        losses, total, used = {"l1": (generated - real).abs().mean()}, 0.0, 0.0
+        mouths = [mouth_region(video) for video in (generated, real)]
+        for name, weight, function in (
+            ("mouth", weights.mouth_wt, l1_loss),
+            ("gradient", weights.gradient_wt, gradient_l1),
+            ("spectrum", weights.spectrum_wt, spectrum_l1),
+        ):
+            if weight:
+                losses[name] = function(*mouths)
+                total = total + weight * losses[name]
+        if weights.patch_wt > 0:
+            on_fake = self._patches(generated)
+            with torch.no_grad():
+                on_real = self._patches(real)
+            losses["patch"] = least_squares(on_fake, 1.0)
+            losses["matching"] = feature_matching(on_fake, on_real, logits=False)
+            strength = weights.patch_wt * self._adversarial_share
+            total = total + strength * losses["patch"] + weights.matching_wt * losses["matching"]
         if weights.disc_wt > 0:
             losses["adversarial"] = bce_to(self.discriminator(generated, logits=True), 1.0)
             total = total + weights.disc_wt * losses["adversarial"]
@@ -79,13 +124,6 @@ class HyperLipsBase(AbstractTalkingFace):
             total = total + weights.perceptual_wt * losses["perceptual"]
         l1_weight = max(1.0 - used, 0.0) if weights.l1_wt is None else weights.l1_wt
         return {"loss": total + l1_weight * losses["l1"], **losses}
-
-    def _mouth_l1(self, generated: Tensor, real: Tensor) -> Tensor:
-        """L1 of the mouth region: 55 to 95 % of the height, middle half of the width."""
-        height, width = real.shape[-2:]
-        rows = slice(round(0.55 * height), round(0.95 * height))
-        columns = slice(width // 4, width - width // 4)
-        return (generated[..., rows, columns] - real[..., rows, columns]).abs().mean()
 
     def _sync_loss(self, generated: Tensor, mels: Tensor) -> Tensor:
         batch = generated.shape[0]
@@ -106,7 +144,14 @@ class HyperLipsBase(AbstractTalkingFace):
 
     def visualize(self, batch: Batch) -> dict[str, Tensor]:
         """Videos (B,T,3,H,4W), RGB: reference, masked input, generated, real side by side."""
-        frames = batch["input_frames"][:4]
+        frames = batch.get("fine_frames", batch["input_frames"])[:4]
         generated = self.forward_train(batch)["generated"][:4].to(frames.dtype)
         row = torch.cat([frames[:, 3:], frames[:, :3], generated, batch["gt"][:4]], dim=-1)
         return {"reference_input_generated_real": row.flip(1).transpose(1, 2)}
+
+
+def mouth_region(video: Tensor) -> Tensor:
+    """(N,3,h,w) of crops (B,3,T,H,W): 55 to 95 % of the height, middle half of the width."""
+    height, width = video.shape[-2:]
+    rows = slice(round(0.55 * height), round(0.95 * height))
+    return fold_time(video[..., rows, width // 4 : width - width // 4])

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from talkingface.model.layers.warp import warp
+
+
+class Painted(NamedTuple):
+    """Generated frames, and from which parts a :class:`WarpedReference` mixed them.
+
+    Attributes:
+        frames: (N,3,H,W).
+        moved: (N,3,H,W) the reference, warped; None without this layer, like the others.
+        flow: (N,2,H,W) displacement in px, x first.
+        share: (N,1,H,W) of ``moved`` in the mixture, 0..1.
+    """
+
+    frames: Tensor
+    moved: Tensor | None = None
+    flow: Tensor | None = None
+    share: Tensor | None = None
 
 
 class WarpedReference(nn.Module):
@@ -27,16 +45,13 @@ class WarpedReference(nn.Module):
             nn.init.zeros_(conv.weight)
             nn.init.constant_(conv.bias, bias)
 
-    def forward(self, features: Tensor, generated: Tensor, reference: Tensor) -> Tensor:
+    def forward(self, features: Tensor, generated: Tensor, reference: Tensor) -> Painted:
         """Mix the images.
 
         Args:
             features: (N,channels,H,W).
-            generated: (N,C,H,W).
-            reference: (N,C,H',W'), of the same or a higher resolution.
-
-        Returns:
-            (N,C,H',W').
+            generated: (N,3,H,W).
+            reference: (N,3,H',W'), of the same or a higher resolution, which is that of the result.
         """
         # Half the resolution: neighbouring pixels move together.
         limit = self.reach * features.shape[2]
@@ -47,4 +62,5 @@ class WarpedReference(nn.Module):
             F.interpolate(part, reference.shape[-2:], mode="bilinear", align_corners=False)
             for part in (flow * (reference.shape[2] / features.shape[2]), share, generated)
         )
-        return share * warp(reference, flow) + (1 - share) * generated
+        moved = warp(reference, flow)
+        return Painted(share * moved + (1 - share) * generated, moved, flow, share)

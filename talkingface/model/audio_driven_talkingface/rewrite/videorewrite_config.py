@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
 from talkingface.config.schema import ModelConfig, Section
@@ -37,9 +35,6 @@ class RewriteInfer(DubbingInfer):
         le=3,
         description="Factor of the movement of the mouth around its mean shape. Predicted "
         "movements are smaller than real ones.",
-    )
-    blending: Literal["feather", "gradient"] = Field(
-        "feather", description="Border of the lips: soft transition, or gradient-domain blending."
     )
 
 

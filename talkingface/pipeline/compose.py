@@ -1,17 +1,16 @@
-"""Putting a stored mouth into a frame: the face is bent to the wanted shape, the lips replaced."""
+"""Putting a mouth into a frame: the face is bent to the wanted shape, the lips are replaced."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 
 from talkingface.data.face.align import crop_rows
 from talkingface.data.face.blend import match_light, mix, seamless, soft_polygon
-from talkingface.data.face.mouth_shapes import Poses
-from talkingface.data.face.topology import FACE_OVAL, LIPS, LIPS_OUTER, STABLE
+from talkingface.data.face.topology import FACE_OVAL, LIPS_OUTER, STABLE
 from talkingface.data.face.warp import warped
-from talkingface.pipeline.retrieval.bank import Patch
 
 Blending = Literal["feather", "gradient"]
 Box = tuple[int, int, int, int]
@@ -19,11 +18,10 @@ Box = tuple[int, int, int, int]
 # How far the points of the jaw follow the chin; all numbers here: chosen by eye, not measured.
 _JAW = (152, 148, 377, 176, 400, 149, 378, 150, 379)  # from the chin outwards
 _JAW_SHARE = np.array([1, 1, 1, 0.9, 0.9, 0.75, 0.75, 0.55, 0.55])[:, None]
-_JAW_ROWS = crop_rows(_JAW)
-_LIP_ROWS, _OUTER_ROWS = crop_rows(LIPS), crop_rows(LIPS_OUTER)
+JAW_ROWS = crop_rows(_JAW)
+_OUTER_ROWS = crop_rows(LIPS_OUTER)
 _OVAL_ROWS = crop_rows(FACE_OVAL)
 _FIXED_ROWS = crop_rows(sorted({*STABLE, *FACE_OVAL} - {*_JAW}))
-_NOSE_ROWS = crop_rows((4, 98, 327))
 _EYE_ROWS = crop_rows((33, 263))
 (_TIP_ROW,) = crop_rows((4,))  # tip of the nose
 _OUTER = len(LIPS_OUTER)
@@ -35,35 +33,36 @@ _EDGE = 0.08  # soft edge of the bent area
 _AROUND = 1.35  # size of the ring of fixed points around the face, relative to the face
 
 
+def lowered_jaw(points: np.ndarray, drop: np.ndarray) -> np.ndarray:
+    """(9,2) px, the points ``JAW_ROWS`` when the chin has moved by ``drop`` (2,) px."""
+    return points[JAW_ROWS] + _JAW_SHARE * drop
+
+
 def place_mouth(
     frame: np.ndarray,
     points: np.ndarray,
-    poses: Poses,
-    number: int,
-    shapes: tuple[np.ndarray, np.ndarray],
-    patch: Patch,
+    lips: np.ndarray,
+    drop: np.ndarray,
+    pixels: Callable[[Box], np.ndarray],
     blending: Blending = "feather",
 ) -> np.ndarray:
-    """A frame whose mouth has another shape and the pixels of a patch.
+    """A frame whose mouth has another shape and other pixels.
 
     Lips and chin of the frame are moved to the wanted shape by a spline; the skin is that of the
-    frame. Then the lips and what is between them are replaced by those of the patch, moved to the
-    same shape, with the colours of the frame.
+    frame. Then the lips and what is between them are replaced, with the light of the frame.
 
     Args:
         frame: (H,W,3) uint8 RGB.
         points: (K,2) ``CROP_POINTS`` in px of the frame.
-        poses, number: pose of the head in this frame.
-        shapes: the wanted and the present shape, (41,3) in head coordinates.
+        lips: (40,2) wanted positions of ``LIPS`` in px of the frame.
+        drop: (2,) wanted movement of the chin in px.
+        pixels: called with a box, returns what the new mouth shows there, (h,w,3) uint8 RGB.
 
     Returns:
         (H,W,3) uint8 RGB; pixels outside the face are those of ``frame``.
     """
-    wanted, present = shapes
     unit = float(np.linalg.norm(np.diff(points[_EYE_ROWS], axis=0)))
-    lips = poses.place(number, wanted[:-1])
-    drop = poses.place(number, wanted[-1:]) - poses.place(number, present[-1:])
-    jaw = points[_JAW_ROWS] + _JAW_SHARE * drop
+    jaw = lowered_jaw(points, drop)
     centre = points[_OVAL_ROWS].mean(0)
     around = centre + (points[_OVAL_ROWS] - centre) * _AROUND
     height, width = frame.shape[:2]
@@ -74,18 +73,12 @@ def place_mouth(
     face = warped(
         frame,
         np.concatenate([lips[:_OUTER], jaw, fixed]),
-        np.concatenate([points[_OUTER_ROWS], points[_JAW_ROWS], fixed]),
+        np.concatenate([points[_OUTER_ROWS], points[JAW_ROWS], fixed]),
         box,
     )
     low, high = lips.min(0) - 0.25 * unit, lips.max(0) + 0.25 * unit
     mouth = _inside((*low, *high), box)
-    patch_rows = [*_LIP_ROWS, *_NOSE_ROWS, *_JAW_ROWS]
-    inner = warped(
-        patch.image,
-        np.concatenate([lips, points[_NOSE_ROWS], jaw]),
-        patch.points[patch_rows],
-        mouth,
-    )
+    inner = pixels(mouth)
     x0, y0, x1, y1 = box
     left, top, right, bottom = mouth
     skin = face[top - y0 : bottom - y0, left - x0 : right - x0]

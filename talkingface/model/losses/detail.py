@@ -1,0 +1,44 @@
+"""Losses on fine structure: pixel losses alone give the mean of what is possible, which is soft."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_BLOCK, _STEP = 16, 8  # px of the blocks whose spectra are compared
+
+
+def gradient_l1(generated: Tensor, real: Tensor, levels: int = 3) -> Tensor:
+    """L1 between the differences of neighbouring pixels, mean over repeatedly halved pictures.
+
+    Args:
+        generated, real: (N,C,H,W).
+    """
+    total = generated.new_zeros(())
+    for level in range(levels):
+        if level:
+            generated, real = (F.avg_pool2d(x, 2) for x in (generated, real))
+        error = generated - real
+        total = total + error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    return total / levels
+
+
+def spectrum_l1(generated: Tensor, real: Tensor) -> Tensor:
+    """L1 between the amplitude spectra of overlapping blocks of 16 px (Hann window).
+
+    The phase does not count: structure of the right strength is good at a slightly wrong place too,
+    where a pixel loss would prefer none.
+
+    Args:
+        generated, real: (N,C,H,W), at least 16 px.
+    """
+    window = torch.hann_window(_BLOCK, periodic=False, device=real.device)
+
+    def amplitudes(x: Tensor) -> Tensor:
+        blocks = x.float().unfold(2, _BLOCK, _STEP).unfold(3, _BLOCK, _STEP)
+        found = torch.fft.rfft2(blocks * torch.outer(window, window), norm="ortho")
+        # The square root is not differentiable at 0.
+        return (found.real.square() + found.imag.square() + 1e-8).sqrt()
+
+    return (amplitudes(generated) - amplitudes(real)).abs().mean()
