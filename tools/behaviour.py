@@ -30,7 +30,7 @@ sys.path.insert(0, str(TOP))
 SMALL = ("--preset=tiny", "--synthetic.persons=2")
 # Parts before what joins them: a joined model then uses them instead of training its own.
 ORDER = (
-    *("SyncNet", "SyncExpert", "HyperLipsBase", "HyperLipsHR", "VideoRewrite"),
+    *("SyncNet", "SyncExpert", "FaceFeatures", "HyperLipsBase", "HyperLipsHR", "VideoRewrite"),
     *("APC", "Audio2Feature", "Audio2Headpose", "Feature2Face", "live_speech_portraits"),
     *("MODA", "MODAFaCo", "MODARenderer", "MODAPortrait"),
     *("HeadGAN", "Audio2Exp"),

@@ -5,10 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from trainkit import hyperlips_config
 
+from talkingface.components.models import build_model
+from talkingface.config.config import load_config
 from talkingface.data.face.align import CROP_POINTS, open_frames
 from talkingface.data.face.topology import LIPS
+from talkingface.model.audio_driven_talkingface.hyperlips.hyperlipsbase import mouth_region
+from talkingface.model.component import Component
 from talkingface.model.losses.detail import gradient_l1, spectrum_l1
+from talkingface.model.losses.perceptual import FaceCoder, feature_distance
 from talkingface.pipeline.hyperlips.full_size import PaintedCrop, full_size
 from talkingface.pipeline.hyperlips.lip_painting import enlarged, paint_lips
 from talkingface.utils.env import import_cv2
@@ -62,9 +68,15 @@ def test_a_turn_is_undone_where_the_pixels_are_taken():
 
 def test_generated_pixels_are_mixed_in_by_their_share():
     reference, own = texture(*SIZE), texture(*SIZE)
-    found = full_size(painted(reference, share=0.25, generated=0.2), reference, None, own)
-    wanted = 0.25 * reference[72:] + 0.75 * 0.2 * 255
-    assert np.abs(found[72:] - wanted).max() < 2
+    shade = np.linspace(0, 255, 120).astype(np.uint8)[None, :, None] + np.zeros_like(reference)
+    found = full_size(painted(shade, share=0.25, generated=0.2), shade, None, own)
+    wanted = 0.25 * shade[72:] + 0.75 * 0.2 * 255
+    assert np.abs(found[72:, 2:-2] - wanted[:, 2:-2]).max() < 2
+    # Details of the reference, which the network does not show, count with the root of the share.
+    crop = painted(reference, share=0.25, generated=0.2)
+    soft = import_cv2().resize(crop.moved, (120, 144))[72:] * 255
+    mixed = 0.25 * soft + 0.75 * 0.2 * 255 + 0.5 * (reference[72:] - soft)
+    assert np.abs(full_size(crop, reference, None, own)[72:] - mixed).max() < 2
 
 
 def test_a_small_result_of_a_large_reference_has_no_aliasing():
@@ -179,3 +191,56 @@ def test_the_spectrum_is_finite_for_a_flat_picture():
     flat = torch.zeros(1, 3, 32, 32, requires_grad=True)
     spectrum_l1(flat, torch.rand(1, 3, 32, 32)).backward()
     assert torch.isfinite(flat.grad).all()
+
+
+def test_features_of_the_autoencoder_measure_how_much_structure_is_lost():
+    torch.manual_seed(0)
+    network = FaceCoder((4, 8, 8, 8))
+    real = torch.rand(2, 3, 32, 48)
+    assert [tuple(m.shape) for m in network.levels(real)] == [
+        (2, 4, 32, 48), (2, 8, 16, 24), (2, 8, 8, 12), (2, 8, 4, 6),
+    ]  # fmt: skip
+    assert network(real).shape == real.shape
+    assert feature_distance(network, real, real) == 0
+    soft = blurred(real).requires_grad_()
+    near = feature_distance(network, soft, real)
+    assert 0 < near < feature_distance(network, blurred(blurred(real)), real)
+    near.backward()
+    assert torch.isfinite(soft.grad).all() and soft.grad.abs().max() > 0
+
+
+def test_the_autoencoder_restores_what_is_erased():
+    cfg = load_config("FaceFeatures", "Synthetic", preset="tiny")
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    faces = torch.linspace(0, 1, 64).expand(4, 3, 1, 64, 64).contiguous()  # a shade
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    model.train()
+    for _ in range(60):
+        losses = model.calculate_loss({}, "generator", model.forward_train({"gt": faces}))
+        optimizer.zero_grad()
+        losses["loss"].backward()
+        optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        shared = model.forward_train({"gt": faces})
+    kept = model._kept(shared["faces"])
+    assert 0.6 < kept.mean() < 0.7 and torch.equal(kept, model._kept(shared["faces"]))
+    error = (shared["restored"] - shared["faces"]).abs()
+    assert error[(kept == 0).expand_as(error)].mean() < 0.12  # erased pixels are 0: 0.5 otherwise
+
+
+def test_the_feature_loss_counts_the_mouth_in_a_trained_network():
+    cfg = hyperlips_config(loss__features_wt=2.0, loss__disc_wt=0)
+    spec = cfg.schema.components(cfg)["features"]
+    assert spec.model == "FaceFeatures" and not spec.required
+    model = build_model(cfg).train()
+    network = FaceCoder((4, 8, 8, 8))
+    real, generated = torch.rand(2, 3, 1, 64, 64), torch.rand(2, 3, 1, 64, 64)
+    arguments = {"gt": real}, "generator", {"generated": generated}
+    plain = model.calculate_loss(*arguments)
+    model.components["features"] = Component(network, {"path": "a", "sha256": "b"})
+    losses = model.calculate_loss(*arguments)
+    mouths = (mouth_region(video).flip(1) for video in (generated, real))
+    assert losses["features"] == feature_distance(network, *mouths) > 0
+    assert losses["loss"] == pytest.approx(float(plain["loss"] + 2 * losses["features"]))

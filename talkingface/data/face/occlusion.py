@@ -9,7 +9,7 @@ from talkingface.utils.env import import_cv2
 
 # Mesh points on chin, cheeks and upper lip, which speech moves but hardly changes in colour.
 SKIN = (199, 200, 18, 83, 313, 201, 421, 32, 262, 208, 428, 57, 287, 43, 273, 106, 335, 204, 424,
-        202, 422, 212, 432, 214, 434, 216, 436, 206, 426, 205, 425, 92, 322, 186, 410, 164, 167, 
+        202, 422, 212, 432, 214, 434, 216, 436, 206, 426, 205, 425, 92, 322, 186, 410, 164, 167,
         393, 165, 391)  # fmt: skip
 _SIDE = 64  # px of the face from which colours are taken
 _DARK = 12.0  # grey levels added before a quotient, so that dark noise has no weight

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,60 @@ def feature_l1(network: nn.Module, generated: Tensor, real: Tensor, *, raw: bool
     with torch.no_grad():
         target = features(real)
     return (features(generated) - target).abs().mean()
+
+
+class FaceCoder(nn.Module):
+    """Small convolutional autoencoder of faces, whose encoder gives features for losses.
+
+    Args:
+        channels: of the four levels, each of half the resolution of the one before.
+    """
+
+    def __init__(self, channels: tuple[int, int, int, int] = (16, 32, 64, 96)) -> None:
+        super().__init__()
+
+        def block(before: int, after: int, *first: nn.Module) -> nn.Sequential:
+            layers = (nn.LeakyReLU(0.1), nn.Conv2d(after, after, 3, padding=1), nn.LeakyReLU(0.1))
+            return nn.Sequential(*first, nn.Conv2d(before, after, 3, padding=1), *layers)
+
+        before = (3, *channels)
+        self.encoder = nn.ModuleList(
+            block(a, b, *([nn.AvgPool2d(2)] if k else []))
+            for k, (a, b) in enumerate(pairwise(before))
+        )
+        up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+        self.decoder = nn.Sequential(
+            *(block(a, b, up) for a, b in pairwise(channels[::-1])),
+            nn.Conv2d(channels[0], 3, 3, padding=1),
+        )
+
+    def levels(self, rgb: Tensor) -> list[Tensor]:
+        """Features of (N,3,H,W) in 0..1 at four resolutions, the full one first."""
+        maps, x = [], 2 * rgb - 1
+        for block in self.encoder:
+            x = block(x)
+            maps.append(x)
+        return maps
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        """(N,3,H,W) in 0..1 -> the same, restored; H and W multiples of 8."""
+        return torch.sigmoid(self.decoder(self.levels(rgb)[-1]))
+
+
+def feature_distance(network: FaceCoder, generated: Tensor, real: Tensor) -> Tensor:
+    """Squared differences of features of unit length, as in LPIPS (Zhang et al. 2018) with equal
+    weights; mean over pixels and levels. The real side gets no gradient.
+
+    Args:
+        generated, real: (N,3,H,W) RGB in 0..1.
+    """
+    with torch.no_grad():
+        targets = network.levels(real)
+    total = generated.new_zeros(())
+    for x, y in zip(network.levels(generated), targets, strict=True):
+        one, two = (f / (f.square().sum(1, keepdim=True) + 1e-8).sqrt() for f in (x, y))
+        total = total + (one - two).square().sum(1).mean()
+    return total / len(targets)
 
 
 # Network -> ReLU layers of torchvision's ``features`` that LPIPS compares.

@@ -145,6 +145,12 @@ class HyperLipsLoss(Section):
         ge=0,
         description="L1 of VGG19 features, not in the official stage 1; needs weights.vgg.",
     )
+    features_wt: float = Field(
+        0.0,
+        ge=0,
+        description="Distance of the mouth in the features of a trained FaceFeatures; used only if "
+        "one exists.",
+    )
     syncnet_gate: float | None = Field(
         None,
         gt=0,
@@ -159,6 +165,9 @@ class HyperLipsWeights(Section):
     sync_expert: str | None = Field(
         "auto",
         description="auto (checkpoints/, else the newest trained SyncExpert), a path, or null.",
+    )
+    features: str | None = Field(
+        "auto", description="auto (the newest trained FaceFeatures), a path or run id, or null."
     )
     vgg: str | None = Field(
         None, description="torchvision VGG19 state_dict (vgg19-dcbf9e9f.pth) for perceptual_wt."
@@ -250,10 +259,36 @@ class HyperLipsBaseConfig(ModelConfig):
                 files=("pretrain_sync_expert.pth",),
                 network=f"{_NETWORKS}:SyncNetColor",
             )
+        if cfg.loss.features_wt > 0:
+            specs["features"] = ComponentSpec(
+                cfg.weights.features, "the feature loss (loss.features_wt)", model="FaceFeatures"
+            )
         if cfg.loss.perceptual_wt > 0:
             purpose = "the perceptual loss (loss.perceptual_wt)"
             specs["vgg"] = vgg19(cfg.weights.vgg, purpose, required=True)
         return specs
+
+
+class FaceFeaturesNetwork(Section):
+    """Size of the autoencoder."""
+
+    image_size: int = Field(
+        192, ge=64, multiple_of=8, description="Side of the face crop in pixels."
+    )
+    channels: tuple[int, int, int, int] = Field(
+        (16, 32, 64, 96), description="Channels of the four levels, the full resolution first."
+    )
+
+
+class FaceFeaturesConfig(ModelConfig):
+    """Keys of FaceFeatures."""
+
+    fps: float = Field(25.0, gt=0, le=120, description="Frame rate of training data, in frames/s.")
+    model_params: FaceFeaturesNetwork = Field(
+        default_factory=FaceFeaturesNetwork, description="Network."
+    )
+    audio: MelSection = Field(default_factory=MelSection, description="Mel front end (fixed).")
+    data: FrameWindows = Field(default_factory=FrameWindows, description="Training items.")
 
 
 class SyncExpertNetwork(Section):

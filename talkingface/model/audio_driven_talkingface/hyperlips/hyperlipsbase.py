@@ -20,7 +20,7 @@ from talkingface.model.audio_driven_talkingface.hyperlips.hyperlips_networks imp
 from talkingface.model.layers.feature2face_networks import Feature2FaceDiscriminator
 from talkingface.model.losses.adversarial import bce_to, feature_matching, least_squares
 from talkingface.model.losses.detail import gradient_l1, spectrum_l1
-from talkingface.model.losses.perceptual import feature_l1
+from talkingface.model.losses.perceptual import feature_distance, feature_l1
 from talkingface.model.losses.sync import cosine_bce, frames_to_channels
 
 if TYPE_CHECKING:
@@ -101,6 +101,11 @@ class HyperLipsBase(AbstractTalkingFace):
             if weight:
                 losses[name] = function(*mouths)
                 total = total + weight * losses[name]
+        if "features" in self.components:
+            network = self.components["features"].network
+            pair = [mouth.flip(1) for mouth in mouths]  # BGR -> RGB
+            losses["features"] = feature_distance(network, *pair)
+            total = total + weights.features_wt * losses["features"]
         if weights.patch_wt > 0:
             on_fake = self._patches(generated)
             with torch.no_grad():
