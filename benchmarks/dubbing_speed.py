@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from talkingface.components.models import build_model
 from talkingface.config.config import load_config
+from talkingface.data.face.boxes import crop_face
 from talkingface.data.face.scan import scan_frames
 from talkingface.data.face.tracking import follow
 from talkingface.data.media.audio import load_audio
@@ -101,23 +102,15 @@ def our_chain(
     numbers = range(min(count, len(windows)))
     size = cfg.infer.batch_size
     groups = [numbers[i : i + size] for i in range(0, len(numbers), size)]
-    crops: list[np.ndarray] = []
-    side = len(source.reference)
-
-    def cut() -> None:
-        for g in groups:
-            crops.append(np.stack([pipeline._crop(frames[n], track.boxes[n], side) for n in g]))
-
-    steps["crop"] = ms(cut, len(numbers))
     faces: list[np.ndarray] = []
 
     def paint() -> None:
-        for group, part in zip(groups, crops, strict=True):
-            references = pipeline._references(part, source, list(group))
+        for group in groups:
+            crops = [crop_face(frames[n], track.boxes[n])[..., ::-1] for n in group]
             own = [level[group[0] : group[-1] + 1] for level in codes]
-            faces.extend(pipeline._synthesize(part, references, own))
+            faces.extend(pipeline._synthesize(crops, source, list(group), own))
 
-    steps["base network"] = ms(paint, len(numbers))
+    steps["crop, base network"] = ms(paint, len(numbers))
     if isinstance(pipeline, HyperLipsHRPipeline):
         items = [(n, frames[n], face) for n, face in zip(numbers, faces, strict=True)]
         lined: list = []
@@ -134,8 +127,9 @@ def our_chain(
     pasted: list[np.ndarray] = []
 
     def paste() -> None:
-        for n, face in zip(numbers, faces, strict=True):
-            pasted.append(pipeline._paste(source, n, frames[n], face[..., ::-1]))
+        with pipeline._mesher() as mesher:
+            for n, face in zip(numbers, faces, strict=True):
+                pasted.append(pipeline._paste(source, n, frames[n], face[..., ::-1], mesher))
 
     steps["paste"] = ms(paste, len(numbers))
     with tempfile.TemporaryDirectory() as folder:

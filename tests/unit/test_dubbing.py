@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,13 +13,14 @@ import torch
 from trainkit import hyperlips_config
 
 from talkingface.components.models import build_model
+from talkingface.data.face.align import open_frames
 from talkingface.data.face.boxes import integer_box
 from talkingface.data.face.masks import lower_half_weights
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import count_frames, read_frames
 from talkingface.data.media.writer import VideoWriter, write_image
-from talkingface.errors import ConfigError, DataError
+from talkingface.errors import ConfigError, DataError, EnvironmentProblem
 from talkingface.pipeline import dubbing
 from talkingface.pipeline.hyperlips.dubbing import DubbingPipeline, paste_face
 
@@ -306,6 +308,35 @@ def test_the_reference_is_the_first_face_or_the_one_asked_for(make, source, gapp
 # -- files -----------------------------------------------------------------------------------------
 
 
+def test_an_open_reference_shows_one_of_the_widest_open_mouths(make, source):
+    pipeline = make(infer__reference="open")
+    identity = pipeline.prepare(source)
+    widest = open_frames(identity.points, 0.1)
+    assert identity.reference_index in widest and len(widest) < FRAMES
+    # The baseline copies the first frame: an open mouth is a weak opponent.
+    _, _, copied = next(iter(pipeline.faces(identity, wave_for(2), baseline="copy_reference")))
+    np.testing.assert_array_equal(copied, make().prepare(source).reference)
+    # auto follows the training.
+    assert make()._reference_kind == "first"
+    assert make(data__reference="open")._reference_kind == "open"
+
+
+def test_without_mediapipe_the_lower_face_is_pasted_with_a_warning(
+    make, source, monkeypatch, caplog
+):
+    def missing(**_):
+        raise EnvironmentProblem("no mediapipe here")
+
+    pipeline, plain = make(infer__mask="lips"), make()
+    identity = plain.prepare(source)
+    monkeypatch.setattr("talkingface.pipeline.hyperlips.dubbing.FaceMesher", missing)
+    logging.getLogger("talkingface").propagate = True
+    with caplog.at_level(logging.WARNING, logger="talkingface"):
+        found = list(pipeline.generate(identity, wave_for(3)))
+    assert "no mediapipe here; the whole lower face" in caplog.text
+    np.testing.assert_array_equal(found, list(plain.generate(identity, wave_for(3))))
+
+
 def test_the_written_video_has_the_frames_the_rate_and_the_sound(make, source, tmp_path):
     done = make().render(source, speech(1.5), tmp_path / "new folder" / "out.mp4")
     info = probe(done.path)
@@ -364,7 +395,7 @@ def test_a_long_work_shows_how_far_it_is_and_how_fast(make, source, tmp_path, ca
 
 def test_the_blend_has_no_seam(make, source, originals):
     """The mask fades: neighbouring pixels of the difference never jump."""
-    pipeline = make()
+    pipeline = make(infer__match_light=False)
     identity = pipeline.prepare(source)
     white = np.full((32, 32, 3), 255, np.uint8)
     black = np.zeros_like(originals[0])
@@ -376,6 +407,19 @@ def test_the_blend_has_no_seam(make, source, originals):
     chin = identity.track.landmarks[3, 152, :2].round().astype(int)
     lips = identity.track.landmarks[3, 13, :2].round().astype(int)
     assert weights[lips[1], lips[0]] == 255 and weights[chin[1] - 2, chin[0]] > 100
+
+
+def test_the_light_of_the_frame_is_given_to_the_face(make, source, originals):
+    """A copied face that is too dark is pasted with the light of its surroundings."""
+    matched, plain = make(), make(infer__match_light=False)
+    identity = plain.prepare(source)
+    dark = (identity.reference[..., ::-1] * 0.8).astype(np.uint8)
+    index = identity.reference_index
+    errors = [
+        np.abs(p._paste(identity, index, originals[index], dark).astype(int) - originals[index])
+        for p in (matched, plain)
+    ]
+    assert errors[0].mean() < 0.3 * errors[1].mean()
 
 
 def test_a_restoration_of_ones_own_and_sharpening_change_the_face_and_nothing_else(
@@ -396,7 +440,7 @@ def test_a_restoration_of_ones_own_and_sharpening_change_the_face_and_nothing_el
     plain, same, bright, sharp = (
         # A picture with details; the untrained network paints none.
         list(
-            make(**settings).generate(
+            make(infer__match_light=False, **settings).generate(
                 make().prepare(source), wave_for(5), baseline="copy_reference"
             )
         )

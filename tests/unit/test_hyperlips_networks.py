@@ -220,7 +220,7 @@ def test_the_reference_is_moved_to_where_the_target_is():
     optimizer = torch.optim.Adam(module.parameters(), lr=0.005)
     losses, inner = [], (..., slice(8, -8), slice(8, -8))
     for _ in range(80):
-        out = module(features, torch.full_like(image, 0.5), image)
+        out = module(features, torch.full_like(image, 0.5), image).frames
         loss = (out[inner] - target[inner]).abs().mean()
         optimizer.zero_grad()
         loss.backward()

@@ -27,7 +27,6 @@ from talkingface.data.face.masks import lower_face_weights, lower_half_weights
 from talkingface.data.face.mesh import FaceMesher
 from talkingface.data.face.series import fill_gaps, smooth_runs
 from talkingface.data.face.topology import FACE_OVAL
-from talkingface.data.face.tracking import FaceTrack
 from talkingface.data.media.mel import SILENCE, mel_windows, wav2lip_mel
 from talkingface.data.media.voice import rest_weights
 from talkingface.errors import ConfigError, DataError, EnvironmentProblem
@@ -49,6 +48,7 @@ log = logging.getLogger(__name__)
 
 _AUDIO_BATCH = 64  # mel windows per call of the audio encoder
 _OPEN = 0.1  # share of the frames, those with the widest open mouth, for reference=open
+_OPEN_SECONDS = 5.0  # of a video in which it is searched, also for a shorter sound
 (_NOSE_ROW,) = crop_rows((4,))
 
 
@@ -104,6 +104,8 @@ class DubbingPipeline(DubbingBase):
             return self.prepare(source, show_progress=show_progress)
         if self._reference_kind == "index":
             seconds = max(seconds, self.cfg.infer.reference_index / 10)  # at least 10 frames/s
+        elif self._reference_kind == "open":
+            seconds = max(seconds, _OPEN_SECONDS)
         return self.prepare(source, seconds=seconds, show_progress=show_progress)
 
     def prepare(
@@ -120,7 +122,7 @@ class DubbingPipeline(DubbingBase):
         opened = self.open_source(source, show_progress, seconds)
         track, fps = opened.track, opened.fps
         points, sizes = crop_points(track, fps)
-        number, reference = self._reference(source, track, points, fps)
+        number, reference = self._reference(opened, points)
         oval = track.landmarks[:, list(FACE_OVAL), :2].reshape(len(track), -1)
         oval = smooth_runs(oval, self.cfg.face.box_smoothing * fps, track.segments)
         oval = fill_gaps(oval).reshape(len(track), len(FACE_OVAL), 2)
@@ -129,21 +131,22 @@ class DubbingPipeline(DubbingBase):
             sizes,
         )  # fmt: skip
 
-    def _reference(
-        self, path: Path, track: FaceTrack, points: np.ndarray, fps: float
-    ) -> tuple[int, np.ndarray]:
+    def _reference(self, opened: DubbedVideo, points: np.ndarray) -> tuple[int, np.ndarray]:
         """Nearest frame with a face to the wanted one, and its crop (h,w,3) uint8 BGR."""
-        found, number, kind = np.flatnonzero(track.found), 0, self._reference_kind
+        track, number, kind = opened.track, 0, self._reference_kind
+        found = np.flatnonzero(track.found)
         if kind == "index":
             number = self.cfg.infer.reference_index
         elif kind == "open":
+            shown = found[opened.strength[found] == 1]  # nothing covers the mouth
+            found = shown if len(shown) else found
             found = found[open_frames(points[found], _OPEN)]
             nose = points[found][:, _NOSE_ROW, :2]
             number = found[((nose - np.median(nose, axis=0)) ** 2).sum(-1).argmin()]
         if number >= len(track):
             raise DataError(f"infer.reference_index={number}: the source has {len(track)} frames")
         index = int(found[np.abs(found - number).argmin()])
-        return index, self._crop_of(path, track, index, fps)
+        return index, self._crop_of(opened, index)
 
     @property
     def _reference_kind(self) -> str:
@@ -152,10 +155,10 @@ class DubbingPipeline(DubbingBase):
             kind = "open" if self.training_data.get("reference") == "open" else "first"
         return kind
 
-    def _crop_of(self, path: Path, track: FaceTrack, index: int, fps: float) -> np.ndarray:
+    def _crop_of(self, source: DubbedVideo, index: int) -> np.ndarray:
         """Crop (h,w,3) uint8 BGR of a frame."""
-        frame = next(self.read(path, index, index + 1, fps))
-        return np.ascontiguousarray(crop_face(frame, track.boxes[index])[..., ::-1])
+        frame = next(self.read(source.path, index, index + 1, source.fps))
+        return np.ascontiguousarray(crop_face(frame, source.track.boxes[index])[..., ::-1])
 
     # -- sound ------------------------------------------------------------------------------------
 
@@ -244,11 +247,11 @@ class DubbingPipeline(DubbingBase):
             points = identity.points[index, :, :2]
             place = (x0, y0, x1, y1)
             return paint_lips(mesher, frame, face, place, points, options.blending)
-        if options.mask == "landmarks":
+        if options.mask == "box":
+            weights = lower_half_weights(y1 - y0, x1 - x0, options.blend)
+        else:
             oval = identity.oval[index] - (x0, y0)
             weights = lower_face_weights(oval, y1 - y0, x1 - x0, options.blend)
-        else:
-            weights = lower_half_weights(y1 - y0, x1 - x0, options.blend)
         if options.match_light:
             face = resize_image(np.ascontiguousarray(face), (x1 - x0, y1 - y0))
             border = (weights > 0) & (weights < 0.5)
@@ -309,7 +312,7 @@ class DubbingPipeline(DubbingBase):
         if self._reference_kind != "open":
             return identity.reference
         first = int(np.flatnonzero(identity.track.found)[0])
-        return self._crop_of(identity.path, identity.track, first, identity.fps)
+        return self._crop_of(identity, first)
 
     def _references(
         self, crops: np.ndarray, identity: DubbingSource, frames: list[int]
