@@ -244,3 +244,14 @@ def test_the_feature_loss_counts_the_mouth_in_a_trained_network():
     mouths = (mouth_region(video).flip(1) for video in (generated, real))
     assert losses["features"] == feature_distance(network, *mouths) > 0
     assert losses["loss"] == pytest.approx(float(plain["loss"] + 2 * losses["features"]))
+
+
+def test_the_second_stage_has_the_losses_on_fine_structure_too():
+    overrides = {"loss.disc_wt": 0.0, "loss.gradient_wt": 0.5, "loss.spectrum_wt": 2.0}
+    model = build_model(load_config("HyperLipsHR", "Synthetic", preset="tiny", overrides=overrides))
+    real, generated = torch.rand(1, 3, 1, 128, 128), torch.rand(1, 3, 1, 128, 128)
+    lips = torch.tensor([[[40, 80, 40, 90]]])
+    losses = model._generator_loss(generated, real, lips)
+    assert losses["gradient"] == gradient_l1(generated[:, :, 0], real[:, :, 0])
+    parts = losses["l1"] + losses["lip_l1"] + 0.5 * losses["gradient"] + 2 * losses["spectrum"]
+    assert losses["loss"] == pytest.approx(float(parts))

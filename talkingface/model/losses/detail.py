@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from talkingface.model.losses.perceptual import feature_distance
+
+if TYPE_CHECKING:
+    from talkingface.model.component import Component
 
 _BLOCK, _STEP = 16, 8  # px of the blocks whose spectra are compared
 
@@ -42,3 +49,23 @@ def spectrum_l1(generated: Tensor, real: Tensor) -> Tensor:
         return (found.real.square() + found.imag.square() + 1e-8).sqrt()
 
     return (amplitudes(generated) - amplitudes(real)).abs().mean()
+
+
+def detail_losses(
+    weights: Any, generated: Tensor, real: Tensor, features: Component | None
+) -> dict[str, Tensor]:
+    """The losses of a section ``DetailWeights`` that are not off, without their weights.
+
+    Args:
+        generated, real: (N,3,H,W) BGR in 0..1.
+        features: a trained FaceFeatures; None: without this loss.
+    """
+    losses = {}
+    if weights.gradient_wt > 0:
+        losses["gradient"] = gradient_l1(generated, real)
+    if weights.spectrum_wt > 0:
+        losses["spectrum"] = spectrum_l1(generated, real)
+    if features is not None:
+        pair = generated.flip(1), real.flip(1)  # BGR -> RGB
+        losses["features"] = feature_distance(features.network, *pair)
+    return losses

@@ -109,7 +109,21 @@ class HyperLipsNetwork(Section):
     )
 
 
-class HyperLipsLoss(Section):
+class DetailWeights(Section):
+    """Weights of losses on fine structure; not in the official code."""
+
+    gradient_wt: float = Field(
+        0.0, ge=0, description="L1 of the differences of neighbouring pixels."
+    )
+    spectrum_wt: float = Field(0.0, ge=0, description="L1 of the amplitude spectra of blocks.")
+    features_wt: float = Field(
+        0.0,
+        ge=0,
+        description="Distance in the features of a trained FaceFeatures; used only if one exists.",
+    )
+
+
+class HyperLipsLoss(DetailWeights):
     """Weights of the losses (official code)."""
 
     syncnet_wt: float = Field(
@@ -122,14 +136,8 @@ class HyperLipsLoss(Section):
     mouth_wt: float = Field(
         0.0,
         ge=0,
-        description="Additional L1 on the centre of the lower half, for short trainings; this and "
-        "the next four are not in the official code.",
-    )
-    gradient_wt: float = Field(
-        0.0, ge=0, description="L1 of the differences of neighbouring pixels of the mouth."
-    )
-    spectrum_wt: float = Field(
-        0.0, ge=0, description="L1 of the amplitude spectra of blocks of the mouth."
+        description="Additional L1 on the centre of the lower half, for short trainings; this, the "
+        "losses on fine structure and the two below are not in the official code.",
     )
     patch_wt: float = Field(
         0.0,
@@ -145,18 +153,17 @@ class HyperLipsLoss(Section):
         ge=0,
         description="L1 of VGG19 features, not in the official stage 1; needs weights.vgg.",
     )
-    features_wt: float = Field(
-        0.0,
-        ge=0,
-        description="Distance of the mouth in the features of a trained FaceFeatures; used only if "
-        "one exists.",
-    )
     syncnet_gate: float | None = Field(
         None,
         gt=0,
         description="The sync loss is not used until its validation value is below this; null: "
         "always used. The official code defines 0.75 but never applies it.",
     )
+
+
+def face_features(weights: str | None) -> ComponentSpec:
+    """The network of ``loss.features_wt``."""
+    return ComponentSpec(weights, "the feature loss (loss.features_wt)", model="FaceFeatures")
 
 
 class HyperLipsWeights(Section):
@@ -260,9 +267,7 @@ class HyperLipsBaseConfig(ModelConfig):
                 network=f"{_NETWORKS}:SyncNetColor",
             )
         if cfg.loss.features_wt > 0:
-            specs["features"] = ComponentSpec(
-                cfg.weights.features, "the feature loss (loss.features_wt)", model="FaceFeatures"
-            )
+            specs["features"] = face_features(cfg.weights.features)
         if cfg.loss.perceptual_wt > 0:
             purpose = "the perceptual loss (loss.perceptual_wt)"
             specs["vgg"] = vgg19(cfg.weights.vgg, purpose, required=True)

@@ -19,8 +19,8 @@ from talkingface.model.audio_driven_talkingface.hyperlips.hyperlips_networks imp
 )
 from talkingface.model.layers.feature2face_networks import Feature2FaceDiscriminator
 from talkingface.model.losses.adversarial import bce_to, feature_matching, least_squares
-from talkingface.model.losses.detail import gradient_l1, spectrum_l1
-from talkingface.model.losses.perceptual import feature_distance, feature_l1
+from talkingface.model.losses.detail import detail_losses
+from talkingface.model.losses.perceptual import feature_l1
 from talkingface.model.losses.sync import cosine_bce, frames_to_channels
 
 if TYPE_CHECKING:
@@ -85,35 +85,29 @@ class HyperLipsBase(AbstractTalkingFace):
     @property
     def _adversarial_share(self) -> float:
         """Of the weight of the mouth's discriminator: 0 in the first fifth of the training, rising
-        to 1 in the second, since early pictures differ from real ones in everything; 0 in
-        validation, whose losses are then comparable."""
-        return min(max(5 * self.training_progress - 1, 0.0), 1.0) * self.training
+        to 1 in the second, since early pictures differ from real ones in everything."""
+        return min(max(5 * self.training_progress - 1, 0.0), 1.0)
 
     def _generator_loss(self, generated: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         weights, real = self.cfg.loss, batch["gt"]
         losses, total, used = {"l1": (generated - real).abs().mean()}, 0.0, 0.0
         mouths = [mouth_region(video) for video in (generated, real)]
-        for name, weight, function in (
-            ("mouth", weights.mouth_wt, l1_loss),
-            ("gradient", weights.gradient_wt, gradient_l1),
-            ("spectrum", weights.spectrum_wt, spectrum_l1),
-        ):
-            if weight:
-                losses[name] = function(*mouths)
-                total = total + weight * losses[name]
-        if "features" in self.components:
-            network = self.components["features"].network
-            pair = [mouth.flip(1) for mouth in mouths]  # BGR -> RGB
-            losses["features"] = feature_distance(network, *pair)
-            total = total + weights.features_wt * losses["features"]
+        details = detail_losses(weights, *mouths, self.components.get("features"))
+        if weights.mouth_wt > 0:
+            details["mouth"] = l1_loss(*mouths)
+        for name, value in details.items():
+            losses[name] = value
+            total = total + getattr(weights, f"{name}_wt") * value
         if weights.patch_wt > 0:
             on_fake = self._patches(generated)
             with torch.no_grad():
                 on_real = self._patches(real)
             losses["patch"] = least_squares(on_fake, 1.0)
             losses["matching"] = feature_matching(on_fake, on_real, logits=False)
-            strength = weights.patch_wt * self._adversarial_share
-            total = total + strength * losses["patch"] + weights.matching_wt * losses["matching"]
+            if self.training:  # validation losses are compared, and this network changes
+                strength = weights.patch_wt * self._adversarial_share
+                total = total + strength * losses["patch"]
+                total = total + weights.matching_wt * losses["matching"]
         if weights.disc_wt > 0:
             losses["adversarial"] = bce_to(self.discriminator(generated, logits=True), 1.0)
             total = total + weights.disc_wt * losses["adversarial"]

@@ -17,6 +17,7 @@ from talkingface.model.audio_driven_talkingface.hyperlips.hyperlipshr_networks i
     HRDecoderDiscQual,
 )
 from talkingface.model.losses.adversarial import relativistic
+from talkingface.model.losses.detail import detail_losses
 from talkingface.model.losses.perceptual import feature_l1
 
 if TYPE_CHECKING:
@@ -85,6 +86,10 @@ class HyperLipsHR(AbstractTalkingFace):
                 values = [lpips(self._lpips_input(a), self._lpips_input(b)) for a, b in lips]
                 losses["lip_lpips"] = torch.cat(values).mean()
                 total = total + weights.lip_lpips_wt * losses["lip_lpips"]
+        features = self.components.get("features")
+        details = detail_losses(weights, fold_time(generated), fold_time(real), features)
+        losses.update(details)
+        total = total + sum(getattr(weights, f"{k}_wt") * v for k, v in details.items())
         if "vgg" in self.components:
             pair = [fold_time(video) for video in (generated, real)]
             if not weights.legacy_normalisation:
