@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from trainkit import changed, fit, hyperlips_config, snapshot, toy_config, trainer_of
 
+from talkingface.components.models import build_model
 from talkingface.errors import ConfigError, StageError
 from talkingface.model.audio_driven_talkingface.hyperlips.hyperlips_networks import SyncNetColor
 from talkingface.model.component import Component
@@ -160,6 +161,11 @@ def test_the_discriminator_of_the_mouth_waits_and_does_not_change_validation_los
         losses = model.calculate_loss(batch, "generator", shared)
         loss = losses["l1"] + losses["gradient"] + losses["spectrum"]
         assert float(losses["loss"]) == pytest.approx(float(loss), rel=1e-5)
+
+
+def test_larger_targets_without_warp_are_refused():
+    with pytest.raises(ConfigError, match="data.fine=2 needs model_params.warp"):
+        build_model(hyperlips_config(data__fine=2, model_params__warp=0))
 
 
 # -- accumulation, clipping, NaN -------------------------------------------------------------------

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
+from talkingface.errors import ConfigError
 from talkingface.model.abstract_talkingface import AbstractTalkingFace, Batch, Tensors
 from talkingface.model.audio_driven_talkingface.hyperlips.hyperlips_networks import (
     HyperCtrolDiscriminator,
@@ -39,6 +40,11 @@ class HyperLipsBase(AbstractTalkingFace):
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg)
         size = cfg.model_params
+        if cfg.data.fine > 1 and not size.warp:
+            raise ConfigError(
+                f"data.fine={cfg.data.fine} needs model_params.warp > 0: without it every pixel is "
+                "generated, in the size of the network. Set data.fine=1."
+            )
         generator = size.model_dump(exclude={"disc_channels", "patch_channels"})
         self.generator = HyperLipsBaseNet(**generator)
         if cfg.loss.disc_wt > 0:
