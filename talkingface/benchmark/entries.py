@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from talkingface.components.models import config_of_checkpoint
+from talkingface.components.runs import named_weights
 from talkingface.config.config import load_config
 from talkingface.data.clips import Clip, make_clip, split_clips
 from talkingface.data.face.scan import content_hash
@@ -224,7 +226,9 @@ def seen_in_training(entry: Competitor, clips: list[Clip]) -> int:
     if entry.cfg is None or entry.checkpoint is None or entry.checkpoint.suffix != ".ckpt":
         return 0
     try:
-        trained = [clip.path for clip in split_clips(entry.cfg, "train")]
+        trained = [
+            clip.path for cfg in _trained_with(entry.cfg) for clip in split_clips(cfg, "train")
+        ]
     except TalkingFaceError as error:
         log.debug("%s: the train split is not known: %s", entry.title, error)
         return 0
@@ -239,6 +243,15 @@ def seen_in_training(entry: Competitor, clips: list[Clip]) -> int:
         )
         for clip in clips
     )
+
+
+def _trained_with(cfg: Config) -> Iterator[Config]:
+    """Settings of a run, and of the runs whose weights it started from (``init``)."""
+    yield cfg
+    path = named_weights(cfg, cfg.init) if cfg.init else None
+    stored = config_of_checkpoint(path) if path is not None and path.is_file() else None
+    if stored is not None:
+        yield from _trained_with(load_config(stored["model"], stored["dataset"], base=stored))
 
 
 def videos_for(entry: Competitor, clips: list[Clip]) -> dict[str, Path]:

@@ -202,8 +202,8 @@ class OverallConfig(Section):
     budget_minutes: float | None = Field(
         None,
         gt=0,
-        description="Planned minutes of training: after 5 % of them the number of steps, and with "
-        "it the schedule of the learning rate, is set from the speed so far.",
+        description="Planned minutes of training, about: after 5 % of them the number of steps is "
+        "set from the speed so far, and with it the schedule (optim.scheduler cosine or linear).",
     )
     batch_size: int = Field(16, ge=1, description="Training items per step and device.")
     eval_batch_size: int = Field(16, ge=1, description="Items per validation or inference step.")

@@ -21,7 +21,6 @@ from talkingface.data.dataprocess.face_crops import FaceCropProcess
 from talkingface.data.face.align import CROP_POINTS
 from talkingface.data.face.blend import mix
 from talkingface.data.face.mouth_shapes import HeadFrame
-from talkingface.data.face.occlusion import covered
 from talkingface.data.face.series import runs
 from talkingface.data.face.tracking import FaceTrack, track_face
 from talkingface.data.media.audio import load_audio
@@ -51,7 +50,6 @@ _MAX_GAP_SECONDS = 0.2  # frames in longer gaps without a face are not changed
 _UNLIKELY_RATE = 240  # frames/s; above it stands in files whose rate is not known
 _MARGIN_SECONDS = 1.0  # after the last needed frame, for the smoothing of boxes
 _RATES = (10.0, 60.0)  # frames/s that a source may keep
-_LONGEST_COVER = 4.0  # s; what covers the mouth for longer is not found
 _FADE = 3  # frames over which the change begins and ends at a longer gap
 
 
@@ -113,11 +111,13 @@ class DubbingBase(Pipeline):
                 source.name,
                 100 * track.found_ratio,
             )
-        hidden = covered(track.skin, longest=round(_LONGEST_COVER * fps))
-        if hidden.any():
-            log.info("%s: something covers the mouth in %d frames; they stay as they are",
-                     source.name, hidden.sum())  # fmt: skip
-        change = in_view(track.found, fps) & ~hidden
+        if track.covered.any():
+            log.info(
+                "%s: something covers the mouth in %d frames, which are not changed",
+                source.name,
+                track.covered.sum(),
+            )
+        change = in_view(track.found, fps) & ~track.covered
         return DubbedVideo(source, track, fade_weights(change), fps)
 
     @classmethod

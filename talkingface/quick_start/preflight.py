@@ -218,7 +218,9 @@ def _metrics(cfg: Config) -> Iterator[TalkingFaceError]:
 
 def _weights(cfg: Config, stages: Collection[str]) -> Iterator[TalkingFaceError]:
     """Checkpoints and weights that the configuration names and that do not exist."""
-    wanted = {"evaluate_model_file": cfg.evaluate_model_file, "init": cfg.init}
+    wanted = {"evaluate_model_file": cfg.evaluate_model_file}
+    if "train" in stages and cfg.resume in (False, "false", None, ""):
+        wanted["init"] = cfg.init
     if isinstance(cfg.resume, str) and cfg.resume != "auto":
         wanted["resume"] = cfg.resume
     weights = cfg.get("weights")
@@ -226,7 +228,7 @@ def _weights(cfg: Config, stages: Collection[str]) -> Iterator[TalkingFaceError]
         wanted.update({f"weights.{name}": value for name, value in weights})
     for key, value in wanted.items():
         component = key == "init" or key.startswith("weights.")  # a run id is accepted too
-        if not value or (component and value == "auto"):
+        if not value or (key.startswith("weights.") and value == "auto"):
             continue
         path = named_weights(cfg, value) if component else cfg.weights_path(value)
         if not path.is_file():

@@ -43,7 +43,7 @@ from talkingface.utils.paths import program, read_json, remove_stale, shown, wri
 from talkingface.utils.seeding import seed_everything
 from talkingface.utils.suggest import did_you_mean
 from talkingface.utils.system import git_state, versions
-from talkingface.utils.weights import zip_damage
+from talkingface.utils.weights import sha256_of, zip_damage
 
 log = logging.getLogger(__name__)
 
@@ -264,12 +264,20 @@ def _describe(cfg: Config, run: RunDir, command: Sequence[str], device: Any) -> 
             "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
             "command": list(command),
             "config_hash": cfg.hash,
+            "init": _init_file(cfg),
             "provenance": cfg.provenance,
             "seed": cfg.seed,
             "git": git_state(),
             "versions": versions(),
         },
     )
+
+
+def _init_file(cfg: Config) -> dict[str, str] | None:
+    """Path and SHA-256 of the weights that training starts from."""
+    path = named_weights(cfg, cfg.init) if cfg.init else None
+    known = path is not None and path.is_file()
+    return {"path": str(path), "sha256": sha256_of(path)} if known else None
 
 
 def train(cfg: Config, runtime: Runtime, run: RunDir, resume_from: Path | None) -> float | None:

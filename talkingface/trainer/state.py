@@ -39,7 +39,7 @@ class Progress:
     seconds: float = 0.0
     validation_due: bool = False  # a signal stopped the run between epoch and validation
     best: dict[str, Any] = field(default_factory=dict)
-    total_steps: int = 0  # that budget_minutes has given; 0: not yet
+    plan: dict[str, float] = field(default_factory=dict)  # minutes and steps of budget_minutes
 
 
 def training_state(trainer: Trainer, rng: list[dict[str, Any]]) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def training_state(trainer: Trainer, rng: list[dict[str, Any]]) -> dict[str, Any
         "global_step": p.global_step,
         "best_valid_score": p.best.get("value"),
         # Without the time, so that equal trainings give equal files.
-        "progress": {**vars(p), "best": dict(p.best), "seconds": 0.0},
+        "progress": {**vars(p), "best": dict(p.best), "plan": dict(p.plan), "seconds": 0.0},
         "state_dict": {
             f"{name}.{key}": value
             for name in trainer.model.networks()

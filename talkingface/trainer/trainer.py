@@ -100,8 +100,9 @@ class Trainer:
         groups = dict.fromkeys((*self.model.networks(), *phases))
         for section, known in (("groups", groups), ("phases", phases)):
             for name in getattr(self.cfg.optim, section):
-                parts = name.endswith(tuple(f"_{phase}" for phase in phases))
-                if name not in known and not parts:
+                # A phase trains the networks whose names end with its own.
+                part = section == "groups" and name.endswith(tuple(f"_{p}" for p in phases))
+                if name not in known and not part:
                     raise ConfigError(
                         f"optim.{section}.{name}: {self.cfg.model} has only: {', '.join(known)}"
                     )
@@ -137,17 +138,21 @@ class Trainer:
             seed_everything(self.cfg.seed + 1000 * self.runtime.rank, self.cfg.reproducibility)
         for component in self.model.components.values():
             component.network.to(self.runtime.device)
-        self.total_steps = max(total_steps, 1)
+        self.total_steps = total_steps
         self.schedule = Schedule(self.cfg, total_steps, steps_per_epoch)
         if state is not None:
             load_training_state(self, state)
-        if self.progress.total_steps:
-            self._set_total_steps(self.progress.total_steps)
+        self._configured_steps = total_steps
+        plan = self.progress.plan
+        if plan and plan["minutes"] == self.cfg.budget_minutes:
+            self._set_total_steps(plan["steps"])
+        else:
+            self.progress.plan = {}
 
     def _set_total_steps(self, steps: int) -> None:
-        """Set the length of the training, which ``budget_minutes`` has given."""
-        self.progress.total_steps = steps
-        self.total_steps = self.schedule.total_steps = min(steps, self.total_steps)
+        """Set the length of the training, as planned for ``budget_minutes``."""
+        self.progress.plan = {"minutes": self.cfg.budget_minutes, "steps": steps}
+        self.total_steps = self.schedule.total_steps = min(steps, self._configured_steps)
 
     # -- the loop ---------------------------------------------------------------------------------
 
@@ -249,7 +254,7 @@ class Trainer:
                     continue
                 p.global_step += 1
                 elapsed = time.monotonic() - started
-                if self._pace.budget and not p.total_steps:  # the clock of rank 0 decides
+                if self._pace.budget and not p.plan:  # the clock of rank 0 decides
                     if steps := self.runtime.broadcast(self._pace.total_steps(p.global_step)):
                         self._set_total_steps(steps)
                 if p.global_step % self.cfg.log_every == 0 or p.global_step == self.total_steps:
@@ -285,7 +290,7 @@ class Trainer:
         batch = self.runtime.to_device(batch)
         self.schedule.apply(optimizers, self.networks.base_rates, p.global_step, p.epoch)
         if isinstance(self.model, FollowsProgress):
-            self.model.training_progress = p.global_step / self.total_steps
+            self.model.training_progress = p.global_step / max(self.total_steps, 1)
         with self.runtime.no_sync([getattr(self.model, n) for n in optimizers], not boundary):
             shared = self.model.forward_train(batch)
         for phase in self.phases:
@@ -335,7 +340,7 @@ class Trainer:
     # -- logging ----------------------------------------------------------------------------------
 
     def _position(self) -> str:
-        planned = self.progress.total_steps or not self.cfg.budget_minutes
+        planned = self.progress.plan or not self.cfg.budget_minutes
         return f"step {self.progress.global_step}/{self.total_steps if planned else '?'}"
 
     def _log_step(self, bar: Any, rate: float, waiting: float) -> None:

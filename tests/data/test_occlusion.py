@@ -30,18 +30,27 @@ def colours(frames: int) -> np.ndarray:
 def test_a_covered_part_of_the_skin_is_found_and_a_change_of_light_is_not():
     seen = colours(60)
     seen[10:20] *= (0.6, 0.7, 0.8)  # the light
-    assert not covered(seen, 100).any()
-    seen[30:36, : len(SKIN) // 3] *= 0.7
-    assert np.flatnonzero(covered(seen, 100)).tolist() == list(range(30, 36))
-    assert not covered(seen, 5).any()  # too long to be a hand
+    assert not covered(seen, (), 25).any()
+    seen[30:36, : len(SKIN) // 5] *= 0.7
+    assert np.flatnonzero(covered(seen, (), 25)).tolist() == list(range(30, 36))
+    assert not covered(seen, (), 1.4).any()  # 6 frames are 4.3 s: too long to be a hand
 
 
-def test_frames_without_a_face_are_not_covered():
-    seen = colours(20)
+def test_frames_without_a_face_count_as_covered_beside_covered_ones_only():
+    seen = colours(60)
     seen[5:9] = np.nan
-    seen[12, : len(SKIN) // 2] += 60
-    assert np.flatnonzero(covered(seen, 100)).tolist() == [12]
-    assert not covered(seen[:2], 100).any() and not covered(np.full_like(seen, np.nan), 9).any()
+    seen[20:40, : len(SKIN) // 2] += 60
+    seen[26:32] = np.nan  # the hand hides the face from the detector
+    assert np.flatnonzero(covered(seen, (), 25)).tolist() == list(range(20, 40))
+    assert not covered(seen[:2], (), 25).any()
+    assert not covered(np.full_like(seen, np.nan), (), 25).any()
+
+
+def test_each_shot_has_its_own_light():
+    seen = colours(80)
+    seen[50:] *= np.linspace(0.6, 1.4, len(SKIN))[:, None]  # light from the side after a cut
+    assert covered(seen, (), 25)[50:].all()
+    assert not covered(seen, (50,), 25).any()
 
 
 def test_colours_are_taken_at_the_points_of_the_face():
@@ -94,5 +103,5 @@ def test_covered_frames_keep_their_pixels_and_the_change_fades_beside_them(waved
 def test_a_real_mouth_behind_a_board(shared):
     path = shared / "hard_cases" / "mouth_occluded_1s_2s.mp4"
     track = track_face(path, fps=25.0, options=FaceSection())
-    hidden = np.flatnonzero(covered(track.skin, 100))
+    hidden = np.flatnonzero(track.covered)
     assert set(range(26, 50)) <= set(hidden) <= set(range(24, 52))

@@ -305,9 +305,6 @@ def test_the_reference_is_the_first_face_or_the_one_asked_for(make, source, gapp
         make(infer__reference="index", infer__reference_index=99).prepare(source)
 
 
-# -- files -----------------------------------------------------------------------------------------
-
-
 def test_an_open_reference_shows_one_of_the_widest_open_mouths(make, source):
     pipeline = make(infer__reference="open")
     identity = pipeline.prepare(source)
@@ -330,11 +327,14 @@ def test_without_mediapipe_the_lower_face_is_pasted_with_a_warning(
     pipeline, plain = make(infer__mask="lips"), make()
     identity = plain.prepare(source)
     monkeypatch.setattr("talkingface.pipeline.hyperlips.dubbing.FaceMesher", missing)
-    logging.getLogger("talkingface").propagate = True
+    monkeypatch.setattr(logging.getLogger("talkingface"), "propagate", True)
     with caplog.at_level(logging.WARNING, logger="talkingface"):
         found = list(pipeline.generate(identity, wave_for(3)))
     assert "no mediapipe here; the whole lower face" in caplog.text
     np.testing.assert_array_equal(found, list(plain.generate(identity, wave_for(3))))
+
+
+# -- files -----------------------------------------------------------------------------------------
 
 
 def test_the_written_video_has_the_frames_the_rate_and_the_sound(make, source, tmp_path):

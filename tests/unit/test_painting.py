@@ -191,6 +191,7 @@ def test_the_spectrum_is_finite_for_a_flat_picture():
     flat = torch.zeros(1, 3, 32, 32, requires_grad=True)
     spectrum_l1(flat, torch.rand(1, 3, 32, 32)).backward()
     assert torch.isfinite(flat.grad).all()
+    assert torch.isfinite(spectrum_l1(torch.rand(1, 3, 12, 16), torch.rand(1, 3, 12, 16)))
 
 
 def test_features_of_the_autoencoder_measure_how_much_structure_is_lost():

@@ -358,7 +358,7 @@ def test_a_time_budget_sets_the_number_of_steps_and_the_schedule(tmp_path, monke
     monkeypatch.setenv("TOY_DELAY", "0.005")  # s per item
     settings = {"epochs": 10000, "optim__scheduler": "cosine", "eval_step": 0}
     trainer = fit(toy_config(budget_minutes=3 / 60, **settings), tmp_path)
-    total = trainer.progress.total_steps
+    total = trainer.progress.plan["steps"]
     assert trainer.result.steps == total == trainer.schedule.total_steps
     assert 1.5 < trainer.result.seconds < 6  # 3 s
     assert trainer.schedule.factor(total - 1) < 0.01  # where max_steps would still be far away
@@ -369,6 +369,20 @@ def test_a_time_budget_sets_the_number_of_steps_and_the_schedule(tmp_path, monke
     again.resume_checkpoint(tmp_path / "last.ckpt")
     again.fit(*loaders)
     assert again.total_steps == again.progress.global_step == total
+
+
+@pytest.mark.parametrize("more", [{}, {"budget_minutes": 10}])
+def test_a_run_with_another_budget_is_planned_anew(tmp_path, more):
+    fit(toy_config(epochs=2), tmp_path)
+    state = load_checkpoint(tmp_path / "last.ckpt")
+    state["progress"]["plan"] = {"minutes": 5, "steps": state["global_step"]}
+    torch.save(state, tmp_path / "planned.ckpt")
+    longer = fit(toy_config(epochs=3, **more), resume=tmp_path / "planned.ckpt")
+    assert longer.progress.global_step > state["global_step"]
+
+
+def test_no_epochs_are_no_steps():
+    assert fit(toy_config(epochs=0, eval_step=0)).progress.global_step == 0
 
 
 def test_a_budget_never_prolongs_a_training(tmp_path):
@@ -420,6 +434,10 @@ def test_an_unknown_valid_metric_lists_what_there_is(tmp_path):
 def test_settings_of_an_unknown_network_are_refused(section):
     with pytest.raises(ConfigError, match=f"optim.{section}.critic: ToyGan has only"):
         trainer_of(toy_config(**{f"optim__{section}": {"critic": {}}}))
+    # A network that these settings leave out: its name ends with that of its phase.
+    trainer_of(toy_config(optim__groups={"mouth_discriminator": {}}))
+    with pytest.raises(ConfigError, match="optim.phases.mouth_discriminator"):
+        trainer_of(toy_config(optim__phases={"mouth_discriminator": {}}))
 
 
 @pytest.mark.parametrize("validated", [False, True])

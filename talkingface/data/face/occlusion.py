@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import numpy as np
 
 from talkingface.data.face.series import runs
@@ -18,7 +21,8 @@ _CHANGE, _SPREADS = 0.15, 5.0
 # Of the points that have changed in a covered frame: at most 0.12 in 25 clips of people who speak,
 # at least 0.2 in each frame of one whose mouth is partly covered.
 _SHARE = 0.2
-_MOMENT = 3  # frames between covered ones that are covered too
+_MOMENT = 0.12  # s between covered frames that count as covered too
+_LONGEST, _SHORTEST = 4.0, 1.0  # s of a covered stretch, and of a shot in which one is looked for
 
 
 def skin_colours(frame: np.ndarray, face: np.ndarray) -> np.ndarray:
@@ -40,32 +44,40 @@ def skin_colours(frame: np.ndarray, face: np.ndarray) -> np.ndarray:
     return small[rows, columns]
 
 
-def covered(colours: np.ndarray, longest: int) -> np.ndarray:
+def covered(colours: np.ndarray, cuts: Sequence[int], fps: float) -> np.ndarray:
     """Frames whose skin around the mouth has other colours than usual.
 
-    Colours are compared with their median over the video, after the change that all points share
-    (light). Longer stretches than ``longest`` frames are not covered: the light, or the person's
-    position, has changed.
+    Colours are compared with their median over the shot, after the change that all points share
+    (light). What lasts for more than 4 s is not found: the light, or the person's position, has
+    changed.
 
     Args:
         colours: (T,P,3), NaN where no face was found.
+        cuts: first frames after scene cuts.
 
     Returns:
-        (T,) bool; False where no face was found.
+        (T,) bool. Frames without a face beside a covered one count as covered: a hand may hide the
+        face from the detector.
     """
-    known = np.isfinite(colours).all(axis=(1, 2))
     result = np.zeros(len(colours), bool)
-    if known.sum() < 3:
-        return result
-    logs = np.log(colours[known] + _DARK)
-    logs = logs - np.median(logs, axis=0)
-    logs = np.abs(logs - np.median(logs, axis=1, keepdims=True)).max(axis=-1)
-    limit = np.maximum(_CHANGE, _SPREADS * np.median(logs, axis=0))
-    result[known] = (logs > limit).mean(axis=1) > _SHARE
-    for start, stop in runs(result):  # a hand does not leave for a moment
-        if 0 < start and stop < len(result) and stop - start <= _MOMENT:
+    known = np.isfinite(colours).all(axis=(1, 2))
+    for start, stop in pairwise((0, *cuts, len(colours))):
+        seen = start + np.flatnonzero(known[start:stop])
+        if len(seen) < _SHORTEST * fps:
+            continue
+        logs = np.log(colours[seen] + _DARK)
+        logs = logs - np.median(logs, axis=0)
+        logs = np.abs(logs - np.median(logs, axis=1, keepdims=True)).max(axis=-1)
+        limit = np.maximum(_CHANGE, _SPREADS * np.median(logs, axis=0))
+        result[seen] = (logs > limit).mean(axis=1) >= _SHARE
+    for start, stop in runs(known):
+        if not known[start] and result[[max(start - 1, 0), min(stop, len(result) - 1)]].any():
             result[start:stop] = True
     for start, stop in runs(result):
-        if stop - start > longest:
+        inside = 0 < start and stop < len(result)
+        if not result[start] and inside and stop - start <= _MOMENT * fps:
+            result[start:stop] = True
+    for start, stop in runs(result):
+        if stop - start > _LONGEST * fps:
             result[start:stop] = False
     return result

@@ -14,6 +14,7 @@ import numpy as np
 
 from talkingface.config.schema import FaceSection
 from talkingface.data.face.boxes import box_overlap, face_boxes, landmark_box
+from talkingface.data.face.occlusion import covered
 from talkingface.data.face.pose import flip_depth, procrustes, remove_pose
 from talkingface.data.face.scan import FaceScan, scan_video
 from talkingface.data.face.series import runs
@@ -43,7 +44,8 @@ class FaceTrack:
         cuts: first frames after scene cuts.
         sharpness, mouth_texture, face_change: (T,) of this face, NaN where not found; see
             :class:`~talkingface.data.face.scan.FaceScan`.
-        skin: (T,P,3) colours around the mouth, NaN where not found.
+        covered: (T,) bool, something is before the mouth, see
+            :func:`~talkingface.data.face.occlusion.covered`.
         size: width and height of the picture in pixels.
     """
 
@@ -56,7 +58,7 @@ class FaceTrack:
     sharpness: np.ndarray
     mouth_texture: np.ndarray
     face_change: np.ndarray
-    skin: np.ndarray
+    covered: np.ndarray
     size: tuple[int, int]
 
     def __len__(self) -> int:
@@ -152,7 +154,7 @@ def follow(scan: FaceScan, *, fps: float, options: FaceSection | None = None) ->
         sharpness=_per_frame(scan, chosen, scan.sharpness),
         mouth_texture=_per_frame(scan, chosen, scan.mouth_texture),
         face_change=_per_frame(scan, chosen, scan.face_change),
-        skin=_per_frame(scan, chosen, scan.skin),
+        covered=covered(_per_frame(scan, chosen, scan.skin), scan.cuts.tolist(), fps),
         size=(int(scan.size[0]), int(scan.size[1])),
     )
 

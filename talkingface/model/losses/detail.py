@@ -38,12 +38,13 @@ def spectrum_l1(generated: Tensor, real: Tensor) -> Tensor:
     where a pixel loss would prefer none.
 
     Args:
-        generated, real: (N,C,H,W), at least 16 px.
+        generated, real: (N,C,H,W); blocks are smaller in pictures below 16 px.
     """
-    window = torch.hann_window(_BLOCK, periodic=False, device=real.device)
+    side = min(_BLOCK, *real.shape[2:])
+    window = torch.hann_window(side, periodic=False, device=real.device)
 
     def amplitudes(x: Tensor) -> Tensor:
-        blocks = x.float().unfold(2, _BLOCK, _STEP).unfold(3, _BLOCK, _STEP)
+        blocks = x.float().unfold(2, side, _STEP).unfold(3, side, _STEP)
         found = torch.fft.rfft2(blocks * torch.outer(window, window), norm="ortho")
         # The square root is not differentiable at 0.
         return (found.real.square() + found.imag.square() + 1e-8).sqrt()

@@ -254,7 +254,7 @@ class DubbingPipeline(DubbingBase):
             weights = lower_face_weights(oval, y1 - y0, x1 - x0, options.blend)
         if options.match_light:
             face = resize_image(np.ascontiguousarray(face), (x1 - x0, y1 - y0))
-            border = (weights > 0) & (weights < 0.5)
+            border = (weights > 0.05) & (weights < 0.5)
             face = match_light(face, frame[y0:y1, x0:x1], border)
         return paste_face(frame, face, box, weights)
 
@@ -352,10 +352,13 @@ class DubbingPipeline(DubbingBase):
         # The full-resolution feature maps of two frames fit a CPU's cache.
         options = {"render_batch": 2} if self.device.type == "cpu" else {}
         with self._precision():
-            if not self._moves_pixels:
-                yield from to_images(self.network.decode(codes, both, **options))
-                return
-            painted = self.network.paint(codes, both, **options)
+            if self._moves_pixels:
+                painted = self.network.paint(codes, both, **options)
+            else:
+                generated = self.network.decode(codes, both, **options)
+        if not self._moves_pixels:
+            yield from to_images(generated)
+            return
         parts = [part.float().permute(0, 2, 3, 1).cpu().numpy() for part in painted]
         for crop, turn, face, moved, flow, share in zip(crops, turns, *parts, strict=True):
             size = self.face_size or crop.shape[1::-1]

@@ -49,7 +49,7 @@ def full_size(
     half = height // 2
 
     def enlarged(part: np.ndarray) -> np.ndarray:
-        return cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR)[half:]
+        return resize_image(part, (width, height))[half:]
 
     # Where the pixels come from: of this crop, of the turned reference, of the reference.
     flow = enlarged(crop.flow)

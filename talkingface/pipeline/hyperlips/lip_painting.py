@@ -12,8 +12,8 @@ from talkingface.pipeline.compose import Blending, Box, place_mouth
 from talkingface.utils.env import import_cv2
 
 _DETECTION_SIZE = 256  # px of the larger side, in which faces are detected
-_LIP_ROWS, _NOSE_ROWS = crop_rows(LIPS), crop_rows((4, 98, 327))
 _NOSE = (4, 98, 327)
+_LIP_ROWS, _NOSE_ROWS = crop_rows(LIPS), crop_rows(_NOSE)
 (_CHIN_ROW,) = crop_rows((CHIN,))
 
 

@@ -123,7 +123,7 @@ def _visible(part: _Part, sizes: np.ndarray) -> _Part:
 
 
 def bank_of_video(path: Path, track: FaceTrack, wave: np.ndarray, fps: float) -> MouthBank:
-    """All frames of a tracked video.
+    """All frames of a tracked video in which nothing covers the mouth.
 
     Args:
         wave: its sound, mono 16 kHz.
@@ -131,7 +131,7 @@ def bank_of_video(path: Path, track: FaceTrack, wave: np.ndarray, fps: float) ->
     Raises:
         DataError: the lips are never inside the picture.
     """
-    numbers = np.flatnonzero(track.found)
+    numbers = np.flatnonzero(track.found & ~track.covered)
     points = track.landmarks[numbers][:, CROP_POINTS].astype(np.float64)
     rows = sound_rows(wav2lip_mel(wave), len(track), fps)[numbers]
 

@@ -49,7 +49,7 @@ class HyperLipsHRProcess(VideoProcess):
     )
 
     id = "HR_Train_Dateset"
-    version = 1
+    version = 2
     uses_components = True
 
     def __init__(self, cfg: Config, components: Components) -> None:

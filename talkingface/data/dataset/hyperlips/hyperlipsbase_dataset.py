@@ -68,8 +68,10 @@ def valid_starts(
 class HyperLipsBaseDataset(TalkingFaceDataset):
     """Windows of consecutive frames with their mels and a reference window of the same clip.
 
-    Images are BGR in 0..1, as the official weights expect. Every clip gives
-    ``data.windows_per_clip`` items per epoch, with windows drawn from (seed, epoch, index).
+    Images are BGR in 0..1, as the official weights expect. With ``data.fine`` > 1 an item also has
+    ``fine_frames``, ``input_frames`` enlarged by this factor, and ``gt`` has their size. Every
+    clip gives ``data.windows_per_clip`` items per epoch, with windows drawn from (seed, epoch,
+    index).
     """
 
     needs_config = (
@@ -87,7 +89,7 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
         "indiv_mels": "B T 1 80 16 float32 [-4,4]",
         "mels": "B 1 80 16 float32 [-4,4]; of the whole window, for the sync expert",
         "gt": "B 3 T H W float32 [0,1]; with data.fine larger by this factor",
-    }  # and fine_frames, if data.fine > 1: input_frames, larger by this factor
+    }
 
     def __init__(self, cfg: Config, split: str) -> None:
         self.length = cfg.data.syncnet_T
@@ -131,7 +133,7 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
         references = starts
         if getattr(self.cfg.data, "reference", "any") == "open":
             references = self._open(folder, starts)
-            far = np.abs(starts[:, None] - references).max(axis=1) >= self.length
+            far = np.abs(starts[:, None] - references).max(axis=1) >= self._distance
             starts = starts[far]
         self.clips.append(PreparedClip(name, folder, mel, sizes, starts, references))
 
@@ -159,10 +161,9 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
         clip = self.clips[entry]
         start = int(rng.choice(clip.starts))
         first = self.draw_reference(clip, start, rng)
-        factor = getattr(self.cfg.data, "fine", 1)
-        sizes = [
-            self.cfg.model_params.image_size * k for k in ((1, factor) if factor > 1 else (1,))
-        ]
+        names, sizes = ["input_frames"], [self.cfg.model_params.image_size]
+        if (factor := getattr(self.cfg.data, "fine", 1)) > 1:
+            names, sizes = [*names, "fine_frames"], [*sizes, factor * sizes[0]]
         targets, references = (self.read_window(clip, k, *sizes) for k in (start, first))
         if getattr(self.cfg.data, "align_reference", False):
             references = [self._aligned(clip, video, first, start) for video in references]
@@ -175,7 +176,7 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
             masked[:, :, masked.shape[2] // 2 :] = 0
             inputs.append(np.concatenate([masked, reference]))
         return {
-            **dict(zip(("input_frames", "fine_frames"), inputs, strict=False)),
+            **dict(zip(names, inputs, strict=True)),
             "indiv_mels": self.frame_mels(clip, start),
             "mels": self.mel_at(clip, start)[None],
             "gt": targets[-1],
@@ -184,8 +185,13 @@ class HyperLipsBaseDataset(TalkingFaceDataset):
 
     def draw_reference(self, clip: PreparedClip, start: int, rng: np.random.Generator) -> int:
         """First frame of the reference window; without overlap, so that nothing can be copied."""
-        distance = 1 if self.cfg.data.allow_overlap else self.length
-        return int(rng.choice(clip.references[np.abs(clip.references - start) >= distance]))
+        far = np.abs(clip.references - start) >= self._distance
+        return int(rng.choice(clip.references[far]))
+
+    @property
+    def _distance(self) -> int:
+        """Smallest distance of target and reference window, in frames."""
+        return 1 if self.cfg.data.allow_overlap else self.length
 
     def _aligned(self, clip: PreparedClip, video: np.ndarray, first: int, start: int) -> np.ndarray:
         """(3,T,S,S): each frame of a window with the head pose of the window at ``start``."""

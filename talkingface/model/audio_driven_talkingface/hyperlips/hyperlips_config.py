@@ -190,10 +190,10 @@ class HyperLipsInfer(DubbingInfer):
 
     reference: Literal["auto", "first", "open", "self", "index"] = Field(
         "auto",
-        description="Reference crop: first frame (official), one of the tenth with the widest open "
-        "mouth, auto (open if the network was trained so, else first), the frame reference_index, "
-        "or self (each frame itself, which contains the original mouth; only to reproduce the old "
-        "toolkit).",
+        description="Reference crop. first: the first frame with a face (official). open: one of "
+        "the tenth of the frames with the widest open mouth. auto: open if the network was trained "
+        "with data.reference=open, else first. index: the frame reference_index. self: each frame "
+        "itself, which contains the original mouth (only to reproduce the old toolkit).",
     )
     reference_index: int = Field(0, ge=0, description="Frame number for reference=index.")
     mel_frame_offset: int | None = Field(
