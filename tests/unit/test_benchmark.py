@@ -140,6 +140,25 @@ def test_clips_that_a_model_was_trained_on_are_told(data):
     assert "trained on 1 of these 2 clips" in warning
 
 
+def test_clips_that_the_start_weights_were_trained_on_count_too(place, tiny_synthetic):
+    from talkingface.benchmark.entries import Competitor, seen_in_training, usable_clips
+
+    (checkpoint,) = place.folder.glob(f"saved/*/*/{place.run_id}/checkpoints/best.ckpt")
+    settings = {
+        "train_filelist": str(place.folder / "other.txt"),
+        "test_filelist": str(place.folder / "test.txt"),
+    }
+    test = read_filelist(tiny_synthetic / "dataset/Synthetic-tiny/filelist/test.txt")
+    (place.folder / "other.txt").write_text(test[-1] + "\n")
+    plain, tuned = (
+        hyperlips_config(tiny_synthetic, **settings, **more)
+        for more in ({}, {"init": str(checkpoint)})
+    )
+    clips = [c for c in usable_clips(plain, "test") if c.id != test[-1]]
+    entries = [Competitor("a", "b", cfg, checkpoint) for cfg in (plain, tuned)]
+    assert seen_in_training(entries[0], clips) < seen_in_training(entries[1], clips)
+
+
 def test_a_second_run_makes_nothing_again_and_gives_equal_tables(place, finished, monkeypatch):
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*.mp4")}
     tables = [(finished / n).read_bytes() for n in ("benchmark.csv", "clips.csv")]
