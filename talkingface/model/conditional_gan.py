@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from talkingface.model.abstract_talkingface import AbstractTalkingFace, Batch, Tensors
 from talkingface.model.losses.adversarial import feature_matching, least_squares
+from talkingface.model.losses.detail import detail_losses
 from talkingface.model.losses.perceptual import vgg_content_and_style
 
 if TYPE_CHECKING:
@@ -68,6 +69,10 @@ class ConditionalImageGAN(AbstractTalkingFace):
         for name, (weight, value) in self.further_losses(batch, generated).items():
             losses[name] = value
             total = total + weight * value
+        pictures = [(x + 1) / 2 for x in (generated, real)]
+        details, weighted = detail_losses(weights, *pictures, self.components.get("features"))
+        losses.update(details)
+        total = total + weighted
         if weights.gan_wt > 0:
             on_fake = self._discriminate(batch, generated)
             with torch.no_grad():

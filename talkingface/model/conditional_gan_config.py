@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from talkingface.config.component_spec import ComponentSpec, vgg19
 from talkingface.config.schema import ModelConfig, Section
+from talkingface.model.detail_config import DetailLoss, FeatureWeights, face_features
 
 
 class ImageGANNetwork(Section):
@@ -49,7 +50,7 @@ class ImageGANData(Section):
     )
 
 
-class ImageGANLoss(Section):
+class ImageGANLoss(DetailLoss):
     """Weights of the losses (official values)."""
 
     gan_wt: float = Field(1.0, ge=0, description="LSGAN; 0 builds no discriminator.")
@@ -59,7 +60,7 @@ class ImageGANLoss(Section):
     feature_matching_wt: float = Field(10.0, ge=0, description="Features of the discriminator.")
 
 
-class ImageGANWeights(Section):
+class ImageGANWeights(FeatureWeights):
     """Components: trained networks that the model needs."""
 
     vgg: str | None = Field("auto", description="torchvision VGG19 state_dict, auto, or null.")
@@ -83,7 +84,8 @@ class ImageGANConfig(ModelConfig):
 
     @classmethod
     def components(cls, cfg: Any) -> dict[str, ComponentSpec]:
-        if cfg.loss.vgg_wt == 0 and cfg.loss.style_wt == 0:
-            return {}
-        purpose = "the VGG and style losses (loss.vgg_wt, loss.style_wt)"
-        return {"vgg": vgg19(cfg.weights.vgg, purpose)}
+        specs = face_features(cfg.loss, cfg.weights)
+        if cfg.loss.vgg_wt > 0 or cfg.loss.style_wt > 0:
+            purpose = "the VGG and style losses (loss.vgg_wt, loss.style_wt)"
+            specs["vgg"] = vgg19(cfg.weights.vgg, purpose)
+        return specs

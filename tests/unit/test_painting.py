@@ -13,7 +13,7 @@ from talkingface.data.face.align import CROP_POINTS, open_frames
 from talkingface.data.face.topology import LIPS
 from talkingface.model.audio_driven_talkingface.hyperlips.hyperlipsbase import mouth_region
 from talkingface.model.component import Component
-from talkingface.model.losses.detail import gradient_l1, spectrum_l1
+from talkingface.model.losses.detail import detail_losses, gradient_l1, spectrum_l1
 from talkingface.model.losses.perceptual import FaceCoder, feature_distance
 from talkingface.pipeline.hyperlips.full_size import PaintedCrop, full_size
 from talkingface.pipeline.hyperlips.lip_painting import enlarged, paint_lips
@@ -256,3 +256,18 @@ def test_the_second_stage_has_the_losses_on_fine_structure_too():
     assert losses["gradient"] == gradient_l1(generated[:, :, 0], real[:, :, 0])
     parts = losses["l1"] + losses["lip_l1"] + 0.5 * losses["gradient"] + 2 * losses["spectrum"]
     assert losses["loss"] == pytest.approx(float(parts))
+
+
+@pytest.mark.parametrize("name", ["Feature2Face", "MODARenderer", "HeadGAN"])
+def test_renderers_have_the_losses_on_fine_structure(name):
+    weights = {"gradient_wt": 1.0, "spectrum_wt": 2.0, "features_wt": 3.0}
+    overrides = {f"loss.{key}": value for key, value in weights.items()}
+    cfg = load_config(name, "Synthetic", preset="tiny", overrides=overrides)
+    assert cfg.schema.components(cfg)["features"].model == "FaceFeatures"
+    generated, real = 2 * torch.rand(2, 1, 3, 32, 32) - 1
+    losses, total = detail_losses(cfg.loss, generated, real, None)
+    assert set(losses) == {"gradient", "spectrum"}
+    assert total == pytest.approx(float(losses["gradient"] + 2 * losses["spectrum"]))
+    plain = load_config(name, "Synthetic", preset="tiny")
+    assert detail_losses(plain.loss, generated, real, None) == ({}, 0)
+    assert "features" not in plain.schema.components(plain)

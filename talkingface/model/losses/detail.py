@@ -54,11 +54,11 @@ def spectrum_l1(generated: Tensor, real: Tensor) -> Tensor:
 
 def detail_losses(
     weights: Any, generated: Tensor, real: Tensor, features: Component | None
-) -> dict[str, Tensor]:
-    """The losses of a section ``DetailWeights`` that are not off, without their weights.
+) -> tuple[dict[str, Tensor], Tensor | float]:
+    """The losses of a section ``DetailLoss`` that are not off, and their weighted sum.
 
     Args:
-        generated, real: (N,3,H,W) BGR in 0..1.
+        generated, real: (N,3,H,W) RGB in 0..1.
         features: a trained FaceFeatures; None: without this loss.
     """
     losses = {}
@@ -67,6 +67,5 @@ def detail_losses(
     if weights.spectrum_wt > 0:
         losses["spectrum"] = spectrum_l1(generated, real)
     if features is not None:
-        pair = generated.flip(1), real.flip(1)  # BGR -> RGB
-        losses["features"] = feature_distance(features.network, *pair)
-    return losses
+        losses["features"] = feature_distance(features.network, generated, real)
+    return losses, sum(getattr(weights, f"{name}_wt") * value for name, value in losses.items())

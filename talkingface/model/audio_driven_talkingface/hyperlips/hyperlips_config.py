@@ -8,6 +8,7 @@ from pydantic import Field
 
 from talkingface.config.component_spec import ComponentSpec, vgg19
 from talkingface.config.schema import ModelConfig, Section
+from talkingface.model.detail_config import DetailLoss, FeatureWeights, face_features
 from talkingface.model.dubbing_config import DubbingInfer
 
 EXPERT_FRAMES = 5  # frames per window of the sync expert
@@ -109,21 +110,7 @@ class HyperLipsNetwork(Section):
     )
 
 
-class DetailWeights(Section):
-    """Weights of losses on fine structure; not in the official code."""
-
-    gradient_wt: float = Field(
-        0.0, ge=0, description="L1 of the differences of neighbouring pixels."
-    )
-    spectrum_wt: float = Field(0.0, ge=0, description="L1 of the amplitude spectra of blocks.")
-    features_wt: float = Field(
-        0.0,
-        ge=0,
-        description="Distance in the features of a trained FaceFeatures; used only if one exists.",
-    )
-
-
-class HyperLipsLoss(DetailWeights):
+class HyperLipsLoss(DetailLoss):
     """Weights of the losses (official code)."""
 
     syncnet_wt: float = Field(
@@ -161,20 +148,12 @@ class HyperLipsLoss(DetailWeights):
     )
 
 
-def face_features(weights: str | None) -> ComponentSpec:
-    """The network of ``loss.features_wt``."""
-    return ComponentSpec(weights, "the feature loss (loss.features_wt)", model="FaceFeatures")
-
-
-class HyperLipsWeights(Section):
+class HyperLipsWeights(FeatureWeights):
     """Components of the losses."""
 
     sync_expert: str | None = Field(
         "auto",
         description="auto (checkpoints/, else the newest trained SyncExpert), a path, or null.",
-    )
-    features: str | None = Field(
-        "auto", description="auto (the newest trained FaceFeatures), a path or run id, or null."
     )
     vgg: str | None = Field(
         None, description="torchvision VGG19 state_dict (vgg19-dcbf9e9f.pth) for perceptual_wt."
@@ -266,8 +245,7 @@ class HyperLipsBaseConfig(ModelConfig):
                 files=("pretrain_sync_expert.pth",),
                 network=f"{_NETWORKS}:SyncNetColor",
             )
-        if cfg.loss.features_wt > 0:
-            specs["features"] = face_features(cfg.weights.features)
+        specs.update(face_features(cfg.loss, cfg.weights))
         if cfg.loss.perceptual_wt > 0:
             purpose = "the perceptual loss (loss.perceptual_wt)"
             specs["vgg"] = vgg19(cfg.weights.vgg, purpose, required=True)

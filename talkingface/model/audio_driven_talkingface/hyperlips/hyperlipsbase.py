@@ -96,14 +96,13 @@ class HyperLipsBase(AbstractTalkingFace):
 
     def _generator_loss(self, generated: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         weights, real = self.cfg.loss, batch["gt"]
-        losses, total, used = {"l1": (generated - real).abs().mean()}, 0.0, 0.0
-        mouths = [mouth_region(video) for video in (generated, real)]
-        details = detail_losses(weights, *mouths, self.components.get("features"))
+        losses, used = {"l1": (generated - real).abs().mean()}, 0.0
+        mouths = [mouth_region(video).flip(1) for video in (generated, real)]  # BGR -> RGB
+        details, total = detail_losses(weights, *mouths, self.components.get("features"))
+        losses.update(details)
         if weights.mouth_wt > 0:
-            details["mouth"] = l1_loss(*mouths)
-        for name, value in details.items():
-            losses[name] = value
-            total = total + getattr(weights, f"{name}_wt") * value
+            losses["mouth"] = l1_loss(*mouths)
+            total = total + weights.mouth_wt * losses["mouth"]
         if weights.patch_wt > 0:
             on_fake = self._patches(generated)
             with torch.no_grad():

@@ -86,10 +86,10 @@ class HyperLipsHR(AbstractTalkingFace):
                 values = [lpips(self._lpips_input(a), self._lpips_input(b)) for a, b in lips]
                 losses["lip_lpips"] = torch.cat(values).mean()
                 total = total + weights.lip_lpips_wt * losses["lip_lpips"]
-        features = self.components.get("features")
-        details = detail_losses(weights, fold_time(generated), fold_time(real), features)
+        pictures = [fold_time(video).flip(1) for video in (generated, real)]  # BGR -> RGB
+        details, weighted = detail_losses(weights, *pictures, self.components.get("features"))
         losses.update(details)
-        total = total + sum(getattr(weights, f"{k}_wt") * v for k, v in details.items())
+        total = total + weighted
         if "vgg" in self.components:
             pair = [fold_time(video) for video in (generated, real)]
             if not weights.legacy_normalisation:

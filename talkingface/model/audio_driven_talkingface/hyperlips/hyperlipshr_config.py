@@ -9,11 +9,10 @@ from pydantic import Field
 from talkingface.config.component_spec import ComponentSpec, vgg19
 from talkingface.config.schema import ModelConfig, Section
 from talkingface.model.audio_driven_talkingface.hyperlips.hyperlips_config import (
-    DetailWeights,
     HyperLipsInfer,
     MelSection,
-    face_features,
 )
+from talkingface.model.detail_config import DetailLoss, FeatureWeights, face_features
 
 
 class HRNetwork(Section):
@@ -59,7 +58,7 @@ class HRData(Section):
     )
 
 
-class HRLoss(DetailWeights):
+class HRLoss(DetailLoss):
     """Weights of the losses (all 1 in the official code)."""
 
     l1_wt: float = Field(1.0, ge=0, description="L1 on the whole image.")
@@ -85,16 +84,13 @@ class HRLoss(DetailWeights):
     )
 
 
-class HRWeights(Section):
+class HRWeights(FeatureWeights):
     """Components: trained networks that the model needs."""
 
     base: str = Field(
         "auto",
         description="HyperLipsBase whose output is sharpened: auto (newest run on the dataset, "
         "else an official file in checkpoints/), a path, or a run id.",
-    )
-    features: str | None = Field(
-        "auto", description="auto (the newest trained FaceFeatures), a path or run id, or null."
     )
     vgg: str | None = Field("auto", description="torchvision VGG19 state_dict, auto, or null.")
     lpips: str | None = Field("auto", description="torchvision VGG16 state_dict, auto, or null.")
@@ -137,8 +133,7 @@ class HyperLipsHRConfig(ModelConfig):
                 same_settings=("fps", "face.box_margins"),
             )
         }
-        if loss.features_wt > 0:
-            specs["features"] = face_features(weights.features)
+        specs.update(face_features(loss, weights))
         if loss.perceptual_wt > 0:
             specs["vgg"] = vgg19(weights.vgg, "the perceptual loss (loss.perceptual_wt)")
         if loss.lip_lpips_wt > 0:

@@ -22,6 +22,7 @@ from talkingface.model.losses.adversarial import (
     hinge_generator,
     hinge_real_fake,
 )
+from talkingface.model.losses.detail import detail_losses
 from talkingface.model.losses.perceptual import vgg_levels
 
 if TYPE_CHECKING:
@@ -104,6 +105,10 @@ class HeadGAN(AbstractTalkingFace):
             if "vgg" in self.components and weights.vgg_wt > 0:
                 losses[f"vgg_{name}"] = vgg_levels(self.components["vgg"].network, picture, real)
                 total = total + weights.vgg_wt * losses[f"vgg_{name}"]
+        pictures = [(x + 1) / 2 for x in (shared["image"], real)]
+        details, weighted = detail_losses(weights, *pictures, self.components.get("features"))
+        losses.update(details)
+        total = total + weighted
         if "mask_union" in batch and self.cfg.model_params.use_flow:
             losses["mask"] = F.l1_loss(shared["mask"], batch["mask_union"])
             total = total + weights.mask_wt * losses["mask"]

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from talkingface.config.component_spec import ComponentSpec, vgg19
 from talkingface.config.schema import ModelConfig, PersonName, Section
 from talkingface.model.conditional_gan_config import ImageGANWeights
+from talkingface.model.detail_config import DetailLoss, face_features
 from talkingface.utils.paths import resolve
 
 
@@ -200,7 +201,7 @@ class HeadGANData(Section):
     cache_pncc: bool = Field(True, description="Store the PNCC pictures of clips on disk.")
 
 
-class HeadGANLoss(Section):
+class HeadGANLoss(DetailLoss):
     """Weights of the losses (official values)."""
 
     gan_wt: float = Field(1.0, ge=0, description="Hinge loss; 0: no discriminators.")
@@ -289,7 +290,7 @@ class HeadGANConfig(HeadGANBase):
 
     @classmethod
     def components(cls, cfg: Any) -> dict[str, ComponentSpec]:
-        specs = {}
+        specs = face_features(cfg.loss, cfg.weights)
         if cfg.loss.vgg_wt > 0:
             specs["vgg"] = vgg19(cfg.weights.vgg, "the VGG loss (loss.vgg_wt)")
         if cfg.infer.mode == "audio":
