@@ -29,7 +29,6 @@ SMALL_HYPERLIPS = {
     "batch_size": 2,
     "eval_batch_size": 2,
     "data.windows_per_clip": 4,
-    "data.reference": "any",
     "infer.mask": "landmarks",
     "model_params.image_size": 32,
     "model_params.width": 0.25,
