@@ -21,6 +21,7 @@ from talkingface.data.dataprocess.face_crops import FaceCropProcess
 from talkingface.data.face.align import CROP_POINTS
 from talkingface.data.face.blend import mix
 from talkingface.data.face.mouth_shapes import HeadFrame
+from talkingface.data.face.pose import head_pose
 from talkingface.data.face.series import runs
 from talkingface.data.face.tracking import FaceTrack, track_face
 from talkingface.data.media.audio import load_audio
@@ -50,6 +51,7 @@ _MAX_GAP_SECONDS = 0.2  # frames in longer gaps without a face are not changed
 _UNLIKELY_RATE = 240  # frames/s; above it stands in files whose rate is not known
 _MARGIN_SECONDS = 1.0  # after the last needed frame, for the smoothing of boxes
 _RATES = (10.0, 60.0)  # frames/s that a source may keep
+_MAX_YAW = 50.0  # degrees; beyond, a part of the mouth is hidden
 _FADE = 3  # frames over which the change begins and ends at a longer gap
 
 
@@ -111,13 +113,15 @@ class DubbingBase(Pipeline):
                 source.name,
                 100 * track.found_ratio,
             )
-        if track.covered.any():
-            log.info(
-                "%s: something covers the mouth in %d frames, which are not changed",
-                source.name,
-                track.covered.sum(),
-            )
-        change = in_view(track.found, fps) & ~track.covered
+        yaw = head_pose(track.landmarks, segments=track.segments)[:, 0]
+        reasons = {"something covers the mouth": track.covered, "turned head": abs(yaw) > _MAX_YAW}
+        change = in_view(track.found, fps)
+        for reason, frames in reasons.items():
+            change &= ~frames
+            if frames.any():
+                log.info("%s: %d frames are not changed: %s", source.name, frames.sum(), reason)
+        if not change.any():
+            log.warning("%s: no frame can be changed, so the video stays as it is", source.name)
         return DubbedVideo(source, track, fade_weights(change), fps)
 
     @classmethod

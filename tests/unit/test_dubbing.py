@@ -238,6 +238,16 @@ def test_the_change_fades_beside_a_longer_gap_and_not_at_the_ends_of_the_video()
     np.testing.assert_allclose(weights[14:], weights[:8][::-1])
 
 
+def test_far_turned_heads_stay_as_they_are(make, source, monkeypatch):
+    yaw = np.zeros((FRAMES, 7))
+    yaw[6:8, 0], yaw[8, 0], yaw[10, 0] = 60, -51, np.nan
+    monkeypatch.setattr(dubbing, "head_pose", lambda *_, **__: yaw)
+    strength = make().prepare(source).strength
+    assert (strength[6:9] == 0).all()
+    np.testing.assert_allclose(strength[[0, 3, 4, 5, 9, 10, 11, 12]],
+                               [1, 0.75, 0.5, 0.25, 0.25, 0.5, 0.75, 1])  # fmt: skip
+
+
 def test_the_mask_is_zero_at_its_edges_and_one_inside():
     mask = lower_half_weights(100, 80, border=0.1)
     assert mask.shape == (100, 80)
