@@ -51,7 +51,7 @@ _MAX_GAP_SECONDS = 0.2  # frames in longer gaps without a face are not changed
 _UNLIKELY_RATE = 240  # frames/s; above it stands in files whose rate is not known
 _MARGIN_SECONDS = 1.0  # after the last needed frame, for the smoothing of boxes
 _RATES = (10.0, 60.0)  # frames/s that a source may keep
-_MAX_YAW = 50.0  # degrees; beyond, a part of the mouth is hidden
+_MAX_YAW = 50.0  # degrees; beyond, half the mouth is hidden; chosen, not measured
 _FADE = 3  # frames over which the change begins and ends at a longer gap
 
 

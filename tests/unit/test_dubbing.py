@@ -21,6 +21,7 @@ from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import count_frames, read_frames
 from talkingface.data.media.writer import VideoWriter, write_image
 from talkingface.errors import ConfigError, DataError, EnvironmentProblem
+from talkingface.evaluator.metrics.seam import border_gradients
 from talkingface.pipeline import dubbing
 from talkingface.pipeline.hyperlips.dubbing import DubbingPipeline, paste_face
 
@@ -417,6 +418,27 @@ def test_the_blend_has_no_seam(make, source, originals):
     chin = identity.track.landmarks[3, 152, :2].round().astype(int)
     lips = identity.track.landmarks[3, 13, :2].round().astype(int)
     assert weights[lips[1], lips[0]] == 255 and weights[chin[1] - 2, chin[0]] > 100
+
+
+def seam_of(pipeline: DubbingPipeline, source: Path, originals: np.ndarray) -> float:
+    frames = pipeline.generate(pipeline.prepare(source), wave_for(FRAMES))
+    found = [border_gradients(f, o, 4.0) for f, o in zip(frames, originals, strict=False)]
+    generated, real = np.mean([pair for pair in found if pair is not None], axis=0)
+    return generated / real
+
+
+@pytest.mark.parametrize("mask", ["lips", "landmarks"])
+@torch.no_grad()
+def test_an_untrained_network_shows_no_box(make, source, originals, mask):
+    """In the first steps of a training the mouth may be wrong, but it has no border."""
+    assert seam_of(make(infer__mask=mask), source, originals) < 1.1
+    # The grey picture of a network without warp, pasted with a hard border, is found.
+    torch.manual_seed(0)
+    cfg = hyperlips_config(
+        model_params__warp=0, infer__mask="box", infer__blend=0.0, infer__match_light=False
+    )
+    hard = DubbingPipeline(cfg, build_model(cfg).eval(), torch.device("cpu"))
+    assert seam_of(hard, source, originals) > 1.5
 
 
 def test_the_light_of_the_frame_is_given_to_the_face(make, source, originals):

@@ -21,7 +21,7 @@ _CHANGE, _SPREADS = 0.15, 5.0
 # Of the points that have changed in a covered frame: at most 0.12 in 25 clips of people who speak,
 # at least 0.2 in each frame of one whose mouth is partly covered.
 _SHARE = 0.2
-_MOMENT = 0.12  # s between covered frames that count as covered too
+_MOMENT = 0.12  # s between covered frames that count as covered too; like the next, not measured
 _LONGEST, _SHORTEST = 4.0, 1.0  # s of a covered stretch, and of a shot in which one is looked for
 
 

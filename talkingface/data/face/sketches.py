@@ -17,7 +17,7 @@ from talkingface.data.face.masks import sketch
 from talkingface.data.face.mesh import FaceMesher
 
 INPUT_SIZE = 128  # side of pictures and sketches for stage 2, in pixels
-_DETECTION_SIZE = 256  # pixels; 128 px is at the lower limit of MediaPipe's face size
+DETECTION_SIZE = 256  # pixels; 128 px is at the lower limit of MediaPipe's face size
 _LINE = 6  # pixels, on a canvas of 256 px; the official generation uses a canvas of 128 px
 
 
@@ -76,9 +76,9 @@ class SketchMaker(AbstractContextManager):
         Yields:
             key, picture, sketch (128,128).
         """
-        rgb = resize_image(np.ascontiguousarray(picture[..., ::-1]), _DETECTION_SIZE)
+        rgb = resize_image(np.ascontiguousarray(picture[..., ::-1]), DETECTION_SIZE)
         faces = self._mesher(rgb)
-        points = faces[0][:, :2] / _DETECTION_SIZE if len(faces) else None
+        points = faces[0][:, :2] / DETECTION_SIZE if len(faces) else None
         self._waiting.append((key, picture, points, shot))
         while self._given + self.reach < len(self._waiting):
             yield self._next()

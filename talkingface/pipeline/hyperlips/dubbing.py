@@ -47,7 +47,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _AUDIO_BATCH = 64  # mel windows per call of the audio encoder
-_OPEN = 0.1  # share of the frames, those with the widest open mouth, for reference=open
+# For reference=open; chosen, not measured.
+_OPEN = 0.1  # share of the frames, those with the widest open mouth
 _OPEN_SECONDS = 5.0  # of a video in which it is searched, also for a shorter sound
 (_NOSE_ROW,) = crop_rows((4,))
 

@@ -13,7 +13,7 @@ from talkingface.data.face.boxes import resize_image
 from talkingface.data.face.sketches import INPUT_SIZE, SketchMaker
 from talkingface.model.fuse import optimize_for_inference
 from talkingface.pipeline.hyperlips.dubbing import DubbingPipeline, DubbingSource, to_images
-from talkingface.utils.env import import_cv2
+from talkingface.pipeline.hyperlips.lip_painting import enlarged
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
@@ -51,9 +51,8 @@ class HyperLipsHRPipeline(DubbingPipeline):
         self, identity: DubbingSource, wave: np.ndarray, *, baseline: str | None = None
     ) -> Iterator[_Face]:
         if baseline == "first_stage":
-            cv2, size = import_cv2(), (self.output_size, self.output_size)
             for index, frame, face in super().faces(identity, wave):
-                yield index, frame, cv2.resize(face, size, interpolation=cv2.INTER_CUBIC)
+                yield index, frame, enlarged(face, self.output_size, self.output_size)
             return
         faces = super().faces(identity, wave, baseline=baseline)
         if baseline is not None:

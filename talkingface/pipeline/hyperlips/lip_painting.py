@@ -7,11 +7,11 @@ import numpy as np
 from talkingface.data.face.align import crop_rows
 from talkingface.data.face.boxes import resize_image
 from talkingface.data.face.mesh import FaceMesher
+from talkingface.data.face.sketches import DETECTION_SIZE
 from talkingface.data.face.topology import CHIN, LIPS
 from talkingface.pipeline.compose import Blending, Box, place_mouth
 from talkingface.utils.env import import_cv2
 
-_DETECTION_SIZE = 256  # px of the larger side, in which faces are detected
 _NOSE = (4, 98, 327)
 _LIP_ROWS, _NOSE_ROWS = crop_rows(LIPS), crop_rows(_NOSE)
 (_CHIN_ROW,) = crop_rows((CHIN,))
@@ -39,7 +39,7 @@ def paint_lips(
         (H,W,3) uint8 RGB.
     """
     corner = np.array(box[:2])
-    scale = _DETECTION_SIZE / max(face.shape[:2])
+    scale = DETECTION_SIZE / max(face.shape[:2])
     small = resize_image(face, (round(face.shape[1] * scale), round(face.shape[0] * scale)))
     found = mesher(small)
     lips, drop = points[_LIP_ROWS], np.zeros(2)

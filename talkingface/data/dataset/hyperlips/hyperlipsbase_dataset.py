@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_OPEN = 0.2  # share of a clip's frames, those with the widest open mouth, for reference=open
+# Share of a clip's frames, those with the widest open mouth, for reference=open; not measured.
+_OPEN = 0.2
 
 
 @dataclass(frozen=True)

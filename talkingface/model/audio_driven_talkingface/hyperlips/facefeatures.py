@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from talkingface.config.config import Config
 
 _BLOCKS = 8  # per side of a picture
-_ERASED = 0.3  # share of the blocks
+_ERASED = 0.3  # share of the blocks; not measured
 
 
 class FaceFeatures(AbstractTalkingFace):
