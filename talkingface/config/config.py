@@ -238,7 +238,7 @@ def load_config(
         config_files: YAML files; later ones win.
         overrides: mapping from Python; dotted keys are allowed.
         cli: mapping from the command line; dotted keys are allowed.
-        preset: name of a preset of the model's (or dataset's) YAML.
+        preset: name of a preset of the model's (or dataset's) YAML, or ``none``.
 
     Raises:
         ConfigError: unknown names, keys or presets, wrong values; all wrong values are listed.
@@ -251,6 +251,7 @@ def load_config(
     model = model or _last_value(user_layers, "model")
     dataset = dataset or _last_value(user_layers, "dataset")
     preset = preset or _last_value(user_layers, "preset")
+    preset = None if preset == "none" else preset
     registry = get_registry(_last_value(user_layers, "plugin_path"))
     if not model or not dataset:
         raise ConfigError(f"{'--dataset' if model else '--model'} is missing")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -13,6 +13,7 @@ from pydantic_core import PydanticUndefined
 from talkingface.config.config import Config, iter_fields, load_config
 from talkingface.config.merge import flatten, source_of
 from talkingface.errors import ConfigError
+from talkingface.registry import META_KEYS, Registry
 from talkingface.utils.suggest import did_you_mean, fold
 
 
@@ -96,3 +97,21 @@ def explain_key(cfg: Config, key: str, models: Sequence[str] = ()) -> str:
             + (f"\n  old names: {', '.join(old)}" if old else "")
         )
     return "\n\n".join(blocks)
+
+
+def unknown_key(registry: Registry, keys: Iterable[str]) -> str:
+    """What is wrong with the first key that neither the runner nor a model nor a dataset has."""
+    known: set[str] = set(META_KEYS["model"])
+    datasets = registry.entries("dataset").values()
+    for model in registry.entries("model").values():
+        dataset = next(d.name for d in datasets if registry.supports(model, d))
+        schema = load_config(model.name, dataset).schema
+        known |= {*schema.model_fields, *schema.aliases}
+    for dataset in datasets:
+        if dataset.target("config"):
+            known |= set(registry.resolve(dataset, "config").model_fields)
+    names = {fold(name) for name in known}
+    for key in keys:
+        if fold(key.split(".")[0]) not in names:
+            return f"--{key} is neither an option nor a key.{did_you_mean(key, known)}"
+    return ""

@@ -11,98 +11,19 @@ import re
 from string import Formatter
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from talkingface.config.component_spec import ComponentSpec
-
-
-class Section(BaseModel):
-    """A group of keys; an unknown key is an error. ``retired`` says what became of former keys."""
-
-    retired: ClassVar[dict[str, str]] = {}
-    model_config = ConfigDict(extra="forbid", validate_default=True, protected_namespaces=())
-
-
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-def _comma_list(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    return [part.strip() for part in value.split(",") if part.strip()]
-
-
-NameList = Annotated[list[str], BeforeValidator(_comma_list)]
-PathList = Annotated[list[str], BeforeValidator(_as_list)]
-Learner = Literal["adam", "adamw", "sgd", "rmsprop"]
-Schedule = Literal["none", "cosine", "linear", "step", "milestones", "plateau", "epochs"]
-AutoInt = Literal["auto"] | Annotated[int, Field(ge=0)]
-
-
-class OptimGroup(Section):
-    """Settings of one network's optimizer; null keeps the run-wide value."""
-
-    learner: Learner | None = Field(None, description="Optimizer.")
-    learning_rate: float | None = Field(None, gt=0, description="Step size.")
-    weight_decay: float | None = Field(None, ge=0, description="L2 penalty.")
-    betas: tuple[float, float] | None = Field(None, description="Adam's two decay rates.")
-
-
-class PhaseOptions(Section):
-    """When and how one phase (e.g. the discriminator's) steps."""
-
-    every: int = Field(1, ge=1, description="This phase runs on every n-th batch.")
-    start_step: int = Field(0, ge=0, description="First global step at which the phase runs.")
-    clip_grad: float | None = Field(None, gt=0, description="Gradient norm limit; null: run-wide.")
-
-
-class OptimSection(Section):
-    """How networks are optimised."""
-
-    betas: tuple[float, float] = Field((0.9, 0.999), description="Adam's two decay rates.")
-    scheduler: Schedule = Field(
-        "none",
-        description="Learning-rate schedule. cosine and linear fall to zero at the end of the run; "
-        "milestones decays at given steps; plateau watches valid_metric; epochs stays for "
-        "constant_epochs and then falls by equal steps, one per epoch.",
-    )
-    constant_epochs: int = Field(0, ge=0, description="scheduler=epochs: epochs at the full rate.")
-    zero_last: bool = Field(
-        False,
-        description="scheduler=epochs: the last epoch has rate 0, as in HeadGAN's official code.",
-    )
-    warmup_steps: int = Field(0, ge=0, description="Steps of linear warm-up from zero.")
-    step_size: int = Field(10, ge=1, description="scheduler=step: epochs between two decays.")
-    milestones: list[Annotated[int, Field(ge=1)]] = Field(
-        default_factory=list, description="scheduler=milestones: optimizer steps of the decays."
-    )
-    gamma: float = Field(
-        0.5, gt=0, le=1, description="scheduler=step/milestones/plateau: factor of a decay."
-    )
-    patience: int = Field(3, ge=0, description="scheduler=plateau: validations without progress.")
-    accumulate: int = Field(1, ge=1, description="Batches whose gradients are added per step.")
-    clip_grad: float | None = Field(None, gt=0, description="Gradient norm limit; null: none.")
-    ema_decay: float = Field(
-        0.0, ge=0, lt=1, description="Decay of the averaged weights (EMA) of validation; 0: none."
-    )
-    max_nan: int = Field(
-        10,
-        ge=0,
-        description="Batches with a NaN or infinite loss that are skipped before the run stops.",
-    )
-    groups: dict[str, OptimGroup] = Field(
-        default_factory=dict, description="Settings per network, by name (e.g. discriminator)."
-    )
-    phases: dict[str, PhaseOptions] = Field(default_factory=dict, description="Settings by phase.")
-
-
-class MediaSection(Section):
-    """Limits for files from unknown sources; a file above one is refused with a message."""
-
-    max_hours: float = Field(6.0, gt=0, description="Longest video or sound, hours.")
-    max_megapixels: float = Field(100.0, gt=0, description="Largest picture, million pixels.")
-    max_array_gb: float = Field(4.0, gt=0, description="Largest unpacked array file, gigabytes.")
+from talkingface.config.sections import (
+    AutoInt,
+    Learner,
+    MediaSection,
+    NameList,
+    OptimSection,
+    OrNone,
+    PathList,
+    Section,
+)
 
 
 class OverallConfig(Section):
@@ -117,6 +38,7 @@ class OverallConfig(Section):
         "worker": "num_workers",
         "gpu_id": "devices",
         "state": "log_level",
+        "budget_minutes": "minutes",
         "temp_dir": "results_dir",
         "resume_checkpoint_path": "resume",
         "lse_checkpoint_path": "metric_params.LSE.weights",
@@ -177,10 +99,10 @@ class OverallConfig(Section):
     evaluate_model_file: str | None = Field(
         None, description="Checkpoint to evaluate; without stages it implies stages=evaluate."
     )
-    init: str | None = Field(
+    init: OrNone = Field(
         None,
-        description="Weights from which training starts: checkpoint, exported weights or official "
-        "file, of the same model and sizes.",
+        description="Weights of the same model and sizes from which training starts: checkpoint, "
+        "run id, exported weights, official file or zoo (weights that ship with the toolkit).",
     )
 
     checkpoint_dir: str = Field("saved", description="Parent of the run folders.")
@@ -199,7 +121,7 @@ class OverallConfig(Section):
         gt=0,
         description="Minutes after which training ends cleanly; for jobs with a time limit.",
     )
-    budget_minutes: float | None = Field(
+    minutes: float | None = Field(
         None,
         gt=0,
         description="Planned minutes of training, about: after 5 % of them the number of steps is "
@@ -215,6 +137,11 @@ class OverallConfig(Section):
     media: MediaSection = Field(default_factory=MediaSection, description="Limits for input files.")
     eval_step: int = Field(1, ge=0, description="Epochs between two validations; 0: never.")
     valid_batches: int | None = Field(None, ge=1, description="Batches per validation; null: all.")
+    best: Literal["valid_metric", "last"] = Field(
+        "valid_metric",
+        description="Which state becomes best.ckpt: that with the best valid_metric, or the last "
+        "one, for trainings whose learning rate ends near zero.",
+    )
     valid_metric: str = Field(
         "loss",
         description="Criterion of the best checkpoint: loss or loss/<part> of the validation, or "

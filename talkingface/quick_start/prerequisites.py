@@ -27,6 +27,7 @@ _OWN = {
     *("model", "dataset", "preset", "stages", "train", "resume", "evaluate_model_file", "saved"),
     *("init", "model_params", "loss", "weights", "data", "infer", "audio", "optim", "learner"),
     *("batch_size", "learning_rate", "weight_decay", "metrics", "metric_params", "valid_metric"),
+    "best",
 }
 
 

@@ -39,7 +39,7 @@ class Progress:
     seconds: float = 0.0
     validation_due: bool = False  # a signal stopped the run between epoch and validation
     best: dict[str, Any] = field(default_factory=dict)
-    plan: dict[str, float] = field(default_factory=dict)  # minutes and steps of budget_minutes
+    plan: dict[str, float] = field(default_factory=dict)  # of the key minutes: minutes, steps
 
 
 def training_state(trainer: Trainer, rng: list[dict[str, Any]]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from talkingface.model.abilities import (
 from talkingface.model.abstract_talkingface import AbstractTalkingFace, networks_of_phase
 from talkingface.model.weights import load_checkpoint, load_extra_state, restore_networks
 from talkingface.trainer.checkpoint import save_checkpoint
+from talkingface.trainer.display import TrainingDisplay
 from talkingface.trainer.loggers import RunLogger
 from talkingface.trainer.meter import LossMeter, PlateauWatch
 from talkingface.trainer.networks import TrainedNetworks
@@ -37,7 +38,6 @@ from talkingface.trainer.runtime import Runtime
 from talkingface.trainer.signals import StopRequest
 from talkingface.trainer.state import FitResult, Progress, load_training_state, training_state
 from talkingface.trainer.validation import Scorer, mean_losses
-from talkingface.utils.logs import progress
 from talkingface.utils.paths import read_json, write_json
 from talkingface.utils.seeding import get_rng_state, preserve_rng, seed_everything
 
@@ -91,6 +91,7 @@ class Trainer:
         self.meter = LossMeter()
         self.plateau = PlateauWatch(model.plateau if isinstance(model, WatchesPlateau) else None)
         self._last_save = time.monotonic()
+        self.display: TrainingDisplay | None = None
 
     # -- setup ------------------------------------------------------------------------------------
 
@@ -144,15 +145,17 @@ class Trainer:
             load_training_state(self, state)
         self._configured_steps = total_steps
         plan = self.progress.plan
-        if plan and plan["minutes"] == self.cfg.budget_minutes:
+        if plan and plan["minutes"] == self.cfg.minutes:
             self._set_total_steps(plan["steps"])
         else:
             self.progress.plan = {}
 
     def _set_total_steps(self, steps: int) -> None:
-        """Set the length of the training, as planned for ``budget_minutes``."""
-        self.progress.plan = {"minutes": self.cfg.budget_minutes, "steps": steps}
+        """Set the length of the training, as planned for ``minutes``."""
+        self.progress.plan = {"minutes": self.cfg.minutes, "steps": steps}
         self.total_steps = self.schedule.total_steps = min(steps, self._configured_steps)
+        if self.display is not None:
+            self.display.plan(self.total_steps)
 
     # -- the loop ---------------------------------------------------------------------------------
 
@@ -170,8 +173,9 @@ class Trainer:
         p = self.progress
         started = time.monotonic()
         before = p.seconds
-        self._pace = Pace(self.cfg.budget_minutes, started - before, p.global_step)
+        self._pace = Pace(self.cfg.minutes, started - before, p.global_step)
         deadline = started + 60 * self.cfg.max_minutes if self.cfg.max_minutes else math.inf
+        self._open_display(started - before, deadline)
         reason = ""
         with self.stop.watching():
             if p.validation_due and valid_data is not None:
@@ -206,6 +210,7 @@ class Trainer:
             p.best = {}
             self._save("best.ckpt")
         self.networks.unwrap()
+        self.display.close()
         best, step = p.best.get("value"), p.best.get("step", p.global_step)
         reason = reason or f"reached {self.total_steps} steps"
         return FitResult(best, step, p.global_step, p.epoch, p.seconds, reason)
@@ -225,46 +230,37 @@ class Trainer:
         waited, started = 0.0, time.monotonic()
         items = 0
         late = False
-        bar = progress(
-            total=batches,
-            initial=p.batch_in_epoch,
-            leave=False,
-            unit="batch",
-            show=self.cfg.show_progress if self.runtime.is_zero else False,
-            desc=f"epoch {p.epoch + 1} {self._position()}",
-        )
         iterator = iter(loader)
-        with bar:
-            while p.batch_in_epoch < batches:
-                fetch_start = time.monotonic()
-                try:
-                    batch = next(iterator)
-                except StopIteration:
-                    break
-                waited += time.monotonic() - fetch_start
-                # The last group of an epoch may be smaller; its loss is divided by its own size.
-                first = p.batch_in_epoch - p.batch_in_epoch % self.cfg.optim.accumulate
-                group = min(self.cfg.optim.accumulate, batches - first)
-                p.batch_in_epoch += 1
-                boundary = p.batch_in_epoch == first + group
-                self.train_step(batch, boundary, group)
-                items += loader.batch_size * self.runtime.world_size
-                bar.update()
-                if not boundary:
-                    continue
-                p.global_step += 1
-                elapsed = time.monotonic() - started
-                if self._pace.budget and not p.plan:  # the clock of rank 0 decides
-                    if steps := self.runtime.broadcast(self._pace.total_steps(p.global_step)):
-                        self._set_total_steps(steps)
-                if p.global_step % self.cfg.log_every == 0 or p.global_step == self.total_steps:
-                    self._log_step(bar, items / elapsed, waited / elapsed)
-                if p.batch_in_epoch < batches and self._save_is_due():
-                    self._save("last.ckpt")
-                # Clocks and signals differ between processes, but all must stop at the same step.
-                late = self.runtime.any(time.monotonic() >= deadline)
-                if p.global_step >= self.total_steps or late or self.runtime.any(bool(self.stop)):
-                    break
+        while p.batch_in_epoch < batches:
+            fetch_start = time.monotonic()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                break
+            waited += time.monotonic() - fetch_start
+            # The last group of an epoch may be smaller; its loss is divided by its own size.
+            first = p.batch_in_epoch - p.batch_in_epoch % self.cfg.optim.accumulate
+            group = min(self.cfg.optim.accumulate, batches - first)
+            p.batch_in_epoch += 1
+            boundary = p.batch_in_epoch == first + group
+            self.train_step(batch, boundary, group)
+            items += loader.batch_size * self.runtime.world_size
+            if not boundary:
+                continue
+            p.global_step += 1
+            elapsed = time.monotonic() - started
+            if self._pace.budget and not p.plan:  # the clock of rank 0 decides
+                if steps := self.runtime.broadcast(self._pace.total_steps(p.global_step)):
+                    self._set_total_steps(steps)
+            if p.global_step % self.cfg.log_every == 0 or p.global_step == self.total_steps:
+                self._log_step(items / elapsed, waited / elapsed)
+            self.display.advance("" if self.cfg.minutes else "; --minutes=N plans for less")
+            if p.batch_in_epoch < batches and self._save_is_due():
+                self._save("last.ckpt")
+            # Clocks and signals differ between processes, but all must stop at the same step.
+            late = self.runtime.any(time.monotonic() >= deadline)
+            if p.global_step >= self.total_steps or late or self.runtime.any(bool(self.stop)):
+                break
         loader.sampler.set_position(p.epoch, 0)
         if p.batch_in_epoch >= batches:
             p.epoch += 1
@@ -339,11 +335,21 @@ class Trainer:
 
     # -- logging ----------------------------------------------------------------------------------
 
-    def _position(self) -> str:
-        planned = self.progress.plan or not self.cfg.budget_minutes
-        return f"step {self.progress.global_step}/{self.total_steps if planned else '?'}"
+    def _open_display(self, started: float, deadline: float) -> None:
+        """Args: ``started`` with earlier starts, and ``deadline``: values of ``time.monotonic``."""
+        minutes, p = self.cfg.minutes, self.progress
+        self.display = TrainingDisplay(
+            self.cfg.model,
+            self.cfg.show_progress if self.runtime.is_zero else False,
+            self.cfg.loss_decimal_place,
+            self.total_steps if p.plan or not minutes else None,
+            p.global_step,
+            min(deadline, started + 60 * minutes) if minutes else deadline,
+        )
+        if p.best:
+            self.display.best(p.best["value"])
 
-    def _log_step(self, bar: Any, rate: float, waiting: float) -> None:
+    def _log_step(self, rate: float, waiting: float) -> None:
         p = self.progress
         means = self.meter.take()
         first = next(iter(self.networks.optimizers.values()))
@@ -360,13 +366,9 @@ class Trainer:
         self.logger.scalars({**means, **extra}, p.global_step, "train")
         digits = self.cfg.loss_decimal_place
         text = ", ".join(f"{key} {value:.{digits}f}" for key, value in means.items())
-        bar.set_postfix_str(f"{text}, {rate:.1f} items/s, waiting {waiting:.0%}")
-        text = f"{self._position()}  {text}"
-        if bar.disable and p.global_step % (10 * self.cfg.log_every) == 0:
-            speed = f"{rate:.1f} items/s, waiting for data {100 * waiting:.0f} %"
-            log.info("%s, %s", text, speed)
-        else:
-            log.debug("%s", text)
+        self.display.losses(means)
+        speed = f"{rate:.1f} items/s, waiting for data {100 * waiting:.0f} %"
+        log.debug("step %d/%d  %s, %s", p.global_step, self.total_steps, text, speed)
 
     # -- validation -------------------------------------------------------------------------------
 
@@ -406,25 +408,29 @@ class Trainer:
             )
         value = float(losses[key])
         higher = self.scorer.higher_is_better if self.scorer is not None else False
-        best = p.best.get("value")
+        record = p.best.get("record", p.best.get("value"))
         improved = math.isfinite(value) and (
-            best is None or (value > best if higher else value < best)
+            record is None or (value > record if higher else value < record)
         )
+        record = value if improved else record
         p.bad_validations = 0 if improved else p.bad_validations + 1
         p.validation_due = False
         self.schedule.after_validation(improved)
-        if improved:
-            p.best = {"metric": name, "value": value, "epoch": p.epoch, "step": p.global_step}
+        kept = improved or self.cfg.best == "last"
+        if kept:
+            place = {"epoch": p.epoch, "step": p.global_step}
+            p.best = {"metric": name, "value": value, "record": record, **place}
             self._save("best.ckpt")
+            self.display.best(value)
         if self.runtime.is_zero:
             digits = self.cfg.loss_decimal_place
             text = ", ".join(f"{k} {v:.{digits}f}" for k, v in losses.items())
             position = f"step {p.global_step} (epoch {p.epoch}, {p.seconds / 60:.1f} min)"
-            log.info("validation at %s: %s%s", position, text, "  <- best" if improved else "")
+            log.info("validation at %s: %s%s", position, text, "  <- best" if kept else "")
             self.logger.scalars(losses, p.global_step, "valid")
             record = {"step": p.global_step, "epoch": p.epoch, "seconds": round(p.seconds, 3)}
             values = {k: float(v) for k, v in losses.items()}
-            self.logger.record({**record, "best": improved, **values})
+            self.logger.record({**record, "best": kept, **values})
         return 0 < self.cfg.stopping_step <= p.bad_validations
 
     # -- checkpoints ------------------------------------------------------------------------------

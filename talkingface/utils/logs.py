@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+
+_PLAIN = "{desc}: {n_fmt}/{total_fmt} {unit}s, {elapsed} elapsed, {remaining} left{postfix}"
+PLAIN_SECONDS = 30  # between the lines that replace a progress bar
 
 
 class _TqdmHandler(logging.StreamHandler):
@@ -54,9 +58,45 @@ def close_run_files() -> None:
         handler.close()
 
 
+class _LogLines:
+    """A file whose lines become log messages, one every ``PLAIN_SECONDS``."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + PLAIN_SECONDS
+
+    def write(self, text: str) -> None:
+        if time.monotonic() >= self._next and (line := text.strip()):
+            self._next = time.monotonic() + PLAIN_SECONDS
+            logging.getLogger("talkingface").info("%s", line)
+
+    def flush(self) -> None:
+        pass
+
+
 def progress(
-    iterable: Iterable | None = None, *, show: str | bool = "auto", **options: Any
+    iterable: Iterable | None = None,
+    *,
+    show: str | bool = "auto",
+    form: str | None = None,
+    plain: str = _PLAIN,
+    **options: Any,
 ) -> tqdm:
-    """A tqdm bar; with ``show="auto"`` only when stderr is a terminal."""
-    visible = sys.stderr.isatty() if show == "auto" else bool(show)
-    return tqdm(iterable, disable=not visible, dynamic_ncols=True, **options)
+    """A tqdm bar. With ``show="auto"`` and without a terminal: a log line every 30 s instead.
+
+    Args:
+        form: layout of the bar, ``plain`` of the lines (``bar_format`` of tqdm).
+    """
+    if show != "auto" or sys.stderr.isatty():
+        return tqdm(iterable, disable=not show, dynamic_ncols=True, bar_format=form, **options)
+    return tqdm(iterable, file=_LogLines(), bar_format=plain, mininterval=1, **options)
+
+
+def duration(seconds: float) -> str:
+    """A readable duration: ``40 s``, ``8 min``, ``1 h 20 min``, ``3 days``."""
+    if seconds < 90:
+        return f"{max(seconds, 0):.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours / 24:.0f} days"

@@ -357,21 +357,21 @@ def test_training_stops_at_its_time_limit_and_saves(tmp_path, monkeypatch):
 def test_a_time_budget_sets_the_number_of_steps_and_the_schedule(tmp_path, monkeypatch):
     monkeypatch.setenv("TOY_DELAY", "0.005")  # s per item
     settings = {"epochs": 10000, "optim__scheduler": "cosine", "eval_step": 0}
-    trainer = fit(toy_config(budget_minutes=3 / 60, **settings), tmp_path)
+    trainer = fit(toy_config(minutes=3 / 60, **settings), tmp_path)
     total = trainer.progress.plan["steps"]
     assert trainer.result.steps == total == trainer.schedule.total_steps
     assert 1.5 < trainer.result.seconds < 6  # 3 s
     assert trainer.schedule.factor(total - 1) < 0.01  # where max_steps would still be far away
     # A resumed run has the same length, whatever its speed.
     monkeypatch.setenv("TOY_DELAY", "0")
-    cfg = toy_config(budget_minutes=3 / 60, **settings)
+    cfg = toy_config(minutes=3 / 60, **settings)
     again, *loaders = trainer_of(cfg, tmp_path)
     again.resume_checkpoint(tmp_path / "last.ckpt")
     again.fit(*loaders)
     assert again.total_steps == again.progress.global_step == total
 
 
-@pytest.mark.parametrize("more", [{}, {"budget_minutes": 10}])
+@pytest.mark.parametrize("more", [{}, {"minutes": 10}])
 def test_a_run_with_another_budget_is_planned_anew(tmp_path, more):
     fit(toy_config(epochs=2), tmp_path)
     state = load_checkpoint(tmp_path / "last.ckpt")
@@ -386,7 +386,7 @@ def test_no_epochs_are_no_steps():
 
 
 def test_a_budget_never_prolongs_a_training(tmp_path):
-    trainer = fit(toy_config(budget_minutes=10, max_steps=3), tmp_path)
+    trainer = fit(toy_config(minutes=10, max_steps=3), tmp_path)
     assert trainer.progress.global_step == 3
 
 
