@@ -6,6 +6,21 @@ from talkingface.utils.paths import PACKAGE_DIR
 
 # Packages, and modules with another last name or outside the first folder of their former place.
 _RENAMED = {
+    **{
+        f"benchmark{name}": f"comparison{name}"
+        for name in (
+            "",
+            ".cost",
+            ".entries",
+            ".page",
+            ".plans",
+            ".previews",
+            ".report",
+            ".run",
+            ".stats",
+            ".tables",
+        )
+    },
     "config.loader": "utils.yaml_files",
     "config.suggest": "utils.suggest",
     "data.a2p": "data.dataprocess.a2p",

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from trainkit import hyperlips_config
 
-from talkingface.benchmark import run as module
-from talkingface.benchmark.entries import titled
-from talkingface.benchmark.run import benchmark
+from talkingface.comparison import run as module
+from talkingface.comparison.entries import titled
+from talkingface.comparison.run import benchmark
 from talkingface.data.filelists import read_filelist
 from talkingface.data.media.writer import VideoWriter
 from talkingface.errors import ConfigError, DataError, StageError
@@ -141,7 +141,7 @@ def test_clips_that_a_model_was_trained_on_are_told(data):
 
 
 def test_clips_that_the_start_weights_were_trained_on_count_too(place, tiny_synthetic):
-    from talkingface.benchmark.entries import Competitor, seen_in_training, usable_clips
+    from talkingface.comparison.entries import Competitor, seen_in_training, usable_clips
 
     (checkpoint,) = place.folder.glob(f"saved/*/*/{place.run_id}/checkpoints/best.ckpt")
     settings = {
@@ -323,7 +323,7 @@ def test_rows_and_datasets_never_share_a_folder_or_a_name(place, finished, video
 
 
 def test_a_runs_own_metric_settings_and_clip_number_do_not_count(place, finished, monkeypatch):
-    from talkingface.benchmark import entries
+    from talkingface.comparison import entries
 
     real = entries.configure
 

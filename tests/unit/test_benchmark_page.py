@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from talkingface.benchmark.page import write_page
+from talkingface.comparison.page import write_page
 from talkingface.data.media.writer import VideoWriter
 
 BROWSER = next(

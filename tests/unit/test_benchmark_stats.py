@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from talkingface.benchmark.stats import (
+from talkingface.comparison.stats import (
     bootstrap_interval,
     holm,
     lower_is_better_score,

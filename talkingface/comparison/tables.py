@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from talkingface.benchmark.stats import stars
+from talkingface.comparison.stats import stars
 from talkingface.evaluator.report import ARROWS, clean
 from talkingface.utils.paths import write_text
 from talkingface.utils.safe_text import csv_text, markdown_cell

@@ -7,8 +7,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from talkingface.benchmark.cost import Cost, measure_network, peak_memory
-from talkingface.benchmark.entries import Competitor, Material, seen_in_training, videos_for
+from talkingface.comparison.cost import Cost, measure_network, peak_memory
+from talkingface.comparison.entries import Competitor, Material, seen_in_training, videos_for
 from talkingface.components.store import ComponentStore
 from talkingface.data.clips import Clip
 from talkingface.errors import StageError

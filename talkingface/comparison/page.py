@@ -25,13 +25,13 @@ def write_page(path: Path, data: Mapping[str, Any]) -> None:
 
     Args:
         path: target, ``.html``. Missing folders are created.
-        data: result of :func:`~talkingface.benchmark.report.report`, which the script of
+        data: result of :func:`~talkingface.comparison.report.report`, which the script of
             ``page.html`` reads. nan and infinite values are shown as undefined.
 
     Raises:
         EnvironmentProblem: disk full, read-only folder.
     """
-    template = resources.files("talkingface.benchmark").joinpath("page.html").read_text("utf-8")
+    template = resources.files("talkingface.comparison").joinpath("page.html").read_text("utf-8")
     before, _, after = template.partition(_PLACE)
     write_text(path, before + _embedded(data) + after)
 

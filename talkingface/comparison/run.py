@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from talkingface import __version__
-from talkingface.benchmark.cost import Cost, measure_network
-from talkingface.benchmark.entries import (
+from talkingface.comparison.cost import Cost, measure_network
+from talkingface.comparison.entries import (
     Competitor,
     Material,
     dataset_name,
@@ -23,10 +23,10 @@ from talkingface.benchmark.entries import (
     find_material,
     titled,
 )
-from talkingface.benchmark.plans import TimedGenerator, plan_rows
-from talkingface.benchmark.report import Comparison, report, write_results
-from talkingface.benchmark.stats import summarize
-from talkingface.benchmark.tables import console_lines, write_tables
+from talkingface.comparison.plans import TimedGenerator, plan_rows
+from talkingface.comparison.report import Comparison, report, write_results
+from talkingface.comparison.stats import summarize
+from talkingface.comparison.tables import console_lines, write_tables
 from talkingface.data.clips import Clip
 from talkingface.errors import ConfigError, DataError, EnvironmentProblem, TalkingFaceError
 from talkingface.evaluator.base_metric import require_weights
@@ -54,7 +54,15 @@ log = logging.getLogger(__name__)
 def benchmark(
     options: Mapping[str, str], config: Mapping[str, Any], config_files: Sequence[str] = ()
 ) -> int:
-    """Run the action; returns the exit status.
+    """Run the action; returns the exit status."""
+    compare(options, config, config_files)
+    return 0
+
+
+def compare(
+    options: Mapping[str, str], config: Mapping[str, Any], config_files: Sequence[str] = ()
+) -> Path:
+    """Score all models on the clips of all datasets; returns the folder of the results.
 
     Options: ``models`` (:func:`find_entries`), ``datasets`` (registered names or folders of real
     videos), ``baseline`` (title of the row that the others are tested against; default: the first
@@ -101,7 +109,7 @@ def benchmark(
             log.info("  note: %s: %s", comparison.material.name, line)
     write_results(folder, data, comparisons)
     log.info("open %s", shown(folder / "benchmark.html"))
-    return 0
+    return folder
 
 
 def _folder(options: Mapping[str, str], config: Mapping[str, Any]) -> Path:

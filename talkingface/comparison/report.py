@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from talkingface import __version__
-from talkingface.benchmark.cost import Cost
-from talkingface.benchmark.entries import Material
-from talkingface.benchmark.page import write_page
-from talkingface.benchmark.previews import embedded_video
+from talkingface.comparison.cost import Cost
+from talkingface.comparison.entries import Material
+from talkingface.comparison.page import write_page
+from talkingface.comparison.previews import embedded_video
 from talkingface.errors import TalkingFaceError
 from talkingface.evaluator.evaluator import Evaluator, RowResult
 from talkingface.evaluator.report import result_data
