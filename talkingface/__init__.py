@@ -2,7 +2,8 @@
 
 The public Python interface; importing it loads neither torch nor any model:
 
-* :func:`run`, :func:`create_model`, :func:`load_weights`
+* :func:`run`, :func:`infer`, :func:`prepare`, :func:`benchmark`
+* :func:`create_model`, :func:`load_weights`
 * :func:`list_models`, :func:`list_datasets`, :func:`list_metrics`, :func:`create_metric`
 """
 
@@ -13,23 +14,29 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 __all__ = [
+    "benchmark",
     "create_metric",
     "create_model",
+    "infer",
     "list_datasets",
     "list_metrics",
     "list_models",
     "load_weights",
+    "prepare",
     "run",
 ]
 
 if TYPE_CHECKING:
     from talkingface.api import (
+        benchmark,
         create_metric,
         create_model,
+        infer,
         list_datasets,
         list_metrics,
         list_models,
         load_weights,
+        prepare,
         run,
     )
 

@@ -48,6 +48,92 @@ def run(
     return run_config(cfg, dry_run=dry_run)
 
 
+def infer(
+    model: str,
+    audio: str | Path | None = None,
+    source: str | Path | None = None,
+    output: str | Path | None = None,
+    *,
+    checkpoint: str | Path | None = None,
+    driver: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> list[Path]:
+    """Generate videos, as ``talkingface infer`` does.
+
+    Args:
+        model: its newest run is used; without one the weights of the zoo.
+        audio: a file, a folder or a ``.txt`` list. source: picture or video of the person, or the
+            name of a person for models of one person.
+        output: file or folder; default: below ``results``.
+        checkpoint: a file, a run id or ``zoo``. driver: a video that drives the face.
+        overrides: settings; dotted keys are allowed.
+
+    Returns:
+        Paths of the videos.
+
+    Raises:
+        TalkingFaceError: a sub-class, for errors that the caller can correct.
+    """
+    from talkingface.quick_start.infer import generate
+
+    given = {"audio": audio, "source": source, "output": output, "driver": driver}
+    options = {k: str(v) for k, v in {**given, "checkpoint": checkpoint}.items() if v is not None}
+    return generate(options, {**(overrides or {}), "model": model}, [])
+
+
+def prepare(
+    dataset: str,
+    videos: str | Path | Iterable[str | Path],
+    *,
+    model: str = "HyperLipsBase",
+    overrides: Mapping[str, Any] | None = None,
+) -> None:
+    """Make a dataset from videos of a person, as ``talkingface prepare`` does.
+
+    Args:
+        dataset: its new name. videos: a file, a folder, or several.
+        model: for which it is prepared. overrides: settings; dotted keys are allowed.
+
+    Raises:
+        TalkingFaceError: a sub-class, for errors that the caller can correct.
+    """
+    from talkingface.quick_start.prepare import prepare_videos
+
+    files = [videos] if isinstance(videos, (str, Path)) else list(videos)
+    options = {"videos": ",".join(map(str, files))}
+    prepare_videos(options, {**(overrides or {}), "dataset": dataset, "model": model})
+
+
+def benchmark(
+    models: Iterable[str],
+    datasets: Iterable[str],
+    *,
+    output: str | Path | None = None,
+    baseline: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Path:
+    """Score models and videos on the same clips, as ``talkingface benchmark`` does.
+
+    Args:
+        models: names of models, run ids, checkpoints, ``zoo/<entry>`` or folders of videos, each
+            optionally as ``Title=...``. datasets: names, or folders of real videos.
+        output: folder of the results. baseline: title of the row to test the others against.
+        overrides: settings, e.g. ``{"metrics": ["LMD"]}``.
+
+    Returns:
+        The folder with ``benchmark.html`` and the tables.
+
+    Raises:
+        TalkingFaceError: a sub-class, for errors that the caller can correct.
+    """
+    from talkingface.comparison.run import compare
+
+    options = {"models": ",".join(models), "datasets": ",".join(datasets)}
+    options |= {"output": str(output)} if output else {}
+    options |= {"baseline": baseline} if baseline else {}
+    return compare(options, overrides or {})
+
+
 def create_model(
     name: str,
     preset: str | None = None,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
+from talkingface.commands import help_text, spelled_out
 from talkingface.errors import ConfigError, Interrupted, TalkingFaceError
 from talkingface.registry import get_registry, import_target
 from talkingface.utils.limits import message_of, raise_file_limit, resource_problem
@@ -21,14 +22,14 @@ from talkingface.utils.streams import tolerant_streams
 from talkingface.utils.yaml_files import parse_value
 
 _FLAGS = {
-    *("list", "print_config", "help", "version", "debug"),
+    *("list", "print_config", "version", "debug", "status", "export", "web"),
     *("dry_run", "infer", "live", "prepare", "benchmark"),
 }
 # Options of actions; their values are not parsed, since most are paths.
 _OPTIONS = {
     *("explain", "videos", "audio", "source", "output", "checkpoint", "config_files"),
     *("fetch", "recipe", "evaluate_videos", "reference", "models", "datasets", "baseline"),
-    "driver",
+    *("driver", "help", "host", "port"),
 }
 _TEXT_KEYS = {"model", "dataset", "preset", "plugin_path"}
 
@@ -78,7 +79,9 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
             continue
         if not equals:
             following = tokens[position] if position < len(tokens) else "--"
-            if not following.startswith("--") and following not in short:
+            if key == "help":
+                value = "main"
+            elif not following.startswith("--") and following not in short:
                 value = following
                 position += 1
             elif key.startswith("no_"):
@@ -123,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: list[str], debug: bool) -> int:
     try:
-        return _dispatch(parse_arguments(argv))
+        return _dispatch(parse_arguments(spelled_out(argv)))
     except TalkingFaceError as error:
         if debug:
             traceback.print_exc()
@@ -159,9 +162,8 @@ def _place_in_plugin(trace: TracebackType | None) -> str:
 
 
 def _dispatch(args: Arguments) -> int:
-    if "help" in args.flags:
-        text = (PACKAGE_DIR / "help.txt").read_text("utf-8")
-        print(text.replace("{program}", program()), end="")
+    if "help" in args.options:
+        print(help_text(args.options["help"]), end="")
         return 0
     if "version" in args.flags:
         from talkingface import __version__
@@ -203,7 +205,10 @@ _ACTIONS = {
     "fetch": "quick_start.fetch:fetch",
     "recipe": "quick_start.recipe:run_recipe",
     "evaluate_videos": "quick_start.score_videos:score_videos",
-    "benchmark": "benchmark.run:benchmark",
+    "benchmark": "comparison.run:benchmark",
+    "status": "quick_start.status:status",
+    "export": "quick_start.export:export",
+    "web": "web.app:web",
 }
 # Option -> actions that it belongs to.
 _OWNERS = {
@@ -211,8 +216,10 @@ _OWNERS = {
     "audio": ("infer", "live"),
     "source": ("infer", "live"),
     "driver": ("infer",),
-    "checkpoint": ("infer", "live"),
-    "output": ("infer", "live", "evaluate_videos", "benchmark"),
+    "checkpoint": ("infer", "live", "export"),
+    "output": ("infer", "live", "evaluate_videos", "benchmark", "export"),
+    "host": ("web",),
+    "port": ("web",),
     "reference": ("evaluate_videos",),
     "models": ("benchmark",),
     "datasets": ("benchmark",),
@@ -246,23 +253,41 @@ def _run(args: Arguments) -> int:
         print(explain_key(cfg, key, [] if model else cfg.registry.names("model")))
         return 0
     if not (model and dataset) and not args.config_files:
-        missing = " and ".join(f"--{n}" for n in ("model", "dataset") if not args.config.get(n))
-        print(_listing(args), end="")
-        verb = "are" if " and " in missing else "is"
-        raise ConfigError(f"{missing} {verb} missing. Choose from the tables above.")
+        raise _incomplete(args)
     cfg = load_config(model, dataset, config_files=args.config_files, cli=args.config)
     if "print_config" in args.flags:
         from talkingface.config.reference import print_config
 
         print(print_config(cfg))
         return 0
-    from talkingface.quick_start.quick_start import run_config
+    from talkingface.quick_start.quick_start import fitting_preset, run_config
 
+    if preset := fitting_preset(cfg):
+        options = {"config_files": args.config_files, "cli": args.config, "preset": preset}
+        cfg = load_config(model, dataset, **options)
+        cfg.notes.insert(0, f"no GPU: preset {preset} is used (--preset=none: the full settings)")
     run_config(cfg, dry_run="dry_run" in args.flags, command=sys.argv)
     return 0
 
 
+def _incomplete(args: Arguments) -> ConfigError:
+    """The error of a command without a model or dataset: an unknown key, or the names there are."""
+    from talkingface.config.reference import unknown_key
+
+    registry = get_registry(args.config.get("plugin_path"))
+    keys = [key for key in args.config if key not in _TEXT_KEYS]
+    if unknown := keys and unknown_key(registry, keys):
+        return ConfigError(f"{unknown} See {program()} --help.")
+    missing = [name for name in ("model", "dataset") if not args.config.get(name)]
+    verb = "are" if len(missing) > 1 else "is"
+    names = "\n".join(f"  --{n}: {', '.join(registry.names(n))}" for n in missing)
+    text = " and ".join(f"--{name}" for name in missing)
+    return ConfigError(f"{text} {verb} missing. Choose from\n{names}\n{program()} list says more.")
+
+
 def _listing(args: Arguments) -> str:
+    from talkingface.components.zoo import zoo_rows
+
     registry = get_registry(args.config.get("plugin_path"))
     arrows = {
         "up": "higher is better",
@@ -287,6 +312,7 @@ def _listing(args: Arguments) -> str:
         pairs.append((entry.name, f"{names}   (presets: {presets})"))
     table("Supported pairs", pairs)
     table("Recipes", [(r.name, r.summary) for r in registry.entries("recipe").values()])
+    table("Zoo (weights that ship with the toolkit)", zoo_rows())
     rows = []
     for entry in registry.entries("metric").values():
         outputs = entry.meta.get("outputs") or {}

@@ -18,6 +18,7 @@ from talkingface.utils.paths import atomic, explain_os_errors, write_text
 from talkingface.utils.safe_text import csv_cell, csv_text
 
 SCHEMA = 2  # of metrics.json and of the datasets in benchmark.json; 1 had no number
+WIDTH = 100  # of printed tables, in characters
 ARROWS = {"up": "↑", "down": "↓", "zero": "→0", "real": "→R"}
 
 
@@ -26,8 +27,35 @@ def console_table(
     outputs: Mapping[str, Mapping[str, Any]],
     decimals: int,
 ) -> str:
-    """Rows by outputs; values are means over clips, with ± the standard deviation if ``spread``."""
-    keys = list(outputs)
+    """Rows by outputs; values are means over clips, with ± the standard deviation if ``spread``.
+
+    The last lines name outputs without a value, and those left out to stay within ``WIDTH``
+    columns: first those with ``detail``, then the last ones.
+    """
+    keys = [k for k in outputs if any(math.isfinite(v[k]["mean"]) for v in table.values())]
+    empty = [key for key in outputs if key not in keys]
+    order = [k for k in keys if outputs[k].get("detail")][::-1]
+    order += [key for key in keys[::-1] if key not in order]
+    left_out: list[str] = []
+    text = _table(table, outputs, keys, decimals)
+    while order[1:] and max(map(len, text.splitlines())) > WIDTH:
+        if left_out or not outputs[order[0]].get("detail"):
+            left_out.append(order.pop(0))
+        else:  # all details at once
+            left_out = [key for key in order if outputs[key].get("detail")]
+            order = order[len(left_out) :]
+        text = _table(table, outputs, [k for k in keys if k not in left_out], decimals)
+    if left_out:
+        text += f"\nin metrics.json also: {', '.join(k for k in keys if k in left_out)}"
+    return text + (f"\nwithout a value: {', '.join(empty)}" if empty else "")
+
+
+def _table(
+    table: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    outputs: Mapping[str, Mapping[str, Any]],
+    keys: Sequence[str],
+    decimals: int,
+) -> str:
     heads = [f"{key} {ARROWS.get(outputs[key].get('direction'), '')}" for key in keys]
     lines = [["", *heads, "clips"]]
     for row, values in table.items():
@@ -50,17 +78,19 @@ def _cell(item: Mapping[str, Any], decimals: int, spread: bool) -> str:
 
 def reasons_text(rows: Sequence[RowResult]) -> list[str]:
     """Lines with the counts of undefined values and of notes, and the remarks on whole rows."""
-    lines = []
+    texts: dict[str, list[str]] = {}  # note -> rows
     for row in rows:
         for reason, count in Counter(row.reasons.values()).most_common(5):
-            lines.append(f"{row.name}: {count} value(s) undefined: {reason}")
+            texts.setdefault(f"{count} value(s) undefined: {reason}", []).append(row.name)
         # Notes that differ in their numbers only are one kind; each clip counts once.
         kinds: dict[str, dict[str, str]] = {}
         for clip, notes in row.notes.items():
             for note in notes:
                 kinds.setdefault(re.sub(r"\d[\d.]*", "#", note), {}).setdefault(clip, note)
         for clips in sorted(kinds.values(), key=len, reverse=True)[:3]:
-            lines.append(f"{row.name}: {len(clips)} clip(s), e.g. {next(iter(clips.values()))}")
+            text = f"{len(clips)} clip(s), e.g. {next(iter(clips.values()))}"
+            texts.setdefault(text, []).append(row.name)
+    lines = [f"{', '.join(names)}: {text}" for text, names in texts.items()]
     return lines + row_remarks(rows)
 
 

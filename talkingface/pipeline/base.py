@@ -124,7 +124,7 @@ class Pipeline(ABC):
         stochastic: whether the model draws random numbers; :meth:`generate` then takes ``seed``.
         source_kind: ``file``; ``name`` if a source may also be the name of a prepared speaker;
             ``optional`` if no source is needed.
-        usage: example of the options of ``--infer``.
+        usage: options of ``--infer``, with ``{audio}``, ``{source}``, ``{driver}`` for files.
 
     Args:
         cfg: configuration of the model.
@@ -137,7 +137,7 @@ class Pipeline(ABC):
     baselines: tuple[str, ...] = ()
     stochastic: bool = False
     source_kind: str = "file"
-    usage: str = "--audio=speech.wav --source=face.mp4"
+    usage: str = "--audio={audio} --source={source}"
 
     def __init__(self, cfg: Config, model: AbstractTalkingFace, device: torch.device) -> None:
         self.cfg, self.model, self.device = cfg, model, device

@@ -25,6 +25,8 @@ from talkingface.evaluator.evaluator import Evaluator, Row, RowResult, aggregate
 from talkingface.model.abilities import EvaluatesClips
 from talkingface.pipeline.base import SAMPLE_RATE, Pipeline
 from talkingface.pipeline.build import build_dataset, build_pipeline, build_process
+from talkingface.quick_start.next_steps import OVERVIEW
+from talkingface.quick_start.overview import write_overview
 from talkingface.quick_start.previews import write_preview
 from talkingface.quick_start.results import publish
 from talkingface.quick_start.rows import Generator, baseline_rows, model_row, video_pair
@@ -129,6 +131,9 @@ def evaluate_videos(cfg: Config, pipeline: Pipeline, run: RunDir) -> dict[str, f
             generator.reference(clip),
             cfg.fps,
         )
+    first = clips[0]
+    shown_videos = {title: folder / f"{first.id}.mp4" for title, folder in folders.items()}
+    write_overview(run.results / OVERVIEW, shown_videos, generator.reference(first).path, cfg.fps)
     _log_media(cfg, run, generator.reference(clips[0]), folders[cfg.model])
     return means
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from talkingface.components.runs import newest_checkpoint
+from talkingface.components.zoo import NAME, has_entry, is_zoo, zoo_file
 from talkingface.config.config import Config, load_config
 from talkingface.data.filelists import read_text
 from talkingface.data.media.files import AUDIO_SUFFIXES, VIDEO_SUFFIXES
@@ -28,6 +29,19 @@ def infer_command(
     options: Mapping[str, str], config: Mapping[str, Any], config_files: list[str]
 ) -> int:
     """Run ``--infer``; see the help text for its options. Returns the exit status."""
+    generate(options, config, config_files)
+    return 0
+
+
+def generate(
+    options: Mapping[str, str], config: Mapping[str, Any], config_files: list[str]
+) -> list[Path]:
+    """Generate one video for each sound; returns their paths.
+
+    Raises:
+        ConfigError, DataError, WeightsError: wrong options or files; of several sounds, those that
+            failed are named after the others are done.
+    """
     cfg, checkpoint = configure(options, config, config_files)
     if not cfg.model_entry.target("pipeline"):
         raise ConfigError(f"{cfg.model} generates no videos")
@@ -54,7 +68,8 @@ def infer_command(
         log.info("%s with %s", cfg.model, shown(checkpoint))
     elif getattr(kind, "works_untrained", False):
         log.info("%s without a trained network, from the source alone", cfg.model)
-    failed = []
+    failed: list[str] = []
+    written: list[Path] = []
     plan = plan_outputs(sounds, source, options.get("output"), cfg, driver)
     listed = Path(options["audio"]).expanduser() if options.get("audio") else None
     inputs = (source, driver, checkpoint, listed, *sounds, *map(Path, config_files))
@@ -87,9 +102,10 @@ def infer_command(
             rendered.real_time_factor,
             1000 * rendered.seconds_taken / max(rendered.frames, 1),
         )
+        written.append(rendered.path)
     if failed:
         raise DataError(f"{len(failed)} of {len(sounds)} sounds failed:\n  " + "\n  ".join(failed))
-    return 0
+    return written
 
 
 def load_pipeline(cfg: Config, checkpoint: Path | None) -> Pipeline:
@@ -248,9 +264,15 @@ def usable_here(stored: Mapping[str, Any], config: Mapping[str, Any]) -> dict[st
 
 
 def find_checkpoint(given: str | None, saved: Path, model: str | None, dataset: str | None) -> Path:
-    """A checkpoint by path, run id, run folder or name below ``checkpoints/``, else the newest."""
+    """A checkpoint by path, run id, run folder, name below ``checkpoints/`` or zoo entry; by
+    default that of the newest run, else that of the zoo."""
+    if given and is_zoo(given):
+        return zoo_file(given, model)
     if not given:
         newest = newest_checkpoint(saved, model or "*", dataset)
+        if newest is None and has_entry(model):
+            log.info("there is no run of %s yet; the weights of the zoo are used", model)
+            return zoo_file(NAME, model)
         if newest is None:
             raise ConfigError(
                 f"There is no trained run of {model} below {shown(saved)}. Train one, or name "

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
-from talkingface.components.models import build_model, check_model_class
+from talkingface.components.models import build_model, check_model_class, start_from
 from talkingface.components.runs import named_weights
 from talkingface.data.clips import SPLITS, discover_clips, no_clips_message
 from talkingface.errors import (
@@ -18,9 +18,11 @@ from talkingface.errors import (
     EnvironmentProblem,
     StageError,
     TalkingFaceError,
+    WeightsError,
 )
 from talkingface.evaluator.base_metric import build_metric, require_weights
 from talkingface.pipeline.build import build_process
+from talkingface.trainer.runtime import choose_device
 from talkingface.utils.env import BUILT_FOR_TORCH, require
 from talkingface.utils.paths import resolve
 from talkingface.utils.suggest import did_you_mean
@@ -44,6 +46,7 @@ def check(cfg: Config, stages: Collection[str]) -> None:
     for part in (_classes, _network):
         if not problems:
             problems += part(cfg)
+    problems += _device(cfg, stages)
     problems += _folders(cfg, stages)
     problems += _data(cfg, stages)
     problems += _weights(cfg, stages)
@@ -153,6 +156,15 @@ def _network(cfg: Config) -> Iterator[TalkingFaceError]:
             )
 
 
+def _device(cfg: Config, stages: Collection[str]) -> Iterator[TalkingFaceError]:
+    """A device that this machine does not have."""
+    if {"train", "evaluate"} & set(stages):
+        try:
+            choose_device(cfg.device)
+        except EnvironmentProblem as problem:
+            yield problem
+
+
 def _folders(cfg: Config, stages: Collection[str]) -> list[TalkingFaceError]:
     """Folders of the run that are not writable or have too little free space."""
     keys = (cfg.checkpoint_dir, cfg.results_dir, cfg.log_dir, cfg.tensorboard_dir)
@@ -223,16 +235,24 @@ def _weights(cfg: Config, stages: Collection[str]) -> Iterator[TalkingFaceError]
         wanted["init"] = cfg.init
     if isinstance(cfg.resume, str) and cfg.resume != "auto":
         wanted["resume"] = cfg.resume
-    weights = cfg.get("weights")
+    weights, components = cfg.get("weights"), cfg.schema.components(cfg)
     if weights is not None and "train" in stages:
         wanted.update({f"weights.{name}": value for name, value in weights})
     for key, value in wanted.items():
-        component = key == "init" or key.startswith("weights.")  # a run id is accepted too
-        if not value or (key.startswith("weights.") and value == "auto"):
+        named = key != "resume"  # a run id or an entry of the zoo is accepted too
+        component = key.startswith("weights.")
+        if not value or (component and value == "auto"):
             continue
-        path = named_weights(cfg, value) if component else cfg.weights_path(value)
+        model = getattr(components.get(key.removeprefix("weights.")), "model", None)
+        try:
+            path = named_weights(cfg, value, model) if named else cfg.weights_path(value)
+            if key == "init" and path.is_file():
+                start_from(build_model(cfg), path, cfg.trust_checkpoint)
+        except (ConfigError, WeightsError) as error:
+            yield error
+            continue
         if not path.is_file():
-            kind = "there is no such file or run" if component else "the file does not exist"
+            kind = "there is no such file or run" if named else "the file does not exist"
             yield DataError(
                 f"{key}={value}: {kind} (looked in {resolve(value)} and "
                 f"{resolve(cfg.weights_dir)})."

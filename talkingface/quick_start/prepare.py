@@ -17,8 +17,9 @@ from typing import Any
 from talkingface.config.config import load_config
 from talkingface.data.clips import Clip, make_clip, split_names
 from talkingface.data.dataprocess.engine import prepare_clips
+from talkingface.data.dataprocess.report import ProcessReport
 from talkingface.data.face.scan import content_hash
-from talkingface.data.filelists import write_filelists
+from talkingface.data.filelists import read_filelist, write_filelists
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.files import VIDEO_SUFFIXES
 from talkingface.data.media.limits import set_limits
@@ -26,9 +27,10 @@ from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import count_frames, read_frames
 from talkingface.data.media.writer import VideoWriter
 from talkingface.errors import ConfigError, DataError, StageError
+from talkingface.quick_start.next_steps import train_command
 from talkingface.registry import get_registry, refresh
 from talkingface.utils.logs import progress, setup_logging
-from talkingface.utils.paths import program, project_root, read_json, shown, write_json, write_text
+from talkingface.utils.paths import project_root, read_json, shown, write_json, write_text
 from talkingface.utils.suggest import did_you_mean
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,8 @@ log = logging.getLogger(__name__)
 FPS = 25
 RATE = 16000
 _SOURCE = ".source.json"  # in the folder of each video: hash of the video and how it was cut
+ENOUGH_SECONDS = (60.0, 180.0)  # of one person: for a first network, for a good one
+ENOUGH_TEST_CLIPS = 5  # for means that are not those of one or two sentences
 MIN_CLIP_SECONDS = 1.0  # a shorter remainder at the end of a video is not used
 _YAML = """\
 # Made by --prepare; edit freely. Keys: --explain=<key>.
@@ -94,9 +98,33 @@ def prepare_videos(options: Mapping[str, str], config: Mapping[str, Any]) -> int
     from talkingface.pipeline.build import build_process
 
     process = build_process(cfg)
-    log.info("data: %s", prepare_clips(process, show_progress=cfg.show_progress).describe())
-    log.info("train it:  %s --model=%s --dataset=%s", program(), cfg.model, name)
+    report = prepare_clips(process, show_progress=cfg.show_progress)
+    log.info("data: %s", report.describe())
+    log.info("%s", verdict(report, read_filelist(cfg.filelist("test"))))
+    log.info("train it:  %s", train_command(cfg))
     return 0
+
+
+def verdict(report: ProcessReport, test: list[str]) -> str:
+    """Whether the recordings suffice, in a sentence.
+
+    Args:
+        test: names of the test clips.
+    """
+    good = {name: report.markers[name] for name in report.of("ok")}
+    seconds = sum(marker["seconds"] for marker in good.values())
+    tested = len(set(test) & set(good))
+    text = f"{seconds:.0f} s in {len(good)} clips, {tested} of them for testing: "
+    if seconds < ENOUGH_SECONDS[0]:
+        return text + (
+            "enough to copy mouths (VideoRewrite), little for a network; record 3 to 5 minutes "
+            "(docs/preparation.md)"
+        )
+    if tested < ENOUGH_TEST_CLIPS:
+        return text + "enough for a network, but few for a table; 3 to 5 minutes give a better one"
+    if seconds < ENOUGH_SECONDS[1]:
+        return text + "enough for a network; more is better, up to about 5 minutes"
+    return text + "enough for a network and a table"
 
 
 def relative_root(root: Path) -> str:

@@ -12,6 +12,7 @@ from talkingface.data.face.series import fill_gaps, smooth
 from talkingface.data.face.topology import LIPS_OUTER
 from talkingface.data.face.tracking import video_landmarks
 from talkingface.data.media.audio import load_audio
+from talkingface.data.media.probe import probe
 from talkingface.data.media.reader import read_frames
 from talkingface.data.media.writer import VideoWriter
 from talkingface.utils.env import import_cv2
@@ -69,3 +70,17 @@ def write_preview(path: Path, videos: dict[str, Path], clip: Clip, fps: float) -
                     panel = np.concatenate([panel, canvas])
                 panels.append(_titled(panel, title))
             writer.write(np.concatenate(panels, axis=1))
+
+
+def write_mouth(path: Path, video: Path) -> bool:
+    """Write the mouth of a video, enlarged, with its sound; False without a face."""
+    info = probe(video)
+    boxes = mouth_boxes(video, info.fps)
+    if boxes is None:
+        return False
+    audio = (load_audio(video), 16000) if info.has_audio else None
+    with VideoWriter(path, info.fps, audio=audio) as writer:
+        for frame, box in zip(read_frames(video), boxes, strict=False):
+            x0, y0, x1, y1 = np.maximum(np.round(box).astype(int), 0)
+            writer.write(resize_image(frame[y0 : max(y1, y0 + 2), x0 : max(x1, x0 + 2)], PANEL))
+    return True

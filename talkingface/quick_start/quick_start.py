@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -28,18 +27,18 @@ from talkingface.model.abilities import Initializes
 from talkingface.model.component import component_sources
 from talkingface.model.weights import extra_state, load_checkpoint, load_extra_state
 from talkingface.pipeline.build import build_dataset, build_process
-from talkingface.quick_start import preflight
+from talkingface.quick_start import next_steps, preflight
 from talkingface.quick_start.prerequisites import require_same_components, train_prerequisites
 from talkingface.quick_start.run_dir import RunDir, find_runs, new_run, open_run, run_of_checkpoint
 from talkingface.quick_start.training_data import FILE, changes, training_data
 from talkingface.trainer.checkpoint import export_weights, plain_values, save_checkpoint
 from talkingface.trainer.loggers import RunLogger
-from talkingface.trainer.runtime import Runtime, launched_rank
+from talkingface.trainer.runtime import Runtime, choose_device, launched_rank
 from talkingface.trainer.trainer import Trainer
 from talkingface.utils.env import check_torchvision, require
 from talkingface.utils.locks import file_lock
 from talkingface.utils.logs import close_run_files, setup_logging
-from talkingface.utils.paths import program, read_json, remove_stale, shown, write_json, write_text
+from talkingface.utils.paths import read_json, remove_stale, shown, write_json, write_text
 from talkingface.utils.seeding import seed_everything
 from talkingface.utils.suggest import did_you_mean
 from talkingface.utils.system import git_state, versions
@@ -75,6 +74,14 @@ def active_stages(cfg: Config) -> list[str]:
     if cfg.evaluate_model_file and not cfg.set_with("stages", "evaluate_model_file"):
         stages = ["evaluate"]
     return ["preprocess"] if cfg.shard else stages
+
+
+def fitting_preset(cfg: Config) -> str | None:
+    """The preset ``cpu`` for a training on a CPU for which none was chosen."""
+    chosen = cfg.preset is not None or "preset" in cfg.provenance
+    if chosen or "train" not in active_stages(cfg) or "cpu" not in cfg.model_entry.presets:
+        return None
+    return "cpu" if choose_device(cfg.device).type == "cpu" else None
 
 
 def run_config(cfg: Config, *, dry_run: bool = False, command: Sequence[str] = ()) -> RunResult:
@@ -165,7 +172,8 @@ def _run_network_stages(
             shown(run.root),
         )
     result = RunResult(run.root, valid_metric=cfg.valid_metric)
-    checkpoint = cfg.weights_path(cfg.evaluate_model_file) if cfg.evaluate_model_file else run.best
+    given = cfg.evaluate_model_file
+    checkpoint = named_weights(cfg, given) if given else run.best
     if "train" in stages:
         if runtime.is_zero:
             _describe(cfg, run, command, runtime.device)
@@ -225,7 +233,7 @@ def resume_from(cfg: Config) -> Path | None:
 def _find_run(cfg: Config, stages: list[str]) -> tuple[RunDir, Path | None]:
     if "train" not in stages:
         if cfg.evaluate_model_file:
-            path = cfg.weights_path(cfg.evaluate_model_file)
+            path = named_weights(cfg, cfg.evaluate_model_file)
             return run_of_checkpoint(cfg, path) or new_run(cfg), None
         runs = [run for run in find_runs(cfg) if run.best.exists()]
         if not runs:
@@ -307,7 +315,9 @@ def train(cfg: Config, runtime: Runtime, run: RunDir, resume_from: Path | None) 
         if isinstance(model, Initializes):
             model.initialize(train_set)
         if cfg.init:
-            start_from(model, named_weights(cfg, cfg.init), cfg.trust_checkpoint)
+            start = named_weights(cfg, cfg.init)
+            start_from(model, start, cfg.trust_checkpoint)
+            log.info("training starts from %s (--init=none: untrained)", shown(start))
     else:
         load_extra_state(model, resumed["other_parameter"])
         if model.statistics is not None:
@@ -436,6 +446,8 @@ def _export(cfg: Config, run: RunDir, model: Any, outcome: Any) -> None:
                 "value": outcome.best_score,
                 "step": outcome.best_step,
             },
+            "steps": outcome.steps,
+            "minutes": outcome.seconds / 60,
             "format": "safetensors; names of the official state_dict",
             "other_parameter": plain_values(extra_state(model)),
         },
@@ -467,14 +479,4 @@ def _finish(cfg: Config, run: RunDir, result: RunResult) -> None:
         if clean or "test_result" not in summary:
             summary["test_result"] = clean
         write_json(path, summary)
-    log.info("run folder:  %s", shown(run.root))
-    if cfg.model_entry.target("pipeline") and result.checkpoint:
-        log.info(
-            "try it:      %s --infer%s --model=%s --checkpoint=%s %s --output=out.mp4",
-            program(),
-            f" --plugin_path={os.pathsep.join(cfg.plugin_path)}" if cfg.plugin_path else "",
-            cfg.model,
-            shown(result.checkpoint),
-            cfg.registry.resolve(cfg.model_entry, "pipeline").usage,
-        )
-    log.info("continue:    add --resume=auto (and a larger --epochs or --max_steps)")
+    next_steps.show(cfg, run, result.checkpoint)

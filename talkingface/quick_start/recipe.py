@@ -33,7 +33,7 @@ from talkingface.utils.suggest import did_you_mean
 
 log = logging.getLogger(__name__)
 
-_STAGE_KEYS = ("name", "model", "inputs", "settings", "official")
+_STAGE_KEYS = ("name", "model", "inputs", "settings", "official", "optional")
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Stage:
             earlier stages need not be listed.
         settings: further keys that the recipe sets.
         official: alternative files in the weights folder, one of which replaces the stage.
+        optional: run it only if the settings of a later stage use its checkpoint.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Stage:
     inputs: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     official: list[str] = field(default_factory=list)
+    optional: bool = False
 
 
 def read_stages(entry: Entry) -> list[Stage]:
@@ -170,7 +172,8 @@ def needed_stages(stages: list[Stage], given: Mapping[str, str | None]) -> set[s
     needed: set[str] = set()
     for stage in reversed(stages):
         users = {other.name for other in stages if stage.name in other.inputs.values()}
-        if stage.name not in given and (not users or users & needed):
+        wanted = users & needed if users else not stage.optional
+        if stage.name not in given and wanted:
             needed.add(stage.name)
     return needed
 

@@ -64,3 +64,16 @@ def file_lock(path: Path, *, shared: bool = False, busy: str | None = None) -> I
         yield
     finally:
         os.close(descriptor)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds a lock exclusively; False where there are no locks."""
+    try:
+        if path.is_file():
+            with file_lock(path, shared=True, busy="locked"):
+                pass
+        return False
+    except ConfigError:
+        return True
+    except EnvironmentProblem:
+        return False

@@ -10,6 +10,7 @@ from conftest import REPOSITORY, SCRIPT
 
 from talkingface import __version__
 from talkingface.cli import main, parse_arguments
+from talkingface.commands import COMMANDS, spelled_out
 from talkingface.errors import ConfigError
 
 PAIR = ["--model=HyperLipsBase", "--dataset=Synthetic"]
@@ -133,7 +134,7 @@ def test_list_shows_every_model_dataset_and_metric_with_a_line_each(capsys):
 def test_help_names_the_main_options_and_the_exit_statuses(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    for word in ("--model", "--dataset", "--preset", "--list", "--infer", "Exit status"):
+    for word in ("--model", "--dataset", "--preset", "list", "infer", "Exit status"):
         assert word in text
 
 
@@ -182,12 +183,51 @@ def test_a_wrong_name_exits_2_with_the_nearest_right_one_and_no_traceback(argv, 
 
 
 @pytest.mark.parametrize("argv", [[], ["--model=HyperLipsBase"], ["--dataset=Synthetic"]])
-def test_a_missing_model_or_dataset_prints_the_table_and_exits_2(argv, capsys):
+def test_a_missing_model_or_dataset_names_those_there_are_and_exits_2(argv, capsys):
     assert main(argv) == 2
-    out, err = capsys.readouterr()
-    assert "HyperLipsBase" in out and "Synthetic" in out
-    for name in ("model", "dataset"):
-        assert (f"--{name}" in err) == (not any(f"--{name}" in word for word in argv))
+    err = capsys.readouterr().err
+    for name, example in (("model", "HyperLipsHR"), ("dataset", "GRID")):
+        assert (f"--{name}: " in err and example in err) == (f"--{name}=" not in " ".join(argv))
+
+
+def test_an_unknown_flag_is_named_before_a_missing_model(capsys):
+    assert main(["--uii"]) == 2
+    assert "--uii is neither an option nor a key" in capsys.readouterr().err
+    assert main(["--learning_rat=1"]) == 2
+    assert "'learning_rate'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["main", *COMMANDS])
+def test_every_command_has_a_help_of_its_own(command, capsys):
+    argv = ["--help"] if command == "main" else [command, "--help"]
+    assert main(argv) == 0
+    text = capsys.readouterr().out
+    assert len(text.splitlines()) < 45 and max(map(len, text.splitlines())) < 125
+    assert command == "main" or f" {command}" in text.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        ("train --model=A --dataset B", "--model=A --dataset B"),
+        ("infer --audio=a.wav", "--infer --audio=a.wav"),
+        ("explain seed --model=A", "--explain=seed --model=A"),
+        ("evaluate --model=A", "--stages=evaluate --model=A"),
+        ("evaluate --videos=a,b --reference=c", "--evaluate_videos=a,b --reference=c"),
+        ("evaluate --videos a --reference c", "--evaluate_videos a --reference c"),
+        ("recipe hyperlips --dataset=B", "--recipe=hyperlips --dataset=B"),
+        ("--list", "--list"),
+    ],
+)
+def test_commands_are_short_forms_of_options(words, options):
+    assert spelled_out(words.split()) == options.split()
+
+
+@pytest.mark.parametrize("words", [["trian"], ["explain"], ["fetch", "--debug"], ["infer x"]])
+def test_a_wrong_command_exits_2_and_names_the_right_ones(words, capsys):
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert "train" in err or "--help" in err
 
 
 def test_debug_shows_the_traceback_of_a_user_error(capsys):

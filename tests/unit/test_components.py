@@ -21,7 +21,7 @@ from talkingface.registry import Registry
 REGISTRY = Registry()
 # Settings under which a model declares all components that it can have.
 ALL = {
-    "HyperLipsBase": {"loss.perceptual_wt": 1.0},
+    "HyperLipsBase": {"loss.perceptual_wt": 1.0, "data.syncnet_T": 5},
     "HyperLipsHR": {"loss.perceptual_wt": 1.0, "loss.lip_lpips_wt": 1.0},
     "MODA": {"audio_encoder.kind": "apc"},
     "HeadGAN": {"infer.mode": "audio"},

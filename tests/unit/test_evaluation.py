@@ -349,8 +349,23 @@ def test_undefined_values_are_null_in_json_and_nan_in_csv(tmp_path):
 def test_the_console_table_shows_directions_and_rounds(tmp_path):
     rows = rows_of(PSNR=20.123456, LMD=math.nan)
     text = console_table(aggregate(rows, OUTPUTS), OUTPUTS, 2)
-    assert "PSNR ↑" in text and "LMD ↓" in text
-    assert "20.12" in text and "20.123" not in text and "nan" in text
+    assert "PSNR ↑" in text and "without a value: LMD" in text
+    assert "20.12" in text and "20.123" not in text and "nan" not in text
+    other = {k: {"mean": 1.0, "std": 0.0, "n": 1} for k in OUTPUTS}
+    text = console_table({**aggregate(rows, OUTPUTS), "other": other}, OUTPUTS, 2)
+    assert "LMD ↓" in text and "nan" in text
+
+
+def test_the_console_table_is_at_most_a_hundred_columns_wide():
+    names = [f"{metric}_{part}" for metric in ("PSNR", "SSIM", "LMD", "VERY_LONG_NAME")
+             for part in ("whole", "face", "mouth")]  # fmt: skip
+    outputs = {n: {"direction": "up", "detail": n.endswith("face")} for n in names}
+    table = {row: {n: {"mean": 1.0, "std": 0.0, "n": 3} for n in names} for row in ("A", "B")}
+    *lines, last = console_table(table, outputs, 4).splitlines()
+    assert max(map(len, lines)) <= 100 and "face" not in lines[0] and "PSNR_whole" in lines[0]
+    shown = {word for word in lines[0].split() if "_" in word}
+    assert last.startswith("in metrics.json also: ")
+    assert shown | set(last.split(": ")[1].split(", ")) == set(names)
 
 
 @pytest.mark.parametrize(("settings", "problems"), [({"metrics": ["LPIPS"]}, 1), ({}, 0)])

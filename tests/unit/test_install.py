@@ -133,7 +133,7 @@ def test_a_torchaudio_that_does_not_load_costs_only_its_users(tmp_path):
         "for entry in registry.entries('model').values():\n"
         "    for role in ('model', 'config', 'dataset', 'dataprocess', 'pipeline'):\n"
         "        if entry.target(role): registry.resolve(entry, role)\n"
-        "import talkingface.evaluator.evaluator, talkingface.benchmark.run\n"
+        "import talkingface.evaluator.evaluator, talkingface.comparison.run\n"
         "talkingface_model = importlib.import_module('talkingface').create_model\n"
         "talkingface_model('HyperLipsBase', preset='tiny')\n"
         "print('torchaudio' in sys.modules)"
@@ -203,7 +203,7 @@ def test_the_wheel_holds_the_registry_and_the_models_but_no_test(wheel):
         assert f"talkingface/{path.as_posix()}" in names
     for name in ("face_landmarker.task", "selfie_segmenter.tflite", "pose_landmarker.task"):
         assert f"talkingface/data/face/models/{name}" in names
-    assert "talkingface/benchmark/page.html" in names
+    assert "talkingface/comparison/page.html" in names
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/", "saved/"))]
     assert not [name for name in names if "/local/" in name]
 

@@ -49,7 +49,10 @@ def runs(monkeypatch: pytest.MonkeyPatch, root: Path) -> list:
 
 def recipe(**config: Any) -> int:
     options = {"recipe": "hyperlips"}
-    return run_recipe(options, {"dataset": "Synthetic", "preset": "tiny", **config})
+    common = {"dataset": "Synthetic", "preset": "tiny"}
+    if "base" not in config:
+        common["base.data.syncnet_T"] = 5  # with a sync loss
+    return run_recipe(options, {**common, **config})
 
 
 def test_stages_run_in_order_and_take_what_earlier_ones_made(runs):
@@ -164,6 +167,11 @@ def test_a_run_id_stands_for_its_checkpoint(runs, root):
     (run / "best.ckpt").write_bytes(b"x")
     recipe(base="mine")
     assert runs[0].weights.base == str(run / "best.ckpt")
+
+
+def test_the_sync_expert_is_not_trained_for_a_base_without_sync_loss(runs):
+    recipe(**{"base.data.syncnet_T": 1})
+    assert [cfg.model for cfg in runs] == ["HyperLipsBase", "HyperLipsHR"]
 
 
 def test_a_stage_that_nobody_needs_is_left_out(runs):

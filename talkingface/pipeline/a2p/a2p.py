@@ -62,7 +62,7 @@ class A2PPipeline(Pipeline):
 
     source_kind = "optional"
     stochastic = True
-    usage = "--audio=talk.wav"
+    usage = "--audio={audio}"
 
     def __init__(self, cfg: Config, model: AbstractTalkingFace, device: torch.device) -> None:
         super().__init__(cfg, model, device)

@@ -105,7 +105,7 @@ class HeadGANPipeline(Pipeline):
     )
 
     baselines = ("copy_reference", "warped", "other_driver")
-    usage = "--source=me.jpg --driver=other.mp4"
+    usage = "--source={source} --driver={driver}"
 
     def __init__(self, cfg: Config, model: AbstractTalkingFace, device: torch.device) -> None:
         super().__init__(cfg, model, device)
