@@ -111,7 +111,6 @@ def start_from(model: AbstractTalkingFace, path: Path, trust: str | None = None)
     except WeightsError as error:
         raise WeightsError(f"init: {error}") from error
     model.origin = origin  # the trained weights are not those of the file
-    log.info("training starts from %s", path)
 
 
 def config_of_checkpoint(path: Path, trust: str | None = None) -> dict[str, Any] | None:

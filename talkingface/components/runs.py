@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from talkingface.components.zoo import is_zoo, zoo_file
 from talkingface.utils.paths import resolve
 
 if TYPE_CHECKING:
@@ -18,11 +19,18 @@ def saved_folder(cfg: Config) -> Path:
     return folder / (cfg.checkpoint_sub_dir or "").lstrip("/\\")
 
 
-def named_weights(cfg: Config, text: str) -> Path:
-    """The file of a weights key: a path (see ``Config.weights_path``) or a run's best checkpoint.
+def named_weights(cfg: Config, text: str, model: str | None = None) -> Path:
+    """The file of a weights key: a path (see ``Config.weights_path``), a run's best checkpoint, or
+    an entry of the zoo. The file need not exist.
 
-    The file need not exist.
+    Args:
+        model: whose weights ``zoo`` are; default: those of the configuration's model.
+
+    Raises:
+        ConfigError: the zoo has no such entry.
     """
+    if is_zoo(text):
+        return zoo_file(text, model or cfg.model)
     path = cfg.weights_path(text)
     runs = sorted(saved_folder(cfg).glob(f"*/*/{text}/checkpoints/best.ckpt"))
     return path if path.is_file() or not runs else runs[0]

@@ -12,6 +12,7 @@ from torch import nn
 
 from talkingface.components.models import build_model, config_of_checkpoint, load_model_weights
 from talkingface.components.runs import named_weights, newest_checkpoint, saved_folder
+from talkingface.components.zoo import has_entry
 from talkingface.config.component_spec import ComponentSpec
 from talkingface.config.config import load_config
 from talkingface.config.merge import flatten
@@ -53,7 +54,7 @@ class ComponentStore:
         """
         spec = self.specs[name]
         if spec.weights != "auto":
-            return named_weights(self.cfg, spec.weights) if spec.weights else None
+            return named_weights(self.cfg, spec.weights, spec.model) if spec.weights else None
         trained = None
         if spec.model:
             saved = saved_folder(self.cfg)
@@ -100,6 +101,8 @@ class ComponentStore:
         spec, options = self.specs[name], []
         if spec.model:
             options.append(f"train one with --model={spec.model} --dataset={self.cfg.dataset}")
+        if has_entry(spec.model):
+            options.append(f"set weights.{name}=zoo")
         if spec.files:
             extra = "".join(f" and {file}" for file in spec.extra_files)
             options.append(f"put {' or '.join(spec.files)}{extra} into {self.cfg.weights_dir}/")

@@ -23,6 +23,9 @@ class SyntheticSection(Section):
     persons: int = Field(
         24, ge=2, le=1000, description="Number of persons; every sixth one is kept for tests."
     )
+    first_person: int = Field(
+        0, ge=0, description="Number of the first person; other numbers are other people."
+    )
     clips_per_person: int = Field(
         4, ge=2, le=1000, description="Clips of each person; the second one is for val or test."
     )

@@ -34,6 +34,7 @@ VERSION = 3  # raise it whenever the content of clips changes
 SHIPPED = Path(__file__).parent / "tiny"  # clips of the preset tiny, see tools/render_tiny.py
 SUFFIXES = (".mp4", ".truth.npz", ".truth.json")  # in the order of writing
 TEST_PERSONS = "test_persons"
+COUNTS = ("persons", "first_person", "clips_per_person")  # keys that change no clip
 LISTS = ("train", "val", "test", TEST_PERSONS)
 
 
@@ -43,11 +44,11 @@ class SyntheticSource:
     Below ``root``: ``data/<person>/<clip>.mp4`` with ``.truth.npz`` and ``.truth.json`` (see
     :class:`~talkingface.data.synthetic.people.Truth`), lists and ``synthetic.json``. Lists:
 
-    * ``train``: persons 0, 1, ..., all clips but the second one of each;
+    * ``train``: all clips but the second one of each person, without those below;
     * ``val`` and ``test``: in turns the second clip of these persons; its sentences are in no
       training clip;
-    * ``test_persons``: all clips of persons 5, 11, 17, ..., who are in no other list; no sentence
-      of them is in a training clip.
+    * ``test_persons``: all clips of the persons number 5, 11, 17, ..., who are in no other list;
+      no sentence of them is in a training clip.
 
     Args:
         root: folder of the dataset; created.
@@ -57,7 +58,7 @@ class SyntheticSource:
 
     def __init__(self, root: Path, options: SyntheticSection, workers: int = 1) -> None:
         self.root, self.options, self.workers = Path(root), options, max(1, int(workers))
-        self.settings = options.model_dump(exclude={"persons", "clips_per_person"})
+        self.settings = options.model_dump(exclude=set(COUNTS))
 
     @classmethod
     def from_config(cls, cfg: Config) -> SyntheticSource:
@@ -80,7 +81,8 @@ class SyntheticSource:
     def plans(self) -> list[PersonClip]:
         """All clips; the content of one depends on its person, its number and the settings."""
         plans, content = [], {**self.settings, "voices": identity(self.options.voices)}
-        for person in range(self.options.persons):
+        first = self.options.first_person
+        for person in range(first, first + self.options.persons):
             for number in range(self.options.clips_per_person):
                 part = "test" if number == 1 or _held_out(person) else "train"
                 text = json.dumps([VERSION, content, person, number], sort_keys=True)
@@ -124,7 +126,9 @@ class SyntheticSource:
     def _write_lists(self) -> None:
         """Lists of the user's are kept until other settings need other lists."""
         summary = {"synthetic": True, "version": VERSION, **self.options.model_dump()}
-        changed = read_json(self.root / "synthetic.json") != summary
+        before = read_json(self.root / "synthetic.json")
+        before.setdefault("first_person", 0)  # a newer key
+        changed = before != summary
         for name in LISTS:
             path, clips = self.root / "filelist" / f"{name}.txt", self.lists()[name]
             if clips and (changed or not path.exists()):
