@@ -1,0 +1,1 @@
+"""The studio: the toolkit in a browser."""
