@@ -57,7 +57,7 @@ def test_the_two_commands_of_the_seed_run_on_one_unmodified_mead_yaml(shared, tm
 def recipe(root: Path) -> list[str]:
     return [
         *("--recipe=hyperlips", "--dataset=Synthetic", "--device=cpu", "--eval_clips=1"),
-        *("--n_preview=0", "--save_minutes=0.02", *SMALL),
+        *("--n_preview=0", "--save_minutes=0.02", "--base.data.syncnet_T=5", *SMALL),
     ]
 
 
