@@ -101,6 +101,9 @@ def test_the_example_of_a_model_of_ones_own_runs_as_written(run_cli, tmp_path):
     done = run_cli([*args, "--epochs=1"], env=environment, cwd=REPOSITORY, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "TinyDub" in done.stdout and "copy reference" in done.stdout
+    line = next(text for text in done.stdout.splitlines() if text.startswith("try it:"))
+    words = [*shlex.split(line)[4:-1], f"--output={tmp_path / 'out.mp4'}"]
+    assert run_cli(words, env=environment, cwd=REPOSITORY, timeout=300).returncode == 0
 
 
 def test_the_example_with_data_of_its_own_learns_and_is_not_refused(

@@ -7,12 +7,13 @@ import json
 import math
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import ONE_OF_EACH, REPOSITORY, SCRIPT, SMALL, dataset_for
+from conftest import ONE_OF_EACH, REPOSITORY, SCRIPT, SMALL, dataset_for, run_command
 
 from talkingface.quick_start.rows import REAL, REPLACEMENTS, SHUFFLED
 from talkingface.registry import Registry
@@ -64,6 +65,18 @@ def test_the_metrics_are_finite_numbers(run, model):
     # What is undefined after a training of seconds (or without a download) says why.
     reasons = {(u["row"], u["output"]) for u in metrics.get("undefined", [])}
     assert {(model, key) for key, value in values.items() if value is None} <= reasons
+
+
+@pytest.mark.parametrize("model", chosen(GENERATORS))
+def test_the_command_that_a_run_ends_with_works_as_printed(run, model, tmp_path):
+    lines = run.process.stdout.splitlines()
+    line = next(text for text in lines if text.startswith("try it:"))
+    assert line.startswith("try it:      python run_talkingface.py --infer --model=")
+    words = shlex.split(line)[4:]
+    assert words.pop() == "--output=out.mp4"
+    done = run_command([*words, f"--output={tmp_path / 'out.mp4'}"], run.root, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "out.mp4").stat().st_size > 1000
 
 
 @every_trained_model

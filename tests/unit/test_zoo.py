@@ -51,13 +51,15 @@ def test_an_entry_loads_strictly_with_its_own_settings(name):
 
 @pytest.mark.parametrize("name", zoo.cards())
 def test_a_card_shows_that_the_model_beats_the_trivial_rows(name):
+    """On the first set of its scores, held-out people; two clips of a preset decide nothing."""
     card = zoo.cards()[name]
-    for title, rows in card["results"].items():
-        model = rows.get(card["command"].split("--model=")[1].split()[0])
-        for row in ("copy reference", "shuffled audio"):
-            if "PSNR_mouth" in (model or {}) and row in rows:
-                assert model["PSNR_mouth"] > rows[row]["PSNR_mouth"], title
-                assert model["LMD"] < rows[row]["LMD"], title
+    rows = card["results"][next(iter(card["scores"]))]
+    model = rows.get(card["command"].split("--model=")[1].split()[0], {})
+    for row in {"copy reference", "shuffled audio"} & set(rows):
+        if "PSNR_mouth" in model:
+            assert model["PSNR_mouth"] > rows[row]["PSNR_mouth"], row
+            assert model["SSIM_mouth"] > rows[row]["SSIM_mouth"], row
+            assert model["LMD"] < rows[row]["LMD"], row
 
 
 def test_zoo_is_a_value_of_weights_keys():
