@@ -170,10 +170,10 @@ class Studio:
         """Losses of the validations of a run, as a table of step, name and value."""
         import pandas
 
-        path = next(resolve("saved").glob(f"*/*/{run_id}/metrics.jsonl"), None)
+        folder = self._folder(run_id)
         rows = [
             (record["step"], name, value)
-            for record in (validations(path) if path else ())
+            for record in (validations(folder / "metrics.jsonl") if folder else ())
             for name, value in record.items()
             if name not in ("step", "epoch", "seconds", "best") and isinstance(value, float)
         ]
@@ -181,10 +181,20 @@ class Studio:
 
     def pictures(self, run_id: str) -> list[str]:
         """Samples and overview of a run."""
-        found = [*resolve("results").glob(f"*/*/{run_id}/overview.png")]
-        for folder in resolve("saved").glob(f"*/*/{run_id}/samples"):
-            found += sorted(folder.glob("*.png"))[-6:]
+        folder = self._folder(run_id)
+        if folder is None:
+            return []
+        overviews = resolve("results").glob(f"*/*/{folder.name}/overview.png")
+        found = [*overviews, *sorted((folder / "samples").glob("*.png"))[-6:]]
         return [str(path) for path in found]
+
+    def _folder(self, run_id: str) -> Path | None:
+        """The folder of a run; None for a name that is none, which a browser may send."""
+        return next((r["path"] for r in runs(resolve("saved")) if r["id"] == run_id), None)
+
+    def benchmark_page(self, path: str) -> str:
+        """A page of :meth:`pages`; empty for another file, which a browser may ask for."""
+        return _frame(Path(path)) if path in self.pages() else ""
 
     # -- page --------------------------------------------------------------------------------------
 
@@ -265,7 +275,7 @@ class Studio:
         chosen = gr.Dropdown([], label="benchmark")
         frame = gr.HTML("No benchmark yet: talkingface benchmark --models=... --datasets=...")
         blocks.load(lambda: gr.Dropdown(choices=self.pages()), None, chosen, api_name=False)
-        chosen.change(lambda path: _frame(Path(path)), chosen, frame, api_name=False)
+        chosen.change(self.benchmark_page, chosen, frame, api_name=False)
 
 
 def _generates(registry: Registry, model: str) -> bool:

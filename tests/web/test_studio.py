@@ -107,6 +107,22 @@ def test_a_report_within_the_page_finds_its_pictures_and_nothing_else(tmp_path):
     assert f"file={tmp_path}/" in frame and 'sandbox="allow-scripts"' in frame
 
 
+def test_a_browser_gets_no_file_but_those_of_runs_and_benchmarks(root):
+    secret = root / "other" / "metrics.jsonl"
+    secret.parent.mkdir()
+    secret.write_text('{"step": 1, "loss": 0.5}')
+    (root / "saved").mkdir()
+    (root / "results").mkdir()
+    studio = Studio()
+    assert studio.pictures("../../../other") == []
+    assert studio._folder("../../../other") is None and studio._folder("*") is None
+    assert studio.benchmark_page(str(secret)) == ""
+    page = root / "results" / "benchmark-1" / "benchmark.html"
+    page.parent.mkdir()
+    page.write_text("<html><head></head>fine</html>")
+    assert "fine" in studio.benchmark_page(str(page))
+
+
 @pytest.mark.skipif(importlib.util.find_spec("gradio") is not None, reason="gradio is installed")
 def test_without_gradio_the_command_says_how_to_get_it(root, capsys):
     assert main(["web"]) == 2
