@@ -65,10 +65,10 @@ class Job:
             raise TalkingFaceError(wrong[-1] if wrong else f"exit status {self.status}")
 
     def cancel(self) -> None:
-        """Stop the command as Ctrl-C would; kill it if it does not end."""
+        """Stop the command; kill it if it does not end. SIGINT may be ignored in the background."""
         if self._process.poll() is not None:
             return
-        for number in (signal.SIGINT, signal.SIGKILL):
+        for number in (signal.SIGTERM, signal.SIGKILL):
             try:
                 os.killpg(self._process.pid, number)
                 self._process.wait(_PATIENCE)
