@@ -11,7 +11,7 @@ import torch
 
 from talkingface.config.config import load_config
 from talkingface.data.face.boxes import syncnet_crop
-from talkingface.data.media.mfcc import syncnet_mfcc
+from talkingface.data.media.mfcc import syncnet_mfcc, warped_mfcc
 from talkingface.errors import WeightsError
 from talkingface.evaluator.base_metric import build_metric
 from talkingface.evaluator.clip import ClipPair
@@ -260,3 +260,20 @@ def test_distances_are_those_of_the_score():
     a, b = torch.randn(1, 5, 8), torch.randn(1, 6, 8)
     expected = torch.nn.functional.pairwise_distance(a[0, 2:3], b[0, 4:5])
     torch.testing.assert_close(distances(a, b)[0, 2, 4], expected[0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_shorter_vocal_tract_moves_the_formants():
+    """A wave played 1.1 times as fast has formants 1.1 times as high."""
+    from scipy.signal import lfilter, resample_poly
+
+    rng = np.random.default_rng(0)
+    wave = rng.standard_normal(32000)
+    for hertz in (700, 1200, 2600):  # resonances of a vowel
+        pole = 0.97 * np.exp(2j * np.pi * hertz / 16000)
+        wave = lfilter([1], [1, -2 * pole.real, abs(pole) ** 2], wave)
+    wave *= 0.2 / np.abs(wave).max()
+    slow, fast = (syncnet_mfcc(part).mean(1) for part in (wave, resample_poly(wave, 10, 11)))
+    moved = warped_mfcc(syncnet_mfcc(wave), 1.1).mean(1)
+    before, after = (np.abs(part - fast)[1:].mean() for part in (slow, moved))
+    assert after < 0.5 * before, (before, after)
+    np.testing.assert_allclose(warped_mfcc(syncnet_mfcc(wave), 1.0), syncnet_mfcc(wave), atol=1e-3)

@@ -51,6 +51,33 @@ def syncnet_mfcc(wave: np.ndarray) -> np.ndarray:
     return cepstrum.T.astype(np.float32)
 
 
+def warped_mfcc(mfcc: np.ndarray, factor: float) -> np.ndarray:
+    """MFCC of a voice whose vocal tract is shorter: all formants are ``factor`` times as high.
+
+    The spectral envelope that the coefficients describe is stretched along the frequency axis
+    (vocal tract length perturbation, Jaitly and Hinton 2013). The energy stays.
+
+    Args:
+        mfcc: (13, n) of :func:`syncnet_mfcc`.
+    """
+    from scipy.fft import dct, idct
+
+    lifter = 1 + _LIFTER / 2 * np.sin(np.pi * np.arange(N_MFCC) / _LIFTER)
+    shape = mfcc / lifter[:, None]
+    shape[0] = 0
+    bands = idct(shape, axis=0, n=_N_MELS, norm="ortho")
+    top = 2595 * np.log10(1 + RATE / 2 / 700)
+    mels = (np.arange(_N_MELS) + 1) * top / (_N_MELS + 1)
+    source = 2595 * np.log10(1 + (10 ** (mels / 2595) - 1) / factor)  # where each band comes from
+    place = np.clip(source * (_N_MELS + 1) / top - 1, 0, _N_MELS - 1)
+    low = np.minimum(place.astype(int), _N_MELS - 2)
+    share = (place - low)[:, None]
+    moved = dct((1 - share) * bands[low] + share * bands[low + 1], axis=0, norm="ortho")
+    moved = moved[:N_MFCC] * lifter[:, None]
+    moved[0] = mfcc[0]
+    return moved.astype(np.float32)
+
+
 @lru_cache
 def _filterbank() -> np.ndarray:
     """(26, 257) triangular filters."""

@@ -12,12 +12,15 @@ from talkingface.data.dataprocess.syncnet.syncnet_process import SyncNetProcess
 from talkingface.data.dataset.base import TalkingFaceDataset
 from talkingface.data.face.series import starts_within_runs
 from talkingface.data.media.images import read_image
-from talkingface.data.media.mfcc import AUDIO_STEPS, WINDOW
+from talkingface.data.media.mfcc import AUDIO_STEPS, WINDOW, warped_mfcc
 from talkingface.data.npz import read_npy
 from talkingface.utils.env import import_cv2
 
 if TYPE_CHECKING:
     from talkingface.config.config import Config
+
+# Standard deviation of the mean MFCC of a recording over recordings: voice, level and microphone.
+_SPREAD = np.array([2.0, 3, 3, 7, 6, 7, 6, 5, 7, 6, 4, 5, 3])
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class _Clip:
 class SyncNetDataset(TalkingFaceDataset):
     """Every clip gives ``data.windows_per_clip`` items per epoch, each with a random start."""
 
-    needs_config = ("data.augment", "data.frames", "data.windows_per_clip")
+    needs_config = ("data.augment", "data.vary", "data.frames", "data.windows_per_clip")
 
     batch_spec = {
         "frames": "B 3 T S S uint8, BGR",
@@ -66,11 +69,15 @@ class SyncNetDataset(TalkingFaceDataset):
         start = int(rng.choice(entry.starts))
         numbers = range(start, start + self.length)
         frames = np.stack([read_image(entry.folder / f"{n}.jpg")[..., ::-1] for n in numbers])
-        if self.split == "train" and self.cfg.data.augment:
+        mfcc = entry.mfcc[:, 4 * start : 4 * start + self.columns]
+        training = self.split == "train"
+        if training and self.cfg.data.augment:
             frames = _augmented(frames, rng)
+        if training and self.cfg.data.vary:
+            frames, mfcc = _another_camera(frames, rng), _another_voice(mfcc, rng)
         return {
             "frames": np.ascontiguousarray(frames.transpose(3, 0, 1, 2)),
-            "mfcc": entry.mfcc[:, 4 * start : 4 * start + self.columns],
+            "mfcc": mfcc,
             "clip_id": entry.id,
         }
 
@@ -88,3 +95,34 @@ def _augmented(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     options = {"flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REPLICATE}
     moved = [cv2.warpAffine(frame, matrix, (side, side), **options) for frame in frames]
     return table[np.stack(moved)]
+
+
+def _another_camera(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(T,S,S,3) with random rotation (10 degrees), colours, contrast, sharpness and noise."""
+    cv2 = import_cv2()
+    side = frames.shape[1]
+    matrix = cv2.getRotationMatrix2D(((side - 1) / 2,) * 2, rng.uniform(-10, 10), 1.0)
+    options = {"flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REPLICATE}
+    small = round(side * rng.uniform(0.35, 1.0))
+    levels = np.arange(256) / 255.0
+    gains, gamma = rng.uniform(0.8, 1.25, 3), rng.uniform(0.7, 1.4)
+    table = np.stack([np.clip(255 * levels**gamma * gain, 0, 255) for gain in gains], -1)
+    grey, noise = rng.random() < 0.3, rng.uniform(0, 6)
+    changed = []
+    for frame in frames:
+        frame = cv2.warpAffine(frame, matrix, (side, side), **options)
+        frame = cv2.resize(frame, (small, small), interpolation=cv2.INTER_AREA)
+        frame = cv2.resize(frame, (side, side), interpolation=cv2.INTER_LINEAR)
+        frame = np.take_along_axis(table, frame.reshape(-1, 3), 0).reshape(frame.shape)
+        frame = frame.mean(-1, keepdims=True).repeat(3, -1) if grey else frame
+        frame = frame + noise * rng.standard_normal(frame.shape, np.float32)
+        changed.append(np.clip(frame, 0, 255).astype(np.uint8))
+    return np.stack(changed)
+
+
+def _another_voice(mfcc: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(13,C) with random vocal tract length (15 %), loudness, microphone and noise."""
+    mfcc = warped_mfcc(mfcc, rng.uniform(0.85, 1.18))
+    microphone = rng.normal(0, 1, (len(mfcc), 1)) * _SPREAD[:, None]
+    noise = rng.uniform(0, 0.3) * rng.normal(0, 1, mfcc.shape) * _SPREAD[:, None]
+    return (mfcc + microphone + noise).astype(np.float32)

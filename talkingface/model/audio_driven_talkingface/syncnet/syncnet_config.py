@@ -32,6 +32,12 @@ class SyncNetData(Section):
         description="Random mirroring, shift, scale and brightness, the same for all frames of an "
         "item.",
     )
+    vary: bool = Field(
+        False,
+        description="Also random rotation, colours, sharpness and noise of the pictures, and "
+        "vocal tract length, loudness and microphone of the voice: for a network that is to work "
+        "on other people than those of a small data set.",
+    )
 
 
 class SyncNetLoss(Section):
