@@ -74,7 +74,9 @@ class SyncNetDataset(TalkingFaceDataset):
         if training and self.cfg.data.augment:
             frames = _augmented(frames, rng)
         if training and self.cfg.data.vary:
-            frames, mfcc = _another_camera(frames, rng), _another_voice(mfcc, rng)
+            if (strength := rng.uniform(-1, 1)) > 0:  # half of the items stay, or it learns late
+                frames = _another_camera(frames, strength, rng)
+                mfcc = _another_voice(mfcc, strength, rng)
         return {
             "frames": np.ascontiguousarray(frames.transpose(3, 0, 1, 2)),
             "mfcc": mfcc,
@@ -97,17 +99,17 @@ def _augmented(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return table[np.stack(moved)]
 
 
-def _another_camera(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _another_camera(frames: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
     """(T,S,S,3) with random rotation (10 degrees), colours, contrast, sharpness and noise."""
     cv2 = import_cv2()
     side = frames.shape[1]
-    matrix = cv2.getRotationMatrix2D(((side - 1) / 2,) * 2, rng.uniform(-10, 10), 1.0)
+    matrix = cv2.getRotationMatrix2D(((side - 1) / 2,) * 2, strength * rng.uniform(-10, 10), 1.0)
     options = {"flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REPLICATE}
-    small = round(side * rng.uniform(0.35, 1.0))
+    small = round(side * (1 - strength * rng.uniform(0, 0.65)))
     levels = np.arange(256) / 255.0
-    gains, gamma = rng.uniform(0.8, 1.25, 3), rng.uniform(0.7, 1.4)
+    gains, gamma = 1 + strength * rng.uniform(-0.2, 0.25, 3), 1 + strength * rng.uniform(-0.3, 0.4)
     table = np.stack([np.clip(255 * levels**gamma * gain, 0, 255) for gain in gains], -1)
-    grey, noise = rng.random() < 0.3, rng.uniform(0, 6)
+    grey, noise = rng.random() < 0.3, strength * rng.uniform(0, 6)
     changed = []
     for frame in frames:
         frame = cv2.warpAffine(frame, matrix, (side, side), **options)
@@ -120,9 +122,9 @@ def _another_camera(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.stack(changed)
 
 
-def _another_voice(mfcc: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _another_voice(mfcc: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
     """(13,C) with random vocal tract length (15 %), loudness, microphone and noise."""
-    mfcc = warped_mfcc(mfcc, rng.uniform(0.85, 1.18))
-    microphone = rng.normal(0, 1, (len(mfcc), 1)) * _SPREAD[:, None]
-    noise = rng.uniform(0, 0.3) * rng.normal(0, 1, mfcc.shape) * _SPREAD[:, None]
+    mfcc = warped_mfcc(mfcc, 1 + strength * rng.uniform(-0.15, 0.18))
+    microphone = strength * rng.normal(0, 1, (len(mfcc), 1)) * _SPREAD[:, None]
+    noise = strength * rng.uniform(0, 0.3) * rng.normal(0, 1, mfcc.shape) * _SPREAD[:, None]
     return (mfcc + microphone + noise).astype(np.float32)
