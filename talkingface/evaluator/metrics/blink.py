@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from talkingface.data.face.portrait import eye_aspect_ratio
 from talkingface.data.face.series import runs
 from talkingface.evaluator.metrics.landmark_distance import (
     Faces,
@@ -14,27 +15,9 @@ from talkingface.evaluator.metrics.landmark_distance import (
     split_shots,
 )
 
-# p1..p6 of Soukupova and Cech 2016: a corner, two points of the upper lid, the other corner, two
-# points of the lower lid.
-EYES = ((33, 160, 158, 133, 153, 144), (362, 385, 387, 263, 373, 380))
 SHORTEST = 0.08  # seconds; shorter runs are detector noise
 LEAST_EYE_DISTANCE = 20  # pixels; in smaller faces open and closed eyes look alike
 LONGEST = 1.0  # seconds; in longer runs the eyes are closed, not blinking
-
-
-def eye_aspect_ratio(points: np.ndarray) -> np.ndarray:
-    """Height over width of the eyes, mean of both eyes, (T,); NaN in missing frames.
-
-    Args:
-        points: (T,478,>=2) pixels.
-    """
-    p = points[:, np.array(EYES), :2]  # (T,2,6,2)
-
-    def distance(a: int, b: int) -> np.ndarray:
-        return np.linalg.norm(p[:, :, a] - p[:, :, b], axis=-1)
-
-    width = np.maximum(distance(0, 3), 1e-6)
-    return ((distance(1, 5) + distance(2, 4)) / (2 * width)).mean(axis=1)
 
 
 def blinks(ratio: np.ndarray, fps: float, threshold: float) -> list[float]:

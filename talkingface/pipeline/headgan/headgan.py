@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from talkingface.data.clips import SPLITS, Clip, split_clips
-from talkingface.data.dataprocess.headgan.camera import adapted, reference_frames, turned
+from talkingface.data.dataprocess.headgan.camera import adapted, portrait_frame, turned
 from talkingface.data.dataprocess.headgan.edits import expression_offset
 from talkingface.data.dataprocess.headgan.files import PICTURES, SOUND
 from talkingface.data.dataprocess.headgan.headgan_process import (
@@ -149,11 +149,9 @@ class HeadGANPipeline(Pipeline):
         folder = outputs(clip.id)[0] if clip else self.store.prepared(source)
         points = Points.read(folder / POINTS)
         geometry = fit(self.face, points, self.process.identity_mode(self.face))
-        valid = np.flatnonzero(points.valid)
         chosen = self.cfg.infer.reference_frame
         if chosen is None:
-            middle = reference_frames(geometry.part(valid), 8)[4]  # as in the official test
-            chosen = int(valid[middle])
+            chosen = portrait_frame(points, geometry, PictureReader(folder / PICTURES))
         elif chosen >= len(points):
             raise ConfigError(
                 f"infer.reference_frame={chosen}, but {source.name} has {len(points)} frames "

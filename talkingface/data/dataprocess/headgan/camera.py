@@ -7,6 +7,15 @@ from dataclasses import replace
 import numpy as np
 
 from talkingface.data.face.face_model import Geometry
+from talkingface.data.face.points import Points
+from talkingface.data.face.portrait import eye_aspect_ratio, facing, presentable, sharpest
+from talkingface.data.face.topology import (
+    EYE_CORNERS_LEFT,
+    EYE_CORNERS_RIGHT,
+    INNER_LIP_BOTTOM,
+    INNER_LIP_TOP,
+)
+from talkingface.data.media.pictures import PictureReader
 
 _WINDOW = 15  # frames of the box filter over scale and position, at most
 
@@ -57,6 +66,21 @@ def reference_frames(geometry: Geometry, count: int = 8) -> np.ndarray:
     along = along * np.sign(along[np.abs(along).argmax()] or 1.0)  # the sign of an SVD is arbitrary
     order = np.argsort(along, kind="stable")
     return order[np.linspace(0, len(order) - 1, count).round().astype(int)]
+
+
+def portrait_frame(points: Points, geometry: Geometry, pictures: PictureReader) -> int:
+    """The frame that stands for the person: face to the camera, eyes open, mouth at rest, sharp.
+
+    The official test takes the fifth of eight :func:`reference_frames`, also in a blink.
+    """
+    marks = points.landmarks[points.valid]
+    good = np.flatnonzero(points.valid)[presentable(eye_aspect_ratio(marks), marks)]
+    marks = points.landmarks[good]
+    gap = np.linalg.norm(marks[:, INNER_LIP_BOTTOM] - marks[:, INNER_LIP_TOP], axis=-1)
+    eyes = marks[:, EYE_CORNERS_LEFT[0]] - marks[:, EYE_CORNERS_RIGHT[1]]
+    angle = np.degrees(np.arccos(np.clip(geometry.rotation[good, 2, 2], -1, 1)))
+    order = facing(angle, gap / np.maximum(np.linalg.norm(eyes, axis=-1), 1e-6))
+    return sharpest(pictures, good[order])
 
 
 def turned(degrees: np.ndarray) -> np.ndarray:

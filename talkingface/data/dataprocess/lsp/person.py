@@ -16,6 +16,7 @@ from talkingface.data.dataprocess.lsp import files
 from talkingface.data.dataprocess.lsp.drawing import WINDOW
 from talkingface.data.dataprocess.lsp.motion import euler_to_matrix, project
 from talkingface.data.dataprocess.lsp.window import Window
+from talkingface.data.face.portrait import presentable, sharpest
 from talkingface.data.filelists import read_filelist
 from talkingface.data.media.apc_mel import MOTION_FPS
 from talkingface.data.media.pictures import PictureReader
@@ -59,7 +60,7 @@ def build_persons(process: LSPProcess, report: ProcessReport) -> None:
             log.warning("%s has no training clip: its files are computed from all clips", name)
             split["train"] = [clip.id for clip in clips]
         prints = {clip.id: report.markers[clip.id]["fingerprint"] for clip in clips}
-        text = json.dumps([1, split, prints, cfg.person.max_seconds], sort_keys=True)
+        text = json.dumps([2, split, prints, cfg.person.max_seconds], sort_keys=True)
         state = {"hash": hashlib.sha256(text.encode()).hexdigest()}
         if read_json(folder / _STATE) == state:
             continue
@@ -182,8 +183,9 @@ def _mean_points(clips: list[files.ClipFiles]) -> np.ndarray:
 
 
 def _save_candidates(folder: Path, clips: list[files.ClipFiles]) -> None:
-    """Four pictures of training clips: mouth wide open and closed, and two head turns."""
-    frames = []  # (clip number, picture number, mouth area, yaw, eye opening, fps)
+    """Four pictures of training clips: mouth wide open and closed, and two head turns; with open
+    eyes, still and sharp (the official ones were chosen by hand)."""
+    frames = []  # (clip number, picture number, mouth area, yaw, open eyes and still, fps)
     for number, clip in enumerate(clips):
         count = int(clip.manifest["frames"])
         rows = np.minimum(np.arange(count) * MOTION_FPS / clip.fps + 0.5, len(clip) - 1).astype(int)
@@ -192,27 +194,36 @@ def _save_candidates(folder: Path, clips: list[files.ClipFiles]) -> None:
         x, y = lips[..., 0], lips[..., 1]
         area = 0.5 * np.abs((x * np.roll(y, -1, 1) - y * np.roll(x, -1, 1)).sum(1))
         eyes = np.mean([np.abs(marks[:, a, 1] - marks[:, b, 1]) for a, b in _EYE_PAIRS], axis=0)
-        values = np.stack([area, clip.angles[rows, 1], eyes, np.full(count, clip.fps)], axis=1)
+        good = presentable(eyes, marks)
+        values = np.stack([area, clip.angles[rows, 1], good, np.full(count, clip.fps)], axis=1)
         frames += [(number, i, *row) for i, row in enumerate(values)]
     table = np.array(frames)
-    open_eyes = table[:, 4] > 0.5 * np.median(table[:, 4])
-    pool = table[open_eyes] if open_eyes.sum() >= 4 else table
+    pool = table[table[:, 4] > 0] if (table[:, 4] > 0).sum() >= 4 else table
     rank = min(100, max(1, round(0.02 * len(pool))), len(pool))
     order = np.argsort(pool[:, 2])
-    chosen = [pool[order[-rank]], pool[order[rank - 1]]]
+    readers = [PictureReader(clip.pictures_path) for clip in clips]
+
+    def sharp(rows: np.ndarray) -> np.ndarray:
+        """The sharpest of the first rows, if they are of one clip."""
+        rows = rows[rows[:, 0] == rows[0, 0]]
+        best = sharpest(readers[int(rows[0, 0])], rows[:, 1].astype(int))
+        return rows[rows[:, 1] == best][0]
+
+    chosen = [sharp(pool[order[max(0, len(pool) - rank - 2) :]]), sharp(pool[order[rank - 1 :]])]
     low, high = np.percentile(pool[:, 3], (2, 98))
     for share in (1 / 3, 2 / 3):
-        distance = np.abs(pool[:, 3] - (low + share * (high - low)))
+        away = np.abs(pool[:, 3] - (low + share * (high - low)))
+        apart = away.copy()
         for other in chosen:
             near = np.abs(pool[:, 1] - other[1]) < _CANDIDATE_GAP * other[5]
-            distance = np.where((pool[:, 0] == other[0]) & near, np.inf, distance)
-        if not np.isfinite(distance).any():  # a very short clip
-            distance = np.abs(pool[:, 3] - (low + share * (high - low)))
-        chosen.append(pool[int(distance.argmin())])
+            apart[(pool[:, 0] == other[0]) & near] = np.inf
+        free = np.isfinite(apart).any()  # else a very short clip
+        order = np.argsort(apart if free else away, kind="stable")
+        chosen.append(sharp(pool[order][: max(1, np.isfinite(apart).sum()) if free else None]))
     (folder / files.CANDIDATES).mkdir(exist_ok=True)
     for j, row in enumerate(chosen):
         clip = clips[int(row[0])]
-        picture = PictureReader(clip.pictures_path)[int(row[1])]
+        picture = readers[int(row[0])][int(row[1])]
         write_image(
             folder / files.CANDIDATES / f"normalized_full_{j}.jpg", clip.window.cut(picture, WINDOW)
         )

@@ -11,6 +11,7 @@ from talkingface.utils.env import import_cv2
 
 _FACE_SHARE = 0.40  # width of the face contour over that of the window
 _BELOW_NOSE = 45  # px from the nose tip down to the centre of the window
+_BLUR = 0.03  # of the surround, standard deviation over the side of the window
 _CONTOUR, _NOSE = slice(0, 15), 64
 
 
@@ -18,8 +19,7 @@ _CONTOUR, _NOSE = slice(0, 15), 64
 class Window:
     """``change_paras.npz``: the source is resized by ``scale``, then cropped around (xc, yc).
 
-    Pixels outside the source are black. A clip has one window; clips of a person that show the
-    same set-up share theirs.
+    A clip has one window; clips of a person that show the same set-up share theirs.
     """
 
     scale: float
@@ -65,8 +65,9 @@ class Window:
     def cut(self, image: np.ndarray, size: int = WINDOW) -> np.ndarray:
         """Source (H,W,3) uint8 to window (size,size,3).
 
-        Equals resize, crop and pad of the official code, but resizes only the needed region. The
-        padding refers to the *resized* source, which the official code confuses with the source.
+        Equals resize and crop of the official code, but resizes only the needed region. Outside the
+        source it continues the border pixels, blurred; the official code, which confuses the sizes of
+        source and *resized* source there, makes it black.
         """
         cv2 = import_cv2()
         factor = size / WINDOW * self.scale
@@ -90,5 +91,11 @@ class Window:
         offset = 0.5 / factor + corner - low
         matrix = np.column_stack([np.diag(stretch / factor), offset * stretch - 0.5])
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        cv2.warpAffine(part, matrix, (size, size), result, flags, cv2.BORDER_CONSTANT)
+        cv2.warpAffine(part, matrix, (size, size), result, flags, cv2.BORDER_REPLICATE)
+        top, bottom, left, right = (round(s * size / WINDOW) for s in self.bounds((width, height)))
+        if top or bottom or left or right:
+            blurred = cv2.GaussianBlur(result, (0, 0), _BLUR * size)
+            inside = np.s_[top : size - bottom, left : size - right]
+            blurred[inside] = result[inside]
+            return blurred
         return result

@@ -12,6 +12,7 @@ from talkingface.data.dataprocess.moda.files import Features, posed, posed_torso
 from talkingface.data.dataprocess.moda.moda_process import MODAPicturesProcess
 from talkingface.data.dataset.base import ClipDataset
 from talkingface.data.face.boxes import resize_image
+from talkingface.data.face.portrait import eye_aspect_ratio, presentable
 from talkingface.data.face.topology import INNER_LIP_BOTTOM, INNER_LIP_TOP
 from talkingface.data.media.pictures import PictureReader, signed
 
@@ -41,12 +42,20 @@ class PictureClip:
 
 
 def reference_frames(features: Features, count: int) -> np.ndarray:
-    """``count`` frames at equal steps in the ranking from closed to open mouth; one: the median."""
+    """``count`` frames at equal steps in the ranking from closed to open mouth; one: the median.
+
+    Each is the nearest of them with open eyes and a face that does not move fast.
+    """
     gap = features.vertices[:, INNER_LIP_BOTTOM, 1] - features.vertices[:, INNER_LIP_TOP, 1]
     valid = np.flatnonzero(features.valid)
+    points = features.landmarks[valid]
+    good = valid[presentable(eye_aspect_ratio(points), points)]
     order = valid[np.argsort(gap[valid], kind="stable")]
-    ranks = (np.arange(count) + 0.5) / count * len(order)
-    return order[ranks.astype(int)]
+    wanted = gap[order[((np.arange(count) + 0.5) / count * len(order)).astype(int)]]
+    distance = np.abs(gap[good] - wanted[:, None])
+    for row in range(1, count if len(good) >= count else 0):  # no frame twice
+        distance[row:, distance[row - 1].argmin()] = np.inf
+    return good[distance.argmin(1)]
 
 
 def references(pictures: PictureReader, features: Features, size: int, n_ref: int) -> np.ndarray:

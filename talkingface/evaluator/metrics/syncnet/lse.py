@@ -64,9 +64,9 @@ def same_sound(first: Path, second: Path) -> bool:
 class LSE(Metric):
     """Distance, confidence and time offset of lips and sound.
 
-    The network is, in this order, ``weights``, the official file in ``checkpoints/``, or the best
-    checkpoint of the newest SyncNet run. Its name is part of the definition, since the values of
-    two networks are not comparable.
+    The network is, in this order, ``weights``, the official file in ``checkpoints/``, the best
+    checkpoint of the newest SyncNet run, or the one of the zoo. Its name is part of the definition,
+    since the values of two networks are not comparable.
     """
 
     uses_frames = False
@@ -76,9 +76,15 @@ class LSE(Metric):
     def path(self) -> Path | None:
         """The weights file of the network; None when there is none."""
         from talkingface.components.runs import newest_checkpoint
+        from talkingface.components.zoo import NAME as ZOO
+        from talkingface.components.zoo import has_entry, is_zoo, zoo_file
 
         saved = resolve(self.cfg.checkpoint_dir if self.cfg else "saved")
-        return self.weights_file(OFFICIAL, key="weights") or newest_checkpoint(saved, "SyncNet")
+        named = self.params["weights"]
+        if named and is_zoo(str(named)):
+            return zoo_file(str(named), "SyncNet")
+        own = self.weights_file(OFFICIAL, key="weights") or newest_checkpoint(saved, "SyncNet")
+        return own or (zoo_file(ZOO, "SyncNet") if has_entry("SyncNet") else None)
 
     @cached_property
     def network_name(self) -> str:
@@ -87,6 +93,10 @@ class LSE(Metric):
             return "none"
         if self.path.name == OFFICIAL:
             return OFFICIAL
+        from talkingface.components.zoo import is_in_zoo
+
+        if is_in_zoo(self.path):
+            return f"zoo/{self.path.parent.name}:{self.checksum(self.path)}"
         run = self.path.parent.parent.name if self.path.suffix == ".ckpt" else self.path.name
         return f"{run}:{self.checksum(self.path)}"
 

@@ -249,7 +249,10 @@ class HeadGANInfer(Section):
     batch_size: int = Field(4, ge=1, description="Frames generated together.")
     crf: int = Field(18, ge=0, le=40, description="H.264 quality of the videos; lower is better.")
     reference_frame: int | None = Field(
-        None, ge=0, description="Number of the reference frame in the source; null: a middle pose."
+        None,
+        ge=0,
+        description="Number of the reference frame in the source; null: a sharp one with open eyes, "
+        "turned to the camera.",
     )
     camera: Literal["auto", "adapt", "scale", "raw"] = Field(
         "auto",
