@@ -62,8 +62,8 @@ class TrainingDisplay:
         """The number of steps of the whole run has become known."""
         self.bar.total = total
 
-    def advance(self, advice: str = "") -> None:
-        """After each step. ``advice`` follows the estimate of the duration."""
+    def advance(self, planned: bool = True) -> None:
+        """After each step. ``planned``: whether the time of the run is limited by a setting."""
         self.step += 1
         left = self.seconds_left()
         if math.isfinite(left):
@@ -72,6 +72,8 @@ class TrainingDisplay:
         self.bar.update()
         if self.step - self._first == _ESTIMATED_AFTER and self.show and math.isfinite(left):
             each = (time.monotonic() - self._started) / _ESTIMATED_AFTER
+            advice = f"; --minutes=10 plans for {600 / each:.0f} steps"
+            advice = "" if planned or left < 900 else advice
             log.info("about %s left, %.2g s per step%s", duration(left), each, advice)
 
     def losses(self, means: Mapping[str, float]) -> None:

@@ -254,7 +254,7 @@ class Trainer:
                     self._set_total_steps(steps)
             if p.global_step % self.cfg.log_every == 0 or p.global_step == self.total_steps:
                 self._log_step(items / elapsed, waited / elapsed)
-            self.display.advance("" if self.cfg.minutes else "; --minutes=N plans for less")
+            self.display.advance(planned=bool(self.cfg.minutes or self.cfg.max_minutes))
             if p.batch_in_epoch < batches and self._save_is_due():
                 self._save("last.ckpt")
             # Clocks and signals differ between processes, but all must stop at the same step.

@@ -87,7 +87,7 @@ def test_the_face_model_knows_the_training_clips_only(process):
     names = process.training_clips
     assert len(names) == 2 and f"{len(names)} clips" in process.face_model.sources
     colours = process.face_model.pncc
-    # Spec 9.5: nose tip, chin and forehead of a real face.
+    # Nose tip, chin and forehead of a real face.
     for vertex, wanted in ((NOSE_TIP, (0.5, 0.53, 0.02)), (CHIN, (0.5, 1.0, 0.35)),
                            (FOREHEAD, (0.5, 0.0, 0.35))):  # fmt: skip
         assert np.abs(colours[vertex] - wanted).max() < 0.12

@@ -86,7 +86,7 @@ def test_audio2feature_hears_what_the_mouth_does_on_held_out_clips(tmp_path: Pat
 
 
 def test_moda_fits_two_clips_with_an_untrained_wav2vec2(tiny_synthetic, tmp_path: Path):
-    """Spec 12.6: standardised losses start balanced, and 150 steps reach lip R2 above 0.9."""
+    """Standardised losses start balanced, and 150 steps reach lip R2 above 0.9."""
     pytest.importorskip("transformers")
     import torch
     from torch.utils.data import default_collate

@@ -370,7 +370,7 @@ def test_the_mouth_of_the_68_points_is_that_of_the_metrics():
 
 
 def test_moda_groups_are_ordered_as_its_specification_says(connections):
-    """Spec 1: ascending lips; iris, eye and brow of MediaPipe's left, then of its right side."""
+    """Ascending lips; iris, eye and brow of MediaPipe's left, then of its right side."""
 
     def ascending(name: str) -> list[int]:
         return sorted(points_of(connections(name)))

@@ -80,6 +80,19 @@ def test_the_line_of_a_training_knows_the_whole_run(clock):
     assert math.isinf(unknown.seconds_left())
 
 
+@pytest.mark.parametrize(("seconds", "planned"), [(2, False), (2, True), (0.5, False)])
+def test_a_long_training_says_what_ten_minutes_give(clock, monkeypatch, caplog, seconds, planned):
+    monkeypatch.setattr(logs.logging.getLogger("talkingface"), "propagate", True)
+    display = TrainingDisplay("A", True, 2, total=1000, step=0)
+    with caplog.at_level("INFO", logger="talkingface"):
+        for _ in range(30):
+            clock[0] += seconds
+            display.advance(planned)
+    (line,) = [r.message for r in caplog.records if r.message.startswith("about")]
+    told = seconds == 2 and not planned  # half an hour; that of 0.5 s takes eight minutes
+    assert line.endswith("; --minutes=10 plans for 300 steps") is told, line
+
+
 def test_without_a_terminal_a_line_comes_every_half_minute(clock, monkeypatch, caplog):
     monkeypatch.setattr(logs.sys.stderr, "isatty", lambda: False, raising=False)
     monkeypatch.setattr(logs.logging.getLogger("talkingface"), "propagate", True)

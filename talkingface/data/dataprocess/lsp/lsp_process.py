@@ -204,7 +204,11 @@ def _quality(
     if window.scale > _BLURRY:
         log.warning("%s: blurry, enlarged %.1f times to %d px", name, window.scale, WINDOW)
     if padding > _MAX_PADDING:
-        log.warning("%s: tight crop, %.0f %% of the window is outside the picture and blurred", name, 100 * padding)
+        log.warning(
+            "%s: tight crop, %.0f %% of the window is outside the picture and blurred",
+            name,
+            100 * padding,
+        )
     if turned_share > 0.2:
         text = "%s: yaw above %.0f degrees in %.0f %% of the frames"
         log.warning(text, name, _TURNED, 100 * turned_share)
