@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from talkingface.data.clips import split_clips
+from talkingface.data.scenes import SOUND
 from talkingface.errors import TalkingFaceError
 from talkingface.quick_start.run_dir import RunDir
 from talkingface.utils.paths import program, shown
@@ -34,7 +35,10 @@ def try_command(cfg: Config, checkpoint: Path) -> str | None:
     if clips:
         other = next((clip for clip in clips if clip.path != clips[0].path), clips[0])
         chosen = {"source": clips[0].path, "audio": other.audio, "driver": other.path}
-        files = {key: shlex.quote(shown(path)) for key, path in chosen.items()}
+    else:  # recordings without video
+        sound = min(cfg.data_dir.rglob(f"*{SOUND}"), default=None)
+        chosen = {"audio": sound} if sound else {}
+    files.update((key, shlex.quote(shown(path))) for key, path in chosen.items())
     return (
         f"{_start(cfg)} --infer --model={cfg.model} --checkpoint={shlex.quote(shown(checkpoint))} "
         f"{usage.format(**files)} --output=out.mp4"

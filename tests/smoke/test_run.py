@@ -67,7 +67,7 @@ def test_the_metrics_are_finite_numbers(run, model):
     assert {(model, key) for key, value in values.items() if value is None} <= reasons
 
 
-@pytest.mark.parametrize("model", chosen(WITH_VIDEO))  # A2P's has a placeholder for the audio
+@pytest.mark.parametrize("model", chosen(GENERATORS))
 def test_the_command_that_a_run_ends_with_works_as_printed(run, model, tmp_path):
     lines = run.process.stdout.splitlines()
     line = next(text for text in lines if text.startswith("try it:"))

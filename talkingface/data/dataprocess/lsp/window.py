@@ -66,8 +66,8 @@ class Window:
         """Source (H,W,3) uint8 to window (size,size,3).
 
         Equals resize and crop of the official code, but resizes only the needed region. Outside the
-        source it continues the border pixels, blurred; the official code, which confuses the sizes of
-        source and *resized* source there, makes it black.
+        source the border pixels are repeated and blurred. The official code pads with black, and
+        confuses the sizes of source and *resized* source there.
         """
         cv2 = import_cv2()
         factor = size / WINDOW * self.scale

@@ -251,8 +251,8 @@ class HeadGANInfer(Section):
     reference_frame: int | None = Field(
         None,
         ge=0,
-        description="Number of the reference frame in the source; null: a sharp one with open eyes, "
-        "turned to the camera.",
+        description="Number of the reference frame in the source; null: a sharp one with open "
+        "eyes, turned to the camera.",
     )
     camera: Literal["auto", "adapt", "scale", "raw"] = Field(
         "auto",
