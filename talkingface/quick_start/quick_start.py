@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -191,8 +190,7 @@ def preprocess(cfg: Config) -> None:
     """Make the raw clips if the dataset has a source for them; prepare clips for the model."""
     if cfg.dataset_entry.target("source"):
         source = cfg.registry.resolve(cfg.dataset_entry, "source").from_config(cfg)
-        show = cfg.show_progress
-        source.ensure(show_progress=sys.stderr.isatty() if show == "auto" else bool(show))
+        source.ensure(show_progress=cfg.show_progress)
     if cfg.model_entry.target("dataprocess"):
         report = prepare_clips(build_process(cfg), show_progress=cfg.show_progress)
         log.info("data: %s", report.describe())

@@ -109,9 +109,12 @@ def test_the_smallest_set_has_clips_and_lists(dataset):
         assert truth["landmarks"].shape == (25, 68, 2) and "labels" not in truth.files
 
 
-def test_the_number_of_processes_changes_no_byte(dataset, tmp_path):
+def test_the_number_of_processes_changes_no_byte(dataset, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("talkingface.utils.logs.PLAIN_SECONDS", -1)
     parallel = SyntheticSource(tmp_path, SMALL, workers=2)
-    parallel.ensure(show_progress=False)
+    with caplog.at_level("INFO", "talkingface"):
+        parallel.ensure(show_progress="auto")
+    assert any("rendering: " in line for line in caplog.messages)  # without a terminal
     assert contents(tmp_path) == contents(dataset.root)
 
 

@@ -220,7 +220,17 @@ def lse(root: Path, **params):
     return build_metric(cfg.registry, "LSE", params, cfg)
 
 
-def test_without_a_network_the_metric_says_how_to_get_one(root, talking_clip):
+def test_the_network_of_the_zoo_is_the_last_choice(root, talking_clip, official_file):
+    metric = lse(root)
+    assert metric.network_name.startswith("zoo/SyncNet:") and metric.missing() is None
+    values = metric.finish(ClipPair("a", talking_clip, talking_clip))
+    assert all(math.isfinite(v) for v in values.values())
+    assert lse(root, weights="zoo").path == metric.path
+    assert lse(root, weights=str(official_file)).network_name == "syncnet_v2.model"
+
+
+def test_without_a_network_the_metric_says_how_to_get_one(root, talking_clip, monkeypatch):
+    monkeypatch.setattr("talkingface.components.zoo.ZOO", root / "empty")
     metric = lse(root)
     with pytest.raises(WeightsError, match="checkpoints.*--model=SyncNet"):
         metric.start(ClipPair("a", talking_clip, talking_clip))

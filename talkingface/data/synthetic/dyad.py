@@ -75,7 +75,7 @@ class DyadSource:
             "pose_mean": rng.normal(size=POSE_SIZE) * 0.2,
         }
 
-    def ensure(self, show_progress: bool = True) -> None:
+    def ensure(self, show_progress: str | bool = True) -> None:
         """Write the scenes that are missing.
 
         Raises:

@@ -104,7 +104,7 @@ class SyntheticSource:
                 lists["train"].append(plan.name)
         return lists
 
-    def ensure(self, show_progress: bool = True) -> None:
+    def ensure(self, show_progress: str | bool = True) -> None:
         """Render the clips that are missing or belong to other settings.
 
         Raises:
@@ -162,7 +162,7 @@ class SyntheticSource:
             with atomic(plan.path(self.root, suffix)) as temporary:
                 shutil.copyfile(plan.path(SHIPPED, suffix), temporary)
 
-    def _render(self, plans: list[PersonClip], show_progress: bool) -> None:
+    def _render(self, plans: list[PersonClip], show_progress: str | bool) -> None:
         workers = min(self.workers, len(plans))
         each = round(self.settings["seconds"] * self.settings["fps"])
         check_voices(self.options.voices)

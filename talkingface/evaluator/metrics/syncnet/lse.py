@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from talkingface.components.runs import newest_checkpoint
+from talkingface.components.zoo import NAME as ZOO
+from talkingface.components.zoo import has_entry, is_in_zoo, is_zoo, zoo_file
 from talkingface.data.face.boxes import face_boxes
 from talkingface.data.media.audio import load_audio
 from talkingface.data.media.probe import probe
@@ -28,6 +31,7 @@ from talkingface.model.audio_driven_talkingface.syncnet.syncnet_networks import 
 from talkingface.utils.paths import resolve
 
 OFFICIAL = "syncnet_v2.model"
+MODEL = "SyncNet"
 _HELP = (
     f"put {OFFICIAL} into checkpoints/ (checkpoints/manifest.yaml has its source), set "
     "metric_params.LSE.weights, or train one with --model=SyncNet"
@@ -75,16 +79,12 @@ class LSE(Metric):
     @cached_property
     def path(self) -> Path | None:
         """The weights file of the network; None when there is none."""
-        from talkingface.components.runs import newest_checkpoint
-        from talkingface.components.zoo import NAME as ZOO
-        from talkingface.components.zoo import has_entry, is_zoo, zoo_file
-
         saved = resolve(self.cfg.checkpoint_dir if self.cfg else "saved")
         named = self.params["weights"]
         if named and is_zoo(str(named)):
-            return zoo_file(str(named), "SyncNet")
-        own = self.weights_file(OFFICIAL, key="weights") or newest_checkpoint(saved, "SyncNet")
-        return own or (zoo_file(ZOO, "SyncNet") if has_entry("SyncNet") else None)
+            return zoo_file(str(named), MODEL)
+        own = self.weights_file(OFFICIAL, key="weights") or newest_checkpoint(saved, MODEL)
+        return own or (zoo_file(ZOO, MODEL) if has_entry(MODEL) else None)
 
     @cached_property
     def network_name(self) -> str:
@@ -93,8 +93,6 @@ class LSE(Metric):
             return "none"
         if self.path.name == OFFICIAL:
             return OFFICIAL
-        from talkingface.components.zoo import is_in_zoo
-
         if is_in_zoo(self.path):
             return f"zoo/{self.path.parent.name}:{self.checksum(self.path)}"
         run = self.path.parent.parent.name if self.path.suffix == ".ckpt" else self.path.name
