@@ -33,7 +33,8 @@ class Competitor:
     Attributes:
         title: title of its row.
         detail: name of its run, weights or folder.
-        cfg, checkpoint: settings and weights of a model; None for a folder of videos.
+        cfg, checkpoint: settings and weights of a model; None for a folder of videos. A model that
+            generates untrained, or joins trained parts, has no checkpoint.
         videos: videos of a folder, by name.
         warnings: warnings for the tables, e.g. on the training data.
     """
@@ -48,6 +49,11 @@ class Competitor:
     @property
     def kind(self) -> str:
         return "model" if self.cfg else "videos"
+
+    @property
+    def trained_here(self) -> bool:
+        """Whether the weights are a checkpoint of a run, not a file from elsewhere."""
+        return self.checkpoint is not None and self.checkpoint.suffix == ".ckpt"
 
 
 @dataclass
@@ -163,11 +169,15 @@ def _model(
         )
     if not cfg.model_entry.target("pipeline"):
         raise ConfigError(f"--models: {cfg.model} generates no videos")
-    trained = f"trained on {cfg.dataset}" if checkpoint.suffix == ".ckpt" else "given weights"
     warnings = []
-    if dataset and checkpoint.suffix == ".ckpt" and cfg.dataset != dataset:
-        warnings.append(f"{trained}, not on {dataset}")
-    detail = f"{_run_id(checkpoint)}, {trained}"
+    if checkpoint is None:
+        detail = "no training of its own"
+    elif checkpoint.suffix == ".ckpt":
+        detail = f"{_run_id(checkpoint)}, trained on {cfg.dataset}"
+        if dataset and cfg.dataset != dataset:
+            warnings.append(f"trained on {cfg.dataset}, not on {dataset}")
+    else:
+        detail = f"{_run_id(checkpoint)}, given weights"
     return Competitor(title or cfg.model, detail, cfg, checkpoint, warnings=warnings)
 
 
@@ -206,12 +216,13 @@ def find_material(
         clips = [make_clip(file, clip_id) for clip_id, file in videos.items()]
         facts = [f"all videos in the folder {path.resolve().name}"]
         return Material(title or path.resolve().name, cfg, clips[: cfg.eval_clips], facts)
-    run = next((e.cfg for e in entries if e.cfg and e.cfg.dataset == dataset), None)
+    own = [entry for entry in entries if entry.cfg and entry.cfg.dataset == dataset]
+    run = next((entry for entry in own if entry.trained_here), None)
     if run is None:
-        cfg = load_config("SyncNet", dataset, **options)
+        cfg = load_config(own[0].cfg.model if own else "SyncNet", dataset, **options)
     else:
-        stored = {k: v for k, v in run.to_dict().items() if k not in _OF_EVALUATION}
-        cfg = load_config(run.model, dataset, base=stored, **options)
+        stored = {k: v for k, v in run.cfg.to_dict().items() if k not in _OF_EVALUATION}
+        cfg = load_config(run.cfg.model, dataset, base=stored, **options)
     clips = usable_clips(cfg, "test")[: cfg.eval_clips]
     if not clips:
         raise StageError(
@@ -223,7 +234,7 @@ def find_material(
 
 def seen_in_training(entry: Competitor, clips: list[Clip]) -> int:
     """Number of clips whose content is also in the train split of the entry's run."""
-    if entry.cfg is None or entry.checkpoint is None or entry.checkpoint.suffix != ".ckpt":
+    if entry.cfg is None or not entry.trained_here:
         return 0
     try:
         trained = [

@@ -10,6 +10,8 @@ from typing import Any
 from talkingface.comparison.cost import Cost, measure_network, peak_memory
 from talkingface.comparison.entries import Competitor, Material, seen_in_training, videos_for
 from talkingface.components.store import ComponentStore
+from talkingface.config.config import Config, load_config
+from talkingface.config.schema import DatasetConfig
 from talkingface.data.clips import Clip
 from talkingface.errors import StageError
 from talkingface.quick_start.infer import load_pipeline
@@ -24,11 +26,11 @@ class TimedGenerator(Generator):
         cost: parameters and operations; None before the first video.
     """
 
-    def __init__(self, entry: Competitor, folder: Path) -> None:
-        assert entry.cfg and entry.checkpoint
+    def __init__(self, entry: Competitor, material: Material, folder: Path) -> None:
         name = entry.title.replace(" ", "_").replace("/", "_")
-        load = partial(load_pipeline, entry.cfg, entry.checkpoint)
-        super().__init__(entry.cfg, entry.title, load, folder / name)
+        cfg = _on_clips_of(material.cfg, entry.cfg)
+        load = partial(load_pipeline, cfg, entry.checkpoint)
+        super().__init__(cfg, entry.title, load, folder / name)
         self.checkpoint = entry.checkpoint
         self.cost: Cost | None = None
         self._prepared: set[Path] = set()
@@ -37,7 +39,8 @@ class TimedGenerator(Generator):
     def state(self) -> str:
         infer = json.dumps(self.cfg.to_dict().get("infer", {}), sort_keys=True, default=str)
         device = choose_device(self.cfg.device).type
-        files = [self.checkpoint, *ComponentStore(self.cfg).inference_files(self.checkpoint)]
+        own = [self.checkpoint] if self.checkpoint else []
+        files = [*own, *ComponentStore(self.cfg).inference_files(self.checkpoint)]
         return f"{' '.join(map(file_state, files))} {self.cfg.hash} {infer} {device}"
 
     def render_timed(self, clip: Clip, path: Path) -> dict[str, Any]:
@@ -60,6 +63,15 @@ class TimedGenerator(Generator):
         }
 
 
+def _on_clips_of(dataset: Config, model: Config) -> Config:
+    """The settings of a model with the folders of a dataset, whose other clips it may use."""
+    if not model.registry.supports(model.model_entry, dataset.dataset_entry):
+        return model
+    folders = {key: dataset[key] for key in DatasetConfig.model_fields}
+    base = {**model.to_dict(), **folders, "preset": None}
+    return load_config(model.model, dataset.dataset, base=base)
+
+
 def plan_rows(material: Material, entries: list[Competitor], folder: Path) -> list[VideoRow]:
     """Rows in the order of the table: models, folders of videos, trivial baselines, the real video.
 
@@ -70,7 +82,7 @@ def plan_rows(material: Material, entries: list[Competitor], folder: Path) -> li
     rows, video_rows, generators = [], [], []
     for entry in entries:
         if entry.cfg:
-            generator = TimedGenerator(entry, folder)
+            generator = TimedGenerator(entry, material, folder)
             generators.append(generator)
             if count := seen_in_training(entry, clips):
                 entry.warnings.append(f"trained on {count} of these {len(clips)} clips")

@@ -35,13 +35,15 @@ def console_lines(data: Mapping[str, Any], decimals: int) -> list[str]:
     """The tables for a terminal."""
     lines = []
     for part in data["datasets"]:
-        table = [["", *_heads(data["outputs"]), "clips"]]
+        shown, missing = _defined(data, part)
+        table = [["", *_heads(shown), "clips"]]
         for row in part["rows"]:
-            cells = [_plain(part["rows"][row].get(key), decimals) for key in data["outputs"]]
-            table.append([row, *cells, _counts(part, row)])
+            cells = [_plain(part["rows"][row].get(key), decimals) for key in shown]
+            table.append([row, *cells, _counts(part, row, shown)])
         facts = "; ".join(part["facts"])
         lines.append(f"\n{part['name']}: {facts}; baseline: {part['baseline']}")
-        lines += _folded(table, shutil.get_terminal_size((120, 24)).columns)
+        lines += _folded(table, shutil.get_terminal_size((100, 24)).columns)
+        lines += missing
         lines += [
             f"  warning: {row}: {text}"
             for row in part["rows"]
@@ -51,6 +53,17 @@ def console_lines(data: Mapping[str, Any], decimals: int) -> list[str]:
     if data["cost"]:
         lines += ["", *_folded(_cost_cells(data), 10000)]
     return lines
+
+
+def _defined(data: Mapping[str, Any], part: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Outputs with a value in at least one row, and a line that names the others."""
+    shown = {
+        key: spec
+        for key, spec in data["outputs"].items()
+        if any(_plain(cells.get(key), 1) != "nan" for cells in part["rows"].values())
+    }
+    missing = ", ".join(key for key in data["outputs"] if key not in shown)
+    return shown, [f"undefined in all rows (see the notes): {missing}"] if missing else []
 
 
 def _folded(table: list[list[str]], width: int) -> list[str]:
@@ -88,8 +101,8 @@ def _plain(cell: Mapping[str, Any] | None, decimals: int) -> str:
     return text + stars(cell["p"]) + ("!" if cell["best"] else "")
 
 
-def _counts(part: Mapping[str, Any], row: str) -> str:
-    counts = sorted({cell["n"] for cell in part["rows"][row].values()})
+def _counts(part: Mapping[str, Any], row: str, outputs: Iterable[str]) -> str:
+    counts = sorted({part["rows"][row][key]["n"] for key in outputs if key in part["rows"][row]})
     return "/".join(map(str, counts))
 
 
@@ -138,15 +151,17 @@ def _markdown(data: Mapping[str, Any], decimals: int) -> str:
             f"{facts}. Baseline: {part['baseline']}.",
             "",
         ]
-        heads = ["row", *_heads(data["outputs"]), "clips"]
+        shown, missing = _defined(data, part)
+        heads = ["row", *_heads(shown), "clips"]
         lines += [_md_line(heads), _md_line(["---", *["---:"] * (len(heads) - 1)])]
         for row in part["rows"]:
             cells = []
-            for key in data["outputs"]:
+            for key in shown:
                 cell = part["rows"][row].get(key)
                 text = _plain(cell, decimals).rstrip("!")
                 cells.append(f"**{text}**" if cell and cell["best"] else text)
-            lines.append(_md_line([markdown_cell(row), *cells, _counts(part, row)]))
+            lines.append(_md_line([markdown_cell(row), *cells, _counts(part, row, shown)]))
+        lines += ["", *missing] if missing else []
     lines += ["", _NOTE, "", "## Cost", ""]
     head, *costs = _cost_cells(data)
     lines += [_md_line(head), _md_line(["---", *["---:"] * (len(head) - 1)])]

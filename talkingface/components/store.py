@@ -163,13 +163,16 @@ class ComponentStore:
         overrides = {**chosen, "resume": False}
         return load_config(self.cfg.model, self.cfg.dataset, base=base, overrides=overrides)
 
-    def inference_files(self, checkpoint: Path) -> list[Path]:
-        """Files of the components that generation with a checkpoint needs."""
-        content = read_weights(checkpoint, trust=self.cfg.trust_checkpoint)
-        official = content.get("format") != CHECKPOINT_FORMAT
-        lineage = {} if official else dict(content.get("frozen_weights") or {})
+    def inference_files(self, checkpoint: Path | None) -> list[Path]:
+        """Files of the components that generation with a checkpoint, or without one, needs."""
+        origin = WeightsOrigin()
+        if checkpoint is not None:
+            content = read_weights(checkpoint, trust=self.cfg.trust_checkpoint)
+            official = content.get("format") != CHECKPOINT_FORMAT
+            lineage = {} if official else dict(content.get("frozen_weights") or {})
+            origin = WeightsOrigin(official, lineage)
         return [
-            self._trained_with(name, WeightsOrigin(official, lineage), {})
+            self._trained_with(name, origin, {})
             for name, spec in self.specs.items()
             if spec.at_inference
         ]

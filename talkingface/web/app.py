@@ -13,6 +13,7 @@ from typing import Any
 from talkingface.components.zoo import cards
 from talkingface.data.synthetic.source import SHIPPED
 from talkingface.errors import ConfigError, TalkingFaceError
+from talkingface.quick_start.fetch import read_manifest
 from talkingface.quick_start.previews import write_mouth
 from talkingface.quick_start.status import runs, validations
 from talkingface.registry import Registry, get_registry
@@ -90,7 +91,7 @@ class Studio:
     # -- what is there -----------------------------------------------------------------------------
 
     def weights(self) -> dict[str, list[str]]:
-        """Title -> options of ``infer``: runs of models that generate videos, then the zoo."""
+        """Title -> options of ``infer``: runs that generate videos, the zoo, official weights."""
         registry, found = get_registry(), {}
         for run in runs(resolve("saved")):
             best = run["path"] / "checkpoints" / "best.ckpt"
@@ -99,6 +100,11 @@ class Studio:
         for name, card in cards().items():
             if _generates(registry, card["command"].split("--model=")[1].split()[0]):
                 found[f"zoo/{name}: {card['summary']}"] = [f"--checkpoint=zoo/{name}"]
+        for name, entry in read_manifest().items():
+            path = resolve("checkpoints") / name
+            if path.is_file() and (model := entry.get("model")):
+                words = [f"--model={model}", "--preset=official", f"--checkpoint={path}"]
+                found[f"official {name}: {model}"] = words
         found["VideoRewrite: the person's own mouths, no training"] = ["--model=VideoRewrite"]
         return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from trainkit import hyperlips_config
 from talkingface.comparison import run as module
 from talkingface.comparison.entries import titled
 from talkingface.comparison.run import benchmark
+from talkingface.comparison.tables import console_lines
 from talkingface.data.filelists import read_filelist
 from talkingface.data.media.writer import VideoWriter
 from talkingface.errors import ConfigError, DataError, StageError
@@ -31,8 +33,8 @@ class Place:
     """A run of one step and where its benchmarks go."""
 
     def __init__(self, project: Path, folder: Path) -> None:
-        self.folder = folder
-        lists = project / "dataset/Synthetic-tiny/filelist"
+        self.folder, self.root = folder, project / "dataset/Synthetic-tiny"
+        lists = self.root / "filelist"
         # One clip of the test split and one that the model was trained on.
         self.clips = sorted(read_filelist(lists / f"{s}.txt")[0] for s in ("train", "test"))
         (folder / "test.txt").write_text("".join(f"{name}\n" for name in self.clips))
@@ -202,6 +204,27 @@ def test_runs_folders_and_titles_can_be_named(place, finished, tiny_synthetic):
     assert cells["mine"]["PSNR"]["difference"] == pytest.approx(
         cells["mine"]["PSNR"]["mean"] - cells["other tool"]["PSNR"]["mean"]
     )
+
+
+def test_models_without_a_run_use_the_other_clips_of_the_dataset_too(place, finished):
+    data = {"root": str(place.root), "test_filelist": str(place.folder / "test.txt")}
+    config = {**data, "metrics": ["PSNR"], "baselines": ["retrieved_mouth"]}
+    models = "HyperLipsBase=zoo/HyperLipsBase,VideoRewrite"
+    folder = place.benchmark("no_run", models=models, config=config)
+    found = means(folder)
+    assert found["VideoRewrite"] > 20 and found["HyperLipsBase"] > 20
+    assert found["retrieved mouth"] == means(finished)["retrieved mouth"]
+
+
+def test_an_output_without_any_value_has_no_column(data):
+    spec, nan = {"direction": "down"}, {"mean": math.nan, "n": 0}
+    changed = {**data, "outputs": {**data["outputs"], "NIQE": spec}}
+    part = changed["datasets"][0]
+    rows = {row: {**cells, "NIQE": nan} for row, cells in part["rows"].items()}
+    changed["datasets"] = [{**part, "rows": rows}]
+    text = "\n".join(console_lines(changed, 4))
+    assert "undefined in all rows (see the notes): NIQE" in text and "NIQE ↓" not in text
+    assert "  2\n" in text and "0/2" not in text
 
 
 def test_folders_alone_are_compared_without_any_model(place, finished, tmp_path):

@@ -98,6 +98,12 @@ def test_the_studio_offers_runs_zoo_and_a_model_without_training(root):
     assert any(title.startswith("zoo/HyperLipsBase") for title in offered)
     assert ["--model=VideoRewrite"] in offered.values()
     assert Studio().history() == [] and Studio().run_table() == []
+    assert not any(title.startswith("official") for title in offered)
+    file = root / "checkpoints" / "hyperlipsbase_mead.pth"
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"")
+    words = Studio().weights()["official hyperlipsbase_mead.pth: HyperLipsBase"]
+    assert words == ["--model=HyperLipsBase", "--preset=official", f"--checkpoint={file}"]
 
 
 def test_a_report_within_the_page_finds_its_pictures_and_nothing_else(tmp_path):
