@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from talkingface.components.models import config_of_checkpoint
 from talkingface.components.runs import named_weights
+from talkingface.components.zoo import is_in_zoo
 from talkingface.config.config import load_config
 from talkingface.data.clips import Clip, make_clip, split_clips
 from talkingface.data.face.scan import content_hash
@@ -176,6 +177,8 @@ def _model(
         detail = f"{_run_id(checkpoint)}, trained on {cfg.dataset}"
         if dataset and cfg.dataset != dataset:
             warnings.append(f"trained on {cfg.dataset}, not on {dataset}")
+    elif is_in_zoo(checkpoint):
+        detail = f"zoo/{checkpoint.parent.name}"
     else:
         detail = f"{_run_id(checkpoint)}, given weights"
     return Competitor(title or cfg.model, detail, cfg, checkpoint, warnings=warnings)
