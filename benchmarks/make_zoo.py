@@ -45,6 +45,7 @@ PERSONAL = {
     *("checkpoint_sub_dir", "log_dir", "tensorboard_dir", "weights_dir", "resume", "saved"),
     *("trust_checkpoint", "metrics", "metric_params", "baselines", "eval_clips", "n_preview"),
     *("root", "data_root", "preprocessed_root", "train_filelist", "val_filelist", "test_filelist"),
+    "synthetic",
 }
 SENTENCES = 50  # of each voice of the text-to-speech, 4 s each
 TOLERANCE = 0.05  # of a score against its card: another processor rounds in another way

@@ -55,6 +55,14 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     return re.sub(r"\[([^\]]*)\]\(([^)#\s]*)(#[^)\s]*)?\)", moved, markdown)
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """Names with a role of Sphinx, which Markdown does not know, become plain code."""
+    role = r":(?:attr|class|data|func|meth|mod):<code>(~?)([^<]*)</code>"
+    return re.sub(
+        role, lambda m: f"<code>{m[2].rsplit('.')[-1] if m[1] else m[2].lstrip('.')}</code>", html
+    )
+
+
 def _relative(page: Any, target: str) -> str:
     return "../" * page.file.src_uri.count("/") + target
 

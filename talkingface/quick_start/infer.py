@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from talkingface.components.runs import newest_checkpoint
-from talkingface.components.zoo import NAME, has_entry, is_zoo, zoo_file
+from talkingface.components.zoo import NAME, has_entry, is_in_zoo, is_zoo, zoo_file
 from talkingface.config.config import Config, load_config
 from talkingface.data.filelists import read_text
 from talkingface.data.media.files import AUDIO_SUFFIXES, VIDEO_SUFFIXES
@@ -203,7 +203,7 @@ def configure(
     if dataset and not given:
         dataset = registry.entry("dataset", dataset).name
     checkpoint: Path | None = None
-    joins = name is not None and _works_untrained(registry, name)
+    joins = name is not None and _works_untrained(registry, name) and not has_entry(name)
     if given or not joins or newest_checkpoint(saved, name, dataset) is not None:
         from talkingface.components.models import config_of_checkpoint
 
@@ -214,9 +214,9 @@ def configure(
                 raise ConfigError(f"{checkpoint} belongs to {stored['model']}, not to {name}")
             cli = {k: v for k, v in config.items() if k not in ("model", "dataset", "preset")}
             base = usable_here(stored, config)
-            cfg = load_config(
-                base["model"], base["dataset"], base=base, config_files=config_files, cli=cli
-            )
+            # The zoo is not for one dataset: that of the command is where a source's clips are.
+            of = dataset if dataset and is_in_zoo(checkpoint) else base["dataset"]
+            cfg = load_config(base["model"], of, base=base, config_files=config_files, cli=cli)
             return cfg, checkpoint
         if not name:
             raise ConfigError(

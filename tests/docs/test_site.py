@@ -49,6 +49,11 @@ def test_every_page_of_docs_is_in_the_navigation(site):
     assert own <= entries and entries - own <= set(site.pages())
 
 
+def test_roles_of_docstrings_become_code(site):
+    html = "see :func:<code>~talkingface.api.run</code> and :meth:<code>.Run.go</code>"
+    assert site.on_page_content(html) == "see <code>run</code> and <code>Run.go</code>"
+
+
 @pytest.mark.parametrize(
     ("page", "link", "expected"),
     [

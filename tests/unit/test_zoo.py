@@ -97,6 +97,8 @@ def test_infer_without_a_run_uses_the_zoo(root):
     cfg, checkpoint = configure({}, {"model": "HyperLipsBase"}, [])
     assert checkpoint == zoo.zoo_file("zoo", "HyperLipsBase")
     assert cfg.infer.mask == "lips" and cfg.model_params.image_size == 96
+    cfg, _ = configure({}, {"model": "HyperLipsBase", "dataset": "grid"}, [])
+    assert cfg.dataset == "GRID" and not cfg.notes  # where a source's other clips are
 
 
 def test_export_writes_what_loads_elsewhere(root, tmp_path, capsys):
