@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import html
 import logging
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from talkingface.components.zoo import cards
@@ -127,7 +129,7 @@ class Studio:
             target = self.results / f"{time.strftime('%Y%m%d-%H%M%S')}.mp4"
             words = ["infer", *self.weights()[title], f"--audio={audio}", f"--source={source}"]
             began = time.monotonic()
-            for status in self._run([*words, f"--output={target}"]):
+            for status in self._follow(self._start([*words, f"--output={target}"])):
                 yield status, None, None, self.history()
             if not target.is_file():
                 yield "cancelled", None, None, self.history()
@@ -139,23 +141,31 @@ class Studio:
 
     def prepare(self, name: str, videos: list[str]) -> Iterator[tuple[str, str]]:
         """Prepare; yields the output and the report."""
-        with shown_errors():
-            files = [checked(path, "video") for path in videos or [None]]
-            words = ["prepare", f"--dataset={name}", f"--videos={','.join(map(str, files))}"]
-            for status in self._run(words):
+        with shown_errors(), TemporaryDirectory() as folder:
+            for number, path in enumerate(videos or [None]):
+                file = checked(path, "video")
+                link = Path(folder) / file.name  # a comma in it is no separator
+                link = link.with_stem(f"{file.stem}_{number}") if link.is_symlink() else link
+                link.symlink_to(file)
+            job = self._start(["prepare", f"--dataset={name}", f"--videos={folder}"])
+            for status in self._follow(job):
                 yield status, ""
-            text = "\n".join(self.job.lines)
-            reports = (project_root() / "dataset" / name).rglob("report.html")
-        yield text, "".join(_frame(path) for path in reports)
+            made = (project_root() / "dataset" / name).rglob("report.html")
+            reports = list(made) if job.status == 0 else []
+        yield "\n".join(job.lines) or "cancelled", "".join(_frame(path) for path in reports)
 
-    def _run(self, words: list[str]) -> Iterator[str]:
-        """Run a command; yields its progress. Only the last command can be cancelled."""
+    def _start(self, words: list[str]) -> Job:
+        """Run a command. Only the last one can be cancelled."""
         self.job = Job(words)
-        log.info("%s %s", program(), " ".join(words))
+        log.info("%s %s", program(), shlex.join(words))
+        return self.job
+
+    def _follow(self, job: Job) -> Iterator[str]:
+        """The progress of a command, until it ends or is cancelled."""
         try:
-            yield from self.job.follow()
+            yield from job.follow()
         except TalkingFaceError:
-            if self.job is not None:  # not cancelled
+            if self.job is job:  # not cancelled
                 raise
 
     def cancel(self) -> str:

@@ -17,6 +17,7 @@ from conftest import REPOSITORY
 from talkingface.cli import main
 from talkingface.data.synthetic.source import SHIPPED
 from talkingface.errors import DataError, TalkingFaceError
+from talkingface.quick_start.prepare import list_videos
 from talkingface.web import uploads
 from talkingface.web.app import Studio, _frame
 from talkingface.web.jobs import Job
@@ -104,6 +105,29 @@ def test_the_studio_offers_runs_zoo_and_a_model_without_training(root):
     file.write_bytes(b"")
     words = Studio().weights()["official hyperlipsbase_mead.pth: HyperLipsBase"]
     assert words == ["--model=HyperLipsBase", "--preset=official", f"--checkpoint={file}"]
+
+
+def test_uploads_of_one_name_or_with_a_comma_are_prepared_and_a_cancelled_one_is_told(
+    root, tmp_path, monkeypatch
+):
+    gradio = pytest.importorskip("gradio")
+    uploads = [tmp_path / "1" / "me, again.mp4", tmp_path / "2" / "me, again.mp4"]
+    for path in uploads:
+        path.parent.mkdir()
+        shutil.copy(CLIP, path)
+    found = []
+
+    def follow(job):
+        yield from ()
+        found.append([path.name for path in list_videos(job.words[2].removeprefix("--videos="))])
+
+    monkeypatch.setattr(Job, "__init__", lambda job, words: job.__dict__.update(
+        words=words, lines=[], status=-15))  # fmt: skip
+    monkeypatch.setattr(Job, "follow", follow)
+    assert list(Studio().prepare("me", list(map(str, uploads)))) == [("cancelled", "")]
+    assert found == [["me, again.mp4", "me, again_1.mp4"]]
+    with pytest.raises(gradio.Error, match="Choose a video"):
+        next(Studio().prepare("me", None))
 
 
 def test_a_report_within_the_page_finds_its_pictures_and_nothing_else(tmp_path):
