@@ -89,6 +89,8 @@ def main() -> None:
     process = SyncNetProcess(cfg)
     clips = split_clips(cfg, "test")[: given.clips]
     usable, bad = process.prepared.select([clip.id for clip in clips])
+    if not usable:
+        raise SystemExit(f"no clip of {cfg.filelist('test')} is prepared in {process.folder}")
     errors, scores, waves, all_lips = {}, {}, {}, {}
     for clip in tqdm([clip for clip in clips if clip.id in usable], unit="clip"):
         folder = process.folder / clip.id
