@@ -284,7 +284,7 @@ def test_only_metrics_of_networks_are_lost_without_weights(result):
     row, evaluator = result("missing weights")
     for metric in evaluator.metrics:
         for key in metric.outputs:
-            if metric.name in NEED_WEIGHTS:
+            if metric.name in NEED_WEIGHTS and metric.name != "LSE":  # the zoo has one
                 assert math.isnan(row.values["clip"][key])
                 assert "checkpoints" in row.reasons["clip", key], key
     values = row.values["clip"]

@@ -51,7 +51,7 @@ def test_videos_are_paired_by_name_and_scored(root, folders, capsys):
     assert written["unpaired"] == {"other tool": {"no_reference": [], "no_video": ["sub/clip 2"]}}
 
 
-@pytest.mark.parametrize("metric", ["LPIPS", "FID", "CSIM", "LSE"])
+@pytest.mark.parametrize("metric", ["LPIPS", "FID", "CSIM", "NIQE"])
 def test_a_metric_that_was_named_but_lacks_its_weights_is_an_error_before_any_work(
     root, folders, capsys, metric
 ):
@@ -67,7 +67,9 @@ def test_metrics_that_nobody_named_are_skipped_without_their_weights(root, folde
     made, real = folders
     args = [f"--evaluate_videos={made}", f"--reference={real}", f"--output={root / 'out'}"]
     assert main([*args, "--no-show_progress"]) == 0
-    assert "needs a SyncNet" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "NIQE needs the statistics" in output
+    assert "LSE_C" in output and "needs a SyncNet" not in output  # the one of the zoo
 
 
 def test_several_folders_are_several_rows_over_the_same_clips(root, folders, tmp_path):
