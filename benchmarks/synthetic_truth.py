@@ -22,6 +22,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from talkingface.data.face.boxes import face_boxes
 from talkingface.data.face.mesh import FaceMesher
+from talkingface.data.face.portrait import eye_aspect_ratio
 from talkingface.data.face.pose import head_pose
 from talkingface.data.face.scan import scan_video
 from talkingface.data.face.topology import IBUG68
@@ -37,7 +38,7 @@ from talkingface.data.synthetic.people import AMPLITUDE, PersonClip, Truth, rend
 from talkingface.data.synthetic.person import Person
 from talkingface.data.synthetic.renderer import Pose, Renderer
 from talkingface.data.synthetic.source import VERSION, is_done
-from talkingface.evaluator.metrics.blink import blinks, eye_aspect_ratio
+from talkingface.evaluator.metrics.blink import blinks
 from talkingface.evaluator.metrics.syncnet.sync_score import (
     crops,
     lip_features,

@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from trainkit import hyperlips_config
 
 import talkingface
+from talkingface.data.face.portrait import EYES, eye_aspect_ratio
 from talkingface.data.face.pose import flip_depth
 from talkingface.data.face.topology import (
     EYE_CORNERS_LEFT,
@@ -40,7 +41,7 @@ from talkingface.evaluator.metrics.beat import (
     motion_beats,
     onset_peaks,
 )
-from talkingface.evaluator.metrics.blink import EYES, blinks, eye_aspect_ratio
+from talkingface.evaluator.metrics.blink import blinks
 from talkingface.evaluator.metrics.diversity import diversity, pairwise_distance
 from talkingface.evaluator.metrics.identity import POINTS, SIDE, TEMPLATE, align_face, load_embedder
 from talkingface.evaluator.metrics.landmark_distance import FACE

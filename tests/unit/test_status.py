@@ -83,6 +83,7 @@ def test_the_line_of_a_training_knows_the_whole_run(clock):
 @pytest.mark.parametrize(("seconds", "planned"), [(2, False), (2, True), (0.5, False)])
 def test_a_long_training_says_what_ten_minutes_give(clock, monkeypatch, caplog, seconds, planned):
     monkeypatch.setattr(logs.logging.getLogger("talkingface"), "propagate", True)
+    monkeypatch.setattr(logs.logging.getLogger("talkingface"), "handlers", [])
     display = TrainingDisplay("A", True, 2, total=1000, step=0)
     with caplog.at_level("INFO", logger="talkingface"):
         for _ in range(30):
