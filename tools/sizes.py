@@ -19,7 +19,7 @@ FAMILIES = ("hyperlips", "rewrite", "lsp", "moda", "a2p", "syncnet", "headgan")
 LIMITS = {"package": 36_000, "framework": 20_000, "family": 3_500, "file": 500}
 FOLDERS = {"data/synthetic": 2_600}
 # What is still above its limit, with the count that it must not exceed on the way there.
-ABOVE = {"package": 48_314, "framework": 31_757, "folder data/synthetic": 4_142}
+ABOVE = {"package": 48_311, "framework": 31_754, "folder data/synthetic": 4_142}
 CONTRACTS = {  # class -> file, and the most documented members that it may have
     "AbstractTalkingFace": ("model/abstract_talkingface.py", 12),
     "TalkingFaceDataset": ("data/dataset/base.py", 10),

@@ -170,18 +170,18 @@ def _model(
         )
     if not cfg.model_entry.target("pipeline"):
         raise ConfigError(f"--models: {cfg.model} generates no videos")
-    warnings = []
+    entry = Competitor(title or cfg.model, "", cfg, checkpoint)
     if checkpoint is None:
-        detail = "no training of its own"
-    elif checkpoint.suffix == ".ckpt":
-        detail = f"{_run_id(checkpoint)}, trained on {cfg.dataset}"
+        entry.detail = "no training of its own"
+    elif entry.trained_here:
+        entry.detail = f"{_run_id(checkpoint)}, trained on {cfg.dataset}"
         if dataset and cfg.dataset != dataset:
-            warnings.append(f"trained on {cfg.dataset}, not on {dataset}")
+            entry.warnings.append(f"trained on {cfg.dataset}, not on {dataset}")
     elif is_in_zoo(checkpoint):
-        detail = f"zoo/{checkpoint.parent.name}"
+        entry.detail = f"zoo/{checkpoint.parent.name}"
     else:
-        detail = f"{_run_id(checkpoint)}, given weights"
-    return Competitor(title or cfg.model, detail, cfg, checkpoint, warnings=warnings)
+        entry.detail = f"{_run_id(checkpoint)}, given weights"
+    return entry
 
 
 def _run_id(checkpoint: Path) -> str:
@@ -219,10 +219,10 @@ def find_material(
         clips = [make_clip(file, clip_id) for clip_id, file in videos.items()]
         facts = [f"all videos in the folder {path.resolve().name}"]
         return Material(title or path.resolve().name, cfg, clips[: cfg.eval_clips], facts)
-    own = [entry for entry in entries if entry.cfg and entry.cfg.dataset == dataset]
-    run = next((entry for entry in own if entry.trained_here), None)
+    models = [entry for entry in entries if entry.cfg and entry.cfg.dataset == dataset]
+    run = next((entry for entry in models if entry.trained_here), None)
     if run is None:
-        cfg = load_config(own[0].cfg.model if own else "SyncNet", dataset, **options)
+        cfg = load_config(models[0].cfg.model if models else "SyncNet", dataset, **options)
     else:
         stored = {k: v for k, v in run.cfg.to_dict().items() if k not in _OF_EVALUATION}
         cfg = load_config(run.cfg.model, dataset, base=stored, **options)

@@ -41,7 +41,9 @@ class TimedGenerator(Generator):
         device = choose_device(self.cfg.device).type
         own = [self.checkpoint] if self.checkpoint else []
         files = [*own, *ComponentStore(self.cfg).inference_files(self.checkpoint)]
-        return f"{' '.join(map(file_state, files))} {self.cfg.hash} {infer} {device}"
+        # The folder: other clips in it may give the mouths.
+        states = " ".join(map(file_state, files))
+        return f"{states} {self.cfg.hash} {infer} {device} {self.cfg.processed_dir}"
 
     def render_timed(self, clip: Clip, path: Path) -> dict[str, Any]:
         """Write a clip's video; returns the entries of :meth:`.Cost.add_times`.

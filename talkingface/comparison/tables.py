@@ -60,7 +60,7 @@ def _defined(data: Mapping[str, Any], part: Mapping[str, Any]) -> tuple[dict[str
     shown = {
         key: spec
         for key, spec in data["outputs"].items()
-        if any(_plain(cells.get(key), 1) != "nan" for cells in part["rows"].values())
+        if any(math.isfinite(cells[key]["mean"]) for cells in part["rows"].values() if key in cells)
     }
     missing = ", ".join(key for key in data["outputs"] if key not in shown)
     return shown, [f"undefined in all rows (see the notes): {missing}"] if missing else []

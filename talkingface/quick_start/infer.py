@@ -203,8 +203,8 @@ def configure(
     if dataset and not given:
         dataset = registry.entry("dataset", dataset).name
     checkpoint: Path | None = None
-    joins = name is not None and _works_untrained(registry, name) and not has_entry(name)
-    if given or not joins or newest_checkpoint(saved, name, dataset) is not None:
+    untrained = name is not None and _works_untrained(registry, name)
+    if given or not untrained or newest_checkpoint(saved, name, dataset) is not None:
         from talkingface.components.models import config_of_checkpoint
 
         checkpoint = find_checkpoint(given, saved, name, dataset)

@@ -129,7 +129,7 @@ class Studio:
             target = self.results / f"{time.strftime('%Y%m%d-%H%M%S')}.mp4"
             words = ["infer", *self.weights()[title], f"--audio={audio}", f"--source={source}"]
             began = time.monotonic()
-            for status in self._follow(self._start([*words, f"--output={target}"])):
+            for status in self._start([*words, f"--output={target}"]).follow():
                 yield status, None, None, self.history()
             if not target.is_file():
                 yield "cancelled", None, None, self.history()
@@ -148,7 +148,7 @@ class Studio:
                 link = link.with_stem(f"{file.stem}_{number}") if link.is_symlink() else link
                 link.symlink_to(file)
             job = self._start(["prepare", f"--dataset={name}", f"--videos={folder}"])
-            for status in self._follow(job):
+            for status in job.follow():
                 yield status, ""
             made = (project_root() / "dataset" / name).rglob("report.html")
             reports = list(made) if job.status == 0 else []
@@ -159,14 +159,6 @@ class Studio:
         self.job = Job(words)
         log.info("%s %s", program(), shlex.join(words))
         return self.job
-
-    def _follow(self, job: Job) -> Iterator[str]:
-        """The progress of a command, until it ends or is cancelled."""
-        try:
-            yield from job.follow()
-        except TalkingFaceError:
-            if self.job is job:  # not cancelled
-                raise
 
     def cancel(self) -> str:
         """Stop the running command."""

@@ -26,11 +26,13 @@ class Job:
     Attributes:
         lines: its output so far, without progress bars; at most the last ``_KEPT``.
         status: its exit status; None while it runs.
+        cancelled: whether :meth:`cancel` was called.
     """
 
     def __init__(self, words: Sequence[str]) -> None:
         self.lines: list[str] = []
         self.status: int | None = None
+        self.cancelled = False
         path = os.pathsep.join(filter(None, (str(PACKAGE_DIR.parent), os.getenv("PYTHONPATH"))))
         self._process = subprocess.Popen(
             [sys.executable, "-m", "talkingface", *words, "--show_progress=true"],
@@ -42,7 +44,7 @@ class Job:
         _running.add(self)
 
     def follow(self) -> Iterator[str]:
-        """The progress in a line, until the command ends.
+        """The progress in a line, until the command ends or is cancelled.
 
         Raises:
             TalkingFaceError: the command failed; with its message.
@@ -60,7 +62,7 @@ class Job:
         if last := text.decode("utf-8", "replace").strip():
             self.lines.append(last)
         self.status = self._process.wait()
-        if self.status:
+        if self.status and not self.cancelled:
             wrong = [line for line in self.lines if line.startswith(("error: ", "stopped: "))]
             raise TalkingFaceError(wrong[-1] if wrong else f"exit status {self.status}")
 
@@ -68,6 +70,7 @@ class Job:
         """Stop the command; kill it if it does not end. SIGINT may be ignored in the background."""
         if self._process.poll() is not None:
             return
+        self.cancelled = True
         for number in (signal.SIGTERM, signal.SIGKILL):
             try:
                 os.killpg(self._process.pid, number)
