@@ -16,7 +16,13 @@ from talkingface.components import zoo
 from talkingface.components.models import build_model, config_of_checkpoint, load_model_weights
 from talkingface.components.runs import named_weights
 from talkingface.config.config import load_config
+from talkingface.data.face.boxes import face_boxes
+from talkingface.data.media.audio import load_audio
+from talkingface.data.media.reader import read_frames
+from talkingface.data.synthetic.source import SHIPPED
 from talkingface.errors import ConfigError
+from talkingface.evaluator.clip import ClipPair
+from talkingface.evaluator.metrics.syncnet import sync_score
 from talkingface.utils.hashes import sha256_of
 
 LIMIT = 40_000_000  # bytes of all entries
@@ -60,6 +66,20 @@ def test_a_card_shows_that_the_model_beats_the_trivial_rows(name):
             assert model["PSNR_mouth"] > rows[row]["PSNR_mouth"], row
             assert model["SSIM_mouth"] > rows[row]["SSIM_mouth"], row
             assert model["LMD"] < rows[row]["LMD"], row
+
+
+@pytest.mark.usefixtures("tracker")
+def test_the_network_of_lse_finds_a_moved_sound():
+    network = sync_score.load_syncnet(zoo.zoo_file("zoo/SyncNet"))
+    clip = SHIPPED / "data" / "p05" / "p05_000.mp4"  # of nobody in training
+    boxes = face_boxes(ClipPair("a", clip, clip).generated_meshes(25.0), fps=25.0)
+    crops = sync_score.crops(read_frames(clip, fps=25.0), boxes, network.image_size)
+    lips, wave = sync_score.lip_features(network, crops), load_audio(clip, 16000)
+    for frames in (-5, 0, 5):  # the sound later by so many
+        sounds = sync_score.sound_features(network, np.roll(wave, 640 * frames))
+        count = min(len(lips), len(sounds))
+        found = sync_score.score(lips[:count], sounds[:count])
+        assert abs(found.offset + frames) <= 1, (frames, found.offset)
 
 
 def test_zoo_is_a_value_of_weights_keys():
